@@ -1,0 +1,18 @@
+/* fvm: the commands that a start needs, and the way to the others. */
+#include "cli/cli.h"
+#include "cli/commands.h"
+
+static const struct cli_command *const table[] = {
+	&cli_version,
+	NULL,
+};
+
+/* commands of fvm-changes */
+static const char *const elsewhere[] = {
+	NULL,
+};
+
+int main(int argc, char **argv)
+{
+	return cli_main(table, elsewhere, argc, argv);
+}

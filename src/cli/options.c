@@ -1,0 +1,158 @@
+/*
+ * One parser for all commands. getopt_long() would do, but it can't be made from our tables
+ * without a copy, keeps its state in globals, and its messages name neither command nor fix.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static void print_help(const struct cli_command *c)
+{
+	printf("usage: fvm %s%s%s%s\n\n%s\n", c->name, c->options ? " [OPTION..]" : "",
+	       c->operands ? " " : "", c->operands ? c->operands : "", c->summary);
+	if (c->text)
+		printf("\n%s\n", c->text);
+	if (c->options)
+		printf("\n");
+	for (const struct cli_option *o = c->options; o && o->name; o++) {
+		char left[64];
+		char letter[8] = "    ";
+		if (o->key < 256)
+			snprintf(letter, sizeof(letter), "-%c, ", o->key);
+		snprintf(left, sizeof(left), "  %s--%s%s%s", letter, o->name, o->arg ? " " : "",
+			 o->arg ? o->arg : "");
+		printf("%-30s %s\n", left, o->help);
+	}
+	printf("\nMore: man fvm-%s\n", c->name);
+}
+
+static int usage(const struct cli_command *c, const char *what, const char *name)
+{
+	fprintf(stderr, "fvm %s: ", c->name);
+	fprintf(stderr, "%s%s", what, name);
+	fprintf(stderr, "\nfvm %s: usage: fvm %s%s%s%s (see fvm %s --help)\n", c->name, c->name,
+		c->options ? " [OPTION..]" : "", c->operands ? " " : "",
+		c->operands ? c->operands : "", c->name);
+	return -2;
+}
+
+static const struct cli_option *find_long(const struct cli_command *c, const char *name,
+					  size_t len)
+{
+	for (const struct cli_option *o = c->options; o && o->name; o++) {
+		if (strlen(o->name) == len && strncmp(o->name, name, len) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+static const struct cli_option *find_short(const struct cli_command *c, char letter)
+{
+	for (const struct cli_option *o = c->options; o && o->name; o++) {
+		if (o->key == letter)
+			return o;
+	}
+	return NULL;
+}
+
+struct walk {
+	const struct cli_command *command;
+	int argc, at;
+	char **argv;
+	cli_option_fn fn;
+	void *into;
+};
+
+static int give(struct walk *w, const struct cli_option *o, const char *value)
+{
+	if (o->arg && !value) {
+		if (w->at + 1 >= w->argc)
+			return usage(w->command, "an argument is missing after --", o->name);
+		value = w->argv[++w->at];
+	}
+	struct fvm_error err = { 0 };
+	if (w->fn(w->into, o->key, value, &err) < 0) {
+		fprintf(stderr, "fvm %s: option --%s: %s\n", w->command->name, o->name, err.text);
+		if (err.hint[0])
+			fprintf(stderr, "fvm %s: %s\n", w->command->name, err.hint);
+		return -2;
+	}
+	return 0;
+}
+
+static int long_option(struct walk *w, const char *arg)
+{
+	const char *equals = strchr(arg, '=');
+	size_t len = equals ? (size_t)(equals - arg) : strlen(arg);
+	const struct cli_option *o = find_long(w->command, arg, len);
+	if (!o)
+		return usage(w->command, "unknown option --", arg);
+	if (equals && !o->arg)
+		return usage(w->command, "no argument is taken by --", o->name);
+	return give(w, o, equals ? equals + 1 : NULL);
+}
+
+static int short_options(struct walk *w, const char *letters)
+{
+	for (; *letters; letters++) {
+		const struct cli_option *o = find_short(w->command, *letters);
+		if (!o) {
+			char text[2] = { *letters, '\0' };
+			return usage(w->command, "unknown option -", text);
+		}
+		const char *value = o->arg && letters[1] ? letters + 1 : NULL;
+		int r = give(w, o, value);
+		if (r < 0 || o->arg)
+			return r;
+	}
+	return 0;
+}
+
+static int check_count(const struct cli_command *c, int count)
+{
+	if (count < c->min_operands)
+		return usage(c, "something is missing", "");
+	if (c->max_operands >= 0 && count > c->max_operands)
+		return usage(c, "too many arguments", "");
+	return 0;
+}
+
+int cli_parse(const struct cli_command *command, int argc, char **argv, cli_option_fn fn,
+	      void *into)
+{
+	struct walk w = { command, argc, 1, argv, fn, into };
+	int kept = 0; /* operands moved to argv[1..kept], behind us */
+	for (; w.at < argc; w.at++) {
+		char *arg = argv[w.at];
+		int r = 0;
+		if (strcmp(arg, "--help") == 0) {
+			print_help(command);
+			return -1;
+		}
+		if (strcmp(arg, "--") == 0) {
+			w.at++;
+			break;
+		}
+		if (arg[0] != '-' || arg[1] == '\0') {
+			if (!command->anywhere)
+				break;
+			argv[1 + kept++] = arg;
+			continue;
+		}
+		r = arg[1] == '-' ? long_option(&w, arg + 2) : short_options(&w, arg + 1);
+		if (r < 0)
+			return r;
+	}
+	/* the kept operands go right before the rest */
+	int first = w.at - kept;
+	memmove(argv + first, argv + 1, (size_t)kept * sizeof(*argv));
+	int r = check_count(command, argc - first);
+	return r < 0 ? r : first;
+}
+
+int cli_exit_parse(int r)
+{
+	return r == -1 ? 0 : CLI_FAILED;
+}

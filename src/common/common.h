@@ -1,0 +1,13 @@
+/*
+ * common - errors, descriptors, memory, log: what every part of fvm stands on
+ */
+#ifndef FVM_COMMON_H
+#define FVM_COMMON_H
+
+#include "common/error.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/undo.h"
+
+#endif

@@ -1,0 +1,61 @@
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/error.h"
+
+int fvm_error_set(struct fvm_error *err, int code, const char *fmt, ...)
+{
+	if (err) {
+		va_list ap;
+		va_start(ap, fmt);
+		vsnprintf(err->text, sizeof(err->text), fmt, ap);
+		va_end(ap);
+		err->code = code;
+	}
+	return -code;
+}
+
+int fvm_error_wrap(struct fvm_error *err, int r, const char *fmt, ...)
+{
+	if (!err)
+		return r;
+	char old[sizeof(err->text)];
+	memcpy(old, err->text, sizeof(old));
+
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	va_end(ap);
+	if (!err->code)
+		err->code = -r;
+	if (n >= 0 && (size_t)n < sizeof(err->text) && old[0])
+		snprintf(err->text + n, sizeof(err->text) - (size_t)n, ": %s", old);
+	return r;
+}
+
+void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
+{
+	if (!err || err->hint[0])
+		return;
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(err->hint, sizeof(err->hint), fmt, ap);
+	va_end(ap);
+}
+
+void fvm_error_print(const char *program, const struct fvm_error *err)
+{
+	if (err->code)
+		fprintf(stderr, "%s: %s: %s\n", program, err->text, strerror(err->code));
+	else
+		fprintf(stderr, "%s: %s\n", program, err->text);
+	if (err->hint[0])
+		fprintf(stderr, "%s: %s\n", program, err->hint);
+}
+
+int fvm_nerr(long r)
+{
+	return r == -1 ? -errno : (int)r;
+}

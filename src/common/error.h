@@ -1,0 +1,50 @@
+/*
+ * common/error - a negative errno for the program, a sentence for the person
+ *
+ * Theory of operation
+ *   Whoever meets a failure sets it once with fvm_error_set(); a caller that knows more puts its
+ *   words in front with fvm_error_wrap(). Both return the negative errno, so that a failure stays
+ *   one line to write. Nothing is allocated: this works out of memory and between clone3() and
+ *   exec, and at 512 bytes an error goes from child to parent in one atomic pipe write.
+ *   A hint says what the reader can do; it is printed on a line of its own.
+ */
+#ifndef FVM_COMMON_ERROR_H
+#define FVM_COMMON_ERROR_H
+
+#include <stddef.h>
+
+struct fvm_error {	/* owned by the caller; starts as { 0 } */
+	int code;	/* errno value, > 0 once set */
+	char text[348]; /* "start VM 'web': mount the root: open the overlay driver" */
+	char hint[160]; /* "try: fvm doctor", or empty */
+};
+
+/**
+ * fvm_error_set() - say what failed, first hand
+ * @err:  error to fill; may be NULL
+ * @code: positive errno value
+ * @fmt:  what we were doing, without the reason: strerror(@code) is added by the printer
+ * Return: -@code
+ */
+int fvm_error_set(struct fvm_error *err, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/**
+ * fvm_error_wrap() - put what the caller was doing in front of what failed
+ * @r: the negative errno to return
+ * Return: @r
+ */
+int fvm_error_wrap(struct fvm_error *err, int r, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/** fvm_error_hint() - say what the reader can do about it; the first hint stays */
+void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/** fvm_error_print() - write "PROGRAM: TEXT: REASON" and the hint to stderr */
+void fvm_error_print(const char *program, const struct fvm_error *err);
+
+/** fvm_nerr() - turn a system call's -1 into -errno; other values pass */
+int fvm_nerr(long r);
+
+#endif

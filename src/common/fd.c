@@ -1,0 +1,325 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/error.h"
+#include "common/fd.h"
+#include "common/mem.h"
+
+void fvm_fd_closep(const int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+int fvm_fd_take(int *fd)
+{
+	int taken = *fd;
+	*fd = -1;
+	return taken;
+}
+
+static int open_how(int dir, const char *path, const struct open_how *how)
+{
+	return fvm_nerr(syscall(SYS_openat2, dir, path, how, sizeof(*how)));
+}
+
+int fvm_open_beneath(int dir, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (unsigned int)flags | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+	};
+	return open_how(dir, path, &how);
+}
+
+int fvm_open_nofollow(int dir, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (unsigned int)flags | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+	};
+	return open_how(dir, path, &how);
+}
+
+int fvm_create_beneath(int dir, const char *path, int flags, mode_t mode)
+{
+	struct open_how how = {
+		.flags = (unsigned int)flags | O_CREAT | O_CLOEXEC,
+		.mode = mode,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+	};
+	return open_how(dir, path, &how);
+}
+
+int fvm_write_all(int fd, const void *buf, size_t len)
+{
+	const char *p = buf;
+	while (len > 0) {
+		ssize_t n = write(fd, p, len);
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+ssize_t fvm_read_full(int fd, void *buf, size_t len)
+{
+	size_t done = 0;
+	while (done < len) {
+		ssize_t n = read(fd, (char *)buf + done, len - done);
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+int fvm_read_file(int dir, const char *path, size_t limit, char **ret_buf, size_t *ret_len)
+{
+	scoped_fd fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+
+	size_t cap = 4096, len = 0;
+	scoped_free char *buf = malloc(cap + 1);
+	if (!buf)
+		return -ENOMEM;
+	for (;;) {
+		ssize_t n = fvm_read_full(fd, buf + len, cap - len);
+		if (n < 0)
+			return (int)n;
+		len += (size_t)n;
+		if (len < cap)
+			break;
+		if (len > limit)
+			return -EFBIG;
+		cap *= 2;
+		char *more = realloc(buf, cap + 1);
+		if (!more)
+			return -ENOMEM;
+		buf = more;
+	}
+	if (len > limit)
+		return -EFBIG;
+	buf[len] = '\0';
+	if (ret_len)
+		*ret_len = len;
+	*ret_buf = fvm_take_ptr(&buf);
+	return 0;
+}
+
+int fvm_write_file(int dir, const char *path, const char *text)
+{
+	scoped_fd fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	return fvm_write_all(fd, text, strlen(text));
+}
+
+static int replace_by(int dir, const char *tmp, const char *name, int fd, bool sync)
+{
+	if (sync && fdatasync(fd) < 0)
+		return -errno;
+	if (renameat(dir, tmp, dir, name) < 0)
+		return -errno;
+	if (!sync)
+		return 0;
+	scoped_fd top = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (top < 0 || fsync(top) < 0)
+		return -errno;
+	return 0;
+}
+
+int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len, bool sync)
+{
+	char tmp[300];
+	snprintf(tmp, sizeof(tmp), ".%s.%d.tmp", name, (int)getpid());
+	scoped_fd fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	int r = fvm_write_all(fd, buf, len);
+	if (r == 0)
+		r = replace_by(dir, tmp, name, fd, sync);
+	if (r < 0)
+		unlinkat(dir, tmp, 0);
+	return r;
+}
+
+static int remove_entries(int dir);
+
+static int remove_one(int dir, const char *name)
+{
+	if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+
+	struct open_how how = {
+		.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	int fd = open_how(dir, name, &how);
+	if (fd == -EACCES) {
+		/* overlay's work directory is made with mode 000 */
+		if (fchmodat(dir, name, 0700, 0) < 0)
+			return -errno;
+		fd = open_how(dir, name, &how);
+	}
+	if (fd < 0)
+		return fd;
+	int r = remove_entries(fd); /* closes it */
+	if (r < 0)
+		return r;
+	return unlinkat(dir, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int remove_entries(int dir)
+{
+	DIR *d = fdopendir(dir);
+	if (!d) {
+		int r = -errno;
+		close(dir);
+		return r;
+	}
+	int r = 0;
+	struct stat st;
+	if (fstat(dir, &st) == 0 && (st.st_mode & 0700) != 0700)
+		(void)fchmod(dir, 0700);
+	for (;;) {
+		errno = 0;
+		struct dirent *e = readdir(d);
+		if (!e) {
+			r = errno ? -errno : 0;
+			break;
+		}
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		r = remove_one(dir, e->d_name);
+		if (r < 0)
+			break;
+	}
+	closedir(d);
+	return r;
+}
+
+int fvm_remove_tree(int dir, const char *name)
+{
+	return remove_one(dir, name);
+}
+
+int fvm_mkdir_p(int dir, const char *path, mode_t mode)
+{
+	char part[4096];
+	size_t len = strlen(path);
+	if (len == 0 || len >= sizeof(part))
+		return len ? -ENAMETOOLONG : -ENOENT;
+	memcpy(part, path, len + 1);
+	for (char *p = part + 1;; p++) {
+		if (*p != '/' && *p != '\0')
+			continue;
+		char end = *p;
+		*p = '\0';
+		if (mkdirat(dir, part, mode) < 0 && errno != EEXIST)
+			return -errno;
+		if (end == '\0')
+			return 0;
+		*p = end;
+	}
+}
+
+#define FDS_MAX 16
+
+int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int) * FDS_MAX)];
+	} control = { 0 };
+	if (n > FDS_MAX)
+		return -E2BIG;
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	if (n > 0) {
+		msg.msg_control = &control;
+		msg.msg_controllen = CMSG_SPACE(sizeof(int) * n);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int) * n);
+		memcpy(CMSG_DATA(c), fds, sizeof(int) * n);
+	}
+	ssize_t sent;
+	do {
+		sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	if (sent < 0)
+		return -errno;
+	return (size_t)sent == len ? 0 : -EMSGSIZE;
+}
+
+static void take_fds(struct msghdr *msg, int *fds, size_t max, size_t *n)
+{
+	*n = 0;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (*n < max)
+				fds[(*n)++] = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+ssize_t fvm_recv_fds(int sock, void *buf, size_t len, int *fds, size_t max, size_t *ret_n)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int) * FDS_MAX)];
+	} control;
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n;
+	do {
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	*ret_n = 0;
+	if (n < 0)
+		return -errno;
+	take_fds(&msg, fds, max, ret_n);
+	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+		for (size_t i = 0; i < *ret_n; i++)
+			close(fds[i]);
+		*ret_n = 0;
+		return -EMSGSIZE;
+	}
+	return n;
+}

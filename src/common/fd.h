@@ -1,0 +1,80 @@
+/*
+ * common/fd - descriptors that close themselves, and names looked up once
+ *
+ * Theory of operation
+ *   A name is resolved once, below a directory descriptor; what we hold afterwards stays ours
+ *   whatever a guest renames. Every descriptor is close-on-exec from birth.
+ *   scoped_fd closes at the end of the scope any value >= 0; fvm_fd_take() gives it away.
+ */
+#ifndef FVM_COMMON_FD_H
+#define FVM_COMMON_FD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+void fvm_fd_closep(const int *fd);
+#define scoped_fd __attribute__((cleanup(fvm_fd_closep))) int
+
+/** fvm_fd_take() - pass ownership on; *@fd is -1 afterwards */
+int fvm_fd_take(int *fd);
+
+/**
+ * fvm_open_beneath() - open @path, which can not lead out of @dir
+ * @flags: as open(2); O_CLOEXEC is added. Symlinks are followed while they stay beneath.
+ * Return: descriptor, or negative errno (-EXDEV: it leads out)
+ */
+int fvm_open_beneath(int dir, const char *path, int flags);
+
+/** fvm_open_nofollow() - as fvm_open_beneath(), and no symlink anywhere is followed (-ELOOP) */
+int fvm_open_nofollow(int dir, const char *path, int flags);
+
+/** fvm_create_beneath() - as fvm_open_beneath() with O_CREAT and @mode */
+int fvm_create_beneath(int dir, const char *path, int flags, mode_t mode);
+
+/** fvm_write_all() - write @len bytes, however often it takes. Return: 0 or negative errno */
+int fvm_write_all(int fd, const void *buf, size_t len);
+
+/** fvm_read_full() - read until @len bytes or end. Return: bytes read, or negative errno */
+ssize_t fvm_read_full(int fd, void *buf, size_t len);
+
+/**
+ * fvm_read_file() - the whole of a small file as a string
+ * @limit:   longest file accepted, in bytes
+ * @ret_len: length without the added NUL; may be NULL
+ * Return: 0 with *@ret_buf to free(), or negative errno (-EFBIG above @limit)
+ */
+int fvm_read_file(int dir, const char *path, size_t limit, char **ret_buf, size_t *ret_len);
+
+/** fvm_write_file() - write a string to an existing file such as a cgroup's. Return: 0 or -errno */
+int fvm_write_file(int dir, const char *path, const char *text);
+
+/**
+ * fvm_write_file_atomic() - replace a file whole: temporary, [fsync,] rename[, fsync of @dir]
+ * @sync: whether it must survive a power cut when this returns
+ * Return: 0 or negative errno; the old file is untouched on failure
+ */
+int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len, bool sync);
+
+/**
+ * fvm_remove_tree() - delete @name below @dir and all it holds, whatever that is
+ * Walks by descriptor, follows nothing, crosses no mount, makes mode-000 directories enterable.
+ * Return: 0 (also when there was nothing), or negative errno (-EBUSY or -EXDEV at a mount point)
+ */
+int fvm_remove_tree(int dir, const char *name);
+
+/** fvm_mkdir_p() - mkdir -p of a relative @path below @dir. Return: 0 or negative errno */
+int fvm_mkdir_p(int dir, const char *path, mode_t mode);
+
+/** fvm_send_fds() - send @len bytes and @n descriptors over a unix socket. Return: 0 or -errno */
+int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n);
+
+/**
+ * fvm_recv_fds() - receive one message and at most @max descriptors (close-on-exec)
+ * @ret_n: how many came; those beyond @max are closed
+ * Return: message length (0: peer is gone), or negative errno (-EMSGSIZE: longer than @len)
+ */
+ssize_t fvm_recv_fds(int sock, void *buf, size_t len, int *fds, size_t max, size_t *ret_n);
+
+#endif

@@ -1,0 +1,109 @@
+/*
+ * fvm/changes - what a VM changed, compared with its base
+ *
+ * Theory of operation
+ *   A VM's view of one mount is a stack of directories in overlay format: base (the host's, read
+ *   only by us), frozen layers, workspace. The scan merges the upper ones by the overlay's rules
+ *   (whiteouts in both forms, opaque directories, trusted.overlay.* or user.overlay.*) and compares
+ *   the result with the base, path by path, in order of the path's components: parents come before
+ *   children, and a directory that was replaced by a file comes as two changes.
+ *   The scan works on descriptors only, follows no symlink, opens no device, and sorts names so
+ *   that its output is the same each time. It streams: a million changes need no million structs.
+ *   A file whose content, mode, owner, times of interest and xattrs equal the base's is no change
+ *   (copied up and put back). mtime alone is no change; ctime and atime never are.
+ *   Owners: what the rootless record says (owners.h) wins over the inode.
+ */
+#ifndef FVM_CHANGES_H
+#define FVM_CHANGES_H
+
+#include <sys/stat.h>
+
+#include "fvm/store.h"
+
+enum fvm_change_kind {
+	FVM_ADDED,    /* 'A' */
+	FVM_CHANGED,  /* 'M': content, or a symlink's target */
+	FVM_DELETED,  /* 'D': one entry for a whole tree; recursive listing by fvm_change_deleted() */
+	FVM_META,     /* 'm': mode, owner, xattr, capability, ACL */
+	FVM_TYPE,     /* 'T': another file type */
+	FVM_RENAMED,  /* 'R': only after fvm_changes_renames() */
+};
+
+enum fvm_meta {	/* bits of fvm_change.meta */
+	FVM_META_MODE = 1,
+	FVM_META_OWNER = 2,
+	FVM_META_XATTR = 4,	/* user.*, security.* without capability, ACLs */
+	FVM_META_CAPS = 8,	/* security.capability */
+	FVM_META_TIMES = 16,	/* never alone */
+};
+
+/* One change. Everything belongs to the scan and is valid only within the call-back. */
+struct fvm_change {
+	enum fvm_change_kind kind;
+	unsigned int meta;
+	const char *path;	/* absolute, as seen in the VM; any bytes but NUL */
+	const char *from;	/* renames: where it was; else NULL */
+	const char *key;	/* which mount, see fvm_mount_key() */
+	const char *rel;	/* path below that mount, without leading slash; "" for its root */
+	int layer_dir;		/* directory descriptor that holds the new entry; -1 if deleted */
+	int base_dir;		/* directory descriptor that holds the base's entry; -1 if none */
+	const char *name;	/* last component: valid below both */
+	const struct stat *now;	/* new; with the wished owner; NULL if deleted */
+	const struct stat *was;	/* base; NULL if added */
+	size_t layer;		/* index into the stack: 0 is the lowest frozen layer */
+	bool opaque;		/* directory: nothing of the base shines through */
+	bool noise;		/* /run, /tmp, caches, histories, logs: see fvm_path_is_noise() */
+};
+
+/* Return: 0 to go on, 1 to leave out what lies below this directory, negative errno to stop. */
+typedef int (*fvm_change_fn)(const struct fvm_change *change, void *arg);
+
+struct fvm_scan_options {
+	const char *const *paths; /* NULL-terminated absolute paths to look below; NULL: all */
+	bool with_noise;	  /* also what counts as no change */
+	bool skip_content;	  /* compare size and mtime only: fast, may report too much */
+	bool meta_only_dirs;	  /* report directories whose only change is their being copied up: no */
+};
+
+/**
+ * fvm_changes_scan() - call @fn for each change of a VM against the host
+ * The VM should be stopped or paused; of a running one the result may be torn.
+ * Return: 0, what @fn returned if negative, or negative errno
+ */
+int fvm_changes_scan(const struct fvm_vm *vm, const struct fvm_scan_options *options,
+		     fvm_change_fn fn, void *arg, struct fvm_error *err);
+
+/** fvm_changes_any() - whether there is a change that counts; stops at the first. 0, 1 or -errno */
+int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err);
+
+/** fvm_path_is_noise() - whether a change of @path counts for nothing unless it is named:
+ *  /run /tmp /var/tmp /var/cache /var/log, ~/.cache, shells' histories, and the directories' own
+ *  mtime. Absolute path as seen in the VM. */
+bool fvm_path_is_noise(const char *path);
+
+/*
+ * One mount's stack, for those who need to read the layers themselves (commit, export, who).
+ */
+struct fvm_stack {
+	char key[256];
+	char mount_point[4096];
+	int base;	/* host's directory, O_RDONLY|O_DIRECTORY; -1: mount point is gone */
+	int *layers;	/* upper directories, lowest frozen first, workspace last; -1: has none */
+	size_t count;
+	bool user_xattr; /* user.overlay.* instead of trusted.overlay.* */
+};
+
+struct fvm_stacks {
+	struct fvm_stack *items;
+	size_t count;
+};
+
+int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err);
+void fvm_stacks_close(struct fvm_stacks *stacks);
+
+/** fvm_whiteout_is() - whether @name below @dir is a whiteout, in either form */
+bool fvm_whiteout_is(int dir, const char *name, const struct stat *st, bool user_xattr);
+/** fvm_opaque_is() - whether the directory @dir is opaque */
+bool fvm_opaque_is(int dir, bool user_xattr);
+
+#endif

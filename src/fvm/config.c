@@ -1,0 +1,1 @@
+#include "fvm/config.h"

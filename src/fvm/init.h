@@ -1,0 +1,120 @@
+/*
+ * fvm/init - PID 1 of a VM, the sessions it keeps, and how others talk to it
+ *
+ * Theory of operation
+ *   The starter (start.c) has cloned PID 1 into its namespaces and mounted its world. It then calls
+ *   fvm_init_main(), which never returns: not dumpable, no host descriptor left but those named
+ *   below, seccomp filter on, one epoll loop. It reaps, forwards signals, starts sessions and
+ *   keeps them.
+ *
+ *   A *session* is one command with its terminal or pipes. The first may come with the start;
+ *   others come over the control socket (RUN/vms/NAME/control, SOCK_SEQPACKET, 0600, host side).
+ *   One connection carries one request; a session's connection stays open for its stream:
+ *
+ *     client -> PID 1   struct fvm_msg header, then the payload of its type
+ *     FVM_MSG_RUN       a command (packed, see control.c); descriptors 0-2 when it has no terminal
+ *     FVM_MSG_ATTACH    session id; output so far (last 64 KiB) comes first
+ *     FVM_MSG_STDIN     bytes (empty: end of input)       FVM_MSG_WINCH     struct winsize
+ *     FVM_MSG_SIGNAL    int32 signal for the session's foreground group
+ *     FVM_MSG_LIST      sessions; FVM_MSG_SHUTDOWN uint32 grace period in ms
+ *     PID 1 -> client
+ *     FVM_MSG_STARTED   int32 session id, int32 pid (VM's)  FVM_MSG_OUTPUT  bytes of the terminal
+ *     FVM_MSG_EXITED    int32 wait status                   FVM_MSG_ERROR   struct fvm_error
+ *     FVM_MSG_SESSIONS  one packed record per session
+ *
+ *   A terminal is a pty pair of the VM's own devpts; PID 1 holds the master, so that a session
+ *   outlives the client. Without a terminal, pipes and regular files of the caller are passed as
+ *   they are (anything else is relayed by the client), and PID 1 has nothing to do with them.
+ *   What PID 1 reads of a terminal, or of a detached session's output, also goes to the log,
+ *   which is cut to its newer half at 16 MiB.
+ *
+ *   With `until_first_ends` the VM ends with its first session and PID 1 exits with its status
+ *   (128+n for a signal); without, when told to shut down. All others get SIGTERM, then, after the
+ *   grace period, SIGKILL from the end of the pid namespace.
+ */
+#ifndef FVM_INIT_H
+#define FVM_INIT_H
+
+#include <sys/ioctl.h>
+#include <sys/types.h>
+
+#include "common/common.h"
+
+/* A command to run in a VM. Ids are the VM's. */
+struct fvm_command {
+	struct fvm_strv argv; /* empty: the user's shell, as a login shell when login is set */
+	struct fvm_strv env;  /* whole environment */
+	char *workdir;	      /* falls back to "/" with a warning when it is not there */
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[64];
+	size_t group_count;
+	bool terminal;	      /* give it a pty */
+	bool detached;	      /* no client: output to the log, stdin is /dev/null */
+	bool login;
+	struct winsize window;
+	int fds[3];	      /* without terminal: to become 0, 1, 2; -1: /dev/null (or the log) */
+};
+
+void fvm_command_free(struct fvm_command *c);
+#define scoped_command __attribute__((cleanup(fvm_command_free))) struct fvm_command
+
+struct fvm_sock_filter_prog; /* see fvm/seccomp.h */
+
+struct fvm_init_args {
+	const struct fvm_command *first; /* NULL: none, wait for orders */
+	bool until_first_ends;
+	int control;	/* listening socket */
+	int alive;	/* descriptor that holds byte 1 of the lock; kept open, never passed on */
+	int log;	/* O_RDWR|O_APPEND, or -1 */
+	int status;	/* gets "exit N\n" or "signal N\n" at the end; or -1 */
+	int report;	/* write end: one struct fvm_error if the first command can't be executed
+			 * (code ENOENT -> 127, EACCES/ENOEXEC -> 126), closed once it was */
+	int client;	/* connected SOCK_SEQPACKET of the starter for the first session, or -1 */
+	const struct fvm_filter *filter;	/* seccomp program, or NULL */
+};
+
+/** fvm_init_main() - be PID 1 until the VM ends */
+_Noreturn void fvm_init_main(const struct fvm_init_args *args);
+
+/* ---- the client's side (client.c) ---- */
+
+/** fvm_control_connect() - connect to a running VM. Return: socket, or -ESRCH, ... */
+struct fvm_vm;
+int fvm_control_connect(const struct fvm_vm *vm, struct fvm_error *err);
+
+/**
+ * fvm_control_run() - start @command as a new session over a fresh connection
+ * Return: 0 once it was executed; or -ENOENT (127), -EACCES, -ENOEXEC (126), ...
+ */
+int fvm_control_run(int sock, const struct fvm_command *command, int *ret_session,
+		    struct fvm_error *err);
+
+/** fvm_control_attach() - attach to session @session, or with 0 to the first. Return: 0, -ENOENT */
+int fvm_control_attach(int sock, int session, struct fvm_error *err);
+
+/** fvm_control_shutdown() - SIGTERM to all, SIGKILL after @grace_ms; returns at once */
+int fvm_control_shutdown(int sock, unsigned int grace_ms, struct fvm_error *err);
+
+/**
+ * fvm_client_stream() - carry a session until it ends or the user detaches
+ * @sock:     connection of the session; -1 when PID 1 relays nothing
+ * @pidfd:    PID 1's, or -1
+ * @terminal: our stdin/stdout are a terminal: raw mode, SIGWINCH, and restored at the end, also
+ *            when we are killed by a signal that can be caught. ^P^Q detaches.
+ * @ret_status: wait status of the session
+ * Forwards SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 when there is no terminal.
+ * Return: 0 ended, 1 detached, or negative errno
+ */
+int fvm_client_stream(int sock, int pidfd, bool terminal, int *ret_status, struct fvm_error *err);
+
+/**
+ * fvm_client_stdio() - decide how a command gets our stdin, stdout and stderr
+ *
+ * Terminal when stdin and stdout are one (or @force); otherwise pipes, regular files and null
+ * devices are passed, and directories, sockets, terminals and devices are relayed through a pipe:
+ * a directory or socket handed in would be a way out of the VM.
+ */
+int fvm_client_stdio(struct fvm_command *command, bool force_terminal, struct fvm_error *err);
+
+#endif

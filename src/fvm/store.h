@@ -1,0 +1,108 @@
+/*
+ * fvm/store - where VMs lie on disk and at run time, and who holds one
+ *
+ * Theory of operation
+ *   STORE = /var/lib/fvm for root, $XDG_DATA_HOME/fvm for others; FVM_HOME overrides.
+ *   RUN = /run/fvm, $XDG_RUNTIME_DIR/fvm, or $FVM_HOME/run.
+ *
+ *     STORE/format            "1": number of the store's layout
+ *     STORE/vms/NAME/         config.json  lock  log  status  stamps
+ *     STORE/vms/NAME/workspace/fs/KEY/{upper,work}   one pair per overlaid mount
+ *     STORE/layers/ID/fs/KEY/upper                   frozen: a snapshot's or a clone's
+ *     STORE/layers/ID/refs/NAME                      which VMs stand on it
+ *     STORE/commits/ID/       journal and what a commit replaced, for undo
+ *     STORE/hide/HASH/KEY/    lower layers that hide the store and secrets
+ *     STORE/trash/            renamed here first, deleted afterwards
+ *     STORE/tmp/              made here first, renamed to their place when whole
+ *     RUN/vms/NAME/control    PID 1's socket;  RUN/vms/NAME/state.json
+ *
+ *   KEY names a mount point: "root" for /, else its path with every byte outside [A-Za-z0-9_.] as
+ *   "-XX" and "/" as "-" (so /home is "home", /var/lib is "var-lib").
+ *   A VM directory is made under tmp/ and renamed to vms/; removal renames it to trash/ first. So
+ *   what stands under vms/ is whole, and fvm_store_open() clears what a crash left in the others.
+ *
+ *   vms/NAME/lock carries two open-file-description locks: byte 0 is held by a command that
+ *   changes the VM (its text names the command and pid), byte 1 by PID 1 of a running VM for as
+ *   long as it lives: no pid can be mistaken for it and no crash leaves it held.
+ */
+#ifndef FVM_STORE_H
+#define FVM_STORE_H
+
+#include "fvm/config.h"
+
+struct fvm_store {
+	int dir;	 /* STORE */
+	int vms;	 /* STORE/vms */
+	int run;	 /* RUN/vms */
+	char path[1024]; /* STORE, absolute, symlinks resolved */
+	char run_path[1024];
+	bool rootless;	/* the caller has no privileges */
+};
+
+enum fvm_state { FVM_STOPPED, FVM_RUNNING, FVM_PAUSED, FVM_BROKEN };
+
+/* An open VM; fvm_vm_close() lets its lock go. */
+struct fvm_vm {
+	const struct fvm_store *store; /* borrowed */
+	int dir;		       /* STORE/vms/NAME */
+	int lock;		       /* holds byte 0 when opened FVM_LOCK; else -1 */
+	struct fvm_config config;
+};
+
+enum fvm_lock { FVM_NO_LOCK, FVM_LOCK, FVM_LOCK_NOWAIT };
+
+void fvm_store_close(struct fvm_store *store);
+#define scoped_store __attribute__((cleanup(fvm_store_close))) struct fvm_store
+void fvm_vm_close(struct fvm_vm *vm);
+#define scoped_vm __attribute__((cleanup(fvm_vm_close))) struct fvm_vm
+
+/** fvm_store_open() - find, make if need be, and tidy the caller's store */
+int fvm_store_open(struct fvm_store *ret, struct fvm_error *err);
+
+/**
+ * fvm_vm_open() - open an existing VM by name
+ * @lock: FVM_LOCK waits up to 60 s for another command, telling who holds it after one second
+ * Return: 0, -ENOENT (with the nearest name as a hint), -EBUSY (held: by whom), -EBADMSG...
+ */
+int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock lock,
+		struct fvm_vm *ret, struct fvm_error *err);
+
+/**
+ * fvm_vm_create() - make a VM's directory from @config, whole or not at all, and open it locked
+ * @sync: false for a VM that is thrown away in the end
+ * Return: 0, or -EEXIST...
+ */
+int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
+		  struct fvm_vm *ret, struct fvm_error *err);
+
+/** fvm_vm_save() - write vm->config back */
+int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err);
+
+/** fvm_vm_remove() - let go of layers and delete a stopped VM that is open FVM_LOCK.
+ *  Refuses (-EBUSY) while it runs or anything is mounted below its directory.
+ *  @later: rename to trash/ now, delete in a child process */
+int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err);
+
+/** fvm_vm_rename() - give a stopped VM, open FVM_LOCK, another name. Return: 0, -EEXIST, -EBUSY... */
+int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err);
+
+/** fvm_vm_state() - stopped, running or paused; looks at byte 1 of the lock */
+enum fvm_state fvm_vm_state(const struct fvm_vm *vm);
+
+/** fvm_vm_alive_lock() - take byte 1; @ret_fd is handed to PID 1. Return: 0 or -EBUSY */
+int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *err);
+
+/** fvm_vm_run_dir() - open (with @make: and make) RUN/vms/NAME. Return: descriptor or -errno */
+int fvm_vm_run_dir(const struct fvm_vm *vm, bool make);
+
+/** fvm_store_list() - names of all VMs, sorted */
+int fvm_store_list(const struct fvm_store *store, struct fvm_strv *ret, struct fvm_error *err);
+
+/** fvm_mount_key() - "root", "home", "var-lib": see above. Return: 0 or -ENAMETOOLONG */
+int fvm_mount_key(const char *mount_point, char *ret, size_t size);
+/** fvm_mount_point() - the inverse. Return: 0 or -EINVAL */
+int fvm_mount_point(const char *key, char *ret, size_t size);
+
+const char *fvm_state_name(enum fvm_state state);
+
+#endif

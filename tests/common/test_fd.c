@@ -1,0 +1,67 @@
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "tests/box.h"
+
+static void path_that_climbs_out_is_refused(void **state)
+{
+	const struct box *box = *state;
+	assert_int_equal(fvm_open_beneath(box->dir, "../secret", O_RDONLY), -EXDEV);
+}
+
+static void absolute_symlink_does_not_lead_out(void **state)
+{
+	const struct box *box = *state;
+	assert_int_equal(symlinkat("/etc/passwd", box->dir, "way-out"), 0);
+	assert_int_equal(fvm_open_beneath(box->dir, "way-out", O_RDONLY), -EXDEV);
+	assert_int_equal(fvm_open_nofollow(box->dir, "way-out", O_RDONLY), -ELOOP);
+}
+
+static void file_is_replaced_whole(void **state)
+{
+	const struct box *box = *state;
+	box_write(box, "file", "old");
+	assert_int_equal(fvm_write_file_atomic(box->dir, "file", "newer", 5, true), 0);
+	scoped_free char *text = NULL;
+	size_t len = 0;
+	assert_int_equal(fvm_read_file(box->dir, "file", 100, &text, &len), 0);
+	assert_string_equal(text, "newer");
+	assert_int_equal(len, 5);
+}
+
+static void file_above_the_limit_is_refused(void **state)
+{
+	const struct box *box = *state;
+	box_write(box, "file", "0123456789");
+	scoped_free char *text = NULL;
+	assert_int_equal(fvm_read_file(box->dir, "file", 9, &text, NULL), -EFBIG);
+	assert_int_equal(fvm_read_file(box->dir, "file", 10, &text, NULL), 0);
+}
+
+static void tree_with_a_closed_directory_is_removed(void **state)
+{
+	const struct box *box = *state;
+	assert_int_equal(fvm_mkdir_p(box->dir, "a/b/c", 0700), 0);
+	box_write(box, "a/b/c/file", "x");
+	assert_int_equal(symlinkat("/etc", box->dir, "a/link"), 0);
+	assert_int_equal(fchmodat(box->dir, "a/b", 0, 0), 0);
+	assert_int_equal(fvm_remove_tree(box->dir, "a"), 0);
+	assert_int_equal(fvm_remove_tree(box->dir, "a"), 0);
+	assert_int_equal(access("/etc/passwd", F_OK), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(path_that_climbs_out_is_refused, box_setup,
+						box_teardown),
+		cmocka_unit_test_setup_teardown(absolute_symlink_does_not_lead_out, box_setup,
+						box_teardown),
+		cmocka_unit_test_setup_teardown(file_is_replaced_whole, box_setup, box_teardown),
+		cmocka_unit_test_setup_teardown(file_above_the_limit_is_refused, box_setup,
+						box_teardown),
+		cmocka_unit_test_setup_teardown(tree_with_a_closed_directory_is_removed, box_setup,
+						box_teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
