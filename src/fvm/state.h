@@ -25,7 +25,7 @@ struct fvm_running {
 	uint32_t uid_base;	/* host uid of the VM's root */
 	char address4[16];	/* "" without a network of its own */
 	char address6[46];
-	char cgroup[128];	/* name of the VM's cgroup below each hierarchy's root, "" if none */
+	char cgroup[384];	/* fvm_cgroups.name: for fvm_cgroup_named(); "" if none */
 	char interface[16];	/* host's end of the veth pair, "" if none */
 	struct fvm_strv keys;	/* keys of the mounts that are overlaid now */
 	struct fvm_left_out *left_out;
