@@ -68,7 +68,8 @@ void fvm_config_free(struct fvm_config *c);
  *  (-EBADMSG: not our JSON; -EPROTONOSUPPORT: made by a newer fvm) */
 int fvm_config_parse(const char *json, size_t len, struct fvm_config *ret, struct fvm_error *err);
 
-/** fvm_config_print() - the JSON text of @c, to be freed; NULL when out of memory */
+/** fvm_config_print() - the JSON text of @c, to be freed; NULL when out of memory or when
+ *  a string in it is not UTF-8, which JSON can't hold */
 char *fvm_config_print(const struct fvm_config *c);
 
 /** fvm_config_load() - read @dir/config.json */

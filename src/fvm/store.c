@@ -1,1 +1,296 @@
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
 #include "fvm/store.h"
+
+#define STORE_FORMAT "1\n"
+
+static bool has_sys_admin(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+	if (syscall(SYS_capget, &head, data) < 0)
+		return false;
+	return data[0].effective & (1U << CAP_SYS_ADMIN);
+}
+
+/* In a user namespace (a container, a VM of ours) uid 0 can't do what the real root can. */
+static bool in_first_user_namespace(void)
+{
+	scoped_free char *map = NULL;
+	unsigned long inside, outside, count;
+	if (fvm_read_file(AT_FDCWD, "/proc/self/uid_map", 65536, &map, NULL) < 0)
+		return true;
+	return sscanf(map, "%lu %lu %lu", &inside, &outside, &count) == 3 && inside == 0 &&
+	       outside == 0 && count == 4294967295UL;
+}
+
+static bool is_rootless(void)
+{
+	return getenv("FVM_ROOTLESS") || geteuid() != 0 || !has_sys_admin() ||
+	       !in_first_user_namespace();
+}
+
+static int choose_paths(struct fvm_store *s, char *store, char *run, struct fvm_error *err)
+{
+	const char *home = getenv("FVM_HOME");
+	const char *data = getenv("XDG_DATA_HOME"), *user_home = getenv("HOME");
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	bool root = geteuid() == 0;
+	int n, m;
+	if (home && *home) {
+		n = snprintf(store, PATH_MAX, "%s", home);
+		m = snprintf(run, PATH_MAX, "%s/run", home);
+	} else if (root) {
+		n = snprintf(store, PATH_MAX, "/var/lib/fvm");
+		m = snprintf(run, PATH_MAX, "/run/fvm");
+	} else {
+		if (!user_home || user_home[0] != '/')
+			return fvm_error_set(err, ENOENT, "find your home: $HOME is not set");
+		n = data && data[0] == '/'
+			    ? snprintf(store, PATH_MAX, "%s/fvm", data)
+			    : snprintf(store, PATH_MAX, "%s/.local/share/fvm", user_home);
+		m = runtime && access(runtime, W_OK) == 0
+			    ? snprintf(run, PATH_MAX, "%s/fvm", runtime)
+			    : snprintf(run, PATH_MAX, "%s/run", store);
+	}
+	if (n >= (int)sizeof(s->path) - 64 || m >= (int)sizeof(s->run_path) - 64)
+		return fvm_error_set(err, ENAMETOOLONG, "use %.100s as the store", store);
+	return 0;
+}
+
+/* mkdir -p with an absolute path; only what is missing is made, with @mode */
+static int make_dir(const char *path, mode_t mode, int *ret_fd)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		int r = fvm_mkdir_p(AT_FDCWD, path, mode);
+		if (r < 0)
+			return r;
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+static int check_format(const struct fvm_store *s, struct fvm_error *err)
+{
+	scoped_free char *text = NULL;
+	int r = fvm_read_file(s->dir, "format", 64, &text, NULL);
+	if (r == -ENOENT) {
+		r = fvm_write_file_atomic(s->dir, "format", STORE_FORMAT, strlen(STORE_FORMAT),
+					  false);
+		return r < 0 ? fvm_error_set(err, -r, "write %s/format", s->path) : 0;
+	}
+	if (r < 0)
+		return fvm_error_set(err, -r, "read %s/format", s->path);
+	if (strcmp(text, STORE_FORMAT) == 0)
+		return 0;
+	fvm_error_set(err, EPROTONOSUPPORT, "%s has format %.10s", s->path, text);
+	fvm_error_hint(err, "a newer fvm made it: use that one, or another FVM_HOME");
+	return -EPROTONOSUPPORT;
+}
+
+static int make_parts(struct fvm_store *s, struct fvm_error *err)
+{
+	static const char *const parts[] = { "vms", "layers", "commits", "hide", "trash", "tmp" };
+	for (size_t i = 0; i < FVM_COUNT(parts); i++) {
+		if (mkdirat(s->dir, parts[i], 0700) < 0 && errno != EEXIST)
+			return fvm_error_set(err, errno, "make %s/%s", s->path, parts[i]);
+	}
+	if ((mkdirat(s->run, "vms", 0700) < 0 && errno != EEXIST) ||
+	    (mkdirat(s->run, "slots", 0700) < 0 && errno != EEXIST))
+		return fvm_error_set(err, errno, "make %s/vms", s->run_path);
+	return 0;
+}
+
+/* What a crash left in tmp/ or trash/: an entry on which nobody holds flock(2). */
+static void tidy_dir(int store, const char *part)
+{
+	int dir = openat(store, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = dir < 0 ? NULL : fdopendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] == '.')
+			continue;
+		scoped_fd entry =
+			openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (entry >= 0 && flock(entry, LOCK_EX | LOCK_NB) == 0)
+			(void)fvm_remove_tree(dir, e->d_name);
+	}
+	if (d)
+		closedir(d);
+	else if (dir >= 0)
+		close(dir);
+}
+
+static int open_parts(struct fvm_store *s, struct fvm_error *err)
+{
+	int r = 0;
+	s->vms = openat(s->dir, "vms", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->vms < 0 || faccessat(s->run, "slots", F_OK, 0) < 0 ||
+	    faccessat(s->dir, "tmp", F_OK, 0) < 0) {
+		r = make_parts(s, err);
+		if (r == 0 && s->vms < 0)
+			s->vms = openat(s->dir, "vms", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (r == 0 && s->vms < 0)
+			r = fvm_error_set(err, errno, "open %s/vms", s->path);
+	}
+	return r;
+}
+
+int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
+{
+	scoped_store s = { .dir = -1, .vms = -1, .run = -1, .rootless = is_rootless() };
+	char store[PATH_MAX], run[PATH_MAX];
+	int r = choose_paths(&s, store, run, err);
+	if (r < 0)
+		return r;
+	r = make_dir(store, 0700, &s.dir);
+	if (r < 0)
+		return fvm_error_set(err, -r, "open the store %s", store);
+	r = make_dir(run, 0700, &s.run);
+	if (r < 0)
+		return fvm_error_set(err, -r, "open the run-time directory %s", run);
+	char link[64];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", s.dir);
+	ssize_t n = readlink(link, s.path, sizeof(s.path) - 1);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", s.run);
+	ssize_t m = readlink(link, s.run_path, sizeof(s.run_path) - 1);
+	if (n < 0 || m < 0)
+		return fvm_error_set(err, errno, "resolve %.200s", store);
+	s.path[n] = '\0';
+	s.run_path[m] = '\0';
+	r = check_format(&s, err);
+	if (r == 0)
+		r = open_parts(&s, err);
+	if (r < 0)
+		return r;
+	tidy_dir(s.dir, "tmp");
+	tidy_dir(s.dir, "trash");
+	*ret = s;
+	s = (struct fvm_store){ .dir = -1, .vms = -1, .run = -1 };
+	return 0;
+}
+
+void fvm_store_close(struct fvm_store *store)
+{
+	fvm_fd_closep(&store->dir);
+	fvm_fd_closep(&store->vms);
+	fvm_fd_closep(&store->run);
+	*store = (struct fvm_store){ .dir = -1, .vms = -1, .run = -1 };
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int fvm_store_list(const struct fvm_store *store, struct fvm_strv *ret, struct fvm_error *err)
+{
+	int fd = openat(store->vms, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d)
+		return fvm_error_set(err, errno, "read %s/vms", store->path);
+	size_t room = 0, count = 0;
+	char **items = NULL;
+	struct dirent *e;
+	int r = 0;
+	while (r == 0 && (e = readdir(d))) {
+		if (fvm_name_check(e->d_name, NULL) < 0)
+			continue;
+		if (count + 1 >= room) {
+			room = room ? room * 2 : 64;
+			char **more = realloc(items, room * sizeof(*items));
+			if (!more) {
+				r = -ENOMEM;
+				break;
+			}
+			items = more;
+		}
+		items[count] = strdup(e->d_name);
+		if (!items[count])
+			r = -ENOMEM;
+		else
+			items[++count] = NULL;
+	}
+	closedir(d);
+	struct fvm_strv all = { items, count };
+	if (r < 0) {
+		fvm_strv_free(&all);
+		return fvm_error_set(err, -r, "list the VMs");
+	}
+	if (count)
+		qsort(items, count, sizeof(*items), compare_names);
+	*ret = all;
+	return 0;
+}
+
+/* "/" is "root", which leaves "/root" to have its first letter escaped. */
+static bool literal(const char *mount_point, const char *p)
+{
+	unsigned char c = (unsigned char)*p;
+	bool first = p == mount_point + 1;
+	if (first && strcmp(p, "root") == 0)
+		return false;
+	return isalnum(c) || c == '_' || (c == '.' && !first);
+}
+
+int fvm_mount_key(const char *mount_point, char *ret, size_t size)
+{
+	size_t n = 0;
+	if (strcmp(mount_point, "/") == 0)
+		return snprintf(ret, size, "root") >= (int)size ? -ENAMETOOLONG : 0;
+	for (const char *p = mount_point + 1; *p; p++) {
+		if (n + 4 >= size || n + 4 >= NAME_MAX)
+			return -ENAMETOOLONG;
+		if (*p == '/')
+			ret[n++] = '-';
+		else if (literal(mount_point, p))
+			ret[n++] = *p;
+		else
+			n += (size_t)snprintf(ret + n, size - n, "%%%02X", (unsigned char)*p);
+	}
+	ret[n] = '\0';
+	return 0;
+}
+
+int fvm_mount_point(const char *key, char *ret, size_t size)
+{
+	if (strcmp(key, "root") == 0)
+		return snprintf(ret, size, "/") >= (int)size ? -EINVAL : 0;
+	size_t n = 0;
+	if (size < 2)
+		return -EINVAL;
+	ret[n++] = '/';
+	for (const char *p = key; *p; p++) {
+		unsigned int c = (unsigned char)*p;
+		if (n + 1 >= size)
+			return -EINVAL;
+		if (c == '-') {
+			c = '/';
+		} else if (c == '%') {
+			if (!isxdigit((unsigned char)p[1]) || sscanf(p + 1, "%2X", &c) != 1 ||
+			    c == 0)
+				return -EINVAL;
+			p += 2;
+		}
+		ret[n++] = (char)c;
+	}
+	ret[n] = '\0';
+	return n > 1 ? 0 : -EINVAL;
+}

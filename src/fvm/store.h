@@ -9,15 +9,17 @@
  *     STORE/vms/NAME/         config.json  lock  log  status  stamps
  *     STORE/vms/NAME/workspace/fs/KEY/{upper,work}   one pair per overlaid mount
  *     STORE/layers/ID/fs/KEY/upper                   frozen: a snapshot's or a clone's
- *     STORE/layers/ID/refs/NAME                      which VMs stand on it
+ *     STORE/layers/ID/refs/VMID                      which VMs stand on it
  *     STORE/commits/ID/       journal and what a commit replaced, for undo
  *     STORE/hide/HASH/KEY/    lower layers that hide the store and secrets
  *     STORE/trash/            renamed here first, deleted afterwards
- *     STORE/tmp/              made here first, renamed to their place when whole
- *     RUN/vms/NAME/control    PID 1's socket;  RUN/vms/NAME/state.json
+ *     STORE/tmp/              made here first, renamed to their place when whole; the maker holds
+ *                             flock(2) on the entry, so that a free one is known to be abandoned
+ *     RUN/vms/NAME/control    PID 1's socket;  state.json (state.h);  paused: there while it is
+ *     RUN/slots/N             symlink to VMID: numbers of uid ranges and addresses (slot.h)
  *
- *   KEY names a mount point: "root" for /, else its path with every byte outside [A-Za-z0-9_.] as
- *   "-XX" and "/" as "-" (so /home is "home", /var/lib is "var-lib").
+ *   KEY names a mount point: "root" for /, else its path with "/" as "-" and every byte outside
+ *   [A-Za-z0-9_.] as "%XX" (so /home is "home", /var/lib is "var-lib", /root is "%72oot").
  *   A VM directory is made under tmp/ and renamed to vms/; removal renames it to trash/ first. So
  *   what stands under vms/ is whole, and fvm_store_open() clears what a crash left in the others.
  *
@@ -31,9 +33,9 @@
 #include "fvm/config.h"
 
 struct fvm_store {
-	int dir;	 /* STORE */
-	int vms;	 /* STORE/vms */
-	int run;	 /* RUN/vms */
+	int dir;  /* STORE */
+	int vms;  /* STORE/vms */
+	int run;  /* RUN */
 	char path[1024]; /* STORE, absolute, symlinks resolved */
 	char run_path[1024];
 	bool rootless;	/* the caller has no privileges */
@@ -83,7 +85,7 @@ int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err);
  *  @later: rename to trash/ now, delete in a child process */
 int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err);
 
-/** fvm_vm_rename() - give a stopped VM, open FVM_LOCK, another name. Return: 0, -EEXIST, -EBUSY... */
+/** fvm_vm_rename() - give a VM, open FVM_LOCK, another name. Return: 0, -EEXIST... */
 int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err);
 
 /** fvm_vm_state() - stopped, running or paused; looks at byte 1 of the lock */

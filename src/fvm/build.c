@@ -1,0 +1,404 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <linux/securebits.h>
+
+#include "fvm/build.h"
+#include "fvm/internal.h"
+#include "fvm/sys.h"
+
+static int leave_out(struct fvm_build *b, const char *path, const char *why)
+{
+	struct fvm_running *r = b->running;
+	struct fvm_left_out *more = realloc(r->left_out, (r->left_out_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	r->left_out = more;
+	more += r->left_out_count;
+	more->path = strdup(path);
+	more->why = strdup(why);
+	r->left_out_count++;
+	return more->path && more->why ? 0 : -ENOMEM;
+}
+
+/* ---- step 3: workspaces ---- */
+
+/* The upper's own attributes are what programs see of the mount's top directory. */
+static int copy_top(int upper, const struct stat *base)
+{
+	struct timespec times[2] = { base->st_atim, base->st_mtim };
+	if (fchown(upper, base->st_uid, base->st_gid) < 0 ||
+	    fchmod(upper, base->st_mode & 07777) < 0 || futimens(upper, times) < 0)
+		return -errno;
+	return 0;
+}
+
+static int make_workspace(const struct fvm_build *b, const char *key, const struct stat *base)
+{
+	char path[300];
+	snprintf(path, sizeof(path), "workspace/fs/%s", key);
+	scoped_fd top = fvm_open_nofollow(b->vm->dir, path, O_RDONLY | O_DIRECTORY);
+	if (top == -ENOENT) {
+		if (mkdirat(b->vm->dir, path, 0700) < 0)
+			return -errno;
+		top = fvm_open_nofollow(b->vm->dir, path, O_RDONLY | O_DIRECTORY);
+	}
+	if (top < 0)
+		return top;
+	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	/* a volatile mount that was not unmounted in order leaves a mark which refuses the next */
+	if (b->throw_away && faccessat(top, "work/work/incompat", F_OK, 0) == 0)
+		(void)fvm_remove_tree(top, "work");
+	if (mkdirat(top, "upper", 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return upper < 0 ? -errno : copy_top(upper, base);
+}
+
+/* ---- step 4: the host's trees and the store, with the VM's ids ---- */
+
+/* Attach a clone of @path at scratch/@at. Return: 0, or -EINVAL when it can't be idmapped */
+static int attach_idmapped(const struct fvm_build *b, int dir, const char *path, const char *at,
+			   struct stat *ret_st)
+{
+	scoped_fd tree = sys_open_tree(dir, path,
+				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT |
+					       AT_EMPTY_PATH);
+	if (tree < 0)
+		return tree;
+	if (ret_st && fstatat(tree, "", ret_st, AT_EMPTY_PATH | AT_NO_AUTOMOUNT) < 0)
+		return -errno;
+	const struct sys_mount_attr attr = {
+		.attr_set = MOUNT_ATTR_IDMAP,
+		.userns_fd = (uint64_t)b->userns,
+	};
+	int r = sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
+	if (r < 0)
+		return r;
+	if (mkdirat(b->scratch, at, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	return sys_move_mount(tree, "", b->scratch, at, MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+static int make_scratch(struct fvm_build *b, struct fvm_error *err)
+{
+	char options[96];
+	snprintf(options, sizeof(options), "mode=0755,uid=%u,gid=%u", b->map->base, b->map->base);
+	/* the store itself serves as the mount point: we hold it by descriptor */
+	if (mount("fvm", b->vm->store->path, "tmpfs", MS_NOSUID, options) < 0)
+		return fvm_error_set(err, errno, "mount a tmpfs");
+	b->scratch = open(b->vm->store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (b->scratch < 0 || fchdir(b->scratch) < 0)
+		return fvm_error_set(err, errno, "enter the tmpfs");
+	static const char *const dirs[] = { "root", "store", "empty", "overlay" };
+	for (size_t i = 0; i < FVM_COUNT(dirs); i++) {
+		if (mkdirat(b->scratch, dirs[i], 0755) < 0)
+			return fvm_error_set(err, errno, "make %s", dirs[i]);
+	}
+	return 0;
+}
+
+/* The store with all layers; a sized workspace that is mounted below it comes along. */
+static int attach_store(const struct fvm_build *b, struct fvm_error *err)
+{
+	scoped_fd tree =
+		sys_open_tree(b->vm->store->dir, "",
+			      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+	if (tree < 0)
+		return fvm_error_set(err, -tree, "clone the store");
+	const struct sys_mount_attr attr = {
+		.attr_set = MOUNT_ATTR_IDMAP,
+		.userns_fd = (uint64_t)b->userns,
+	};
+	int r = sys_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
+	if (r == 0)
+		r = sys_move_mount(tree, "", b->scratch, "store", MOVE_MOUNT_F_EMPTY_PATH);
+	if (r < 0) {
+		fvm_error_set(err, -r, "map the ids of the store %s", b->vm->store->path);
+		fvm_error_hint(err,
+			       "its file system can't be idmapped: set FVM_HOME to a directory "
+			       "on ext4, xfs or btrfs");
+	}
+	return r;
+}
+
+/* ---- step 5: overlays ---- */
+
+/* lowerdir, topmost first: workspace > frozen > hide > base. Short symlinks keep it in a page. */
+static int overlay_options(const struct fvm_build *b, const char *key, const char *base,
+			   bool writable, struct fvm_buf *o)
+{
+	char path[400], name[48];
+	const struct fvm_strv *layers = &b->vm->config.layers;
+	fvm_buf_puts(o, "lowerdir=");
+	for (size_t i = layers->count; i-- > 0;) {
+		snprintf(path, sizeof(path), "store/layers/%s/fs/%s/upper", layers->items[i], key);
+		struct stat st;
+		if (fstatat(b->scratch, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		snprintf(name, sizeof(name), "l%zu-%zu", b->overlays, i);
+		if (symlinkat(path, b->scratch, name) < 0)
+			return -errno;
+		fvm_buf_printf(o, "%s:", name);
+	}
+	snprintf(path, sizeof(path), "store/hide/%s/%s", b->hide ? b->hide : "", key);
+	if (b->hide && faccessat(b->scratch, path, F_OK, 0) == 0) {
+		snprintf(name, sizeof(name), "h%zu", b->overlays);
+		if (symlinkat(path, b->scratch, name) < 0)
+			return -errno;
+		fvm_buf_printf(o, "%s:", name);
+	}
+	/* a read-only overlay wants two layers at least */
+	fvm_buf_printf(o, "%s%s", writable ? "" : "empty:", base);
+	if (writable)
+		fvm_buf_printf(o,
+			       ",upperdir=store/vms/%s/workspace/fs/%s/upper"
+			       ",workdir=store/vms/%s/workspace/fs/%s/work",
+			       b->vm->config.name, key, b->vm->config.name, key);
+	fvm_buf_puts(o, ",redirect_dir=off,metacopy=off,index=off");
+	if (writable && b->throw_away)
+		fvm_buf_puts(o, ",volatile");
+	return o->failed ? -ENOMEM : 0;
+}
+
+static int open_target(const struct fvm_build *b, const char *path)
+{
+	if (b->root < 0) /* the root itself is mounted on a directory of ours */
+		return openat(b->scratch, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fvm_open_nofollow(b->root, path[1] ? path + 1 : ".", O_PATH | O_DIRECTORY);
+}
+
+static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const char *key,
+			 const char *base)
+{
+	scoped_buf options = { 0 };
+	scoped_fd target = open_target(b, m->path);
+	char link[64];
+	if (target < 0)
+		return target;
+	bool writable = m->class == FVM_MOUNT_OVERLAY;
+	int r = overlay_options(b, key, base, writable, &options);
+	if (r < 0)
+		return r;
+	/* the host's device nodes must stay dead, whatever its own flags say */
+	unsigned long flags = (m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
+	if (mount("overlay", link, "overlay", flags | (writable ? 0 : MS_RDONLY), options.data) < 0)
+		return -errno;
+	b->overlays++;
+	return 0;
+}
+
+/* A read-only file system that overlay can't stand on: the tree itself, read-only and locked. */
+static int bind_read_only(const struct fvm_build *b, const struct fvm_mount *m)
+{
+	scoped_fd target = open_target(b, m->path);
+	scoped_fd tree = sys_open_tree(AT_FDCWD, m->path,
+				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
+	if (target < 0 || tree < 0)
+		return target < 0 ? target : tree;
+	struct sys_mount_attr attr = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV |
+			    (m->flags & MS_NOSUID ? MOUNT_ATTR_NOSUID : 0) |
+			    (m->flags & MS_NOEXEC ? MOUNT_ATTR_NOEXEC : 0),
+	};
+	int r = sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
+	if (r < 0)
+		return r;
+	return sys_move_mount(tree, "", target, "",
+			      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+struct base {
+	const struct fvm_mount *mount;
+	char key[256];
+	char at[24]; /* where in scratch it is attached; "" if it isn't */
+};
+
+static int prepare_base(struct fvm_build *b, const struct fvm_mount *m, size_t i, struct base *base,
+			struct fvm_error *err)
+{
+	struct stat st;
+	base->mount = m;
+	base->at[0] = '\0';
+	if (m->class == FVM_MOUNT_FRESH)
+		return 0;
+	if (m->class == FVM_MOUNT_LEFT_OUT)
+		return leave_out(b, m->path, m->why);
+	int r = fvm_mount_key(m->path, base->key, sizeof(base->key));
+	if (r < 0)
+		return leave_out(b, m->path, "its path is too long");
+	char at[24];
+	snprintf(at, sizeof(at), "b%zu", i);
+	r = attach_idmapped(b, AT_FDCWD, m->path, at, &st);
+	if (r < 0 && strcmp(m->path, "/") == 0)
+		return fvm_error_set(err, -r, "map the ids of / (%s)", m->fstype);
+	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY)
+		return 0; /* bound as it is */
+	if (r < 0)
+		return leave_out(b, m->path, "its file system can't be idmapped");
+	if (!S_ISDIR(st.st_mode))
+		return leave_out(b, m->path, "a file, not a directory, is mounted there");
+	strcpy(base->at, at);
+	if (m->class != FVM_MOUNT_OVERLAY)
+		return 0;
+	r = make_workspace(b, base->key, &st);
+	return r < 0 ? fvm_error_set(err, -r, "make the workspace of %s", m->path) : 0;
+}
+
+static int mount_one(struct fvm_build *b, const struct base *base, struct fvm_error *err)
+{
+	const struct fvm_mount *m = base->mount;
+	if (m->class != FVM_MOUNT_OVERLAY && m->class != FVM_MOUNT_READ_ONLY)
+		return 0;
+	int r = -EINVAL;
+	if (base->at[0])
+		r = mount_overlay(b, m, base->key, base->at);
+	else if (m->class == FVM_MOUNT_OVERLAY)
+		return 0; /* was left out */
+	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY)
+		r = bind_read_only(b, m);
+	if (r < 0 && strcmp(m->path, "/") == 0)
+		return fvm_error_set(err, -r, "mount the overlay of /");
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+		return leave_out(b, m->path, "the VM has put something else in its place");
+	if (r < 0)
+		return leave_out(b, m->path, strerror(-r));
+	if (b->root < 0) {
+		b->root = openat(b->scratch, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (b->root < 0)
+			return fvm_error_set(err, errno, "open the new root");
+	}
+	return m->class == FVM_MOUNT_OVERLAY ? fvm_strv_add(&b->running->keys, base->key) : 0;
+}
+
+/* Files made from now on belong to the VM's root, with all our capabilities kept. */
+static int become_vm_root(const struct fvm_build *b, struct fvm_error *err)
+{
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+		return fvm_error_set(err, errno, "keep capabilities");
+	syscall(SYS_setfsgid, b->map->base);
+	syscall(SYS_setfsuid, b->map->base);
+	return 0;
+}
+
+static int mount_trees(struct fvm_build *b, struct fvm_error *err)
+{
+	scoped_free struct base *bases = calloc(b->plan->count, sizeof(*bases));
+	if (!bases)
+		return fvm_error_set(err, ENOMEM, "plan the mounts");
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < b->plan->count; i++)
+		r = prepare_base(b, &b->plan->mounts[i], i, &bases[i], err);
+	if (r == 0)
+		r = attach_store(b, err);
+	if (r == 0)
+		r = become_vm_root(b, err);
+	for (size_t i = 0; r == 0 && i < b->plan->count; i++)
+		r = mount_one(b, &bases[i], err);
+	return r;
+}
+
+/* ---- /dev and /run: directories of the scratch tmpfs ---- */
+
+static int bind_part(const struct fvm_build *b, const char *part, const char *where,
+		     uint64_t attributes, struct fvm_error *err)
+{
+	scoped_fd tree =
+		sys_open_tree(b->scratch, part, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	scoped_fd target = fvm_open_nofollow(b->root, where, O_PATH | O_DIRECTORY);
+	if (target == -ENOENT && mkdirat(b->root, where, 0755) == 0)
+		target = fvm_open_nofollow(b->root, where, O_PATH | O_DIRECTORY);
+	if (tree < 0 || target < 0) {
+		fvm_error_set(err, tree < 0 ? -tree : -target, "open /%s", where);
+		fvm_error_hint(err, "if the VM replaced it: fvm reset VM /%s", where);
+		return -err->code;
+	}
+	const struct sys_mount_attr attr = { .attr_set = attributes };
+	int r = sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
+	if (r == 0)
+		r = sys_move_mount(tree, "", target, "",
+				   MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	return r < 0 ? fvm_error_set(err, -r, "mount /%s", where) : 0;
+}
+
+static int mount_parts(const struct fvm_build *b, struct fvm_error *err)
+{
+	int r = fvm_dev_make(b, err);
+	if (r == 0)
+		r = fvm_run_dir_make(b, err);
+	if (r == 0)
+		r = bind_part(b, "dev", "dev", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
+	if (r == 0)
+		r = bind_part(b, "run", "run", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
+	return r;
+}
+
+/* ---- step 6: what belongs to the VM's namespaces ---- */
+
+static int mount_kernel_fs(const struct fvm_build *b, const char *type, const char *where,
+			   unsigned long flags, bool needed, struct fvm_error *err)
+{
+	char link[64];
+	scoped_fd target = fvm_open_nofollow(b->root, where, O_PATH | O_DIRECTORY);
+	if (target < 0 && !needed)
+		return 0;
+	if (target < 0)
+		return fvm_error_set(err, -target, "open /%s", where);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
+	if (mount(type, link, type, flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 && needed)
+		return fvm_error_set(err, errno, "mount /%s", where);
+	return 0;
+}
+
+static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)
+{
+	/* /proc/self/fd is needed to the end: proc comes last, and over nothing we use */
+	int flags = CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWIPC;
+	if (setns(b->init_pidfd, flags) < 0)
+		return fvm_error_set(err, errno, "enter the VM's namespaces");
+	int r = mount_kernel_fs(b, "sysfs", "sys", MS_RDONLY, true, err);
+	if (r == 0)
+		r = mount_kernel_fs(b, "cgroup2", "sys/fs/cgroup", b->systemd ? 0 : MS_RDONLY,
+				    false, err);
+	if (r == 0)
+		r = mount_kernel_fs(b, "mqueue", "dev/mqueue", 0, false, err);
+	if (r == 0 && setns(b->init_pidfd, CLONE_NEWPID) < 0)
+		r = fvm_error_set(err, errno, "enter the VM's pid namespace");
+	if (r == 0)
+		r = mount_kernel_fs(b, "proc", "proc", 0, true, err);
+	return r;
+}
+
+static int pivot(const struct fvm_build *b, struct fvm_error *err)
+{
+	if (fchdir(b->root) < 0 || sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+	    chdir("/") < 0)
+		return fvm_error_set(err, errno, "change the root");
+	return 0;
+}
+
+int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
+{
+	b->scratch = b->root = -1;
+	int r = make_scratch(b, err);
+	if (r == 0)
+		r = mount_trees(b, err);
+	if (r == 0)
+		r = mount_parts(b, err);
+	if (r == 0)
+		r = mount_kernel(b, err);
+	if (r == 0)
+		r = pivot(b, err);
+	fvm_fd_closep(&b->scratch);
+	fvm_fd_closep(&b->root);
+	return r;
+}

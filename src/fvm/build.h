@@ -1,0 +1,61 @@
+/*
+ * fvm/build - the world of a privileged VM, mounted by a process that is gone before it starts
+ *
+ * Theory of operation
+ *   The *builder* shares the starter's memory (CLONE_VM | CLONE_VFORK: a copy of page tables would
+ *   cost more than its work) but not its mount namespace, working directory and credentials:
+ *     1 unshare(NEWNS), all private; join v1 cgroups (it was born in the v2 one)
+ *     2 clone3 of PID 1 into all namespaces but NEWNS; PID 1 waits on a pipe; write its id maps
+ *     3 workspaces: an upper and a work directory per overlaid mount, by the host's ids
+ *     4 a scratch tmpfs; the host's trees and the store cloned, idmapped, attached below it
+ *     5 with the VM root's fsuid (an idmapped upper refuses others, and overlay would silently be
+ *       read-only): one overlay per mount, onto the new root; /dev and /run on the scratch tmpfs
+ *     6 in the VM's pid, net, ipc and cgroup namespace, still with host's credentials: proc, sysfs,
+ *       cgroup2, so that no "fully visible" rule stands in the way
+ *     7 pivot_root, old root detached; let PID 1 go, which takes a copy of this mount namespace
+ *       into its own user namespace. That copy is what *locks* every mount and its flags.
+ *   Nothing is mounted from inside the VM, ever: such mounts would be unlocked.
+ *   Paths below the new root are looked up by openat2() without symlinks: its layers may have been
+ *   written by somebody hostile, and a symlink would lead into the host's tree.
+ *   Sources: mount_setattr(2), overlayfs.rst, mount_namespaces(7) "restrictions".
+ */
+#ifndef FVM_BUILD_H
+#define FVM_BUILD_H
+
+#include "fvm/idmap.h"
+#include "fvm/plan.h"
+#include "fvm/state.h"
+
+struct fvm_build {
+	/* in */
+	const struct fvm_vm *vm;
+	const struct fvm_plan *plan;
+	const struct fvm_idmap *map;
+	const char *hide;	/* name below STORE/hide, or NULL */
+	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
+	bool systemd;		/* cgroup2 writable, /run/systemd/system */
+	int init_pidfd;
+	int userns;		/* the VM's */
+	uid_t user_uid;		/* for /run/user/UID; VM's id */
+	gid_t user_gid;
+	/* out */
+	struct fvm_running *running; /* keys and left_out are added to */
+
+	/* between the steps */
+	int scratch, root;
+	size_t overlays;
+};
+
+/** fvm_build_world() - steps 3 to 7 but for the letting go. Return: 0 or negative errno */
+int fvm_build_world(struct fvm_build *b, struct fvm_error *err);
+
+/* dev.c */
+/** fvm_dev_make() - fill directory "dev" of @scratch: six devices, links, pts, shm; @devices: more
+ *  host devices by path */
+int fvm_dev_make(const struct fvm_build *b, struct fvm_error *err);
+
+/* run_dir.c */
+/** fvm_run_dir_make() - fill directory "run" of @scratch as tmpfiles.d says, and for the user */
+int fvm_run_dir_make(const struct fvm_build *b, struct fvm_error *err);
+
+#endif

@@ -1,0 +1,131 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fvm/idmap.h"
+
+#define LOW_IDS 65536U
+
+static void add_id(uint32_t *ids, size_t *count, unsigned long id)
+{
+	if (id < LOW_IDS || id >= UINT32_MAX || *count == FVM_IDMAP_EXTRAS)
+		return;
+	size_t at = 0;
+	while (at < *count && ids[at] < id)
+		at++;
+	if (at < *count && ids[at] == id)
+		return;
+	memmove(ids + at + 1, ids + at, (*count - at) * sizeof(*ids));
+	ids[at] = (uint32_t)id;
+	(*count)++;
+}
+
+/* name:x:UID:GID:... or name:x:GID:...; only the numbers matter, so no name service is asked */
+static void add_database(const char *path, struct fvm_idmap *map, bool users)
+{
+	scoped_free char *text = NULL;
+	if (fvm_read_file(AT_FDCWD, path, 4 << 20, &text, NULL) < 0)
+		return;
+	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		char *p = strchr(line, ':');
+		p = p ? strchr(p + 1, ':') : NULL;
+		if (!p)
+			continue;
+		char *end;
+		unsigned long id = strtoul(p + 1, &end, 10);
+		if (*end != ':')
+			continue;
+		if (!users) {
+			add_id(map->gids, &map->gid_count, id);
+			continue;
+		}
+		add_id(map->uids, &map->uid_count, id);
+		add_id(map->gids, &map->gid_count, strtoul(end + 1, NULL, 10));
+	}
+}
+
+/* Owners of homes; only directories that lie in /home's own file system are looked at. */
+static void add_homes(struct fvm_idmap *map)
+{
+	int fd = open("/home", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	struct statx st;
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] == '.' ||
+		    statx(fd, e->d_name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+			  STATX_UID | STATX_GID, &st) < 0)
+			continue;
+		add_id(map->uids, &map->uid_count, st.stx_uid);
+		add_id(map->gids, &map->gid_count, st.stx_gid);
+	}
+	if (d)
+		closedir(d);
+}
+
+static void add_caller(struct fvm_idmap *map)
+{
+	gid_t groups[256];
+	int n = getgroups(FVM_COUNT(groups), groups);
+	for (int i = 0; i < n; i++)
+		add_id(map->gids, &map->gid_count, groups[i]);
+	const char *uid = getenv("SUDO_UID"), *gid = getenv("SUDO_GID");
+	if (uid)
+		add_id(map->uids, &map->uid_count, strtoul(uid, NULL, 10));
+	if (gid)
+		add_id(map->gids, &map->gid_count, strtoul(gid, NULL, 10));
+}
+
+void fvm_idmap_plan(uint32_t base, struct fvm_idmap *ret)
+{
+	ret->base = base;
+	ret->uid_count = ret->gid_count = 0;
+	add_database("/etc/passwd", ret, true);
+	add_database("/etc/group", ret, false);
+	add_homes(ret);
+	add_caller(ret);
+}
+
+static int write_map(pid_t pid, const char *which, uint32_t base, const uint32_t *ids, size_t count)
+{
+	char path[64], text[FVM_IDMAP_EXTRAS * 40];
+	int n = snprintf(text, sizeof(text), "0 %u %u\n", base, LOW_IDS);
+	for (size_t i = 0; i < count; i++)
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%u %u 1\n", ids[i],
+			      base + LOW_IDS + (uint32_t)i);
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, which);
+	return fvm_write_file(AT_FDCWD, path, text);
+}
+
+int fvm_idmap_write(const struct fvm_idmap *map, pid_t pid)
+{
+	int r = write_map(pid, "uid_map", map->base, map->uids, map->uid_count);
+	return r < 0 ? r : write_map(pid, "gid_map", map->base, map->gids, map->gid_count);
+}
+
+static uint32_t host_id(uint32_t base, const uint32_t *ids, size_t count, uint32_t id)
+{
+	if (id < LOW_IDS)
+		return base + id;
+	for (size_t i = 0; i < count; i++) {
+		if (ids[i] == id)
+			return base + LOW_IDS + (uint32_t)i;
+	}
+	return UINT32_MAX;
+}
+
+uint32_t fvm_idmap_uid(const struct fvm_idmap *map, uint32_t id)
+{
+	return host_id(map->base, map->uids, map->uid_count, id);
+}
+
+uint32_t fvm_idmap_gid(const struct fvm_idmap *map, uint32_t id)
+{
+	return host_id(map->base, map->gids, map->gid_count, id);
+}

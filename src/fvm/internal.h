@@ -1,0 +1,34 @@
+/*
+ * fvm/internal - what the files of this folder share
+ */
+#ifndef FVM_INTERNAL_H
+#define FVM_INTERNAL_H
+
+#include "fvm/state.h"
+#include "fvm/store.h"
+
+/** fvm_now_ns() - wall-clock time in nanoseconds since 1970 */
+int64_t fvm_now_ns(void);
+
+/** fvm_random_hex() - @digits random hexadecimal digits and a NUL */
+void fvm_random_hex(char *to, size_t digits);
+
+/** fvm_process_start() - start time of @pid (field 22 of /proc/PID/stat), 0 when it is gone */
+uint64_t fvm_process_start(pid_t pid);
+
+/**
+ * fvm_tmp_make() - make STORE/tmp/NAME for something that is being built
+ * @ret_name: at least 40 bytes
+ * Return: its descriptor, which holds flock(2) so that nobody tidies it away; or negative errno
+ */
+int fvm_tmp_make(const struct fvm_store *store, char *ret_name);
+
+/** fvm_trash() - rename @name below @dir to STORE/trash and delete it, now or in a child process */
+int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later);
+
+/** fvm_layer_unref() - @vm_id no longer stands on layer @id; the last one to leave deletes it */
+int fvm_layer_unref(const struct fvm_store *store, const char *id, const char *vm_id, bool later);
+/** fvm_layer_ref() - @vm_id stands on layer @id */
+int fvm_layer_ref(const struct fvm_store *store, const char *id, const char *vm_id);
+
+#endif

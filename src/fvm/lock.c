@@ -1,0 +1,104 @@
+/*
+ * The two locks of a VM, as byte ranges of one file: see store.h. Open-file-description locks
+ * belong to the descriptor, so they pass over fork and end with its last copy.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/lock.h"
+
+enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1 };
+
+static int lock_byte(int fd, off_t byte, int how)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	return fcntl(fd, how, &l) < 0 ? -errno : 0;
+}
+
+/* Who took it is advice for people, so a race here costs nothing. */
+static void write_holder(int fd)
+{
+	char text[64];
+	int n = snprintf(text, sizeof(text), "%s (pid %d)\n", program_invocation_short_name,
+			 (int)getpid());
+	(void)!ftruncate(fd, 0);
+	(void)!pwrite(fd, text, (size_t)n, 0);
+}
+
+static void read_holder(int fd, char *text, size_t size)
+{
+	ssize_t n = pread(fd, text, size - 1, 0);
+	text[n > 0 ? n : 0] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	for (char *p = text; *p; p++) {
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+	}
+}
+
+static int wait_for(int fd, const char *name, struct fvm_error *err)
+{
+	char holder[64];
+	for (int tenths = 0; tenths < 600; tenths++) {
+		int r = lock_byte(fd, BYTE_COMMAND, F_OFD_SETLK);
+		if (r != -EAGAIN && r != -EACCES)
+			return r < 0 ? fvm_error_set(err, -r, "lock VM '%s'", name) : 0;
+		if (tenths == 10) {
+			read_holder(fd, holder, sizeof(holder));
+			log_warn("VM '%s' is in use by %s: waiting", name, holder);
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+	}
+	return -EAGAIN;
+}
+
+int fvm_lock_take(int dir, const char *name, bool wait, int *ret_fd, struct fvm_error *err)
+{
+	scoped_fd fd = openat(dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fvm_error_set(err, errno, "open the lock of VM '%s'", name);
+	int r = lock_byte(fd, BYTE_COMMAND, F_OFD_SETLK);
+	if ((r == -EAGAIN || r == -EACCES) && wait)
+		r = wait_for(fd, name, err);
+	if (r == -EAGAIN || r == -EACCES) {
+		char holder[64];
+		read_holder(fd, holder, sizeof(holder));
+		fvm_error_set(err, EBUSY, "VM '%s' is in use by %s", name, holder);
+		fvm_error_hint(err, "try again when that command has ended");
+		return -EBUSY;
+	}
+	if (r < 0)
+		return r;
+	write_holder(fd);
+	*ret_fd = fvm_fd_take(&fd);
+	return 0;
+}
+
+bool fvm_lock_alive(int dir)
+{
+	scoped_fd fd = openat(dir, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	struct flock l = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = BYTE_ALIVE, .l_len = 1
+	};
+	return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+}
+
+int fvm_lock_take_alive(int dir, int *ret_fd)
+{
+	scoped_fd fd = openat(dir, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int r = lock_byte(fd, BYTE_ALIVE, F_OFD_SETLK);
+	if (r == -EAGAIN || r == -EACCES)
+		return -EBUSY;
+	if (r == 0)
+		*ret_fd = fvm_fd_take(&fd);
+	return r;
+}

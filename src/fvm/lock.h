@@ -1,0 +1,19 @@
+/*
+ * fvm/lock - who may change a VM, and whether it lives: the two locks of vms/NAME/lock (store.h)
+ */
+#ifndef FVM_LOCK_H
+#define FVM_LOCK_H
+
+#include "common/common.h"
+
+/** fvm_lock_take() - take the command's lock (byte 0) of the VM in @dir
+ *  @wait: up to 60 s, and say who holds it after one. Return: 0, or -EBUSY and who holds it */
+int fvm_lock_take(int dir, const char *name, bool wait, int *ret_fd, struct fvm_error *err);
+
+/** fvm_lock_alive() - whether PID 1 of the VM in @dir lives (byte 1 is held) */
+bool fvm_lock_alive(int dir);
+
+/** fvm_lock_take_alive() - take byte 1. Return: 0 or -EBUSY */
+int fvm_lock_take_alive(int dir, int *ret_fd);
+
+#endif

@@ -1,0 +1,74 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fvm/slot.h"
+
+#define SLOT_DIR "/run/fvm/slots"
+
+static int open_dir(struct fvm_error *err)
+{
+	int dir = open(SLOT_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir >= 0)
+		return dir;
+	int r = fvm_mkdir_p(AT_FDCWD, SLOT_DIR, 0700);
+	if (r == 0)
+		dir = open(SLOT_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (r < 0 || dir < 0)
+		return fvm_error_set(err, r < 0 ? -r : errno, "make %s", SLOT_DIR);
+	return dir;
+}
+
+/* Return: descriptor, or -EWOULDBLOCK when taken */
+static int try_slot(int dir, uint32_t slot)
+{
+	char name[16];
+	struct stat held, named;
+	snprintf(name, sizeof(name), "%u", slot);
+	scoped_fd fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return -errno;
+	/* fvm_slot_drop() may have removed it between open and flock */
+	if (fstat(fd, &held) < 0 || fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    held.st_ino != named.st_ino)
+		return -EWOULDBLOCK;
+	return fvm_fd_take(&fd);
+}
+
+int fvm_slot_take(const char *vm_id, uint32_t *ret_slot, int *ret_fd, struct fvm_error *err)
+{
+	scoped_fd dir = open_dir(err);
+	if (dir < 0)
+		return dir;
+	char head[9];
+	snprintf(head, sizeof(head), "%.8s", vm_id);
+	uint32_t first = (uint32_t)strtoul(head, NULL, 16) % FVM_SLOTS;
+	for (uint32_t i = 0; i < FVM_SLOTS; i++) {
+		uint32_t slot = (first + i) % FVM_SLOTS;
+		int fd = try_slot(dir, slot);
+		if (fd == -EWOULDBLOCK)
+			continue;
+		if (fd < 0)
+			return fvm_error_set(err, -fd, "take %s/%u", SLOT_DIR, slot);
+		*ret_slot = slot;
+		*ret_fd = fd;
+		return 0;
+	}
+	return fvm_error_set(err, EBUSY, "find a free uid range: all %u are in use", FVM_SLOTS);
+}
+
+void fvm_slot_drop(uint32_t slot)
+{
+	scoped_fd dir = open(SLOT_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return;
+	scoped_fd fd = try_slot(dir, slot);
+	char name[16];
+	snprintf(name, sizeof(name), "%u", slot);
+	if (fd >= 0)
+		(void)unlinkat(dir, name, 0);
+}

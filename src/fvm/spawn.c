@@ -1,0 +1,95 @@
+/*
+ * A child that shares our memory, as vfork() makes it, but with a stack of its own and born in a
+ * cgroup. The C library has no wrapper for that: its clone() can't name a cgroup, and a raw
+ * clone3() with CLONE_VM returns twice on one stack. So the few instructions between the system
+ * call and the call of @fn are ours, per architecture; elsewhere clone() does, and the child moves
+ * itself (10 ms instead of 0.2).
+ */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "fvm/start.h"
+#include "fvm/sys.h"
+
+#define STACK_BYTES (256 * 1024)
+
+#if defined(__x86_64__)
+static long clone3_call(const struct clone_args *args, int (*fn)(void *), void *arg)
+{
+	long ret = SYS_clone3;
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "mov %[arg], %%rdi\n\t"
+			 "call *%[fn]\n\t"
+			 "mov %%eax, %%edi\n\t"
+			 "mov $60, %%eax\n\t" /* exit(2) */
+			 "syscall\n\t"
+			 "1:\n\t"
+			 : "+a"(ret)
+			 : "D"(args), "S"(sizeof(*args)), [fn] "r"(fn), [arg] "r"(arg)
+			 : "rcx", "r11", "memory", "cc");
+	return ret;
+}
+
+static int spawn(int (*fn)(void *), void *arg, int cgroup, char *stack)
+{
+	const struct clone_args args = {
+		.flags = CLONE_VM | CLONE_VFORK | CLONE_FILES |
+			 (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+		.exit_signal = SIGCHLD,
+		.stack = (uintptr_t)stack,
+		.stack_size = STACK_BYTES,
+		.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0,
+	};
+	return (int)clone3_call(&args, fn, arg);
+}
+#else
+struct moved {
+	int (*fn)(void *);
+	void *arg;
+	int cgroup;
+};
+
+static int move_and_run(void *p)
+{
+	const struct moved *m = p;
+	if (m->cgroup >= 0 && fvm_write_file(m->cgroup, "cgroup.procs", "0") < 0)
+		return 1;
+	return m->fn(m->arg);
+}
+
+static int spawn(int (*fn)(void *), void *arg, int cgroup, char *stack)
+{
+	struct moved m = { fn, arg, cgroup };
+	int pid = clone(move_and_run, stack + STACK_BYTES,
+			CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &m);
+	return pid < 0 ? -errno : pid;
+}
+#endif
+
+int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup)
+{
+	sigset_t all, old;
+	char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (stack == MAP_FAILED)
+		return -errno;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	int pid = spawn(fn, arg, cgroup, stack);
+	int status = 0;
+	if (pid > 0) {
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	munmap(stack, STACK_BYTES);
+	if (pid < 0)
+		return pid;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -ECHILD;
+}

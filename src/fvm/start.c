@@ -1,0 +1,365 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <grp.h>
+#include <unistd.h>
+
+#include "fvm/build.h"
+#include "fvm/cgroup.h"
+#include "fvm/internal.h"
+#include "fvm/net.h"
+#include "fvm/seccomp.h"
+#include "fvm/slot.h"
+#include "fvm/start.h"
+#include "fvm/sys.h"
+
+/* All that one start needs; lives in the starter's memory, which the builder shares. */
+struct start {
+	struct fvm_vm *vm;
+	const struct fvm_start_options *options;
+	struct fvm_plan plan;
+	struct fvm_idmap map;
+	struct fvm_cgroups cgroups;
+	struct fvm_net net;
+	struct fvm_running running;
+	struct fvm_error err; /* the builder's */
+	bool has_cgroup, has_net;
+
+	int alive, slot, run_dir, control, log, status;
+	int go[2]; /* closed by the builder: PID 1 may go; a byte: it must end */
+	int report[2];
+	int client[2];
+	pid_t init;
+	int pidfd;
+};
+
+/* ---- PID 1, between clone3() and fvm_init_main(); on a copy of our memory ---- */
+
+static _Noreturn void init_failed(const struct start *s, const struct fvm_error *err)
+{
+	(void)!write(s->report[1], err, sizeof(*err));
+	_exit(125);
+}
+
+static int become_root(struct fvm_error *err)
+{
+	if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, 0, 0, 0) < 0 ||
+	    syscall(SYS_setresuid, 0, 0, 0) < 0)
+		return fvm_error_set(err, errno, "become the VM's root");
+	return 0;
+}
+
+static int init_prepare(const struct start *s, struct fvm_error *err)
+{
+	char byte;
+	close(s->go[1]);
+	if (fvm_read_full(s->go[0], &byte, 1) != 0)
+		return fvm_error_set(err, ECANCELED, "start PID 1");
+	if (unshare(CLONE_NEWNS) < 0)
+		return fvm_error_set(err, errno, "take the mounts over");
+	int r = become_root(err);
+	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
+		r = fvm_net_inside(&s->net, err);
+	else if (r == 0 && s->vm->config.net == FVM_NET_NONE)
+		r = fvm_net_lo_up(err);
+	if (r < 0)
+		return r;
+	/* the caller's session keyring is not the VM's */
+	(void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+	const char *host = s->vm->config.hostname;
+	if (host && sethostname(host, strlen(host)) < 0)
+		return fvm_error_set(err, errno, "set the host name");
+	umask(022);
+	return 0;
+}
+
+static _Noreturn void init_main(const struct start *s)
+{
+	struct fvm_error err = { 0 };
+	if (init_prepare(s, &err) < 0)
+		init_failed(s, &err);
+	close(s->client[0]);
+	const struct fvm_init_args args = {
+		.first = s->options->first,
+		.until_first_ends = s->options->until_first_ends,
+		.control = s->control,
+		.alive = s->alive,
+		.keep = s->slot,
+		.log = s->log,
+		.status = s->status,
+		.report = s->report[1],
+		.client = s->client[1],
+		.filter = fvm_filter_get(false, s->vm->config.io_uring),
+	};
+	fvm_init_main(&args);
+}
+
+/* ---- the builder: shares our memory, see build.h ---- */
+
+static int make_init(struct start *s)
+{
+	int pidfd = -1;
+	const struct clone_args args = {
+		.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+			 CLONE_NEWCGROUP | CLONE_NEWTIME | CLONE_PIDFD | CLONE_PARENT |
+			 (s->vm->config.net == FVM_NET_HOST ? 0 : CLONE_NEWNET),
+		.pidfd = (uintptr_t)&pidfd,
+	};
+	int pid = sys_clone3(&args);
+	if (pid == 0)
+		init_main(s);
+	if (pid < 0)
+		return fvm_error_set(&s->err, -pid, "make the VM's namespaces");
+	s->init = pid;
+	s->pidfd = pidfd;
+	return 0;
+}
+
+static int open_userns(const struct start *s)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)s->init);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int build_world(struct start *s)
+{
+	scoped_fd userns = open_userns(s);
+	if (userns < 0)
+		return fvm_error_set(&s->err, -userns, "open the VM's user namespace");
+	struct fvm_build b = {
+		.vm = s->vm,
+		.plan = &s->plan,
+		.map = &s->map,
+		.throw_away = s->options->throw_away,
+		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
+		.init_pidfd = s->pidfd,
+		.userns = userns,
+		.user_uid = s->options->user_uid,
+		.user_gid = s->options->user_gid,
+		.running = &s->running,
+	};
+	return fvm_build_world(&b, &s->err);
+}
+
+static int builder(void *arg)
+{
+	struct start *s = arg;
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		fvm_error_set(&s->err, errno, "make a mount namespace");
+		return 1;
+	}
+	int r = s->has_cgroup ? fvm_cgroup_join_v1(&s->cgroups) : 0;
+	if (r < 0)
+		fvm_error_set(&s->err, -r, "join the VM's cgroups");
+	if (r == 0)
+		r = make_init(s);
+	if (r == 0) {
+		r = fvm_idmap_write(&s->map, s->init);
+		if (r < 0)
+			fvm_error_set(&s->err, -r, "map the VM's ids");
+	}
+	if (r == 0 && s->has_net)
+		r = fvm_net_attach(&s->net, -1, s->init, &s->err);
+	if (r == 0)
+		r = build_world(s);
+	return r < 0;
+}
+
+/* ---- the starter ---- */
+
+static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_start_options *options)
+{
+	*s = (struct start){ .vm = vm, .options = options };
+	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
+	for (int i = 0; i < 2; i++)
+		s->go[i] = s->report[i] = s->client[i] = -1;
+}
+
+static void start_free(struct start *s)
+{
+	fvm_plan_free(&s->plan);
+	fvm_running_free(&s->running);
+	fvm_net_free(&s->net);
+	const int fds[] = { s->alive,	  s->slot,	s->run_dir,  s->control, s->log,
+			    s->status,	  s->pidfd,	s->go[0],    s->go[1],	 s->report[0],
+			    s->report[1], s->client[0], s->client[1] };
+	for (size_t i = 0; i < FVM_COUNT(fds); i++)
+		fvm_fd_closep(&fds[i]);
+}
+
+/* What a failed start has made so far. */
+static void start_undo(struct start *s)
+{
+	int status;
+	if (s->init > 0) {
+		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
+		while (waitpid(s->init, &status, 0) < 0 && errno == EINTR)
+			;
+	}
+	if (s->has_net)
+		fvm_net_detach(&s->net);
+	if (s->has_cgroup)
+		(void)fvm_cgroup_remove(&s->cgroups, 2000);
+	if (s->slot >= 0) {
+		close(s->slot);
+		s->slot = -1;
+		fvm_slot_drop(s->running.slot);
+	}
+	fvm_fd_closep(&s->alive);
+	s->alive = -1;
+	fvm_tidy_stopped(s->vm);
+}
+
+static int listen_control(struct start *s, struct fvm_error *err)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	/* through the descriptor: the path itself may be longer than an address may be */
+	snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/control", s->run_dir);
+	(void)unlinkat(s->run_dir, "control", 0);
+	s->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (s->control < 0 || bind(s->control, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+	    listen(s->control, 64) < 0)
+		return fvm_error_set(err, errno, "make the control socket");
+	return 0;
+}
+
+static int open_files(struct start *s, struct fvm_error *err)
+{
+	s->run_dir = fvm_vm_run_dir(s->vm, true);
+	if (s->run_dir < 0)
+		return fvm_error_set(err, -s->run_dir, "make its run-time directory");
+	int r = listen_control(s, err);
+	if (r < 0)
+		return r;
+	s->log = openat(s->vm->dir, "log", O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+			0600);
+	s->status = openat(s->vm->dir, "status",
+			   O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (s->log < 0 || s->status < 0)
+		return fvm_error_set(err, errno, "open its log");
+	if (pipe2(s->go, O_CLOEXEC) < 0 || pipe2(s->report, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	const struct fvm_command *first = s->options->first;
+	if (first && !first->detached && first->terminal &&
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->client) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	return 0;
+}
+
+static int take_resources(struct start *s, struct fvm_error *err)
+{
+	const struct fvm_config *c = &s->vm->config;
+	int r = fvm_vm_alive_lock(s->vm, &s->alive, err);
+	if (r == 0)
+		r = fvm_slot_take(c->id, &s->running.slot, &s->slot, err);
+	if (r < 0)
+		return r;
+	s->running.uid_base = fvm_slot_uid(s->running.slot);
+	fvm_idmap_plan(s->running.uid_base, &s->map);
+	r = fvm_cgroup_plan(c->id, false, &s->cgroups, err);
+	if (r == 0)
+		r = fvm_cgroup_make(&s->cgroups, c, err);
+	if (r < 0)
+		return r;
+	s->has_cgroup = true;
+	if (c->net == FVM_NET_NAT) {
+		r = fvm_net_prepare(s->running.slot, c, &s->net, err);
+		s->has_net = r == 0;
+	}
+	return r;
+}
+
+static int run_builder(struct start *s, struct fvm_error *err)
+{
+	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
+	int r = fvm_spawn_shared(builder, s, cgroup);
+	if (r == 0)
+		return 0;
+	if (r < 0)
+		return fvm_error_set(err, -r, "start the builder");
+	if (err)
+		*err = s->err;
+	return s->err.code ? -s->err.code : -EIO;
+}
+
+static int note_running(struct start *s, struct fvm_error *err)
+{
+	struct fvm_running *r = &s->running;
+	r->init_pid = s->init;
+	r->init_start = fvm_process_start(s->init);
+	r->started_ns = fvm_now_ns();
+	strcpy(r->address4, s->net.address4);
+	strcpy(r->address6, s->net.address6);
+	strcpy(r->interface, s->net.interface);
+	snprintf(r->cgroup, sizeof(r->cgroup), "fvm/%s", s->vm->config.id);
+	return fvm_running_save(s->vm, r, err);
+}
+
+static void hand_over(struct start *s, struct fvm_started *ret)
+{
+	close(fvm_fd_take(&s->go[1])); /* PID 1 goes */
+	close(fvm_fd_take(&s->report[1]));
+	*ret = (struct fvm_started){
+		.init = s->init,
+		.pidfd = fvm_fd_take(&s->pidfd),
+		.report = fvm_fd_take(&s->report[0]),
+		.client = fvm_fd_take(&s->client[0]),
+	};
+}
+
+int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
+		 struct fvm_started *ret, struct fvm_error *err)
+{
+	struct start s;
+	start_init(&s, vm, options);
+	int r = fvm_plan_make(&s.plan, err);
+	if (r == 0)
+		r = take_resources(&s, err);
+	if (r == 0)
+		r = open_files(&s, err);
+	if (r == 0)
+		r = run_builder(&s, err);
+	if (r == 0)
+		r = note_running(&s, err);
+	if (r == 0)
+		hand_over(&s, ret);
+	else
+		start_undo(&s);
+	start_free(&s);
+	return r < 0 ? fvm_error_wrap(err, r, "start VM '%s'", vm->config.name) : 0;
+}
+
+void fvm_started_close(struct fvm_started *s)
+{
+	fvm_fd_closep(&s->pidfd);
+	fvm_fd_closep(&s->report);
+	fvm_fd_closep(&s->client);
+	s->pidfd = s->report = s->client = -1;
+}
+
+int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err)
+{
+	struct fvm_error theirs;
+	ssize_t n = fvm_read_full(s->report, &theirs, sizeof(theirs));
+	close(fvm_fd_take(&s->report));
+	if (n == 0)
+		return 0;
+	if (n != sizeof(theirs))
+		return fvm_error_set(err, EPROTO, "hear from PID 1");
+	theirs.text[sizeof(theirs.text) - 1] = theirs.hint[sizeof(theirs.hint) - 1] = '\0';
+	if (err)
+		*err = theirs;
+	return theirs.code > 0 ? -theirs.code : -EPROTO;
+}

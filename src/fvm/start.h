@@ -1,0 +1,53 @@
+/*
+ * fvm/start - from a stopped VM to a running one
+ *
+ * Theory of operation (privileged; fvm/root_user.h has the other way)
+ *   The starter holds the VM's command lock and takes in turn: the alive lock, a slot, cgroups,
+ *   addresses. Each is undone backwards if a later step fails. Then the builder (build.h) makes
+ *   PID 1 and its world. PID 1 lives on by itself: the starter may end, be killed, or stay as the
+ *   first session's client.
+ */
+#ifndef FVM_START_H
+#define FVM_START_H
+
+#include "fvm/init.h"
+#include "fvm/state.h"
+
+struct fvm_start_options {
+	const struct fvm_command *first; /* NULL: boot only */
+	bool until_first_ends;		 /* the VM ends with its first command */
+	bool throw_away;		 /* nothing of it needs to reach the disk */
+	uid_t user_uid;			 /* whose /run/user/UID is made */
+	gid_t user_gid;
+};
+
+struct fvm_started {
+	pid_t init;  /* our child */
+	int pidfd;
+	int report;  /* read end: see fvm_init_args.report */
+	int client;  /* socket of the first session when it has a terminal, else -1 */
+};
+
+void fvm_started_close(struct fvm_started *s);
+
+/**
+ * fvm_vm_start() - start the VM, open FVM_LOCK
+ * On success PID 1 is our child and has been let go. On failure nothing is left.
+ * Return: 0, -EBUSY (it runs already), or another negative errno
+ */
+int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
+		 struct fvm_started *ret, struct fvm_error *err);
+
+/** fvm_start_wait_exec() - wait until the first command was executed. Return: 0, or its error:
+ *  -ENOENT (127), -EACCES or -ENOEXEC (126), others 125 */
+int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err);
+
+/**
+ * fvm_spawn_shared() - run @fn in a child that shares our memory and suspends us until it ends
+ * @cgroup: descriptor of the v2 cgroup to be born in, or -1
+ * Return: exit status of the child, or negative errno. The child must not return into our frames,
+ * free what we hold, or leave locks taken.
+ */
+int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup);
+
+#endif

@@ -1,0 +1,333 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/lock.h"
+#include "fvm/store.h"
+
+int64_t fvm_now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+void fvm_random_hex(char *to, size_t digits)
+{
+	static const char hex[] = "0123456789abcdef";
+	unsigned char bytes[64];
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+		abort(); /* can't fail once the kernel has booted */
+	for (size_t i = 0; i < digits; i++)
+		to[i] = hex[bytes[i % sizeof(bytes)] & 15];
+	to[digits] = '\0';
+}
+
+int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
+{
+	char id[33], name[40];
+	fvm_random_hex(id, 32);
+	snprintf(name, sizeof(name), "tmp/%s", id);
+	if (mkdirat(store->dir, name, 0700) < 0)
+		return -errno;
+	int fd = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		int r = -errno;
+		fvm_fd_closep(&fd);
+		return r;
+	}
+	strcpy(ret_name, name);
+	return fd;
+}
+
+int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later)
+{
+	char id[33], to[48];
+	fvm_random_hex(id, 32);
+	snprintf(to, sizeof(to), "trash/%s", id);
+	scoped_fd entry = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (entry >= 0)
+		(void)flock(entry, LOCK_EX | LOCK_NB);
+	if (renameat(dir, name, store->dir, to) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (later) {
+		pid_t pid = fork();
+		if (pid > 0)
+			return 0;
+		if (pid == 0) {
+			setsid();
+			_exit(fvm_remove_tree(store->dir, to) < 0);
+		}
+	}
+	return fvm_remove_tree(store->dir, to);
+}
+
+/* Edit distance, cut off: only a typing mistake is worth a hint. */
+static unsigned int distance(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b);
+	unsigned int row[FVM_NAME_MAX + 2];
+	if (n > FVM_NAME_MAX || m > FVM_NAME_MAX)
+		return 99;
+	for (size_t j = 0; j <= m; j++)
+		row[j] = (unsigned int)j;
+	for (size_t i = 1; i <= n; i++) {
+		unsigned int diagonal = row[0];
+		row[0] = (unsigned int)i;
+		for (size_t j = 1; j <= m; j++) {
+			unsigned int above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+			best = above + 1 < best ? above + 1 : best;
+			best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+			diagonal = above;
+			row[j] = best;
+		}
+	}
+	return row[m];
+}
+
+static int no_such_vm(const struct fvm_store *store, const char *name, struct fvm_error *err)
+{
+	fvm_error_set(err, ENOENT, "there is no VM '%s'", name);
+	scoped_strv names = { 0 };
+	const char *best = NULL;
+	unsigned int best_distance = 3;
+	if (fvm_store_list(store, &names, NULL) == 0) {
+		fvm_strv_each (&names, i) {
+			unsigned int d = distance(name, names.items[i]);
+			if (d < best_distance) {
+				best_distance = d;
+				best = names.items[i];
+			}
+		}
+	}
+	if (best)
+		fvm_error_hint(err, "did you mean '%s'?", best);
+	else
+		fvm_error_hint(err, "fvm ls shows those there are");
+	return -ENOENT;
+}
+
+int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock lock,
+		struct fvm_vm *ret, struct fvm_error *err)
+{
+	int r = fvm_name_check(name, err);
+	if (r < 0)
+		return r;
+	scoped_vm vm = { .store = store, .dir = -1, .lock = -1 };
+	vm.dir = openat(store->vms, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (vm.dir < 0)
+		return errno == ENOENT ? no_such_vm(store, name, err)
+				       : fvm_error_set(err, errno, "open VM '%s'", name);
+	if (lock != FVM_NO_LOCK) {
+		r = fvm_lock_take(vm.dir, name, lock == FVM_LOCK, &vm.lock, err);
+		if (r < 0)
+			return r;
+		/* it may have been removed or renamed while we waited */
+		struct stat here, there;
+		if (fstat(vm.dir, &here) < 0 ||
+		    fstatat(store->vms, name, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    here.st_ino != there.st_ino)
+			return no_such_vm(store, name, err);
+	}
+	r = fvm_config_load(vm.dir, &vm.config, err);
+	if (r < 0) {
+		fvm_error_hint(err, "restore it, or remove the VM: fvm rm --force %s", name);
+		return fvm_error_wrap(err, r, "open VM '%s'", name);
+	}
+	/* the directory's name counts: a crash may have come between rename and rewrite */
+	strcpy(vm.config.name, name);
+	if (lock != FVM_NO_LOCK)
+		fvm_tidy_stopped(&vm);
+	*ret = vm;
+	vm = (struct fvm_vm){ .dir = -1, .lock = -1 };
+	return 0;
+}
+
+void fvm_vm_close(struct fvm_vm *vm)
+{
+	fvm_fd_closep(&vm->dir);
+	fvm_fd_closep(&vm->lock);
+	fvm_config_free(&vm->config);
+	vm->dir = vm->lock = -1;
+}
+
+static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool sync,
+		    struct fvm_error *err)
+{
+	int r = fvm_lock_take(vm->dir, vm->config.name, false, &vm->lock, err);
+	if (r < 0)
+		return r;
+	if (mkdirat(vm->dir, "workspace", 0700) < 0 || mkdirat(vm->dir, "workspace/fs", 0700) < 0)
+		return fvm_error_set(err, errno, "make its workspace");
+	fvm_strv_each (&vm->config.layers, i) {
+		r = fvm_layer_ref(store, vm->config.layers.items[i], vm->config.id);
+		if (r < 0)
+			return fvm_error_set(err, -r, "stand on layer %s",
+					     vm->config.layers.items[i]);
+	}
+	return fvm_config_save(vm->dir, &vm->config, sync, err);
+}
+
+static int put_in_place(const struct fvm_store *store, const char *tmp, struct fvm_vm *vm,
+			bool sync, struct fvm_error *err)
+{
+	const char *name = vm->config.name;
+	if (renameat2(store->dir, tmp, store->vms, name, RENAME_NOREPLACE) < 0) {
+		fvm_error_set(err, errno, "name it '%s'", name);
+		if (errno == EEXIST)
+			fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
+		return -err->code;
+	}
+	if (sync && fsync(store->vms) < 0)
+		return fvm_error_set(err, errno, "sync %s/vms", store->path);
+	(void)flock(vm->dir, LOCK_UN);
+	return 0;
+}
+
+int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
+		  struct fvm_vm *ret, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	char tmp[40];
+	int r = fvm_name_check(config->name, err);
+	if (r < 0)
+		return r;
+	scoped_vm vm = { .store = store, .dir = -1, .lock = -1 };
+	r = fvm_config_copy(&vm.config, config);
+	if (r < 0)
+		return fvm_error_set(err, -r, "make VM '%s'", config->name);
+	vm.dir = fvm_tmp_make(store, tmp);
+	if (vm.dir < 0)
+		return fvm_error_set(err, -vm.dir, "make VM '%s' in %s", config->name, store->path);
+	r = fill_new(store, &vm, sync, &mine);
+	if (r == 0)
+		r = put_in_place(store, tmp, &vm, sync, &mine);
+	if (r < 0) {
+		fvm_strv_each (&vm.config.layers, i)
+			(void)fvm_layer_unref(store, vm.config.layers.items[i], vm.config.id,
+					      false);
+		(void)fvm_remove_tree(store->dir, tmp);
+		if (err)
+			*err = mine;
+		return fvm_error_wrap(err, r, "make VM '%s'", config->name);
+	}
+	*ret = vm;
+	vm = (struct fvm_vm){ .dir = -1, .lock = -1 };
+	return 0;
+}
+
+int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err)
+{
+	int r = fvm_config_save(vm->dir, &vm->config, true, err);
+	return r < 0 ? fvm_error_wrap(err, r, "VM '%s'", vm->config.name) : 0;
+}
+
+/* Something mounted below the VM's directory would be deleted along with it. */
+static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	char prefix[sizeof(vm->store->path) + FVM_NAME_MAX + 16];
+	snprintf(prefix, sizeof(prefix), " %s/vms/%s/", vm->store->path, vm->config.name);
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t room = 0;
+	int r = 0;
+	while (f && r == 0 && getline(&line, &room, f) > 0) {
+		const char *at = strstr(line, prefix);
+		if (at) {
+			fvm_error_set(err, EBUSY, "%.*s is mounted below VM '%s'",
+				      (int)strcspn(at + 1, " "), at + 1, vm->config.name);
+			fvm_error_hint(err, "unmount it first");
+			r = -EBUSY;
+		}
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return r;
+}
+
+static void unref_all(struct fvm_vm *vm, const struct fvm_strv *layers, bool later)
+{
+	fvm_strv_each (layers, i)
+		(void)fvm_layer_unref(vm->store, layers->items[i], vm->config.id, later);
+}
+
+int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
+{
+	const char *name = vm->config.name;
+	if (fvm_lock_alive(vm->dir)) {
+		fvm_error_set(err, EBUSY, "VM '%s' is running", name);
+		fvm_error_hint(err, "fvm stop %s first, or fvm rm --force %s", name, name);
+		return -EBUSY;
+	}
+	int r = check_no_mounts(vm, err);
+	if (r < 0)
+		return r;
+	fvm_tidy_stopped(vm);
+	r = fvm_trash(vm->store, vm->store->vms, name, later);
+	if (r < 0)
+		return fvm_error_set(err, -r, "delete VM '%s'", name);
+	unref_all(vm, &vm->config.layers, later);
+	for (size_t i = 0; i < vm->config.snapshot_count; i++)
+		unref_all(vm, &vm->config.snapshots[i].layers, later);
+	return 0;
+}
+
+int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err)
+{
+	const struct fvm_store *store = vm->store;
+	int r = fvm_name_check(name, err);
+	if (r < 0)
+		return r;
+	char from[FVM_NAME_MAX + 8], to[FVM_NAME_MAX + 8];
+	snprintf(from, sizeof(from), "vms/%s", vm->config.name);
+	snprintf(to, sizeof(to), "vms/%s", name);
+	if (renameat2(store->dir, from, store->dir, to, RENAME_NOREPLACE) < 0)
+		return fvm_error_set(err, errno, "rename VM '%s' to '%s'", vm->config.name, name);
+	if (renameat(store->run, from, store->run, to) < 0 && errno != ENOENT)
+		log_warn("VM '%s': its run-time directory kept its name: %s", name,
+			 strerror(errno));
+	strcpy(vm->config.name, name);
+	return fvm_vm_save(vm, err);
+}
+
+int fvm_vm_run_dir(const struct fvm_vm *vm, bool make)
+{
+	char path[FVM_NAME_MAX + 8];
+	snprintf(path, sizeof(path), "vms/%s", vm->config.name);
+	if (make && mkdirat(vm->store->run, path, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	int fd = openat(vm->store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+enum fvm_state fvm_vm_state(const struct fvm_vm *vm)
+{
+	if (!fvm_lock_alive(vm->dir))
+		return FVM_STOPPED;
+	scoped_fd run = fvm_vm_run_dir(vm, false);
+	if (run >= 0 && faccessat(run, "paused", F_OK, 0) == 0)
+		return FVM_PAUSED;
+	return FVM_RUNNING;
+}
+
+int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *err)
+{
+	int r = fvm_lock_take_alive(vm->dir, ret_fd);
+	return r < 0 ? fvm_error_set(err, -r, "VM '%s' is running already", vm->config.name) : 0;
+}
+
+const char *fvm_state_name(enum fvm_state state)
+{
+	static const char *const names[] = { "stopped", "running", "paused", "broken" };
+	return names[state];
+}
