@@ -4,6 +4,14 @@
 
 #include "cli/cli.h"
 
+extern const struct cli_command cli_clone;
+extern const struct cli_command cli_create;
+extern const struct cli_command cli_inspect;
+extern const struct cli_command cli_ls;
+extern const struct cli_command cli_rename;
+extern const struct cli_command cli_rm;
+extern const struct cli_command cli_rollback;
+extern const struct cli_command cli_snapshot;
 extern const struct cli_command cli_version;
 
 #endif

@@ -3,6 +3,14 @@
 #include "cli/commands.h"
 
 static const struct cli_command *const table[] = {
+	&cli_clone,
+	&cli_create,
+	&cli_inspect,
+	&cli_ls,
+	&cli_rename,
+	&cli_rm,
+	&cli_rollback,
+	&cli_snapshot,
 	&cli_version,
 	NULL,
 };

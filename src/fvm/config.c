@@ -51,6 +51,7 @@ static const struct field {
 	FIELD("pids", K_U32, pids),
 	FIELD("hostname", K_STRING, hostname),
 	FIELD("layers", K_LIST, layers),
+	FIELD("pending", K_STRING, pending),
 #undef FIELD
 };
 
@@ -399,4 +400,45 @@ int fvm_size_parse(const char *text, uint64_t *ret_bytes)
 		return -ERANGE;
 	*ret_bytes = (uint64_t)(value * factor);
 	return 0;
+}
+
+static int add_once(struct fvm_strv *to, const struct fvm_strv *from)
+{
+	fvm_strv_each (from, i) {
+		if (!fvm_strv_has(to, from->items[i]) && fvm_strv_add(to, from->items[i]) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int fvm_config_layers(const struct fvm_config *c, struct fvm_strv *ret)
+{
+	int r = add_once(ret, &c->layers);
+	for (size_t i = 0; r == 0 && i < c->snapshot_count; i++)
+		r = add_once(ret, &c->snapshots[i].layers);
+	return r;
+}
+
+int fvm_config_find_snapshot(const struct fvm_config *c, const char *tag)
+{
+	for (size_t i = 0; i < c->snapshot_count; i++) {
+		if (strcmp(c->snapshots[i].tag, tag) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+int fvm_config_add_snapshot(struct fvm_config *c, const char *tag, int64_t created_ns,
+			    const struct fvm_strv *layers)
+{
+	struct fvm_snapshot *more = realloc(c->snapshots, (c->snapshot_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	c->snapshots = more;
+	more += c->snapshot_count;
+	*more = (struct fvm_snapshot){ .tag = strdup(tag), .created_ns = created_ns };
+	if (!more->tag)
+		return -ENOMEM;
+	c->snapshot_count++;
+	return fvm_strv_copy(&more->layers, layers);
 }

@@ -59,6 +59,9 @@ struct fvm_config {
 	struct fvm_strv layers;
 	struct fvm_snapshot *snapshots;
 	size_t snapshot_count;
+
+	/* what a command was doing to the layers when this was written; see snapshot.h */
+	char *pending; /* "freeze ID", "empty", or NULL */
 };
 
 void fvm_config_free(struct fvm_config *c);
@@ -77,6 +80,16 @@ int fvm_config_load(int dir, struct fvm_config *ret, struct fvm_error *err);
 
 /** fvm_config_save() - replace @dir/config.json; @sync: must survive a power cut */
 int fvm_config_save(int dir, const struct fvm_config *c, bool sync, struct fvm_error *err);
+
+/** fvm_config_layers() - every layer that layers and snapshots name, each once */
+int fvm_config_layers(const struct fvm_config *c, struct fvm_strv *ret);
+
+/** fvm_config_find_snapshot() - index of snapshot @tag, or -1 */
+int fvm_config_find_snapshot(const struct fvm_config *c, const char *tag);
+
+/** fvm_config_add_snapshot() - remember @layers under @tag. Return: 0 or -ENOMEM */
+int fvm_config_add_snapshot(struct fvm_config *c, const char *tag, int64_t created_ns,
+			    const struct fvm_strv *layers);
 
 /** fvm_config_copy() - deep copy into an empty *@to. Return: 0 or -ENOMEM */
 int fvm_config_copy(struct fvm_config *to, const struct fvm_config *from);

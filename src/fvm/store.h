@@ -97,6 +97,10 @@ int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *er
 /** fvm_vm_run_dir() - open (with @make: and make) RUN/vms/NAME. Return: descriptor or -errno */
 int fvm_vm_run_dir(const struct fvm_vm *vm, bool make);
 
+/** fvm_store_discard() - delete a VM whose configuration can't be read, by its directory alone
+ *  Return: 0, or -EBUSY when it runs */
+int fvm_store_discard(const struct fvm_store *store, const char *name);
+
 /** fvm_store_list() - names of all VMs, sorted */
 int fvm_store_list(const struct fvm_store *store, struct fvm_strv *ret, struct fvm_error *err);
 

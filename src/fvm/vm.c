@@ -12,6 +12,7 @@
 
 #include "fvm/internal.h"
 #include "fvm/lock.h"
+#include "fvm/snapshot.h"
 #include "fvm/store.h"
 
 int64_t fvm_now_ns(void)
@@ -145,8 +146,12 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 	}
 	/* the directory's name counts: a crash may have come between rename and rewrite */
 	strcpy(vm.config.name, name);
-	if (lock != FVM_NO_LOCK)
+	if (lock != FVM_NO_LOCK) {
 		fvm_tidy_stopped(&vm);
+		r = vm.config.pending ? fvm_layers_finish(&vm, err) : 0;
+		if (r < 0)
+			return r;
+	}
 	*ret = vm;
 	vm = (struct fvm_vm){ .dir = -1, .lock = -1 };
 	return 0;
@@ -158,6 +163,15 @@ void fvm_vm_close(struct fvm_vm *vm)
 	fvm_fd_closep(&vm->lock);
 	fvm_config_free(&vm->config);
 	vm->dir = vm->lock = -1;
+}
+
+static void unref_all(const struct fvm_vm *vm, bool later)
+{
+	scoped_strv layers = { 0 };
+	if (fvm_config_layers(&vm->config, &layers) < 0)
+		return; /* prune finds them */
+	fvm_strv_each (&layers, i)
+		(void)fvm_layer_unref(vm->store, layers.items[i], vm->config.id, later);
 }
 
 static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool sync,
@@ -255,12 +269,6 @@ static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
 	return r;
 }
 
-static void unref_all(struct fvm_vm *vm, const struct fvm_strv *layers, bool later)
-{
-	fvm_strv_each (layers, i)
-		(void)fvm_layer_unref(vm->store, layers->items[i], vm->config.id, later);
-}
-
 int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 {
 	const char *name = vm->config.name;
@@ -276,10 +284,18 @@ int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 	r = fvm_trash(vm->store, vm->store->vms, name, later);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);
-	unref_all(vm, &vm->config.layers, later);
-	for (size_t i = 0; i < vm->config.snapshot_count; i++)
-		unref_all(vm, &vm->config.snapshots[i].layers, later);
+	unref_all(vm, later);
 	return 0;
+}
+
+int fvm_store_discard(const struct fvm_store *store, const char *name)
+{
+	scoped_fd dir = openat(store->vms, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0)
+		return -errno;
+	if (fvm_lock_alive(dir))
+		return -EBUSY;
+	return fvm_trash(store, store->vms, name, false);
 }
 
 int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err)

@@ -1,0 +1,93 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "fvm/state.h"
+
+static json_t *left_out(const struct fvm_running *r)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < r->left_out_count; i++)
+		json_array_append_new(list, json_pack("{s:s, s:s}", "path", r->left_out[i].path,
+						      "why", r->left_out[i].why));
+	return list;
+}
+
+static void add_running(json_t *root, const struct fvm_vm *vm)
+{
+	scoped_running r = { 0 };
+	if (fvm_running_load(vm, &r, NULL) < 0)
+		return;
+	json_t *mounts = json_array();
+	fvm_strv_each (&r.keys, i) {
+		char path[4096];
+		if (fvm_mount_point(r.keys.items[i], path, sizeof(path)) == 0)
+			json_array_append_new(mounts, json_string(path));
+	}
+	json_t *running =
+		json_pack("{s:i, s:I, s:s, s:s, s:s, s:I, s:o, s:o}", "init_pid", (int)r.init_pid,
+			  "started", (json_int_t)r.started_ns, "address", r.address4, "address6",
+			  r.address6, "cgroup", r.cgroup, "uid_base", (json_int_t)r.uid_base,
+			  "mounts", mounts, "left_out", left_out(&r));
+	json_object_update(root, running);
+	json_decref(running);
+}
+
+/* The configuration as it is stored, the state, the layers, and what only a running VM has. */
+static json_t *inspect(const struct fvm_vm *vm)
+{
+	scoped_free char *text = fvm_config_print(&vm->config);
+	json_t *config = text ? json_loads(text, 0, NULL) : NULL;
+	json_t *layers = json_array();
+	fvm_strv_each (&vm->config.layers, i)
+		json_array_append_new(layers, json_string(vm->config.layers.items[i]));
+	json_array_append_new(layers, json_string("workspace"));
+	json_t *policy = json_array();
+	fvm_strv_each (&vm->config.policies, i)
+		json_array_append_new(policy, json_string(vm->config.policies.items[i]));
+	json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:n, s:s, s:s+, s:o, s:o, s:o}", "name",
+				 vm->config.name, "id", vm->config.id, "state",
+				 fvm_state_name(fvm_vm_state(vm)), "created",
+				 (json_int_t)vm->config.created_ns, "init_pid", "address", "",
+				 "directory", vm->store->path, "/vms", "layers", layers, "policy",
+				 policy, "config", config ? config : json_null());
+	add_running(root, vm);
+	return root;
+}
+
+static int inspect_main(const struct cli *cli, int argc, char **argv)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	struct fvm_error err = { 0 };
+	(void)cli; /* its output is JSON either way */
+	int first = cli_parse(&cli_inspect, argc, argv, NULL, NULL);
+	if (first < 0)
+		return cli_exit_parse(first);
+	if (fvm_store_open(&store, &err) < 0)
+		return cli_fail(&err);
+	json_t *all = json_array();
+	for (int i = first; i < argc; i++) {
+		scoped_vm vm = { .dir = -1, .lock = -1 };
+		if (fvm_vm_open(&store, argv[i], FVM_NO_LOCK, &vm, &err) < 0) {
+			json_decref(all);
+			return cli_fail(&err);
+		}
+		json_array_append_new(all, inspect(&vm));
+	}
+	if (argc - first == 1) {
+		json_t *one = json_incref(json_array_get(all, 0));
+		json_decref(all);
+		return cli_print_json(one);
+	}
+	return cli_print_json(all);
+}
+
+const struct cli_command cli_inspect = {
+	.name = "inspect",
+	.operands = "VM..",
+	.summary = "Print all that is known of VMs, as JSON.",
+	.min_operands = 1,
+	.max_operands = -1,
+	.main = inspect_main,
+};

@@ -1,0 +1,118 @@
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "fvm/state.h"
+#include "fvm/sys.h"
+
+enum { OPT_FORCE = 'f', OPT_ALL = 'a' };
+
+struct rm_options {
+	bool force, all;
+};
+
+static const struct cli_option options[] = {
+	{ OPT_FORCE, "force", NULL,
+	  "also when it is running or can't be read: it is killed first" },
+	{ OPT_ALL, "all", NULL, "all VMs of this store" },
+	{ 0 },
+};
+
+static int take_option(void *into, int key, const char *value, struct fvm_error *err)
+{
+	struct rm_options *o = into;
+	(void)value, (void)err;
+	if (key == OPT_FORCE)
+		o->force = true;
+	else
+		o->all = true;
+	return 0;
+}
+
+static int kill_it(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	scoped_running running = { 0 };
+	int r = fvm_running_load(vm, &running, err);
+	if (r == -ESRCH)
+		return 0;
+	if (r < 0)
+		return r;
+	scoped_fd pidfd = fvm_running_pidfd(&running);
+	if (pidfd < 0)
+		return 0;
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	r = sys_pidfd_send_signal(pidfd, SIGKILL);
+	if (r < 0 && r != -ESRCH)
+		return fvm_error_set(err, -r, "kill VM '%s'", vm->config.name);
+	if (poll(&p, 1, 10000) <= 0)
+		return fvm_error_set(err, ETIMEDOUT, "wait for VM '%s' to end", vm->config.name);
+	/* its descriptors, the alive lock with them, are closed a moment before the pidfd tells */
+	return 0;
+}
+
+/* What has no readable configuration can only be thrown away by its directory. */
+static int remove_broken(const struct fvm_store *store, const char *name, struct fvm_error *err)
+{
+	int r = fvm_store_discard(store, name);
+	return r < 0 ? fvm_error_set(err, -r, "delete VM '%s'", name) : 0;
+}
+
+static int remove_one(const struct fvm_store *store, const char *name, bool force,
+		      struct fvm_error *err)
+{
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	int r = fvm_vm_open(store, name, FVM_LOCK, &vm, err);
+	if (r == -EBADMSG && force) {
+		*err = (struct fvm_error){ 0 };
+		return remove_broken(store, name, err);
+	}
+	if (r < 0)
+		return r;
+	if (force)
+		r = kill_it(&vm, err);
+	return r < 0 ? r : fvm_vm_remove(&vm, false, err);
+}
+
+static int rm_main(const struct cli *cli, int argc, char **argv)
+{
+	struct rm_options o = { 0 };
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_strv names = { 0 };
+	struct fvm_error err = { 0 };
+	(void)cli;
+	int first = cli_parse(&cli_rm, argc, argv, take_option, &o);
+	if (first < 0)
+		return cli_exit_parse(first);
+	if (fvm_store_open(&store, &err) < 0)
+		return cli_fail(&err);
+	if (o.all && fvm_store_list(&store, &names, &err) < 0)
+		return cli_fail(&err);
+	for (; first < argc; first++) {
+		if (fvm_strv_add(&names, argv[first]) < 0)
+			return CLI_FAILED;
+	}
+	if (names.count == 0 && !o.all) {
+		fvm_error_set(&err, 0, "rm: name the VMs to delete, or give --all");
+		return cli_fail(&err);
+	}
+	int status = 0;
+	fvm_strv_each (&names, i) {
+		err = (struct fvm_error){ 0 };
+		if (remove_one(&store, names.items[i], o.force, &err) < 0)
+			status = cli_fail(&err);
+	}
+	return status;
+}
+
+const struct cli_command cli_rm = {
+	.name = "rm",
+	.operands = "VM..",
+	.summary = "Delete VMs with all they changed.",
+	.options = options,
+	.anywhere = true,
+	.max_operands = -1,
+	.main = rm_main,
+};

@@ -1,0 +1,47 @@
+/*
+ * fvm/snapshot - snapshots, rollback and clones by stacking layers
+ *
+ * Theory of operation
+ *   A stopped VM's workspace is *frozen*: its directory is renamed to STORE/layers/ID, and an empty
+ *   workspace takes its place above. Nothing is copied, so it takes the same time for a byte as
+ *   for a terabyte. A snapshot is a tag on a list of layers; rollback takes such a list as the VM's
+ *   own and empties the workspace; a clone is a new VM on the same list.
+ *   A running VM's workspace can't be renamed under its programs' feet without being seen to
+ *   change: it is paused, the workspace is copied (by reflink where the file system can), and the
+ *   copy is the frozen layer.
+ *
+ *   config.json is what counts. "pending" in it says what is under way, so that after a crash the
+ *   next command which locks the VM finishes or takes back:
+ *     "freeze ID"  STORE/layers/ID/fs is there: add ID to the layers; else forget it
+ *     "empty"      the workspace is to be replaced by an empty one
+ */
+#ifndef FVM_SNAPSHOT_H
+#define FVM_SNAPSHOT_H
+
+#include "fvm/store.h"
+
+/** fvm_vm_snapshot() - tag what the VM, open FVM_LOCK and not running, is now
+ *  Return: 0, -EEXIST (tag taken), -EINVAL (tag), ... */
+int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err);
+
+/** fvm_vm_rollback() - make the VM, open FVM_LOCK and stopped, what it was at @tag
+ *  Changes since then are lost. Return: 0, -ENOENT with the tags there are, -EBUSY */
+int fvm_vm_rollback(struct fvm_vm *vm, const char *tag, struct fvm_error *err);
+
+/** fvm_vm_drop_snapshot() - forget @tag and what only it needs */
+int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err);
+
+/** fvm_vm_clone() - a new VM @name that starts as @vm is now; @ret is open FVM_LOCK */
+int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, struct fvm_error *err);
+
+/** fvm_vm_freeze() - rename the workspace to a new layer on top of vm->config.layers
+ *  Nothing happens when the workspace is empty. Saves the configuration. */
+int fvm_vm_freeze(struct fvm_vm *vm, struct fvm_error *err);
+
+/** fvm_vm_empty() - throw the workspace away, with the configuration as it is in @vm */
+int fvm_vm_empty(struct fvm_vm *vm, struct fvm_error *err);
+
+/** fvm_layers_finish() - finish what vm->config.pending says a crash interrupted */
+int fvm_layers_finish(struct fvm_vm *vm, struct fvm_error *err);
+
+#endif
