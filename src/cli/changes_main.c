@@ -2,9 +2,11 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 
+/* clang-format off */
 static const struct cli_command *const table[] = {
 	NULL,
 };
+/* clang-format on */
 
 int main(int argc, char **argv)
 {

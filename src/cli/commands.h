@@ -11,6 +11,7 @@ extern const struct cli_command cli_ls;
 extern const struct cli_command cli_rename;
 extern const struct cli_command cli_rm;
 extern const struct cli_command cli_rollback;
+extern const struct cli_command cli_run;
 extern const struct cli_command cli_snapshot;
 extern const struct cli_command cli_version;
 

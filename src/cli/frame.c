@@ -33,7 +33,7 @@ static int print_tables(const struct cli_command *const *table)
 }
 
 /* Where fvm-changes lies: beside us in a build tree, in libexec when installed. */
-static int exec_elsewhere(char **argv)
+int cli_exec_changes(char **argv)
 {
 	char self[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -99,7 +99,7 @@ int cli_main(const struct cli_command *const *table, const char *const *elsewher
 	if (strcmp(name, "__commands") == 0)
 		return print_tables(table);
 	if (listed(elsewhere, name))
-		return exec_elsewhere(argv);
+		return cli_exec_changes(argv);
 	for (const struct cli_command *const *c = table; *c; c++) {
 		if (strcmp((*c)->name, name) == 0)
 			return (*c)->main(&cli, argc - at, argv + at);
@@ -131,6 +131,13 @@ void cli_say(const struct cli *cli, const char *fmt, ...)
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fputc('\n', stderr);
+}
+
+long long cli_now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
 static long long now_ms(void)
@@ -166,11 +173,13 @@ void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned
 		snprintf(b, sizeof(b), "%llu", total);
 	}
 	if (total == 0) {
-		fprintf(stderr, "\r%s: %s%s%s\033[K", p->what, a, bytes ? "" : " ", bytes ? "" : unit);
+		fprintf(stderr, "\r%s: %s%s%s\033[K", p->what, a, bytes ? "" : " ",
+			bytes ? "" : unit);
 		return;
 	}
 	memset(bar, '#', (size_t)(done < total ? done * 20 / total : 20));
-	long long left = done ? (now - p->started_ms) * (long long)(total - done) / (long long)done : 0;
+	long long left =
+		done ? (now - p->started_ms) * (long long)(total - done) / (long long)done : 0;
 	fprintf(stderr, "\r%s [%s] %s of %s%s%s, %lld s left\033[K", p->what, bar, a, b,
 		bytes ? "" : " ", bytes ? "" : unit, left / 1000);
 }

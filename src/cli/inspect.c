@@ -20,7 +20,7 @@ static void add_running(json_t *root, const struct fvm_vm *vm)
 	if (fvm_running_load(vm, &r, NULL) < 0)
 		return;
 	json_t *mounts = json_array();
-	fvm_strv_each (&r.keys, i) {
+	fvm_strv_each(&r.keys, i) {
 		char path[4096];
 		if (fvm_mount_point(r.keys.items[i], path, sizeof(path)) == 0)
 			json_array_append_new(mounts, json_string(path));
@@ -40,11 +40,11 @@ static json_t *inspect(const struct fvm_vm *vm)
 	scoped_free char *text = fvm_config_print(&vm->config);
 	json_t *config = text ? json_loads(text, 0, NULL) : NULL;
 	json_t *layers = json_array();
-	fvm_strv_each (&vm->config.layers, i)
+	fvm_strv_each(&vm->config.layers, i)
 		json_array_append_new(layers, json_string(vm->config.layers.items[i]));
 	json_array_append_new(layers, json_string("workspace"));
 	json_t *policy = json_array();
-	fvm_strv_each (&vm->config.policies, i)
+	fvm_strv_each(&vm->config.policies, i)
 		json_array_append_new(policy, json_string(vm->config.policies.items[i]));
 	json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:n, s:s, s:s+, s:o, s:o, s:o}", "name",
 				 vm->config.name, "id", vm->config.id, "state",

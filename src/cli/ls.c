@@ -67,7 +67,7 @@ static int ls_main(const struct cli *cli, int argc, char **argv)
 	json_t *all = cli->json ? json_array() : NULL;
 	if (!all && !o.quiet && names.count)
 		printf("%-24s %-8s %-16s %s\n", "NAME", "STATE", "CREATED", "SNAPSHOTS");
-	fvm_strv_each (&names, i) {
+	fvm_strv_each(&names, i) {
 		scoped_vm vm = { .dir = -1, .lock = -1 };
 		enum fvm_state state = FVM_BROKEN;
 		if (fvm_vm_open(&store, names.items[i], FVM_NO_LOCK, &vm, NULL) == 0)

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 
+/* clang-format off */
 static const struct cli_command *const table[] = {
 	&cli_clone,
 	&cli_create,
@@ -10,6 +11,7 @@ static const struct cli_command *const table[] = {
 	&cli_rename,
 	&cli_rm,
 	&cli_rollback,
+	&cli_run,
 	&cli_snapshot,
 	&cli_version,
 	NULL,
@@ -19,6 +21,7 @@ static const struct cli_command *const table[] = {
 static const char *const elsewhere[] = {
 	NULL,
 };
+/* clang-format on */
 
 int main(int argc, char **argv)
 {

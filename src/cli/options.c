@@ -38,8 +38,7 @@ static int usage(const struct cli_command *c, const char *what, const char *name
 	return -2;
 }
 
-static const struct cli_option *find_long(const struct cli_command *c, const char *name,
-					  size_t len)
+static const struct cli_option *find_long(const struct cli_command *c, const char *name, size_t len)
 {
 	for (const struct cli_option *o = c->options; o && o->name; o++) {
 		if (strlen(o->name) == len && strncmp(o->name, name, len) == 0)

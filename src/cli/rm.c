@@ -99,7 +99,7 @@ static int rm_main(const struct cli *cli, int argc, char **argv)
 		return cli_fail(&err);
 	}
 	int status = 0;
-	fvm_strv_each (&names, i) {
+	fvm_strv_each(&names, i) {
 		err = (struct fvm_error){ 0 };
 		if (remove_one(&store, names.items[i], o.force, &err) < 0)
 			status = cli_fail(&err);

@@ -57,8 +57,8 @@ static int snapshot_main(const struct cli *cli, int argc, char **argv)
 		return cli_fail(&err);
 	if (o.list)
 		return list(cli, &vm.config);
-	int r = o.drop ? fvm_vm_drop_snapshot(&vm, argv[first + 1], &err) :
-			 fvm_vm_snapshot(&vm, argv[first + 1], &err);
+	int r = o.drop ? fvm_vm_drop_snapshot(&vm, argv[first + 1], &err)
+		       : fvm_vm_snapshot(&vm, argv[first + 1], &err);
 	return r < 0 ? cli_fail(&err) : 0;
 }
 

@@ -153,7 +153,8 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
 {
 	char tmp[300];
 	snprintf(tmp, sizeof(tmp), ".%s.%d.tmp", name, (int)getpid());
-	scoped_fd fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	scoped_fd fd =
+		openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	int r = fvm_write_all(fd, buf, len);

@@ -12,6 +12,7 @@
 
 #include "fvm/build.h"
 #include "fvm/internal.h"
+#include "fvm/start.h"
 #include "fvm/sys.h"
 
 static int leave_out(struct fvm_build *b, const char *path, const char *why)
@@ -91,6 +92,12 @@ static int attach_idmapped(const struct fvm_build *b, int dir, const char *path,
 static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 {
 	char options[96];
+	/* by path, as store->dir is of the host's mount namespace and only ours can be cloned from
+	 * here; now, before the tmpfs covers it; a sized workspace mounted below it comes along */
+	b->store = sys_open_tree(AT_FDCWD, b->vm->store->path,
+				 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	if (b->store < 0)
+		return fvm_error_set(err, -b->store, "clone %s", b->vm->store->path);
 	snprintf(options, sizeof(options), "mode=0755,uid=%u,gid=%u", b->map->base, b->map->base);
 	/* the store itself serves as the mount point: we hold it by descriptor */
 	if (mount("fvm", b->vm->store->path, "tmpfs", MS_NOSUID, options) < 0)
@@ -106,21 +113,16 @@ static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 	return 0;
 }
 
-/* The store with all layers; a sized workspace that is mounted below it comes along. */
+/* The store with all layers. */
 static int attach_store(const struct fvm_build *b, struct fvm_error *err)
 {
-	scoped_fd tree =
-		sys_open_tree(b->vm->store->dir, "",
-			      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
-	if (tree < 0)
-		return fvm_error_set(err, -tree, "clone the store");
 	const struct sys_mount_attr attr = {
 		.attr_set = MOUNT_ATTR_IDMAP,
 		.userns_fd = (uint64_t)b->userns,
 	};
-	int r = sys_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
+	int r = sys_mount_setattr(b->store, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
 	if (r == 0)
-		r = sys_move_mount(tree, "", b->scratch, "store", MOVE_MOUNT_F_EMPTY_PATH);
+		r = sys_move_mount(b->store, "", b->scratch, "store", MOVE_MOUNT_F_EMPTY_PATH);
 	if (r < 0) {
 		fvm_error_set(err, -r, "map the ids of the store %s", b->vm->store->path);
 		fvm_error_hint(err,
@@ -359,9 +361,19 @@ static int mount_kernel_fs(const struct fvm_build *b, const char *type, const ch
 	return 0;
 }
 
+struct proc_mount {
+	const struct fvm_build *build;
+	struct fvm_error *err;
+};
+
+static int mount_proc(void *arg)
+{
+	const struct proc_mount *p = arg;
+	return mount_kernel_fs(p->build, "proc", "proc", 0, true, p->err) < 0;
+}
+
 static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)
 {
-	/* /proc/self/fd is needed to the end: proc comes last, and over nothing we use */
 	int flags = CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWIPC;
 	if (setns(b->init_pidfd, flags) < 0)
 		return fvm_error_set(err, errno, "enter the VM's namespaces");
@@ -373,8 +385,12 @@ static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)
 		r = mount_kernel_fs(b, "mqueue", "dev/mqueue", 0, false, err);
 	if (r == 0 && setns(b->init_pidfd, CLONE_NEWPID) < 0)
 		r = fvm_error_set(err, errno, "enter the VM's pid namespace");
+	/* proc shows the pid namespace its mounter lives in, and only a new process lives there */
+	struct proc_mount p = { b, err };
 	if (r == 0)
-		r = mount_kernel_fs(b, "proc", "proc", 0, true, err);
+		r = fvm_spawn_shared(mount_proc, &p, -1);
+	if (r > 0)
+		r = -err->code;
 	return r;
 }
 
@@ -388,7 +404,7 @@ static int pivot(const struct fvm_build *b, struct fvm_error *err)
 
 int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 {
-	b->scratch = b->root = -1;
+	b->store = b->scratch = b->root = -1;
 	int r = make_scratch(b, err);
 	if (r == 0)
 		r = mount_trees(b, err);
@@ -398,6 +414,7 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 		r = mount_kernel(b, err);
 	if (r == 0)
 		r = pivot(b, err);
+	fvm_fd_closep(&b->store);
 	fvm_fd_closep(&b->scratch);
 	fvm_fd_closep(&b->root);
 	return r;

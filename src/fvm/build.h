@@ -42,7 +42,7 @@ struct fvm_build {
 	struct fvm_running *running; /* keys and left_out are added to */
 
 	/* between the steps */
-	int scratch, root;
+	int store, scratch, root;
 	size_t overlays;
 };
 

@@ -34,6 +34,7 @@ static const struct field {
 	FIELD("created_ns", K_I64, created_ns),
 	FIELD("first_start_ns", K_I64, first_start_ns),
 	FIELD("rootless", K_BOOL, rootless),
+	FIELD("throw_away", K_BOOL, throw_away),
 	{ "net", K_ENUM, offsetof(struct fvm_config, net), net_words },
 	{ "init", K_ENUM, offsetof(struct fvm_config, init), init_words },
 	FIELD("ports", K_LIST, ports),
@@ -87,7 +88,7 @@ static int read_list(struct fvm_strv *list, const json_t *value)
 		return -EBADMSG;
 	size_t i;
 	const json_t *item;
-	json_array_foreach (value, i, item) {
+	json_array_foreach(value, i, item) {
 		if (!json_is_string(item))
 			return -EBADMSG;
 		int r = fvm_strv_add(list, json_string_value(item));
@@ -185,7 +186,7 @@ static int read_snapshots(struct fvm_config *c, const json_t *value)
 		return -ENOMEM;
 	size_t i;
 	const json_t *item;
-	json_array_foreach (value, i, item) {
+	json_array_foreach(value, i, item) {
 		int r = read_snapshot(c, item);
 		if (r < 0)
 			return r;
@@ -206,7 +207,7 @@ static int read_all(struct fvm_config *c, json_t *root, struct fvm_error *err)
 {
 	const char *key;
 	json_t *value;
-	json_object_foreach (root, key, value) {
+	json_object_foreach(root, key, value) {
 		const struct field *f = find_field(key);
 		int r;
 		if (f)
@@ -262,7 +263,7 @@ int fvm_config_parse(const char *json, size_t len, struct fvm_config *ret, struc
 static json_t *print_list(const struct fvm_strv *list)
 {
 	json_t *array = json_array();
-	fvm_strv_each (list, i) {
+	fvm_strv_each(list, i) {
 		/* json_string() refuses what is not UTF-8 */
 		if (json_array_append_new(array, json_string(list->items[i])) < 0) {
 			json_decref(array);
@@ -404,7 +405,7 @@ int fvm_size_parse(const char *text, uint64_t *ret_bytes)
 
 static int add_once(struct fvm_strv *to, const struct fvm_strv *from)
 {
-	fvm_strv_each (from, i) {
+	fvm_strv_each(from, i) {
 		if (!fvm_strv_has(to, from->items[i]) && fvm_strv_add(to, from->items[i]) < 0)
 			return -ENOMEM;
 	}

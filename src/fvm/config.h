@@ -37,6 +37,8 @@ struct fvm_config {
 	int64_t first_start_ns; /* 0: never started; deletions are judged against it */
 	bool rootless;		/* made by an ordinary user: user.overlay.*, one uid or a few */
 
+	bool throw_away; /* run --rm: whoever finds it ended deletes it */
+
 	/* what the VM's programs may use */
 	enum fvm_net_mode net;
 	enum fvm_init_kind init;

@@ -53,13 +53,14 @@ struct fvm_command {
 	bool detached;	      /* no client: output to the log, stdin is /dev/null */
 	bool login;
 	struct winsize window;
-	int fds[3];	      /* without terminal: to become 0, 1, 2; -1: /dev/null (or the log) */
+	int fds[3];	      /* to become 0, 1, 2; -1: the terminal, else /dev/null (detached: log) */
 };
 
+/** fvm_command_free() - release what it holds; its descriptors stay open */
 void fvm_command_free(struct fvm_command *c);
 #define scoped_command __attribute__((cleanup(fvm_command_free))) struct fvm_command
 
-struct fvm_sock_filter_prog; /* see fvm/seccomp.h */
+struct fvm_filter; /* see fvm/seccomp.h */
 
 struct fvm_init_args {
 	const struct fvm_command *first; /* NULL: none, wait for orders */
@@ -72,10 +73,16 @@ struct fvm_init_args {
 	int report;	/* write end: one struct fvm_error if the first command can't be executed
 			 * (code ENOENT -> 127, EACCES/ENOEXEC -> 126), closed once it was */
 	int client;	/* connected SOCK_SEQPACKET of the starter for the first session, or -1 */
-	const struct fvm_filter *filter;	/* seccomp program, or NULL */
+	const struct fvm_filter *filter;	/* seccomp program without notifications, or NULL */
 };
 
-/** fvm_init_main() - be PID 1 until the VM ends */
+/**
+ * fvm_init_main() - be PID 1 until the VM ends
+ *
+ * Called in a process that shares no memory with another, after the pivot. A filter with
+ * notifications is installed before by the starter, who needs its listener. Every descriptor that
+ * @args does not name is closed; those of args->first are closed once it was forked.
+ */
 _Noreturn void fvm_init_main(const struct fvm_init_args *args);
 
 /* ---- the client's side (client.c) ---- */
@@ -91,31 +98,52 @@ int fvm_control_connect(const struct fvm_vm *vm, struct fvm_error *err);
 int fvm_control_run(int sock, const struct fvm_command *command, int *ret_session,
 		    struct fvm_error *err);
 
-/** fvm_control_attach() - attach to session @session, or with 0 to the first. Return: 0, -ENOENT */
-int fvm_control_attach(int sock, int session, struct fvm_error *err);
+/** fvm_control_attach() - attach to session @session, or with 0 to the oldest
+ *  @ret_terminal: whether it has a terminal; may be NULL. Return: 0, -ENOENT */
+int fvm_control_attach(int sock, int session, bool *ret_terminal, struct fvm_error *err);
 
 /** fvm_control_shutdown() - SIGTERM to all, SIGKILL after @grace_ms; returns at once */
 int fvm_control_shutdown(int sock, unsigned int grace_ms, struct fvm_error *err);
 
+/* One session, as told by fvm_control_list(). */
+struct fvm_session_info {
+	int id;
+	pid_t pid;	   /* the VM's */
+	bool terminal;
+	unsigned int clients; /* attached now */
+	char command[128]; /* cut to fit */
+};
+
+/** fvm_control_list() - sessions that live now, oldest first; free() *ret */
+int fvm_control_list(int sock, struct fvm_session_info **ret, size_t *ret_count,
+		     struct fvm_error *err);
+
+/** fvm_exec_status() - 127 or 126 for the error of a command that could not be executed */
+int fvm_exec_status(int r);
+
 /**
  * fvm_client_stream() - carry a session until it ends or the user detaches
  * @sock:     connection of the session; -1 when PID 1 relays nothing
- * @pidfd:    PID 1's, or -1
- * @terminal: our stdin/stdout are a terminal: raw mode, SIGWINCH, and restored at the end, also
- *            when we are killed by a signal that can be caught. ^P^Q detaches.
+ * @pidfd:    PID 1's, or -1; our child's is not reaped
+ * @terminal: the session has a terminal: if our stdin is one, too, it gets raw mode, SIGWINCH,
+ *            and is restored at the end, also when we are killed by a signal that can be caught.
+ *            ^P^Q detaches.
  * @ret_status: wait status of the session
- * Forwards SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 when there is no terminal.
- * Return: 0 ended, 1 detached, or negative errno
+ * Without terminal SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded; with one,
+ * those that would end us detach. What fvm_client_stdio() relays is carried here.
+ * Return: 0 ended, 1 detached, or negative errno (-EPIPE: the VM is gone and left no status)
  */
 int fvm_client_stream(int sock, int pidfd, bool terminal, int *ret_status, struct fvm_error *err);
+
+enum fvm_tty { FVM_TTY_AUTO, FVM_TTY_FORCE, FVM_TTY_NEVER };
 
 /**
  * fvm_client_stdio() - decide how a command gets our stdin, stdout and stderr
  *
- * Terminal when stdin and stdout are one (or @force); otherwise pipes, regular files and null
- * devices are passed, and directories, sockets, terminals and devices are relayed through a pipe:
- * a directory or socket handed in would be a way out of the VM.
+ * Terminal when stdin and stdout are one (or @tty says so); otherwise pipes and regular files are
+ * passed, null devices are the VM's own, and directories, sockets, terminals and devices are
+ * relayed through a pipe: a directory or socket handed in would be a way out of the VM.
  */
-int fvm_client_stdio(struct fvm_command *command, bool force_terminal, struct fvm_error *err);
+int fvm_client_stdio(struct fvm_command *command, enum fvm_tty tty, struct fvm_error *err);
 
 #endif

@@ -205,7 +205,7 @@ static void drop_unused(const struct fvm_vm *vm, const struct fvm_strv *before)
 	scoped_strv now = { 0 };
 	if (fvm_config_layers(&vm->config, &now) < 0)
 		return;
-	fvm_strv_each (before, i) {
+	fvm_strv_each(before, i) {
 		if (!fvm_strv_has(&now, before->items[i]))
 			(void)fvm_layer_unref(vm->store, before->items[i], vm->config.id, true);
 	}

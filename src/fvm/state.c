@@ -44,7 +44,7 @@ uint64_t fvm_process_start(pid_t pid)
 static json_t *print_lists(const struct fvm_running *r)
 {
 	json_t *keys = json_array(), *out = json_array();
-	fvm_strv_each (&r->keys, i)
+	fvm_strv_each(&r->keys, i)
 		json_array_append_new(keys, json_string(r->keys.items[i]));
 	for (size_t i = 0; i < r->left_out_count; i++)
 		json_array_append_new(out, json_pack("{s:s, s:s}", "path", r->left_out[i].path,
@@ -75,7 +75,7 @@ static int parse_lists(const json_t *mounts, struct fvm_running *r)
 {
 	size_t i;
 	const json_t *item;
-	json_array_foreach (json_object_get(mounts, "keys"), i, item) {
+	json_array_foreach(json_object_get(mounts, "keys"), i, item) {
 		if (json_is_string(item) && fvm_strv_add(&r->keys, json_string_value(item)) < 0)
 			return -ENOMEM;
 	}
@@ -83,7 +83,7 @@ static int parse_lists(const json_t *mounts, struct fvm_running *r)
 	r->left_out = calloc(json_array_size(out) + 1, sizeof(*r->left_out));
 	if (!r->left_out)
 		return -ENOMEM;
-	json_array_foreach (out, i, item) {
+	json_array_foreach(out, i, item) {
 		const char *path = NULL, *why = NULL;
 		if (json_unpack((json_t *)(uintptr_t)item, "{s:s, s:s}", "path", &path, "why",
 				&why) < 0)

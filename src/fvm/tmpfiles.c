@@ -67,7 +67,7 @@ static void take_line(const struct view *v, char *line)
 		return;
 	const char *at = below_run(path);
 	uint32_t uid, gid;
-	if (!at || !strchr("dDfFL", type[0]) || strchr(type, '!') == type + 1 ||
+	if (!at || !strchr("dDfFL", type[0]) || strchr(type, '!') ||
 	    !find_id(v->passwd, user, &uid) || !find_id(v->group, group, &gid))
 		return;
 	char *end;
@@ -161,29 +161,47 @@ static int make_one(int dir, const char *name, char type, mode_t mode, const cha
 	}
 }
 
+struct owner {
+	uint32_t (*uid)(const void *arg, uint32_t id);
+	uint32_t (*gid)(const void *arg, uint32_t id);
+	const void *arg;
+};
+
+static void apply_line(int run, const char *line, const struct owner *owner)
+{
+	char type, path[512], value[256] = "";
+	unsigned int mode;
+	uint32_t u, g;
+	if (sscanf(line, "%c %o %u %u %511s %255[^\n]", &type, &mode, &u, &g, path, value) < 5)
+		return;
+	char *slash = strrchr(path, '/');
+	if (slash) {
+		*slash = '\0';
+		(void)fvm_mkdir_p(run, path, 0755);
+	}
+	scoped_fd top = fvm_open_nofollow(run, slash ? path : ".", O_RDONLY | O_DIRECTORY);
+	const char *name = slash ? slash + 1 : path;
+	if (top < 0 || make_one(top, name, type, mode, value) < 0 || type == 'L')
+		return;
+	(void)fchownat(top, name, owner->uid(owner->arg, u), owner->gid(owner->arg, g),
+		       AT_SYMLINK_NOFOLLOW);
+	scoped_fd made = fvm_open_nofollow(top, name, O_RDONLY | O_NONBLOCK);
+	if (made >= 0)
+		(void)fchmod(made, mode);
+}
+
 void fvm_tmpfiles_apply(int run, const char *list, uint32_t (*uid)(const void *arg, uint32_t id),
 			uint32_t (*gid)(const void *arg, uint32_t id), const void *arg)
 {
-	for (const char *line = list; line && *line; line = strchr(line, '\n')) {
-		char type, path[512], value[256] = "";
-		unsigned int mode;
-		uint32_t u, g;
-		line += *line == '\n';
-		if (sscanf(line, "%c %o %u %u %511[^ \n] %255[^\n]", &type, &mode, &u, &g, path,
-			   value) < 5)
-			continue;
-		char *slash = strrchr(path, '/');
-		if (slash) {
-			*slash = '\0';
-			(void)fvm_mkdir_p(run, path, 0755);
+	const struct owner owner = { uid, gid, arg };
+	while (*list) {
+		char line[1024];
+		size_t n = strcspn(list, "\n");
+		if (n < sizeof(line)) {
+			memcpy(line, list, n);
+			line[n] = '\0';
+			apply_line(run, line, &owner);
 		}
-		scoped_fd top = fvm_open_nofollow(run, slash ? path : ".", O_RDONLY | O_DIRECTORY);
-		const char *name = slash ? slash + 1 : path;
-		if (top < 0 || make_one(top, name, type, mode, value) < 0 || type == 'L')
-			continue;
-		(void)fchownat(top, name, uid(arg, u), gid(arg, g), AT_SYMLINK_NOFOLLOW);
-		scoped_fd made = fvm_open_nofollow(top, name, O_RDONLY);
-		if (made >= 0)
-			(void)fchmod(made, mode);
+		list += n + (list[n] == '\n');
 	}
 }

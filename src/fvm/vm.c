@@ -102,7 +102,7 @@ static int no_such_vm(const struct fvm_store *store, const char *name, struct fv
 	const char *best = NULL;
 	unsigned int best_distance = 3;
 	if (fvm_store_list(store, &names, NULL) == 0) {
-		fvm_strv_each (&names, i) {
+		fvm_strv_each(&names, i) {
 			unsigned int d = distance(name, names.items[i]);
 			if (d < best_distance) {
 				best_distance = d;
@@ -170,7 +170,7 @@ static void unref_all(const struct fvm_vm *vm, bool later)
 	scoped_strv layers = { 0 };
 	if (fvm_config_layers(&vm->config, &layers) < 0)
 		return; /* prune finds them */
-	fvm_strv_each (&layers, i)
+	fvm_strv_each(&layers, i)
 		(void)fvm_layer_unref(vm->store, layers.items[i], vm->config.id, later);
 }
 
@@ -182,11 +182,13 @@ static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool sync,
 		return r;
 	if (mkdirat(vm->dir, "workspace", 0700) < 0 || mkdirat(vm->dir, "workspace/fs", 0700) < 0)
 		return fvm_error_set(err, errno, "make its workspace");
-	fvm_strv_each (&vm->config.layers, i) {
-		r = fvm_layer_ref(store, vm->config.layers.items[i], vm->config.id);
+	scoped_strv layers = { 0 };
+	if (fvm_config_layers(&vm->config, &layers) < 0)
+		return fvm_error_set(err, ENOMEM, "list its layers");
+	fvm_strv_each(&layers, i) {
+		r = fvm_layer_ref(store, layers.items[i], vm->config.id);
 		if (r < 0)
-			return fvm_error_set(err, -r, "stand on layer %s",
-					     vm->config.layers.items[i]);
+			return fvm_error_set(err, -r, "stand on layer %s", layers.items[i]);
 	}
 	return fvm_config_save(vm->dir, &vm->config, sync, err);
 }
@@ -226,9 +228,7 @@ int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config
 	if (r == 0)
 		r = put_in_place(store, tmp, &vm, sync, &mine);
 	if (r < 0) {
-		fvm_strv_each (&vm.config.layers, i)
-			(void)fvm_layer_unref(store, vm.config.layers.items[i], vm.config.id,
-					      false);
+		unref_all(&vm, false);
 		(void)fvm_remove_tree(store->dir, tmp);
 		if (err)
 			*err = mine;

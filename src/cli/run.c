@@ -1,0 +1,295 @@
+#include <errno.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/command.h"
+#include "cli/commands.h"
+#include "cli/vm_options.h"
+#include "fvm/changes.h"
+#include "fvm/start.h"
+#include "fvm/sys.h"
+
+enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT };
+
+struct run_options {
+	struct fvm_config config;
+	struct cli_command_options command;
+	const char *name;
+	bool rm, keep, commit, detach;
+	bool config_given; /* an option that says what the VM is */
+};
+
+static const struct cli_option options[] = {
+	{ OPT_NAME, "name", "NAME", "run in the VM NAME, made if there is none" },
+	{ OPT_RM, "rm", NULL, "delete the VM afterwards" },
+	{ OPT_KEEP, "keep", NULL, "keep the VM afterwards, whatever happened" },
+	{ OPT_COMMIT, "commit", NULL, "apply its changes to the host when CMD succeeds" },
+	{ 'd', "detach", NULL, "in the background; print the VM's name" },
+	CLI_COMMAND_OPTIONS,
+	VM_OPTIONS,
+	{ 0 },
+};
+
+static int take_option(void *into, int key, const char *value, struct fvm_error *err)
+{
+	struct run_options *o = into;
+	switch (key) {
+	case OPT_NAME:
+		o->name = value;
+		return fvm_name_check(value, err);
+	case OPT_RM:
+		o->rm = true;
+		return 0;
+	case OPT_KEEP:
+		o->keep = true;
+		return 0;
+	case OPT_COMMIT:
+		o->commit = true;
+		return 0;
+	case 'd':
+		o->detach = true;
+		return 0;
+	default:
+		break;
+	}
+	int r = cli_command_option(&o->command, key, value, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = cli_vm_option(&o->config, key, value, err);
+	o->config_given |= r > 0;
+	return r < 0 ? r : 0;
+}
+
+static int check_options(const struct run_options *o, struct fvm_error *err)
+{
+	if (o->rm + o->keep + o->commit > 1)
+		return fvm_error_set(err, EINVAL, "use more than one of --rm, --keep, --commit");
+	if (o->commit && o->detach)
+		return fvm_error_set(err, EINVAL, "use --commit with --detach");
+	return 0;
+}
+
+/* What a run holds from opening the VM to its end. */
+struct run {
+	const struct cli *cli;
+	const struct run_options *options;
+	struct fvm_store store;
+	struct fvm_vm vm;
+	bool made; /* by us: there was none of that name */
+	struct fvm_started started;
+};
+
+static int open_or_make(struct run *run, struct run_options *o, struct fvm_error *err)
+{
+	if (o->name) {
+		int r = fvm_vm_open(&run->store, o->name, FVM_LOCK, &run->vm, err);
+		if (r != -ENOENT)
+			return r;
+		*err = (struct fvm_error){ 0 };
+	}
+	int r = cli_vm_new(&run->store, &o->config, o->name, err);
+	if (r < 0)
+		return r;
+	o->config.throw_away = o->rm;
+	run->made = true;
+	return fvm_vm_create(&run->store, &o->config, !o->rm, &run->vm, err);
+}
+
+static int exit_status(int status)
+{
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* PID 1 ends with the status of its first session. */
+static int reap(const struct run *run, int *ret_status)
+{
+	while (waitpid(run->started.init, ret_status, 0) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static void say_next_steps(const struct run *run)
+{
+	const char *name = run->vm.config.name;
+	cli_say(run->cli,
+		"VM %s is kept, with what it changed. See:  fvm diff %s\n"
+		"Keep it on the host:  fvm commit %s     Go on in it:  fvm run --name %s\n"
+		"Throw it away:        fvm rm %s",
+		name, name, name, name, name);
+}
+
+/* After the end: what becomes of the VM. Return: exit status */
+static int dispose(struct run *run, int status, struct fvm_error *err)
+{
+	const struct run_options *o = run->options;
+	const char *name = run->vm.config.name;
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	int r = fvm_vm_open(&run->store, name, FVM_LOCK, &vm, err);
+	if (r == -ENOENT)
+		return status; /* somebody removed it while it ran */
+	if (r < 0)
+		return cli_fail(err);
+	int any = o->rm || o->keep ? 0 : fvm_changes_any(&vm, err);
+	if (any < 0)
+		return cli_fail(err);
+	if (o->rm || (run->made && !o->keep && any == 0)) {
+		r = fvm_vm_remove(&vm, o->rm, err);
+		return r < 0 ? cli_fail(err) : status;
+	}
+	if (o->commit && status == 0 && any) {
+		fvm_vm_close(&vm);
+		return cli_exec_changes((char *[]){ (char *)"fvm", (char *)"commit",
+						    (char *)(uintptr_t)name, NULL });
+	}
+	if (run->made && any)
+		say_next_steps(run);
+	return status;
+}
+
+/* --detach --rm: somebody has to stay for the end. */
+static void keep_watch(struct run *run)
+{
+	struct fvm_error err = { 0 };
+	pid_t pid = fork();
+	if (pid != 0)
+		return;
+	setsid();
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+	struct pollfd p = { .fd = run->started.pidfd, .events = POLLIN };
+	while (poll(&p, 1, -1) < 0 && errno == EINTR)
+		;
+	(void)dispose(run, 0, &err);
+	_exit(0);
+}
+
+static int finish_detached(struct run *run)
+{
+	if (run->options->rm)
+		keep_watch(run);
+	if (run->cli->json)
+		return cli_print_json(json_pack("{s:s, s:i}", "name", run->vm.config.name,
+						"init_pid", (int)run->started.init));
+	printf("%s\n", run->vm.config.name);
+	return 0;
+}
+
+static int follow(struct run *run, bool terminal, struct fvm_error *err)
+{
+	int status = 0;
+	int r = fvm_client_stream(run->started.client, run->started.pidfd, terminal, &status, err);
+	if (r < 0)
+		return cli_fail(err);
+	if (r == 1) {
+		cli_say(run->cli, "\r\nDetached; VM %s goes on:  fvm attach %s",
+			run->vm.config.name, run->vm.config.name);
+		return 0;
+	}
+	r = reap(run, &status);
+	if (r < 0)
+		return cli_fail(err);
+	return dispose(run, exit_status(status), err);
+}
+
+static int start(struct run *run, const struct fvm_command *command, struct fvm_error *err)
+{
+	const struct fvm_start_options so = {
+		.first = command,
+		.until_first_ends = true,
+		.throw_away = run->options->rm && run->made,
+		.user_uid = command->uid,
+		.user_gid = command->gid,
+	};
+	struct fvm_config *c = &run->vm.config;
+	if (c->first_start_ns == 0) {
+		c->first_start_ns = cli_now_ns();
+		if (fvm_config_save(run->vm.dir, c, !run->options->rm, err) < 0)
+			return -EIO;
+	}
+	return fvm_vm_start(&run->vm, &so, &run->started, err);
+}
+
+/* It was started for one command; a VM of ours that could not start is no use to anybody. */
+static int start_failed(struct run *run, const struct fvm_error *err)
+{
+	if (run->made)
+		(void)fvm_vm_remove(&run->vm, false, NULL);
+	return cli_fail(err);
+}
+
+static int run_new(struct run *run, struct fvm_command *command)
+{
+	struct fvm_error err = { 0 };
+	const struct run_options *o = run->options;
+	if (start(run, command, &err) < 0)
+		return start_failed(run, &err);
+	/* others may now use it */
+	fvm_fd_closep(&run->vm.lock);
+	run->vm.lock = -1;
+	int r = fvm_start_wait_exec(&run->started, &err);
+	if (r < 0) {
+		int status = cli_exec_failure(&err), ignored;
+		err = (struct fvm_error){ 0 };
+		(void)reap(run, &ignored);
+		return dispose(run, status, &err);
+	}
+	return o->detach ? finish_detached(run) : follow(run, command->terminal, &err);
+}
+
+static int run_with(struct run *run, struct run_options *o, int argc, char **argv)
+{
+	scoped_command command = { 0 };
+	struct fvm_error err = { 0 };
+	if (check_options(o, &err) < 0 || fvm_store_open(&run->store, &err) < 0 ||
+	    open_or_make(run, o, &err) < 0)
+		return cli_fail(&err);
+	if (!run->made && fvm_vm_state(&run->vm) != FVM_STOPPED) {
+		fvm_fd_closep(&run->vm.lock);
+		run->vm.lock = -1;
+		return cli_exec_in(run->cli, &run->vm, &o->command, o->detach, argc, argv);
+	}
+	if (cli_command_make(&run->vm, &o->command, o->detach, argc, argv, &command, &err) < 0)
+		return start_failed(run, &err);
+	return run_new(run, &command);
+}
+
+static int run_main(const struct cli *cli, int argc, char **argv)
+{
+	struct run_options o = { 0 };
+	struct run run = {
+		.cli = cli,
+		.options = &o,
+		.store = { .dir = -1, .vms = -1, .run = -1 },
+		.vm = { .dir = -1, .lock = -1 },
+		.started = { .pidfd = -1, .report = -1, .client = -1 },
+	};
+	int first = cli_parse(&cli_run, argc, argv, take_option, &o);
+	int status =
+		first < 0 ? cli_exit_parse(first) : run_with(&run, &o, argc - first, argv + first);
+	fvm_started_close(&run.started);
+	fvm_vm_close(&run.vm);
+	fvm_store_close(&run.store);
+	cli_command_options_free(&o.command);
+	fvm_config_free(&o.config);
+	return status;
+}
+
+const struct cli_command cli_run = {
+	.name = "run",
+	.operands = "[--] [CMD..]",
+	.summary = "Run a command in a VM, new or named; without CMD the user's shell.",
+	.text = "The VM starts from what this machine is now and keeps what it changes to itself.\n"
+		"Afterwards it is deleted if it changed nothing, and kept otherwise.",
+	.options = options,
+	.max_operands = -1,
+	.main = run_main,
+};
