@@ -91,6 +91,9 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args);
 struct fvm_vm;
 int fvm_control_connect(const struct fvm_vm *vm, struct fvm_error *err);
 
+/** fvm_control_connect_at() - the same by the run directory's descriptor. Return: socket or -errno */
+int fvm_control_connect_at(int dir);
+
 /**
  * fvm_control_run() - start @command as a new session over a fresh connection
  * Return: 0 once it was executed; or -ENOENT (127), -EACCES, -ENOEXEC (126), ...

@@ -1,0 +1,410 @@
+/*
+ * PID 1: sets itself apart from who started it, starts the first command, then waits in one loop.
+ *
+ * What VM root can do to it: nothing by signal (only those from outside count), by ptrace, /proc or
+ * memory (not dumpable, and its memory belongs to the starter's user namespace). What is left is
+ * taking away memory, processes and descriptors, and each of those ends in a refusal to one client.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/init_priv.h"
+#include "fvm/seccomp.h"
+
+#define FIRST_ENDED_GRACE_MS 2000
+#define SIGNALLED_GRACE_MS   10000
+#define FLUSH_MS	     5000 /* for clients to take the last output */
+#define REAP_BATCH	     256
+
+/* Where the kernel put our arguments: what ps shows, and what a VM shall not read. */
+static struct {
+	char *start, *end;
+} arguments;
+
+__attribute__((constructor)) static void arguments_find(int argc, char **argv)
+{
+	if (argc < 1)
+		return;
+	arguments.start = argv[0];
+	arguments.end = argv[argc - 1] + strlen(argv[argc - 1]);
+}
+
+int64_t init_now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1; /* never 0 */
+}
+
+int source_watch(struct init *init, struct source *s, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.ptr = s };
+	if (s->fd < 0 || s->events == events)
+		return 0;
+	/* a hang-up is reported also with no events asked for: then it must be out of the set */
+	int op = !s->events ? EPOLL_CTL_ADD : !events ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+	if (epoll_ctl(init->epoll, op, s->fd, &event) < 0)
+		return -errno;
+	s->events = events;
+	return 0;
+}
+
+void source_close(struct init *init, struct source *s)
+{
+	if (s->fd < 0)
+		return;
+	source_watch(init, s, 0);
+	close(s->fd);
+	s->fd = -1;
+	if (init->control_off) {
+		init->control_off = false;
+		source_watch(init, &init->control, EPOLLIN);
+	}
+}
+
+/* ---- becoming PID 1 ---- */
+
+static void set_name(void)
+{
+	static const char name[] = "fvm-init";
+	prctl(PR_SET_NAME, name);
+	if (!arguments.start)
+		return;
+	size_t room = (size_t)(arguments.end - arguments.start);
+	memset(arguments.start, 0, room);
+	memcpy(arguments.start, name, room < sizeof(name) ? room : sizeof(name));
+}
+
+static void reset_signals(void)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	for (int sig = 1; sig < NSIG; sig++)
+		(void)signal(sig, SIG_DFL);
+}
+
+/* 0 to 2 stay free for what becomes of them; a failing dup leaves -1, which is "none". */
+static void own_fd(int *fd)
+{
+	if (*fd >= 0)
+		*fd = fcntl(*fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static void close_others(int *const *keep, size_t count)
+{
+	int sorted[16];
+	unsigned int from = 0;
+	for (size_t i = 0; i < count; i++) {
+		size_t at = i;
+		for (; at > 0 && sorted[at - 1] > *keep[i]; at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = *keep[i];
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (sorted[i] < 0)
+			continue;
+		if ((unsigned int)sorted[i] > from)
+			syscall(SYS_close_range, from, (unsigned int)sorted[i] - 1, 0);
+		from = (unsigned int)sorted[i] + 1;
+	}
+	syscall(SYS_close_range, from, ~0U, 0);
+}
+
+static void take_descriptors(struct init *init, struct fvm_command *first)
+{
+	struct fvm_init_args *a = &init->args;
+	int *const keep[] = { &a->control,    &a->alive,     &a->keep,	 &a->log,
+			      &a->status,     &a->report,    &a->client, &first->fds[0],
+			      &first->fds[1], &first->fds[2] };
+	for (size_t i = 0; i < FVM_COUNT(keep); i++)
+		own_fd(keep[i]);
+	close_others(keep, FVM_COUNT(keep));
+}
+
+/* Nothing may ever be opened as 0, 1 or 2: an epoll set there can be neither read nor written. */
+static void fill_stdio(const struct init *init)
+{
+	for (int fd = 0; fd < 3; fd++)
+		(void)dup3(init->epoll, fd, O_CLOEXEC);
+}
+
+static void raise_limits(struct init *init)
+{
+	struct rlimit most;
+	if (getrlimit(RLIMIT_NOFILE, &init->nofile) < 0)
+		return;
+	most = init->nofile;
+	most.rlim_cur = most.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &most);
+}
+
+static int install_filter(const struct fvm_filter *filter, struct fvm_error *err)
+{
+	struct sock_fprog program;
+	if (!filter)
+		return 0;
+	if (filter->notify)
+		return fvm_error_set(err, EINVAL, "install a filter whose listener nobody has");
+	program.len = filter->len;
+	program.filter = (struct sock_filter *)(uintptr_t)filter->code;
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+		return fvm_error_set(err, errno, "install the system call filter");
+	return 0;
+}
+
+static _Noreturn void give_up(const struct init *init, const struct fvm_error *err)
+{
+	if (init->args.report >= 0)
+		(void)!write(init->args.report, err, sizeof(*err));
+	if (init->args.client >= 0)
+		(void)fvm_msg_send(init->args.client, FVM_MSG_ERROR, err, sizeof(*err));
+	_exit(126);
+}
+
+static void start_first(struct init *init, const struct fvm_command *command)
+{
+	struct fvm_error err = { 0 };
+	if (session_start(init, command, init->args.report, &init->first, &err) < 0)
+		give_up(init, &err);
+	init->args.report = -1; /* taken over */
+	for (int i = 0; i < 3; i++) {
+		if (command->fds[i] >= 0)
+			close(command->fds[i]);
+	}
+}
+
+/* ---- the end ---- */
+
+static int count_text(char text[32], int status)
+{
+	return WIFSIGNALED(status) ? snprintf(text, 32, "signal %d\n", WTERMSIG(status))
+				   : snprintf(text, 32, "exit %d\n", WEXITSTATUS(status));
+}
+
+static _Noreturn void end(const struct init *init)
+{
+	char text[32];
+	int n = count_text(text, init->status);
+	if (init->args.status >= 0) {
+		(void)!ftruncate(init->args.status, 0);
+		(void)!pwrite(init->args.status, text, (size_t)n, 0);
+	}
+	_exit(WIFSIGNALED(init->status) ? 128 + WTERMSIG(init->status) : WEXITSTATUS(init->status));
+}
+
+void init_shutdown(struct init *init, unsigned int grace_ms)
+{
+	int64_t deadline = init_now_ms() + grace_ms;
+	if (!init->ending || deadline < init->deadline_ms)
+		init->deadline_ms = deadline;
+	init->ending = true;
+	kill(-1, SIGTERM);
+	kill(-1, SIGCONT); /* a stopped process would not hear of it */
+	/* interactive shells ignore SIGTERM, and go when their terminal does */
+	for (const struct session *s = init->sessions; s; s = s->next) {
+		if (s->terminal && !s->ended)
+			kill(s->pid, SIGHUP);
+	}
+}
+
+static bool unsent(struct init *init)
+{
+	(void)clients_overdue(init);
+	for (const struct client *c = init->clients; c; c = c->next) {
+		if (!c->dead && c->session && c->attached)
+			return true;
+	}
+	return false;
+}
+
+static void end_if_over(struct init *init)
+{
+	if (!init->ending)
+		return;
+	int64_t late = init_now_ms() - init->deadline_ms;
+	bool alone = waitid(P_ALL, 0, &(siginfo_t){ 0 }, WEXITED | WNOHANG | WNOWAIT) < 0;
+	if (!alone && late < 0)
+		return;
+	/* all have ended, or will with us: their last words first */
+	if (unsent(init) && alone && late < FLUSH_MS)
+		return;
+	if (init->first && init->args.until_first_ends)
+		init->status = SIGKILL;
+	end(init);
+}
+
+static void first_ended(struct init *init, int status)
+{
+	init->first = NULL;
+	if (!init->args.until_first_ends)
+		return;
+	init->status = status;
+	if (!init->ending)
+		init_shutdown(init, FIRST_ENDED_GRACE_MS);
+}
+
+/* Return: whether there may be more: a fork bomb that dies must not keep us from all else */
+static bool reap(struct init *init)
+{
+	for (int i = 0; i < REAP_BATCH; i++) {
+		int status;
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+		if (pid <= 0)
+			return false;
+		struct session *s = session_by_pid(init, pid);
+		if (!s)
+			continue;
+		bool first = s == init->first;
+		session_ended(init, s, status);
+		if (first)
+			first_ended(init, status);
+	}
+	return true;
+}
+
+/* ---- the loop ---- */
+
+static void forward(struct init *init, int sig)
+{
+	static const int passed[] = {
+		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH
+	};
+	if (!init->first) {
+		if (sig == SIGTERM || sig == SIGINT || sig == SIGPWR)
+			init_shutdown(init, SIGNALLED_GRACE_MS);
+		return;
+	}
+	for (size_t i = 0; i < FVM_COUNT(passed); i++) {
+		if (passed[i] == sig)
+			session_signal(init->first, sig);
+	}
+}
+
+static void signals_ready(struct init *init, struct source *source, uint32_t events)
+{
+	(void)events;
+	struct signalfd_siginfo info;
+	for (int i = 0; i < 64; i++) {
+		if (read(source->fd, &info, sizeof(info)) != sizeof(info))
+			return;
+		/* only a sender outside our pid namespace has pid 0, and SI_USER can't be forged */
+		if (info.ssi_code == SI_USER && info.ssi_pid == 0)
+			forward(init, (int)info.ssi_signo);
+	}
+}
+
+static void sweep(struct init *init)
+{
+	for (struct client **at = &init->clients; *at;) {
+		struct client *c = *at;
+		if (!c->dead) {
+			at = &c->next;
+			continue;
+		}
+		*at = c->next;
+		free(c);
+	}
+	for (struct session **at = &init->sessions; *at;) {
+		struct session *s = *at;
+		if (!s->dead) {
+			at = &s->next;
+			continue;
+		}
+		*at = s->next;
+		session_free(init, s);
+	}
+	init->many_dead = false;
+}
+
+static int next_timeout(struct init *init, bool more_to_reap)
+{
+	int wait = -1;
+	if (more_to_reap)
+		return 0;
+	if (clients_overdue(init))
+		wait = 500;
+	if (!init->ending)
+		return wait;
+	int64_t left = init->deadline_ms - init_now_ms();
+	if (left <= 0 || left > 100)
+		left = 100; /* children may end without our being their parent's heir */
+	return wait < 0 || left < wait ? (int)left : wait;
+}
+
+static _Noreturn void loop(struct init *init)
+{
+	struct epoll_event events[16];
+	for (;;) {
+		bool more = reap(init);
+		end_if_over(init);
+		if (init->many_dead)
+			sweep(init);
+		int n = epoll_wait(init->epoll, events, FVM_COUNT(events),
+				   next_timeout(init, more));
+		for (int i = 0; i < n; i++) {
+			struct source *s = events[i].data.ptr;
+			if (s->fd >= 0)
+				s->ready(init, s, events[i].events);
+		}
+	}
+}
+
+static int set_up(struct init *init, struct fvm_error *err)
+{
+	sigset_t all;
+	sigfillset(&all);
+	init->pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	init->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (init->epoll < 0)
+		return fvm_error_set(err, errno, "make PID 1's epoll set");
+	init->epoll = fcntl(init->epoll, F_DUPFD_CLOEXEC, 3);
+	fill_stdio(init);
+	init->signals.fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	init->signals.ready = signals_ready;
+	if (init->signals.fd < 0 || source_watch(init, &init->signals, EPOLLIN) < 0)
+		return fvm_error_set(err, errno, "watch signals in PID 1");
+	if (serve_start(init) < 0)
+		return fvm_error_set(err, errno, "listen to the control socket");
+	return install_filter(init->args.filter, err);
+}
+
+_Noreturn void fvm_init_main(const struct fvm_init_args *args)
+{
+	struct init init = { .args = *args };
+	struct fvm_command first = { .fds = { -1, -1, -1 } };
+	struct fvm_error err = { 0 };
+	if (args->first)
+		first = *args->first;
+	prctl(PR_SET_DUMPABLE, 0);
+	reset_signals();
+	setsid();
+	take_descriptors(&init, &first);
+	set_name();
+	raise_limits(&init);
+	(void)!chdir("/");
+	umask(022);
+	if (set_up(&init, &err) < 0)
+		give_up(&init, &err);
+	if (args->first)
+		start_first(&init, &first);
+	if (init.args.report >= 0)
+		close(init.args.report);
+	if (init.args.client >= 0)
+		client_first(&init, init.args.client);
+	loop(&init);
+}
