@@ -13,6 +13,8 @@ extern const struct cli_command cli_rm;
 extern const struct cli_command cli_rollback;
 extern const struct cli_command cli_run;
 extern const struct cli_command cli_snapshot;
+extern const struct cli_command cli_prune;
+extern const struct cli_command cli_start;
 extern const struct cli_command cli_version;
 
 #endif

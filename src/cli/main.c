@@ -8,11 +8,13 @@ static const struct cli_command *const table[] = {
 	&cli_create,
 	&cli_inspect,
 	&cli_ls,
+	&cli_prune,
 	&cli_rename,
 	&cli_rm,
 	&cli_rollback,
 	&cli_run,
 	&cli_snapshot,
+	&cli_start,
 	&cli_version,
 	NULL,
 };

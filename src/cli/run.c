@@ -12,8 +12,8 @@
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/vm_options.h"
+#include "cli/vm_start.h"
 #include "fvm/changes.h"
-#include "fvm/start.h"
 #include "fvm/sys.h"
 
 enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT };
@@ -209,13 +209,7 @@ static int start(struct run *run, const struct fvm_command *command, struct fvm_
 		.user_uid = command->uid,
 		.user_gid = command->gid,
 	};
-	struct fvm_config *c = &run->vm.config;
-	if (c->first_start_ns == 0) {
-		c->first_start_ns = cli_now_ns();
-		if (fvm_config_save(run->vm.dir, c, !run->options->rm, err) < 0)
-			return -EIO;
-	}
-	return fvm_vm_start(&run->vm, &so, &run->started, err);
+	return cli_vm_start(&run->vm, &so, &run->started, err);
 }
 
 /* It was started for one command; a VM of ours that could not start is no use to anybody. */

@@ -147,7 +147,7 @@ static int overlay_options(const struct fvm_build *b, const char *key, const cha
 		if (fstatat(b->scratch, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		snprintf(name, sizeof(name), "l%zu-%zu", b->overlays, i);
-		if (symlinkat(path, b->scratch, name) < 0)
+		if (symlinkat(path, b->scratch, name) < 0 && errno != EEXIST)
 			return -errno;
 		fvm_buf_printf(o, "%s:", name);
 	}
@@ -178,25 +178,52 @@ static int open_target(const struct fvm_build *b, const char *path)
 	return fvm_open_nofollow(b->root, path[1] ? path + 1 : ".", O_PATH | O_DIRECTORY);
 }
 
+static int mount_at(int target, unsigned long flags, const char *options)
+{
+	char link[64];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
+	return mount("overlay", link, "overlay", flags, options) < 0 ? -errno : 0;
+}
+
+/* Overlay refuses a lower layer that lies below another one (ELOOP), as frozen layers do when the
+ * store is on the file system they change. Seen through an overlay of its own the base has another
+ * root, and all is well; that costs one more mount and a second look-up per file. */
+static int nest_base(const struct fvm_build *b, const char *base, char *nested, size_t size)
+{
+	char options[64];
+	snprintf(nested, size, "n%s", base);
+	snprintf(options, sizeof(options), "lowerdir=empty:%s,index=off", base);
+	if (mkdirat(b->scratch, nested, 0700) < 0)
+		return -errno;
+	scoped_fd target = openat(b->scratch, nested, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return target < 0 ? -errno : mount_at(target, MS_RDONLY | MS_NODEV, options);
+}
+
 static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const char *key,
 			 const char *base)
 {
 	scoped_buf options = { 0 };
 	scoped_fd target = open_target(b, m->path);
-	char link[64];
 	if (target < 0)
 		return target;
 	bool writable = m->class == FVM_MOUNT_OVERLAY;
-	int r = overlay_options(b, key, base, writable, &options);
-	if (r < 0)
-		return r;
 	/* the host's device nodes must stay dead, whatever its own flags say */
-	unsigned long flags = (m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
-	if (mount("overlay", link, "overlay", flags | (writable ? 0 : MS_RDONLY), options.data) < 0)
-		return -errno;
+	unsigned long flags =
+		(m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV | (writable ? 0 : MS_RDONLY);
+	int r = overlay_options(b, key, base, writable, &options);
+	if (r == 0)
+		r = mount_at(target, flags, options.data);
+	if (r == -ELOOP) {
+		char nested[32];
+		scoped_buf again = { 0 };
+		r = nest_base(b, base, nested, sizeof(nested));
+		if (r == 0)
+			r = overlay_options(b, key, nested, writable, &again);
+		if (r == 0)
+			r = mount_at(target, flags, again.data);
+	}
 	b->overlays++;
-	return 0;
+	return r;
 }
 
 /* A read-only file system that overlay can't stand on: the tree itself, read-only and locked. */

@@ -10,12 +10,16 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fvm/internal.h"
+#include "fvm/prune.h"
 #include "fvm/store.h"
 
 #define STORE_FORMAT "1\n"
+#define MANY_VMS     64
+#define TIDY_EVERY_S 10
 
 static bool has_sys_admin(void)
 {
@@ -138,6 +142,23 @@ static void tidy_dir(int store, const char *part)
 		close(dir);
 }
 
+/* VMs that ended by themselves. Where many run, not at each command: it would cost each of them a
+ * look at all. */
+static void tidy_ended(const struct fvm_store *s)
+{
+	struct stat vms, tidied;
+	if (fstatat(s->run, "vms", &vms, 0) < 0)
+		return;
+	if (vms.st_nlink > MANY_VMS && fstatat(s->run, "tidied", &tidied, 0) == 0 &&
+	    time(NULL) - tidied.st_mtime < TIDY_EVERY_S)
+		return;
+	scoped_fd mark =
+		openat(s->run, "tidied", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (mark >= 0)
+		(void)futimens(mark, NULL);
+	(void)fvm_store_tidy_ended(s, false);
+}
+
 static int open_parts(struct fvm_store *s, struct fvm_error *err)
 {
 	int r = 0;
@@ -182,6 +203,7 @@ int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 		return r;
 	tidy_dir(s.dir, "tmp");
 	tidy_dir(s.dir, "trash");
+	tidy_ended(&s);
 	*ret = s;
 	s = (struct fvm_store){ .dir = -1, .vms = -1, .run = -1 };
 	return 0;

@@ -1,0 +1,47 @@
+#include <errno.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/vm_start.h"
+
+static int start_one(const struct fvm_store *store, const char *name, struct fvm_error *err)
+{
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	struct fvm_started started = { .pidfd = -1, .report = -1, .client = -1 };
+	const struct fvm_start_options options = { .user_uid = geteuid(), .user_gid = getegid() };
+	int r = fvm_vm_open(store, name, FVM_LOCK, &vm, err);
+	if (r == 0)
+		r = cli_vm_start(&vm, &options, &started, err);
+	if (r == 0)
+		r = fvm_start_wait_exec(&started, err);
+	fvm_started_close(&started);
+	return r;
+}
+
+static int start_main(const struct cli *cli, int argc, char **argv)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	struct fvm_error err = { 0 };
+	int status = 0;
+	(void)cli;
+	int first = cli_parse(&cli_start, argc, argv, NULL, NULL);
+	if (first < 0)
+		return cli_exit_parse(first);
+	if (fvm_store_open(&store, &err) < 0)
+		return cli_fail(&err);
+	for (; first < argc; first++) {
+		err = (struct fvm_error){ 0 };
+		if (start_one(&store, argv[first], &err) < 0)
+			status = cli_fail(&err);
+	}
+	return status;
+}
+
+const struct cli_command cli_start = {
+	.name = "start",
+	.operands = "VM..",
+	.summary = "Start VMs without a command; they run until stopped.",
+	.min_operands = 1,
+	.max_operands = -1,
+	.main = start_main,
+};

@@ -1,0 +1,152 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/lock.h"
+#include "fvm/prune.h"
+
+#define HIDE_AGE_S (7 * 86400)
+#define REF_AGE_S  3600
+
+/* Call @fn for each entry of @path below @dir that does not begin with a dot. */
+static void each_entry(int dir, const char *path, void (*fn)(int dir, const char *name, void *arg),
+		       void *arg)
+{
+	int fd = openat(dir, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] != '.')
+			fn(fd, e->d_name, arg);
+	}
+	if (d)
+		closedir(d);
+}
+
+struct walk {
+	const struct fvm_store *store;
+	bool dry_run;
+	struct fvm_pruned *pruned;
+	struct fvm_strv ids; /* of the VMs that there are */
+	unsigned int users;  /* of the layer being looked at */
+};
+
+static void tidy_run(int dir, const char *name, void *arg)
+{
+	struct walk *w = arg;
+	scoped_fd vm_dir =
+		openat(w->store->vms, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (vm_dir < 0) {
+		w->pruned->runs++;
+		if (!w->dry_run)
+			(void)fvm_remove_tree(dir, name);
+		return;
+	}
+	if (fvm_lock_alive(vm_dir))
+		return;
+	/* opening it under its lock is what tidies it; who holds the lock will do so himself */
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	enum fvm_lock lock = w->dry_run ? FVM_NO_LOCK : FVM_LOCK_NOWAIT;
+	if (fvm_vm_open(w->store, name, lock, &vm, NULL) < 0)
+		return;
+	w->pruned->runs++;
+	if (!vm.config.throw_away)
+		return;
+	w->pruned->vms++;
+	if (!w->dry_run)
+		(void)fvm_vm_remove(&vm, true, NULL);
+}
+
+unsigned int fvm_store_tidy_ended(const struct fvm_store *store, bool dry_run)
+{
+	struct fvm_pruned pruned = { 0 };
+	struct walk w = { .store = store, .dry_run = dry_run, .pruned = &pruned };
+	each_entry(store->run, "vms", tidy_run, &w);
+	return pruned.runs;
+}
+
+/* A young ref may belong to a VM that is just being made. */
+static bool is_user(const struct walk *w, int dir, const char *id)
+{
+	struct stat st;
+	return fvm_strv_has(&w->ids, id) || (fstatat(dir, id, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+					     st.st_mtime + REF_AGE_S > fvm_now_ns() / 1000000000);
+}
+
+static void check_ref(int dir, const char *id, void *arg)
+{
+	struct walk *w = arg;
+	if (is_user(w, dir, id))
+		w->users++;
+	else if (!w->dry_run)
+		(void)unlinkat(dir, id, 0);
+}
+
+static void prune_layer(int dir, const char *id, void *arg)
+{
+	struct walk *w = arg;
+	char refs[80];
+	snprintf(refs, sizeof(refs), "%.60s/refs", id);
+	w->users = 0;
+	each_entry(dir, refs, check_ref, w);
+	if (w->users)
+		return;
+	w->pruned->layers++;
+	if (w->dry_run)
+		return;
+	if (unlinkat(dir, refs, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		(void)fvm_trash(w->store, dir, id, false);
+}
+
+static void prune_hide(int dir, const char *name, void *arg)
+{
+	struct walk *w = arg;
+	struct stat st;
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_mtime + HIDE_AGE_S > fvm_now_ns() / 1000000000)
+		return;
+	w->pruned->hides++;
+	if (!w->dry_run)
+		(void)fvm_trash(w->store, dir, name, false);
+}
+
+/* A VM whose configuration can't be read may stand on any layer: then nothing is pruned. */
+static int list_ids(struct walk *w, struct fvm_error *err)
+{
+	scoped_strv names = { 0 };
+	int r = fvm_store_list(w->store, &names, err);
+	if (r < 0)
+		return r;
+	fvm_strv_each(&names, i) {
+		scoped_vm vm = { .dir = -1, .lock = -1 };
+		r = fvm_vm_open(w->store, names.items[i], FVM_NO_LOCK, &vm, err);
+		if (r == -ENOENT)
+			continue;
+		if (r == 0 && fvm_strv_add(&w->ids, vm.config.id) < 0)
+			r = fvm_error_set(err, ENOMEM, "list the VMs");
+		if (r < 0)
+			return fvm_error_wrap(err, r, "prune");
+	}
+	return 0;
+}
+
+int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_pruned *ret,
+		    struct fvm_error *err)
+{
+	*ret = (struct fvm_pruned){ 0 };
+	struct walk w = { .store = store, .dry_run = dry_run, .pruned = ret };
+	each_entry(store->run, "vms", tidy_run, &w);
+	int r = list_ids(&w, err);
+	if (r == 0) {
+		each_entry(store->dir, "layers", prune_layer, &w);
+		each_entry(store->dir, "hide", prune_hide, &w);
+	}
+	fvm_strv_free(&w.ids);
+	return r;
+}

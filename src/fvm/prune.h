@@ -1,0 +1,27 @@
+/*
+ * fvm/prune - what a crash left, and what nobody needs any more
+ *
+ * Theory of operation
+ *   Most of it tidies itself: tmp/ and trash/ at each opening of the store, a VM's run-time things
+ *   at its next use. What remains for prune: run-time directories of VMs that ended and of such as
+ *   are gone, VMs of "run --rm" whose watcher was killed, layers on which no VM stands (their refs
+ *   name VMs that are gone), hiding layers that no start has used for a week.
+ */
+#ifndef FVM_PRUNE_H
+#define FVM_PRUNE_H
+
+#include "fvm/store.h"
+
+struct fvm_pruned {
+	unsigned int vms, layers, hides, runs;
+};
+
+/** fvm_store_prune() - take it away; @dry_run: only count. Return: 0 or negative errno */
+int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_pruned *ret,
+		    struct fvm_error *err);
+
+/** fvm_store_tidy_ended() - tidy the VMs that ended by themselves, and delete those of "run --rm".
+ *  Looks at RUN/vms only, so its cost goes with the VMs that run. */
+unsigned int fvm_store_tidy_ended(const struct fvm_store *store, bool dry_run);
+
+#endif
