@@ -1,0 +1,154 @@
+#!/bin/sh
+# Install the Debian packages that the named purposes need; do nothing, quickly, when all are there.
+#
+#   tools/deps.sh [--list|--check] build|run|test|bench|vm ..
+#
+# As root apt-get is called as it is, else by sudo. On a system without dpkg the lists are what
+# to look for under that system's own names: nothing is installed, and what is missing shows in
+# the build.
+set -eu
+
+# One package a line, sorted. "a|b": the first that is installed, or a.
+build='
+gcc
+libarchive-dev
+libc6-dev
+libjansson-dev
+libmnl-dev
+libseccomp-dev
+libssl-dev
+libzstd-dev
+linux-libc-dev
+meson
+ninja-build
+pkg-config|pkgconf
+'
+# What a VM uses when it is there: the network of ordinary users, their uid ranges.
+run='
+passt
+slirp4netns
+uidmap
+'
+test='
+acl
+attr
+bats
+binutils
+btrfs-progs
+clang
+clang-format
+clang-tidy
+e2fsprogs
+fish
+jq
+libcap2-bin
+libclang-rt-dev
+libcmocka-dev
+mandoc
+mount
+procps
+shellcheck
+util-linux
+xfsprogs
+zsh
+'
+bench='
+bubblewrap
+crun
+firejail
+hyperfine
+systemd-container
+'
+vm='
+e2fsprogs
+mmdebstrap
+qemu-system-x86
+qemu-utils
+'
+
+say() { printf 'deps: %s\n' "$*" >&2; }
+
+list_of() {
+	case $1 in
+	build) echo "$build" ;;
+	run) echo "$run" ;;
+	test) echo "$test" ;;
+	bench) echo "$bench" ;;
+	vm) echo "$vm" ;;
+	*) say "there is no purpose '$1'; there are: build run test bench vm"; exit 2 ;;
+	esac
+}
+
+# The lines of $1 of which no alternative is installed, each as its first alternative.
+missing_of() {
+	names=$(echo "$1" | tr '|' ' ')
+	# shellcheck disable=SC2086  # one argument for each name
+	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $names 2>/dev/null |
+		sed -n 's/^installed //p' | tr '\n' ' ')
+	for line in $1; do
+		found=
+		for name in $(echo "$line" | tr '|' ' '); do
+			case " $installed " in *" $name "*) found=1 ;; esac
+		done
+		[ "$found" ] || echo "${line%%|*}"
+	done
+}
+
+apt() {
+	# shellcheck disable=SC2086  # $sudo is empty or one word
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
+		-o Acquire::Retries=3 "$@"
+}
+
+# A mirror that is being written, or a network that comes and goes, passes: three tries.
+install() {
+	for try in 1 2 3; do
+		if apt update >&2 && apt install -y --no-install-recommends "$@" >&2; then
+			return 0
+		fi
+		say "try $try of 3 to install failed"
+		sleep $((try * 5))
+	done
+	say "apt-get could not install: $*"
+	say "its own message is above; once that is repaired, run the same command again"
+	return 1
+}
+
+main() {
+	mode=install
+	case ${1-} in
+	--list | --check) mode=${1#--}; shift ;;
+	esac
+	wanted=$(for purpose in "$@"; do list_of "$purpose"; done | sed '/^$/d' | sort -u)
+	if [ "$mode" = list ]; then
+		echo "$wanted"
+		return 0
+	fi
+	if ! command -v dpkg-query >/dev/null; then
+		say "no dpkg here, so nothing is installed; these are needed, by Debian's names:"
+		echo "$wanted" | tr '\n' ' ' | fold -s -w 96 | sed 's/^/deps:   /' >&2
+		echo >&2
+		return 0
+	fi
+	missing=$(missing_of "$wanted")
+	[ "$missing" ] || return 0
+	# shellcheck disable=SC2086  # one argument for each name
+	set -- $missing
+	if [ "$mode" = check ]; then
+		say "missing: $*"
+		return 1
+	fi
+	sudo=
+	if [ "$(id -u)" != 0 ]; then
+		sudo=sudo
+		if ! command -v sudo >/dev/null; then
+			say "packages are missing, you are not root, and there is no sudo; as root, run:"
+			say "  apt-get install --no-install-recommends $*"
+			return 1
+		fi
+	fi
+	say "installing: $*"
+	install "$@"
+}
+
+main "$@"
