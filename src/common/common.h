@@ -1,5 +1,5 @@
 /*
- * common - errors, descriptors, memory, log: what every part of fvm stands on
+ * common - errors, descriptors, memory, quoting, log: what every part of fvm stands on
  */
 #ifndef FVM_COMMON_H
 #define FVM_COMMON_H
@@ -8,6 +8,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/quote.h"
 #include "common/undo.h"
 
 #endif

@@ -1,0 +1,86 @@
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/quote.h"
+
+/* Length of the UTF-8 sequence at @p that is safe to print; 0: it is not. C1 controls,
+ * bidirectional overrides and the like are code points too, and drive terminals or deceive readers.
+ */
+static size_t utf8_safe(const unsigned char *p)
+{
+	if (p[0] >= 0x20 && p[0] < 0x7f)
+		return p[0] == '"' || p[0] == '\\' ? 0 : 1;
+	size_t len = p[0] >= 0xc2 && p[0] < 0xe0   ? 2
+		     : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
+		     : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+						   : 0;
+	if (len == 0)
+		return 0;
+	uint32_t code = p[0] & (0xffU >> (len + 1));
+	for (size_t i = 1; i < len; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (p[i] & 0x3f);
+	}
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	if (code < least[len] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+		return 0;
+	if (code < 0xa0 || (code >= 0x200b && code <= 0x200f) ||
+	    (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069) ||
+	    code == 0xfeff)
+		return 0;
+	return len;
+}
+
+bool fvm_quote_needed(const char *text)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p;) {
+		size_t len = utf8_safe(p);
+		if (len == 0)
+			return true;
+		p += len;
+	}
+	return false;
+}
+
+static void add_escaped(struct fvm_buf *ret, unsigned char c)
+{
+	static const char names[] = "abtnvfr"; /* 7 to 13 */
+	if (c >= 7 && c <= 13)
+		fvm_buf_printf(ret, "\\%c", names[c - 7]);
+	else if (c == '"' || c == '\\')
+		fvm_buf_printf(ret, "\\%c", c);
+	else
+		fvm_buf_printf(ret, "\\%03o", c);
+}
+
+void fvm_quote(struct fvm_buf *ret, const char *text)
+{
+	if (!fvm_quote_needed(text)) {
+		fvm_buf_puts(ret, text);
+		return;
+	}
+	fvm_buf_puts(ret, "\"");
+	for (const unsigned char *p = (const unsigned char *)text; *p;) {
+		size_t len = utf8_safe(p);
+		if (len > 0)
+			fvm_buf_add(ret, p, len);
+		else
+			add_escaped(ret, *p);
+		p += len ? len : 1;
+	}
+	fvm_buf_puts(ret, "\"");
+}
+
+const char *fvm_quote_error(const char *text, char buf[200])
+{
+	scoped_buf quoted = { 0 };
+	fvm_quote(&quoted, text);
+	size_t len = quoted.failed ? 0 : quoted.len;
+	if (len < 200)
+		snprintf(buf, 200, "%s", len ? quoted.data : "?");
+	else /* both ends tell most */
+		snprintf(buf, 200, "%.60s...%s", quoted.data, quoted.data + len - 130);
+	return buf;
+}

@@ -1,0 +1,24 @@
+/*
+ * common/quote - names from outside, made safe for a line and a terminal
+ *
+ * A name may hold any byte but NUL and slash. Printed raw, a newline forges a line of output and an
+ * escape sequence drives the reader's terminal. Names that hold nothing of the sort stay as they
+ * are, UTF-8 included; others are written as a C string in double quotes, as git does.
+ */
+#ifndef FVM_COMMON_QUOTE_H
+#define FVM_COMMON_QUOTE_H
+
+#include <stdbool.h>
+
+#include "common/mem.h"
+
+/** fvm_quote_needed() - whether @text holds control bytes, quotes, backslashes, or no UTF-8 */
+bool fvm_quote_needed(const char *text);
+
+/** fvm_quote() - append @text to @ret, in C quotes when needed */
+void fvm_quote(struct fvm_buf *ret, const char *text);
+
+/** fvm_quote_error() - @text for a message, quoted and cut to fit @buf. Return: @buf */
+const char *fvm_quote_error(const char *text, char buf[200]);
+
+#endif
