@@ -11,7 +11,17 @@
  *   that its output is the same each time. It streams: a million changes need no million structs.
  *   A file whose content, mode, owner, times of interest and xattrs equal the base's is no change
  *   (copied up and put back). mtime alone is no change; ctime and atime never are.
+ *   A directory in the place of something else, or the reverse, is FVM_DELETED followed by
+ *   FVM_ADDED; any other change of type is FVM_TYPE.
  *   Owners: what the rootless record says (owners.h) wins over the inode.
+ *   xattrs of the overlay itself (*.overlay.*) are never compared; security.capability is compared
+ *   without the root id of version 3, which only says in whose user namespace it was set.
+ *
+ * Hostile trees
+ *   Whoever controls the VM controls every name, type, size and depth in the layers. Directories
+ *   are opened by openat2() one component at a time (no symlink, no mount crossed), files only when
+ *   they are regular, and at most a fixed number of descriptors is held however deep a tree is: a
+ *   directory that was closed meanwhile is opened again and must be the same inode (-ESTALE).
  */
 #ifndef FVM_CHANGES_H
 #define FVM_CHANGES_H
@@ -23,7 +33,7 @@
 enum fvm_change_kind {
 	FVM_ADDED,    /* 'A' */
 	FVM_CHANGED,  /* 'M': content, or a symlink's target */
-	FVM_DELETED,  /* 'D': one entry for a whole tree; recursive listing by fvm_change_deleted() */
+	FVM_DELETED,  /* 'D': one entry for a whole tree; see fvm_change_deleted() */
 	FVM_META,     /* 'm': mode, owner, xattr, capability, ACL */
 	FVM_TYPE,     /* 'T': another file type */
 	FVM_RENAMED,  /* 'R': only after fvm_changes_renames() */
@@ -53,6 +63,8 @@ struct fvm_change {
 	size_t layer;		/* index into the stack: 0 is the lowest frozen layer */
 	bool opaque;		/* directory: nothing of the base shines through */
 	bool noise;		/* /run, /tmp, caches, histories, logs: see fvm_path_is_noise() */
+	bool unreadable;	/* the base's content can't be read by us (rootless: a stand-in was
+				 * used): reported as changed, and not to be committed */
 };
 
 /* Return: 0 to go on, 1 to leave out what lies below this directory, negative errno to stop. */
@@ -62,7 +74,7 @@ struct fvm_scan_options {
 	const char *const *paths; /* NULL-terminated absolute paths to look below; NULL: all */
 	bool with_noise;	  /* also what counts as no change */
 	bool skip_content;	  /* compare size and mtime only: fast, may report too much */
-	bool meta_only_dirs;	  /* report directories whose only change is their being copied up: no */
+	bool meta_only_dirs;	  /* also directories that were only copied up: 'm' with meta 0 */
 };
 
 /**
@@ -91,15 +103,53 @@ struct fvm_stack {
 	int *layers;	/* upper directories, lowest frozen first, workspace last; -1: has none */
 	size_t count;
 	bool user_xattr; /* user.overlay.* instead of trusted.overlay.* */
+	struct fvm_owners **owners; /* rootless: the record of each layer (owners.h); else NULL */
 };
 
 struct fvm_stacks {
-	struct fvm_stack *items;
+	struct fvm_stack *items; /* sorted by mount point: parents first */
 	size_t count;
+	struct fvm_owners **owners; /* rootless: one per layer, lent to the items */
+	size_t owner_count;
 };
 
+/**
+ * fvm_stacks_open() - open all layers of a VM and the host's directories under them
+ * A base that is not mounted now is -1: what lies in such a stack can't be compared, and shows as
+ * added. Return: 0, -ETIMEDOUT (a network file system does not answer), or another -errno
+ */
 int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err);
+
+/** fvm_stacks_scan() - fvm_changes_scan() for a VM's opened stacks */
+int fvm_stacks_scan(const struct fvm_stacks *stacks, const struct fvm_scan_options *options,
+		    fvm_change_fn fn, void *arg, struct fvm_error *err);
+
 void fvm_stacks_close(struct fvm_stacks *stacks);
+
+/**
+ * fvm_stack_scan() - as fvm_changes_scan(), for one stack alone
+ * Return: 0, what @fn returned if negative, or negative errno
+ */
+int fvm_stack_scan(const struct fvm_stack *stack, const struct fvm_scan_options *options,
+		   fvm_change_fn fn, void *arg, struct fvm_error *err);
+
+/**
+ * fvm_change_deleted() - list what lay below a deleted directory
+ * Calls @fn with FVM_DELETED for everything below @change (not for itself), in the scan's order.
+ * To be called from within the call-back that got @change.
+ * Return: 0, what @fn returned if negative, or negative errno
+ */
+int fvm_change_deleted(const struct fvm_change *change, fvm_change_fn fn, void *arg);
+
+/**
+ * fvm_changes_renames() - as fvm_changes_scan(), with renames found
+ *
+ * A deleted and an added file of equal type, size and content become one FVM_RENAMED, and so does a
+ * directory with all it holds. Needs memory for every added and deleted name, and reads the files
+ * whose sizes agree. @now and @was of a rename are the two files'; base_dir and layer_dir are -1.
+ */
+int fvm_changes_renames(const struct fvm_vm *vm, const struct fvm_scan_options *options,
+			fvm_change_fn fn, void *arg, struct fvm_error *err);
 
 /** fvm_whiteout_is() - whether @name below @dir is a whiteout, in either form */
 bool fvm_whiteout_is(int dir, const char *name, const struct stat *st, bool user_xattr);

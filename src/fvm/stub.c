@@ -11,7 +11,6 @@
 #include "fvm/net.h"
 #include "fvm/seccomp.h"
 #include "fvm/store.h"
-#include "fvm/changes.h"
 void fvm_net_detach_slot(uint32_t s)
 {
 	(void)s;
@@ -63,10 +62,4 @@ const struct fvm_filter *fvm_filter_get(bool a, bool b)
 	(void)a;
 	(void)b;
 	return NULL;
-}
-int fvm_changes_any(const struct fvm_vm *v, struct fvm_error *e)
-{
-	(void)v;
-	(void)e;
-	return 0;
 }

@@ -1,0 +1,370 @@
+/*
+ * A VM's stacks, found and opened, and the scan over all of them.
+ *
+ * Keys come from the workspace and from all frozen layers, so that changes made under a mount that
+ * is gone now are not forgotten. A base is opened only after the host's mount table, which asks no
+ * file system, has told what lies there:
+ *
+ *   mounted, local     open it: with privileges a clone of that one mount (open_tree), in which
+ *                      the directories below other mounts are seen as the VM sees them
+ *   mounted, network   the same, but a child process tries it first: a dead server would hang us
+ *                      for ever, so it costs one process and a few seconds instead
+ *   no mount, and the VM was built mount by mount (it has the key "root"): the mount is gone, -1
+ *   no mount, and the VM was built directory by directory: that directory
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fvm/owners.h"
+#include "fvm/plan.h"
+#include "fvm/scan.h"
+
+#define PROBE_MS 5000
+
+/* ---- bases ---- */
+
+static int open_plain(const char *path)
+{
+	int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return -errno;
+	int fd = fvm_open_nofollow(root, path[1] ? path + 1 : ".", O_RDONLY | O_DIRECTORY);
+	close(root);
+	return fd;
+}
+
+/* A clone of the mount at @path alone; without the right to make one, the directory itself. */
+static int open_base(const char *path)
+{
+	long tree = syscall(SYS_open_tree, AT_FDCWD, path,
+			    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW |
+				    AT_NO_AUTOMOUNT);
+	if (tree < 0)
+		return open_plain(path);
+	int fd = openat((int)tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : fd;
+	close((int)tree);
+	return r;
+}
+
+/* Whether a child can look at @path within PROBE_MS. It may hang for ever: it is not waited for. */
+static bool answers(const char *path)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return false;
+	pid_t child = fork();
+	if (child == 0) {
+		struct stat st;
+		/* a grandchild, so that nobody has to wait for one that hangs; it must not keep
+		 * our output or the VM's lock open for as long */
+		if (fork() == 0 && dup2(ends[1], 0) == 0) {
+			(void)syscall(SYS_close_range, 1U, ~0U, 0U);
+			bool yes = stat(path, &st) == 0;
+			(void)!write(0, &yes, 1);
+		}
+		_exit(0);
+	}
+	close(ends[1]);
+	bool yes = false;
+	struct pollfd p = { .fd = ends[0], .events = POLLIN };
+	if (child > 0) {
+		(void)waitpid(child, NULL, 0);
+		if (poll(&p, 1, PROBE_MS) > 0)
+			(void)!read(ends[0], &yes, 1);
+	}
+	close(ends[0]);
+	return yes;
+}
+
+/* The mount that @path lies in; mounts are sorted, so the last that fits is the deepest. */
+static const struct fvm_mount *mount_of(const struct fvm_plan *plan, const char *path)
+{
+	const struct fvm_mount *best = NULL;
+	for (size_t i = 0; i < plan->count; i++) {
+		if (fvm_path_below(path, plan->mounts[i].path))
+			best = &plan->mounts[i];
+	}
+	return best;
+}
+
+static bool crosses_network(const struct fvm_plan *plan, const char *path)
+{
+	for (size_t i = 0; i < plan->count; i++) {
+		if (plan->mounts[i].network && fvm_path_below(path, plan->mounts[i].path))
+			return true;
+	}
+	return false;
+}
+
+static int base_open(const struct fvm_plan *plan, const char *path, bool mounts_only,
+		     struct fvm_error *err)
+{
+	const struct fvm_mount *m = mount_of(plan, path);
+	if (mounts_only && (!m || strcmp(m->path, path) != 0))
+		return -1;
+	if (crosses_network(plan, path) && !answers(path)) {
+		fvm_error_set(err, ETIMEDOUT, "look at %s (%s), which does not answer", path,
+			      m->fstype);
+		fvm_error_hint(err, "bring its server back, or unmount it: umount -l %s", path);
+		return -ETIMEDOUT;
+	}
+	int fd = open_base(path);
+	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+		return -1;
+	return fd < 0 ? fvm_error_set(err, -fd, "open %s of the host", path) : fd;
+}
+
+/* ---- layers ---- */
+
+static int stack_compare(const void *a, const void *b)
+{
+	return strcmp(((const struct fvm_stack *)a)->mount_point,
+		      ((const struct fvm_stack *)b)->mount_point);
+}
+
+static struct fvm_stack *stack_find(const struct fvm_stacks *s, const char *key)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		if (strcmp(s->items[i].key, key) == 0)
+			return &s->items[i];
+	}
+	return NULL;
+}
+
+/* The stack of @key, made with @layers empty places when it is new. NULL: no memory, or no key */
+static struct fvm_stack *stack_get(struct fvm_stacks *s, const char *key, size_t layers)
+{
+	struct fvm_stack *stack = stack_find(s, key);
+	if (stack)
+		return stack;
+	struct fvm_stack *items = realloc(s->items, (s->count + 1) * sizeof(*items));
+	if (!items)
+		return NULL;
+	s->items = items;
+	stack = &items[s->count];
+	*stack = (struct fvm_stack){ .base = -1, .count = layers };
+	if (strlen(key) >= sizeof(stack->key) ||
+	    fvm_mount_point(key, stack->mount_point, sizeof(stack->mount_point)) < 0)
+		return NULL;
+	strcpy(stack->key, key);
+	stack->layers = calloc(layers, sizeof(int));
+	if (!stack->layers)
+		return NULL;
+	for (size_t i = 0; i < layers; i++)
+		stack->layers[i] = -1;
+	s->count++;
+	return stack;
+}
+
+/* Adds what @dir/fs/KEY/upper holds as layer @at of each KEY's stack. */
+static int layer_add(struct fvm_stacks *s, int dir, size_t at, size_t layers)
+{
+	int fs = fvm_open_nofollow(dir, "fs", O_RDONLY | O_DIRECTORY);
+	if (fs < 0)
+		return fs == -ENOENT ? 0 : fs;
+	DIR *d = fdopendir(fs);
+	if (!d) {
+		close(fs);
+		return -ENOMEM;
+	}
+	int r = 0;
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		char path[300];
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%s/upper", e->d_name);
+		int upper = fvm_open_nofollow(fs, path, O_RDONLY | O_DIRECTORY);
+		if (upper < 0) {
+			r = upper == -ENOENT || upper == -ENOTDIR ? 0 : upper;
+			continue;
+		}
+		struct fvm_stack *stack = stack_get(s, e->d_name, layers);
+		if (stack)
+			stack->layers[at] = upper;
+		else
+			close(upper);
+		r = stack ? 0 : -ENOMEM;
+	}
+	closedir(d);
+	return r;
+}
+
+static int layer_open(const struct fvm_vm *vm, size_t i)
+{
+	char path[100];
+	if (i == vm->config.layers.count)
+		return fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	if (snprintf(path, sizeof(path), "layers/%s", vm->config.layers.items[i]) >=
+	    (int)sizeof(path))
+		return -ENAMETOOLONG;
+	return fvm_open_nofollow(vm->store->dir, path, O_RDONLY | O_DIRECTORY);
+}
+
+static const char *layer_name(const struct fvm_vm *vm, size_t i)
+{
+	return i == vm->config.layers.count ? "the workspace" : vm->config.layers.items[i];
+}
+
+static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm_error *err)
+{
+	size_t count = vm->config.layers.count + 1;
+	s->owners = calloc(count, sizeof(void *));
+	if (!s->owners)
+		return fvm_error_set(err, ENOMEM, "open the layers");
+	s->owner_count = count;
+	for (size_t i = 0; i < count; i++) {
+		scoped_fd dir = layer_open(vm, i);
+		/* a VM that never started has no workspace */
+		if (dir == -ENOENT && i + 1 == count)
+			continue;
+		int r = dir < 0 ? dir : layer_add(s, dir, i, count);
+		if (r < 0) {
+			fvm_error_set(err, -r, "open layer %s of VM '%s'", layer_name(vm, i),
+				      vm->config.name);
+			fvm_error_hint(err, "a lost layer can't be made again; see fvm inspect %s",
+				       vm->config.name);
+			return r;
+		}
+		if (!vm->config.rootless)
+			continue;
+		r = fvm_owners_load(dir, &s->owners[i], err);
+		if (r < 0)
+			return fvm_error_wrap(err, r, "layer %s", layer_name(vm, i));
+	}
+	if (s->count)
+		qsort(s->items, s->count, sizeof(*s->items), stack_compare);
+	for (size_t i = 0; i < s->count; i++) {
+		s->items[i].user_xattr = vm->config.rootless;
+		s->items[i].owners = vm->config.rootless ? s->owners : NULL;
+	}
+	return 0;
+}
+
+static int bases_open(struct fvm_stacks *s, struct fvm_error *err)
+{
+	scoped_plan plan = { 0 };
+	int r = fvm_plan_make(&plan, err);
+	bool mounts_only = stack_find(s, "root") != NULL;
+	for (size_t i = 0; i < s->count && r == 0; i++) {
+		int fd = base_open(&plan, s->items[i].mount_point, mounts_only, err);
+		if (fd < -1)
+			r = fd;
+		else
+			s->items[i].base = fd;
+	}
+	return r;
+}
+
+int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err)
+{
+	struct fvm_stacks s = { 0 };
+	int r = layers_open(vm, &s, err);
+	if (r == 0 && s.count > 0)
+		r = bases_open(&s, err);
+	if (r < 0)
+		fvm_stacks_close(&s);
+	else
+		*ret = s;
+	return r;
+}
+
+void fvm_stacks_close(struct fvm_stacks *s)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		for (size_t j = 0; j < s->items[i].count; j++)
+			fvm_fd_closep(&s->items[i].layers[j]);
+		free(s->items[i].layers);
+		fvm_fd_closep(&s->items[i].base);
+	}
+	for (size_t i = 0; i < s->owner_count; i++)
+		fvm_owners_free(s->owners[i]);
+	free(s->items);
+	free(s->owners);
+	*s = (struct fvm_stacks){ 0 };
+}
+
+/* ---- the scan over all stacks ---- */
+
+static bool dir_is_empty(int dir)
+{
+	char buf[512];
+	scoped_fd fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	/* "." and ".." are 24 bytes each */
+	long n = syscall(SYS_getdents64, fd, buf, sizeof(buf));
+	return n >= 0 && n <= 48;
+}
+
+static bool stack_is_empty(const struct fvm_stack *stack)
+{
+	for (size_t i = 0; i < stack->count; i++) {
+		if (stack->layers[i] >= 0 && !dir_is_empty(stack->layers[i]))
+			return false;
+	}
+	return true;
+}
+
+int fvm_stacks_scan(const struct fvm_stacks *s, const struct fvm_scan_options *options,
+		    fvm_change_fn fn, void *arg, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < s->count && r == 0; i++) {
+		scoped_strv covered = { 0 };
+		for (size_t j = i + 1; j < s->count; j++) {
+			if (s->items[j].base >= 0 &&
+			    fvm_strv_add(&covered, s->items[j].mount_point) < 0)
+				return fvm_error_set(err, ENOMEM, "list the mounts");
+		}
+		r = fvm_stack_scan_uncovered(&s->items[i], &covered, options, fn, arg, err);
+	}
+	return r;
+}
+
+int fvm_changes_scan(const struct fvm_vm *vm, const struct fvm_scan_options *options,
+		     fvm_change_fn fn, void *arg, struct fvm_error *err)
+{
+	struct fvm_stacks s = { 0 };
+	int r = fvm_stacks_open(vm, &s, err);
+	if (r < 0)
+		return r;
+	r = fvm_stacks_scan(&s, options, fn, arg, err);
+	fvm_stacks_close(&s);
+	return r;
+}
+
+static int stop_at_first(const struct fvm_change *change, void *arg)
+{
+	bool *any = arg;
+	(void)change;
+	*any = true;
+	return -ECANCELED;
+}
+
+int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct fvm_stacks s = { 0 };
+	bool empty = true, any = false;
+	int r = layers_open(vm, &s, err);
+	for (size_t i = 0; i < s.count && r == 0 && empty; i++)
+		empty = stack_is_empty(&s.items[i]);
+	/* the host is looked at only when there is something to compare */
+	if (r == 0 && !empty)
+		r = bases_open(&s, err);
+	if (r == 0 && !empty)
+		r = fvm_stacks_scan(&s, NULL, stop_at_first, &any, err);
+	fvm_stacks_close(&s);
+	return any ? 1 : r;
+}
