@@ -7,14 +7,20 @@
 extern const struct cli_command cli_clone;
 extern const struct cli_command cli_create;
 extern const struct cli_command cli_inspect;
+extern const struct cli_command cli_kill;
 extern const struct cli_command cli_ls;
+extern const struct cli_command cli_pause;
+extern const struct cli_command cli_prune;
+extern const struct cli_command cli_ps;
 extern const struct cli_command cli_rename;
+extern const struct cli_command cli_resume;
 extern const struct cli_command cli_rm;
 extern const struct cli_command cli_rollback;
 extern const struct cli_command cli_run;
 extern const struct cli_command cli_snapshot;
-extern const struct cli_command cli_prune;
 extern const struct cli_command cli_start;
+extern const struct cli_command cli_stats;
+extern const struct cli_command cli_top;
 extern const struct cli_command cli_version;
 
 #endif

@@ -88,6 +88,10 @@ int fvm_cgroup_plan_on(const struct fvm_cgroup_host *host, const char *id, bool 
  *  @rootless: only below what was delegated to the caller. Return: 0 (possibly with nothing) */
 int fvm_cgroup_plan(const char *id, bool rootless, struct fvm_cgroups *ret, struct fvm_error *err);
 
+/** fvm_cgroup_named_on() - fvm_cgroup_named() on a host that is known: for many VMs at once */
+int fvm_cgroup_named_on(const struct fvm_cgroup_host *host, const char *name,
+			struct fvm_cgroups *ret);
+
 /** fvm_cgroup_named() - the cgroups of a VM that was started, by the plan's name
  *  Return: 0 (possibly with nothing: @name is "" or what was there is gone) */
 int fvm_cgroup_named(const char *name, struct fvm_cgroups *ret);

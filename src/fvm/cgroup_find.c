@@ -281,24 +281,29 @@ int fvm_cgroup_plan(const char *id, bool rootless, struct fvm_cgroups *ret, stru
 	return r < 0 ? fvm_error_set(err, -r, "find the host's cgroups") : 0;
 }
 
-int fvm_cgroup_named(const char *name, struct fvm_cgroups *ret)
+int fvm_cgroup_named_on(const struct fvm_cgroup_host *host, const char *name,
+			struct fvm_cgroups *ret)
 {
-	struct fvm_cgroup_host host;
-	*ret = (struct fvm_cgroups){ 0 };
+	struct fvm_cgroups g = { 0 };
+	int r = 0;
+	*ret = g;
 	if (!name[0])
 		return 0;
-	int r = fvm_cgroup_host(&host);
-	if (r < 0)
-		return r;
-	struct fvm_cgroups g = { 0 };
 	if (strlen(name) >= sizeof(g.name) || name[0] == '/' || strstr(name, ".."))
 		return -EINVAL;
 	strcpy(g.name, name);
-	if (host.v2.top[0])
-		r = path_join(g.v2, host.v2.top, name);
+	if (host->v2.top[0])
+		r = path_join(g.v2, host->v2.top, name);
 	if (r == 0)
-		r = plan_v1(&host, &g);
+		r = plan_v1(host, &g);
 	if (r == 0)
 		*ret = g;
 	return r;
+}
+
+int fvm_cgroup_named(const char *name, struct fvm_cgroups *ret)
+{
+	struct fvm_cgroup_host host;
+	int r = fvm_cgroup_host(&host);
+	return r < 0 ? r : fvm_cgroup_named_on(&host, name, ret);
 }

@@ -1,0 +1,142 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/commands.h"
+#include "cli/usage.h"
+
+#define SAMPLE_MS 250
+
+struct stats_options {
+	int watch_s;
+};
+
+static const struct cli_option options[] = {
+	{ 'w', "watch", "SECONDS", "again and again, until interrupted" },
+	{ 0 },
+};
+
+static int take_option(void *into, int key, const char *value, struct fvm_error *err)
+{
+	struct stats_options *o = into;
+	char *end;
+	long s = strtol(value, &end, 10);
+	(void)key;
+	if (*end || s < 1 || s > 86400)
+		return fvm_error_set(err, EINVAL, "'%s' is no number of seconds from 1 to 86400",
+				     value);
+	o->watch_s = (int)s;
+	return 0;
+}
+
+static json_t *limit(uint64_t value)
+{
+	return value ? json_integer((json_int_t)value) : json_null();
+}
+
+static json_t *known(bool has, uint64_t value)
+{
+	return has ? json_integer((json_int_t)value) : json_null();
+}
+
+static json_t *describe(const struct cli_usage *u)
+{
+	const struct fvm_cgroup_stats *s = &u->stats;
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+			 "name", u->name, "state", fvm_state_name(u->state), "cpu_percent",
+			 u->cpu_percent < 0 ? json_null() : json_real(u->cpu_percent), "cpu_ns",
+			 known(s->has_cpu, s->cpu_ns), "cpu_limit_percent",
+			 limit(u->cpu_limit_percent), "memory_bytes",
+			 known(s->has_memory, s->memory_bytes), "memory_cache_bytes",
+			 known(s->has_memory, s->memory_cache_bytes), "memory_peak_bytes",
+			 limit(s->memory_peak_bytes), "memory_limit_bytes",
+			 limit(s->memory_limit_bytes), "pids", known(s->has_pids, s->pids),
+			 "pids_limit", limit(s->pids_limit), "io_read_bytes",
+			 known(s->has_io, s->io_read_bytes), "io_write_bytes",
+			 known(s->has_io, s->io_write_bytes));
+}
+
+static void print_line(const struct cli_usage *u)
+{
+	const struct fvm_cgroup_stats *s = &u->stats;
+	char memory[8], peak[8], max[8], in[8], out[8], cpu[16] = "-", pids[24] = "-",
+							pids_max[24] = "-";
+	uint64_t used =
+		s->memory_bytes -
+		(s->memory_cache_bytes < s->memory_bytes ? s->memory_cache_bytes : s->memory_bytes);
+	if (u->cpu_percent >= 0)
+		snprintf(cpu, sizeof(cpu), "%.1f", u->cpu_percent);
+	if (s->has_pids)
+		snprintf(pids, sizeof(pids), "%" PRIu64, s->pids);
+	if (s->pids_limit)
+		snprintf(pids_max, sizeof(pids_max), "%" PRIu64, s->pids_limit);
+	printf("%-20s %-8s %6s %6s %6s %6s %6s %6s %6s %6s\n", u->name, fvm_state_name(u->state),
+	       cpu, cli_size_short(s->has_memory, used, memory),
+	       cli_size_short(s->memory_peak_bytes, s->memory_peak_bytes, peak),
+	       cli_size_short(s->memory_limit_bytes, s->memory_limit_bytes, max), pids, pids_max,
+	       cli_size_short(s->has_io, s->io_read_bytes, in),
+	       cli_size_short(s->has_io, s->io_write_bytes, out));
+}
+
+static int print(const struct cli *cli, const struct cli_usages *u)
+{
+	json_t *all = cli->json ? json_array() : NULL;
+	if (!all)
+		printf("%-20s %-8s %6s %6s %6s %6s %6s %6s %6s %6s\n", "NAME", "STATE", "CPU%",
+		       "MEMORY", "PEAK", "MAX", "PIDS", "MAX", "READ", "WRITE");
+	for (size_t i = 0; i < u->count; i++) {
+		if (all)
+			json_array_append_new(all, describe(&u->items[i]));
+		else
+			print_line(&u->items[i]);
+	}
+	if (all)
+		return cli_print_json(all);
+	return fflush(stdout) == 0 ? 0 : CLI_FAILED;
+}
+
+static int stats_main(const struct cli *cli, int argc, char **argv)
+{
+	struct stats_options o = { 0 };
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_strv names = { 0 };
+	scoped_usages before = { 0 };
+	struct fvm_error err = { 0 };
+	int first = cli_parse(&cli_stats, argc, argv, take_option, &o);
+	if (first < 0)
+		return cli_exit_parse(first);
+	for (; first < argc; first++) {
+		if (fvm_strv_add(&names, argv[first]) < 0)
+			return CLI_FAILED;
+	}
+	if (fvm_store_open(&store, &err) < 0 ||
+	    cli_usages_take(&store, &names, NULL, &before, &err) < 0)
+		return cli_fail(&err);
+	int wait_ms = SAMPLE_MS, status;
+	do {
+		struct cli_usages now = { 0 };
+		(void)poll(NULL, 0, before.count ? wait_ms : 0);
+		if (cli_usages_take(&store, &names, &before, &now, &err) < 0)
+			return cli_fail(&err);
+		status = print(cli, &now);
+		cli_usages_free(&before);
+		before = now;
+		wait_ms = o.watch_s * 1000;
+	} while (o.watch_s && status == 0);
+	return status;
+}
+
+const struct cli_command cli_stats = {
+	.name = "stats",
+	.operands = "[VM..]",
+	.summary = "Show what running VMs use: CPU, memory, processes, disk traffic.",
+	.text = "CPU% is of one CPU. MEMORY leaves out cache that is given back when needed; with "
+		"a\n"
+		"limit, PEAK and MAX count it. READ and WRITE are - where nobody accounts them.",
+	.options = options,
+	.anywhere = true,
+	.max_operands = -1,
+	.main = stats_main,
+};

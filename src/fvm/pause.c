@@ -1,0 +1,109 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "fvm/cgroup.h"
+#include "fvm/pause.h"
+#include "fvm/sys.h"
+
+/* What both directions need of a running VM. */
+struct target {
+	struct fvm_running running;
+	struct fvm_cgroups cgroups;
+	int pidfd, run_dir;
+};
+
+static void target_close(struct target *t)
+{
+	fvm_running_free(&t->running);
+	fvm_fd_closep(&t->pidfd);
+	fvm_fd_closep(&t->run_dir);
+}
+
+#define scoped_target __attribute__((cleanup(target_close))) struct target
+
+static int target_open(const struct fvm_vm *vm, struct target *t, struct fvm_error *err)
+{
+	int r = fvm_running_load(vm, &t->running, err);
+	if (r < 0)
+		return r;
+	t->pidfd = fvm_running_pidfd(&t->running);
+	if (t->pidfd < 0)
+		return fvm_error_set(err, -t->pidfd, "find PID 1 of VM '%s'", vm->config.name);
+	t->run_dir = fvm_vm_run_dir(vm, false);
+	if (t->run_dir < 0)
+		return fvm_error_set(err, -t->run_dir, "open the run directory of VM '%s'",
+				     vm->config.name);
+	r = fvm_cgroup_named(t->running.cgroup, &t->cgroups);
+	return r < 0 ? fvm_error_set(err, -r, "find the cgroups of VM '%s'", vm->config.name) : 0;
+}
+
+static int stop_or_go(const struct target *t, bool stop, unsigned int timeout_ms)
+{
+	int r = fvm_cgroup_freeze(&t->cgroups, stop, timeout_ms);
+	if (r == -ENODEV || r == -EACCES || r == -EPERM)
+		r = fvm_signal_pause(t->running.init_pid, t->run_dir, stop, timeout_ms);
+	return r;
+}
+
+int fvm_vm_pause(const struct fvm_vm *vm, unsigned int timeout_ms, bool *ret_was,
+		 struct fvm_error *err)
+{
+	scoped_target t = { .pidfd = -1, .run_dir = -1 };
+	int r = target_open(vm, &t, err);
+	if (r < 0)
+		return r;
+	bool was = faccessat(t.run_dir, "paused", F_OK, 0) == 0;
+	if (!was)
+		r = stop_or_go(&t, true, timeout_ms);
+	if (r < 0) {
+		if (r == -ETIMEDOUT)
+			fvm_error_hint(err,
+				       "one of its processes waits inside the kernel "
+				       "(state D in fvm ps %s); it runs on",
+				       vm->config.name);
+		return fvm_error_set(err, -r, "pause VM '%s'", vm->config.name);
+	}
+	scoped_fd mark = openat(t.run_dir, "paused", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (mark < 0) {
+		r = fvm_error_set(err, errno, "note that VM '%s' is paused", vm->config.name);
+		(void)stop_or_go(&t, false, timeout_ms);
+		return r;
+	}
+	if (ret_was)
+		*ret_was = was;
+	return 0;
+}
+
+int fvm_vm_resume(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	scoped_target t = { .pidfd = -1, .run_dir = -1 };
+	int r = target_open(vm, &t, err);
+	if (r < 0)
+		return r;
+	if (unlinkat(t.run_dir, "paused", 0) < 0 && errno != ENOENT)
+		return fvm_error_set(err, errno, "resume VM '%s'", vm->config.name);
+	r = stop_or_go(&t, false, 5000);
+	return r < 0 ? fvm_error_set(err, -r, "resume VM '%s'", vm->config.name) : 0;
+}
+
+int fvm_vm_kill(const struct fvm_vm *vm, unsigned int timeout_ms, struct fvm_error *err)
+{
+	scoped_target t = { .pidfd = -1, .run_dir = -1 };
+	int r = target_open(vm, &t, err);
+	if (r < 0)
+		return r;
+	/* the kernel kills all of a pid namespace with its PID 1; v1's freezer holds them until
+	 * thawed */
+	r = sys_pidfd_send_signal(t.pidfd, SIGKILL);
+	if (r < 0 && r != -ESRCH)
+		return fvm_error_set(err, -r, "kill VM '%s'", vm->config.name);
+	(void)fvm_cgroup_kill(&t.cgroups);
+	struct pollfd p = { .fd = t.pidfd, .events = POLLIN };
+	if (poll(&p, 1, (int)timeout_ms) > 0)
+		return 0;
+	fvm_error_hint(err, "one of its processes is stuck inside the kernel");
+	return fvm_error_set(err, ETIMEDOUT, "wait for VM '%s' to end", vm->config.name);
+}
