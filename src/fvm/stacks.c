@@ -26,6 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fvm/disk.h"
 #include "fvm/owners.h"
 #include "fvm/plan.h"
 #include "fvm/scan.h"
@@ -171,7 +172,7 @@ static struct fvm_stack *stack_get(struct fvm_stacks *s, const char *key, size_t
 /* Adds what @dir/fs/KEY/upper holds as layer @at of each KEY's stack. */
 static int layer_add(struct fvm_stacks *s, int dir, size_t at, size_t layers)
 {
-	int fs = fvm_open_nofollow(dir, "fs", O_RDONLY | O_DIRECTORY);
+	int fs = fvm_disk_open(dir);
 	if (fs < 0)
 		return fs == -ENOENT ? 0 : fs;
 	DIR *d = fdopendir(fs);
