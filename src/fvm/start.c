@@ -85,6 +85,12 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	return 0;
 }
 
+static unsigned int filter_flags(const struct fvm_config *c)
+{
+	return (c->io_uring ? FVM_FILTER_IO_URING : 0) |
+	       (c->i386_sockets ? FVM_FILTER_I386_SOCKETS : 0);
+}
+
 static _Noreturn void init_main(const struct start *s)
 {
 	struct fvm_error err = { 0 };
@@ -101,7 +107,7 @@ static _Noreturn void init_main(const struct start *s)
 		.status = s->status,
 		.report = s->report[1],
 		.client = s->client[1],
-		.filter = fvm_filter_get(false, s->vm->config.io_uring),
+		.filter = fvm_filter_get(filter_flags(&s->vm->config)),
 	};
 	fvm_init_main(&args);
 }
