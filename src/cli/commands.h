@@ -12,7 +12,6 @@ extern const struct cli_command cli_ls;
 extern const struct cli_command cli_pause;
 extern const struct cli_command cli_prune;
 extern const struct cli_command cli_ps;
-extern const struct cli_command cli_prune;
 extern const struct cli_command cli_rename;
 extern const struct cli_command cli_resume;
 extern const struct cli_command cli_rm;
