@@ -4,6 +4,8 @@
 
 /* clang-format off */
 static const struct cli_command *const table[] = {
+	&cli_export,
+	&cli_import,
 	NULL,
 };
 /* clang-format on */

@@ -27,6 +27,8 @@ static const struct cli_command *const table[] = {
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
+	"export",
+	"import",
 	NULL,
 };
 /* clang-format on */
