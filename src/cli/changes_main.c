@@ -6,6 +6,7 @@
 static const struct cli_command *const table[] = {
 	&cli_export,
 	&cli_import,
+	&cli_diff,
 	NULL,
 };
 /* clang-format on */

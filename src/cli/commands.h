@@ -8,6 +8,7 @@ extern const struct cli_command cli_clone;
 extern const struct cli_command cli_create;
 extern const struct cli_command cli_export;
 extern const struct cli_command cli_import;
+extern const struct cli_command cli_diff;
 extern const struct cli_command cli_inspect;
 extern const struct cli_command cli_kill;
 extern const struct cli_command cli_ls;

@@ -29,6 +29,7 @@ static const struct cli_command *const table[] = {
 static const char *const elsewhere[] = {
 	"export",
 	"import",
+	"diff",
 	NULL,
 };
 /* clang-format on */
