@@ -13,7 +13,6 @@ build='
 gcc
 libarchive-dev
 libc6-dev
-libcmocka-dev
 libjansson-dev
 libmnl-dev
 libseccomp-dev
@@ -44,6 +43,7 @@ fish
 jq
 libcap2-bin
 libclang-rt-dev
+libcmocka-dev
 mandoc
 mount
 procps

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,6 @@
 #include <unistd.h>
 
 #include "cli/command.h"
-#include "fvm/disk.h"
 
 extern char **environ;
 
@@ -81,12 +81,8 @@ static int read_layer_file(int dir, const char *top, const char *path, char **re
 {
 	char whole[400];
 	struct stat st;
-	scoped_fd layer = fvm_open_nofollow(dir, top, O_RDONLY | O_DIRECTORY);
-	scoped_fd fs = layer < 0 ? layer : fvm_disk_open(layer);
-	if (fs < 0)
-		return fs;
-	snprintf(whole, sizeof(whole), "root/upper/%s", path);
-	scoped_fd fd = fvm_open_nofollow(fs, whole, O_RDONLY | O_NONBLOCK);
+	snprintf(whole, sizeof(whole), "%s/%s", top, path);
+	scoped_fd fd = fvm_open_nofollow(dir, whole, O_RDONLY | O_NONBLOCK);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -101,10 +97,10 @@ static char *read_in_vm(const struct fvm_vm *vm, const char *path)
 {
 	char *text = NULL, top[128], host[64];
 	const struct fvm_strv *layers = &vm->config.layers;
-	if (read_layer_file(vm->dir, "workspace", path, &text) == 0)
+	if (read_layer_file(vm->dir, "workspace/fs/root/upper", path, &text) == 0)
 		return text;
 	for (size_t i = layers->count; i-- > 0;) {
-		snprintf(top, sizeof(top), "layers/%s", layers->items[i]);
+		snprintf(top, sizeof(top), "layers/%s/fs/root/upper", layers->items[i]);
 		if (read_layer_file(vm->store->dir, top, path, &text) == 0)
 			return text;
 	}
@@ -373,10 +369,53 @@ int cli_command_make(const struct fvm_vm *vm, const struct cli_command_options *
 
 int cli_exec_failure(const struct fvm_error *err)
 {
+	/* what execve(2) says of a file that is there */
+	static const int not_executable[] = { EACCES, ENOEXEC, EISDIR, ETXTBSY, ELOOP, ENOTDIR };
 	fvm_error_print("fvm", err);
 	if (err->code == ENOENT)
 		return CLI_NOT_FOUND;
-	return err->code == EACCES || err->code == ENOEXEC ? CLI_NOT_EXECUTABLE : CLI_FAILED;
+	for (size_t i = 0; i < FVM_COUNT(not_executable); i++) {
+		if (err->code == not_executable[i])
+			return CLI_NOT_EXECUTABLE;
+	}
+	return CLI_FAILED;
+}
+
+int cli_need_awake(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	const char *name = vm->config.name;
+	enum fvm_state state = fvm_vm_state(vm);
+	if (state == FVM_RUNNING)
+		return 0;
+	int r = fvm_error_set(err, ESRCH, "VM '%s' is %s", name, fvm_state_name(state));
+	if (state == FVM_PAUSED)
+		fvm_error_hint(err, "fvm resume %s", name);
+	else
+		fvm_error_hint(err, "fvm start %s, or fvm run --name %s CMD", name, name);
+	err->code = 0; /* "no such process" would add nothing */
+	return r;
+}
+
+int cli_follow(const struct cli *cli, const struct fvm_vm *vm, int sock, bool terminal, int session)
+{
+	struct fvm_error err = { 0 };
+	const char *name = vm->config.name;
+	int status = 0;
+	int r = fvm_client_stream(sock, -1, terminal, &status, &err);
+	if (r == -EPIPE) {
+		/* killed, or at the end of its grace period: as the shell says it */
+		cli_say(cli, "fvm: VM '%s' has ended, and the command with it", name);
+		return 128 + SIGKILL;
+	}
+	if (r < 0)
+		return cli_fail(&err);
+	if (r == 1 && session)
+		cli_say(cli, "\r\nDetached; it goes on:  fvm attach %s %d", name, session);
+	else if (r == 1)
+		cli_say(cli, "\r\nDetached; it goes on:  fvm attach %s", name);
+	if (r == 1)
+		return 0;
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm, const struct cli_command_options *o,
@@ -384,7 +423,7 @@ int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm, const struct cli
 {
 	scoped_command command = { .fds = { -1, -1, -1 } };
 	struct fvm_error err = { 0 };
-	int session = 0, status = 0;
+	int session = 0;
 	if (cli_command_make(vm, o, detached, argc, argv, &command, &err) < 0)
 		return cli_fail(&err);
 	scoped_fd sock = fvm_control_connect(vm, &err);
@@ -392,17 +431,8 @@ int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm, const struct cli
 		return cli_fail(&err);
 	if (fvm_control_run(sock, &command, &session, &err) < 0)
 		return cli_exec_failure(&err);
-	if (detached) {
-		printf("%d\n", session);
-		return 0;
-	}
-	int r = fvm_client_stream(sock, -1, command.terminal, &status, &err);
-	if (r < 0)
-		return cli_fail(&err);
-	if (r == 1) {
-		cli_say(cli, "\r\nDetached; it goes on:  fvm attach %s %d", vm->config.name,
-			session);
-		return 0;
-	}
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	if (!detached)
+		return cli_follow(cli, vm, sock, command.terminal, session);
+	printf("%d\n", session);
+	return 0;
 }

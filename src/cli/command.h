@@ -21,19 +21,21 @@ enum { OPT_ROOT = 200, OPT_USER, OPT_ENV, OPT_WORKDIR };
 
 struct cli_command_options {
 	bool root;
-	const char *user;    /* NAME, UID or UID:GID */
+	const char *user; /* NAME, UID or UID:GID */
 	const char *workdir;
 	struct fvm_strv env; /* "K=V", or "K": as the caller has it, also if it is a secret */
 	bool tty, no_tty;
 };
 
 #define CLI_COMMAND_OPTIONS                                                                        \
-	{ OPT_ROOT, "root", NULL, "as the VM's root (default for root)" },                          \
-	{ OPT_USER, "user", "USER|UID[:GID]", "as USER of the VM" },                                \
-	{ OPT_ENV, "env", "K=V", "set an environment variable; K alone passes yours on" },          \
-	{ OPT_WORKDIR, "workdir", "DIR", "working directory (default: yours)" },                    \
-	{ 't', "tty", NULL, "give it a terminal" },                                                 \
-	{ 'T', "no-tty", NULL, "give it no terminal" }
+	{ OPT_ROOT, "root", NULL, "as the VM's root (default for root)" },                         \
+		{ OPT_USER, "user", "USER|UID[:GID]", "as USER of the VM" },                       \
+		{ OPT_ENV, "env", "K=V", "set an environment variable; K alone passes yours on" }, \
+		{ OPT_WORKDIR, "workdir", "DIR", "working directory (default: yours)" },           \
+		{ 't', "tty", NULL, "give it a terminal" },                                        \
+	{                                                                                          \
+		'T', "no-tty", NULL, "give it no terminal"                                         \
+	}
 
 /** cli_command_option() - take one of CLI_COMMAND_OPTIONS. Return: 1 done, 0 not ours, -EINVAL */
 int cli_command_option(struct cli_command_options *o, int key, const char *value,
@@ -48,8 +50,16 @@ int cli_command_make(const struct fvm_vm *vm, const struct cli_command_options *
 		     int argc, char **argv, struct fvm_command *ret, struct fvm_error *err);
 
 /** cli_exec_in() - run it in the running @vm and follow it. Return: exit status of fvm */
-int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm,
-		const struct cli_command_options *o, bool detached, int argc, char **argv);
+int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm, const struct cli_command_options *o,
+		bool detached, int argc, char **argv);
+
+/** cli_need_awake() - that @vm runs and is not paused. Return: 0, or -ESRCH and what to do */
+int cli_need_awake(const struct fvm_vm *vm, struct fvm_error *err);
+
+/** cli_follow() - carry a session that was started or attached to until it ends or is left
+ *  @session: its number for the message on leaving; 0: the only one. Return: exit status */
+int cli_follow(const struct cli *cli, const struct fvm_vm *vm, int sock, bool terminal,
+	       int session);
 
 /** cli_exec_failure() - print @err of a command that wasn't executed; 127, 126 or 125 */
 int cli_exec_failure(const struct fvm_error *err);

@@ -4,17 +4,19 @@
 
 #include "cli/cli.h"
 
+extern const struct cli_command cli_attach;
 extern const struct cli_command cli_clone;
 extern const struct cli_command cli_create;
-extern const struct cli_command cli_export;
-extern const struct cli_command cli_import;
-extern const struct cli_command cli_diff;
+extern const struct cli_command cli_enter;
+extern const struct cli_command cli_exec;
 extern const struct cli_command cli_inspect;
 extern const struct cli_command cli_kill;
+extern const struct cli_command cli_logs;
 extern const struct cli_command cli_ls;
 extern const struct cli_command cli_pause;
 extern const struct cli_command cli_prune;
 extern const struct cli_command cli_ps;
+extern const struct cli_command cli_prune;
 extern const struct cli_command cli_rename;
 extern const struct cli_command cli_resume;
 extern const struct cli_command cli_rm;
@@ -24,6 +26,8 @@ extern const struct cli_command cli_snapshot;
 extern const struct cli_command cli_start;
 extern const struct cli_command cli_stats;
 extern const struct cli_command cli_top;
+extern const struct cli_command cli_stop;
 extern const struct cli_command cli_version;
+extern const struct cli_command cli_wait;
 
 #endif

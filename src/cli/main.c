@@ -4,10 +4,14 @@
 
 /* clang-format off */
 static const struct cli_command *const table[] = {
+	&cli_attach,
 	&cli_clone,
 	&cli_create,
+	&cli_enter,
+	&cli_exec,
 	&cli_inspect,
 	&cli_kill,
+	&cli_logs,
 	&cli_ls,
 	&cli_pause,
 	&cli_prune,
@@ -20,16 +24,15 @@ static const struct cli_command *const table[] = {
 	&cli_snapshot,
 	&cli_start,
 	&cli_stats,
+	&cli_stop,
 	&cli_top,
 	&cli_version,
+	&cli_wait,
 	NULL,
 };
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
-	"export",
-	"import",
-	"diff",
 	NULL,
 };
 /* clang-format on */

@@ -23,6 +23,7 @@ struct stream {
 	bool terminal;	    /* the session has one */
 	bool raw;	    /* and so have we */
 	bool read_input;    /* our stdin is forwarded as the terminal's input */
+	bool relayed;	   /* there was output: with no terminal, of a detached command */
 	bool saw_first;	    /* the first of the two detach keys came last */
 	char *packet;	    /* room for one message */
 	const char *output; /* of it: not yet written */
@@ -85,7 +86,7 @@ static int on_signal(struct stream *s, int sig)
 	default:
 		break;
 	}
-	if (!s->terminal) {
+	if (!s->terminal && !(sig == SIGHUP && s->relayed)) {
 		send_signal(s, sig);
 		return GO_ON;
 	}
@@ -179,6 +180,43 @@ static int vm_ended(struct stream *s, struct fvm_error *err)
 	return ENDED;
 }
 
+/* Length of the terminal's escape sequence at @at that asks for an answer, or 0: CSI n and c
+ * (position, attributes), OSC with "?" (colours), DCS $q and +q (settings). */
+static size_t question(const char *at, size_t len)
+{
+	size_t i = 2;
+	if (len < 3 || at[0] != '\033')
+		return 0;
+	if (at[1] == '[') {
+		while (i < len && at[i] >= 0x20 && at[i] < 0x40)
+			i++;
+		return i < len && (at[i] == 'n' || at[i] == 'c') ? i + 1 : 0;
+	}
+	if (at[1] != ']' && at[1] != 'P')
+		return 0;
+	while (i < len && i < 256 && at[i] != '\a' && at[i] != '\033')
+		i++;
+	if (i == len || i == 256)
+		return 0;
+	bool asks = at[1] == ']' ? at[i - 1] == '?'
+				 : i > 3 && at[3] == 'q' && (at[2] == '$' || at[2] == '+');
+	return !asks ? 0 : at[i] == '\a' ? i + 1 : i + 2 <= len ? i + 2 : len;
+}
+
+/* What was asked before we came was answered then: a second answer would be taken for typing. */
+static size_t drop_questions(char *text, size_t len)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < len;) {
+		size_t skip = question(text + i, len - i);
+		if (skip)
+			i += skip;
+		else
+			text[kept++] = text[i++];
+	}
+	return kept;
+}
+
 static int sock_ready(struct stream *s, struct fvm_error *err)
 {
 	struct fvm_msg head;
@@ -191,9 +229,12 @@ static int sock_ready(struct stream *s, struct fvm_error *err)
 	if (!payload)
 		return -EBADMSG;
 	int32_t status;
-	if (head.type == FVM_MSG_OUTPUT) {
+	if (head.type == FVM_MSG_OUTPUT || head.type == FVM_MSG_REPLAY) {
+		s->relayed = true;
 		s->output = payload;
 		s->output_len = head.len;
+		if (head.type == FVM_MSG_REPLAY)
+			s->output_len = drop_questions((char *)(uintptr_t)payload, head.len);
 		write_output(s);
 	} else if (head.type == FVM_MSG_EXITED && head.len == sizeof(status)) {
 		memcpy(&status, payload, sizeof(status));

@@ -19,6 +19,7 @@
  *     FVM_MSG_LIST      sessions; FVM_MSG_SHUTDOWN uint32 grace period in ms
  *     PID 1 -> client
  *     FVM_MSG_STARTED   int32 session id, int32 pid (VM's)  FVM_MSG_OUTPUT  bytes of the terminal
+ *     FVM_MSG_REPLAY    bytes from before attaching
  *     FVM_MSG_EXITED    int32 wait status                   FVM_MSG_ERROR   struct fvm_error
  *     FVM_MSG_SESSIONS  one packed record per session
  *
@@ -61,6 +62,8 @@ void fvm_command_free(struct fvm_command *c);
 #define scoped_command __attribute__((cleanup(fvm_command_free))) struct fvm_command
 
 struct fvm_filter; /* see fvm/seccomp.h */
+
+#define FVM_LOG_CUT (8 << 20) /* what is cut from the log's front at a time; who follows it, knows */
 
 struct fvm_init_args {
 	const struct fvm_command *first; /* NULL: none, wait for orders */

@@ -42,6 +42,7 @@ enum fvm_msg_type {
 	FVM_MSG_EXITED,
 	FVM_MSG_ERROR,
 	FVM_MSG_SESSIONS,
+	FVM_MSG_REPLAY, /* as OUTPUT: what was written before the client attached */
 };
 
 struct fvm_msg { /* header; the payload follows in the same packet */
@@ -80,7 +81,7 @@ int fvm_run_parse(const void *data, size_t len, struct fvm_command *ret);
 
 /* ---- log.c ---- */
 
-#define FVM_LOG_CAP (16u << 20)
+#define FVM_LOG_CAP (2 * FVM_LOG_CUT)
 
 /** fvm_logfile_add() - append to the log and cut it to its newer half at FVM_LOG_CAP.
  *  @fd: O_RDWR|O_APPEND, or -1.  Failures (disk full) lose lines, nothing else. */
@@ -132,6 +133,7 @@ struct client {
 	struct source conn;
 	struct session *session; /* NULL until it asked for one */
 	uint64_t sent;		 /* position in the session's output */
+	uint64_t replay;	 /* what is before this is replayed */
 	int64_t stalled_ms;	 /* since when it takes nothing; 0: it does */
 	bool lagging, attached, fresh, dead;
 	struct client *next;

@@ -38,10 +38,9 @@ static int move_half(int fd, off_t from, off_t size)
 static void cut(int fd, off_t size)
 {
 	/* whole blocks from the front cost nothing where the file system can do that */
-	off_t half = size / 2 & ~(off_t)0xffff;
-	if (fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, half) == 0)
+	if (fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, FVM_LOG_CUT) == 0)
 		return;
-	if (move_half(fd, half, size) < 0)
+	if (move_half(fd, FVM_LOG_CUT, size) < 0)
 		(void)!ftruncate(fd, 0); /* better none than one that grows for ever */
 }
 

@@ -89,7 +89,11 @@ static int push_piece(struct client *c)
 		len = RING_BYTES - at;
 	if (len > FVM_MSG_OUTPUT_MAX)
 		len = FVM_MSG_OUTPUT_MAX;
-	int r = fvm_msg_send(c->conn.fd, FVM_MSG_OUTPUT, s->ring + at, len);
+	bool replay = c->sent < c->replay;
+	if (replay && len > c->replay - c->sent)
+		len = (size_t)(c->replay - c->sent);
+	int r = fvm_msg_send(c->conn.fd, replay ? FVM_MSG_REPLAY : FVM_MSG_OUTPUT, s->ring + at,
+			     len);
 	if (r < 0)
 		return r;
 	c->sent += len;
@@ -235,6 +239,7 @@ static int do_attach(struct init *init, struct client *c, struct request *q, str
 		return fvm_error_set(err, ENOENT, "attach to a session: there is none");
 	c->session = s;
 	c->sent = s->end > RING_BYTES ? s->end - RING_BYTES : 0;
+	c->replay = s->end;
 	c->fresh = true;
 	reply_started(init, c);
 	return 0;
