@@ -72,7 +72,7 @@ static void print_line(const struct cli_usage *u)
 		snprintf(pids, sizeof(pids), "%" PRIu64, s->pids);
 	if (s->pids_limit)
 		snprintf(pids_max, sizeof(pids_max), "%" PRIu64, s->pids_limit);
-	printf("%-20s %-8s %6s %6s %6s %6s %6s %6s %6s %6s\n", u->name, fvm_state_name(u->state),
+	printf("%-18s %-7s %6s %6s %5s %5s %6s %6s %5s %5s\n", u->name, fvm_state_name(u->state),
 	       cpu, cli_size_short(s->has_memory, used, memory),
 	       cli_size_short(s->memory_peak_bytes, s->memory_peak_bytes, peak),
 	       cli_size_short(s->memory_limit_bytes, s->memory_limit_bytes, max), pids, pids_max,
@@ -84,7 +84,7 @@ static int print(const struct cli *cli, const struct cli_usages *u)
 {
 	json_t *all = cli->json ? json_array() : NULL;
 	if (!all)
-		printf("%-20s %-8s %6s %6s %6s %6s %6s %6s %6s %6s\n", "NAME", "STATE", "CPU%",
+		printf("%-18s %-7s %6s %6s %5s %5s %6s %6s %5s %5s\n", "NAME", "STATE", "CPU%",
 		       "MEMORY", "PEAK", "MAX", "PIDS", "MAX", "READ", "WRITE");
 	for (size_t i = 0; i < u->count; i++) {
 		if (all)

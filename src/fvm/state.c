@@ -175,7 +175,11 @@ void fvm_tidy_stopped(const struct fvm_vm *vm)
 		if (!vm->store->rootless)
 			fvm_slot_drop(r.slot);
 	}
-	if (fvm_cgroup_plan(vm->config.id, vm->store->rootless, &cgroups, NULL) == 0)
+	/* by its name: a user's own place may be another now than when he started it */
+	int found = r.cgroup[0]
+			    ? fvm_cgroup_named(r.cgroup, &cgroups)
+			    : fvm_cgroup_plan(vm->config.id, vm->store->rootless, &cgroups, NULL);
+	if (found == 0)
 		(void)fvm_cgroup_remove(&cgroups, 2000);
 	char path[FVM_NAME_MAX + 8];
 	snprintf(path, sizeof(path), "vms/%s", vm->config.name);

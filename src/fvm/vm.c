@@ -33,20 +33,27 @@ void fvm_random_hex(char *to, size_t digits)
 	to[digits] = '\0';
 }
 
-int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
+static int try_tmp_make(const struct fvm_store *store, const char *name)
 {
-	char id[33], name[40];
-	fvm_random_hex(id, 32);
-	snprintf(name, sizeof(name), "tmp/%s", id);
+	struct stat st;
 	if (mkdirat(store->dir, name, 0700) < 0)
 		return -errno;
-	int fd = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int r = -errno;
-		fvm_fd_closep(&fd);
-		return r;
+	scoped_fd fd = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == ENOENT || errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	return fstat(fd, &st) < 0 || st.st_nlink == 0 ? -EAGAIN : fvm_fd_take(&fd);
+}
+
+/* Whoever tidies at this moment takes a directory without a lock for a left-over. */
+int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
+{
+	char id[33];
+	int fd = -EAGAIN;
+	for (int i = 0; i < 100 && fd == -EAGAIN; i++) {
+		fvm_random_hex(id, 32);
+		snprintf(ret_name, 40, "tmp/%s", id);
+		fd = try_tmp_make(store, ret_name);
 	}
-	strcpy(ret_name, name);
 	return fd;
 }
 

@@ -1,0 +1,145 @@
+#!/usr/bin/env bats
+# What is seen of a VM's processes from outside, and what is done to them: ps, stats, top, pause,
+# resume, kill.
+# shellcheck disable=SC2016,SC2154  # the VM's shell expands; status and output are set by expect
+load helper
+
+# start NAME CMD..: a VM with CMD in the background
+start() {
+	local name=$1
+	shift
+	needs_root
+	fvm run -d --name "$name" --net none -- "$@" >/dev/null
+}
+
+@test "ps tells both pids, the VM's user, and the command" {
+	start one sh -c 'sleep 111 & exec sleep 222'
+	wait_until 5 sh -c 'fvm ps one | grep -q "sleep 222"'
+	expect 0 fvm --json ps one
+	[ "$(jq -r '.[0] | "\(.pid) \(.user) \(.uid)"' <<<"$output")" = '1 root 0' ]
+	local host; host=$(jq -r '.[] | select(.command == "sleep 111").host_pid' <<<"$output")
+	[ "$(cat "/proc/$host/comm")" = sleep ]
+	[ "$(jq -r '.[] | select(.command == "sleep 111").vm' <<<"$output")" = one ]
+}
+
+@test "ps names users as the VM does" {
+	start one sh -c 'echo "inside:x:4321:4321::/:/bin/sh" >>/etc/passwd
+		setpriv --reuid 4321 --regid 4321 --clear-groups sleep 111'
+	wait_until 5 sh -c 'fvm ps one | grep -q "^ *[0-9]* *[0-9]* inside .*sleep 111"'
+	! grep -q ^inside: /etc/passwd
+}
+
+@test "ps follows no link that a VM put in place of its passwd" {
+	start one sh -c 'rm /etc/passwd; ln -s /proc/1/root/etc/shadow /etc/passwd; sleep 111'
+	wait_until 5 sh -c 'fvm ps one | grep -q "sleep 111"'
+	start two sh -c 'rm /etc/passwd; mkfifo /etc/passwd; sleep 111'
+	wait_until 5 sh -c 'timeout 3 fvm ps two | grep -q "sleep 111"'
+}
+
+@test "names that a program chooses forge no line and reach no terminal" {
+	start one bash -c 'exec -a $'"'"'\e[31mred\n  99 1 root S forged'"'"' sleep 111'
+	wait_until 5 sh -c 'fvm ps one | grep -q red'
+	expect 0 fvm ps one
+	[[ $output != *$'\e'* ]]
+	! grep -q '^ *99 ' <<<"$output"
+	expect 0 fvm --json ps one
+	jq -e . <<<"$output" >/dev/null
+}
+
+@test "ps and stats without a name show all that run" {
+	start one sleep 111
+	start two sleep 111
+	expect 0 fvm ps
+	says 'one '; says 'two '
+	expect 0 fvm --json stats
+	equal "$(jq -r '[.[].name] | join(" ")' <<<"$output")" 'one two'
+	expect 0 fvm stats
+	! grep -q '.\{81\}' <<<"$output"
+}
+
+@test "what does not run is named, with status 125" {
+	needs_root
+	local command
+	fvm create stopped >/dev/null
+	for command in ps stats pause resume kill; do
+		expect 125 fvm $command stopped
+		says "'stopped' is not running"
+		expect 125 fvm $command nothing
+		says nothing
+	done
+	expect 125 fvm top stopped
+}
+
+@test "kill ends a VM at once, whatever its programs think of it" {
+	start one sh -c 'trap "" TERM INT HUP; sleep 111 & while :; do sleep 1; done'
+	expect 0 timeout 5 fvm kill one
+	equal "$(fvm --json ls | jq -r '.[0].state')" stopped
+	expect 125 fvm kill one
+}
+
+@test "kill -s refuses what is no signal" {
+	start one sleep 111
+	expect 125 fvm kill -s NONSENSE one
+	says NONSENSE
+	expect 125 fvm kill -s 99 one
+	expect 0 fvm kill -s SIGKILL one
+}
+
+@test "a job that was stopped before a pause by signals is stopped after it" {
+	needs_root
+	local without='mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
+	unshare -m sh -c "$without" - true || skip "needs cgroups mounted in another way"
+	unshare -m sh -c "$without" - fvm run -d --name one --net none -- \
+		sh -c 'sleep 111 & sleep 0.5; kill -STOP $!; sleep 222' >/dev/null
+	wait_until 5 sh -c 'fvm --json ps one | jq -e ".[] | select(.command == \"sleep 111\" and .state == \"T\")"'
+	unshare -m sh -c "$without" - fvm pause one
+	[ "$(fvm --json ps one | jq -r '[.[].state] | unique | join("")')" = T ]
+	unshare -m sh -c "$without" - fvm resume one
+	wait_until 5 sh -c 'fvm --json ps one | jq -e ".[] | select(.command == \"sleep 222\" and .state == \"S\")"'
+	[ "$(fvm --json ps one | jq -r '.[] | select(.command == "sleep 111").state')" = T ]
+}
+
+@test "pausing twice and resuming twice is fine" {
+	start one sleep 111
+	fvm pause one
+	expect 0 fvm pause one
+	expect 0 fvm stats one
+	says paused
+	fvm resume one
+	expect 0 fvm resume one
+	equal "$(fvm --json ls | jq -r '.[0].state')" running
+}
+
+# on_screen ROWS COLUMNS KEYS..: what fvm top writes while the keys are typed, one each second
+on_screen() {
+	local rows=$1 columns=$2 key
+	shift 2
+	{
+		sleep 1
+		for key in "$@"; do printf '%b' "$key"; sleep 1; done
+	} | script --quiet --return --command "stty rows $rows cols $columns; fvm top" /dev/null
+}
+
+@test "top shows the VMs, the processes of one, and leaves the terminal as it was" {
+	start one sleep 111
+	expect 0 on_screen 24 80 's' '\r' '\033' 'q'
+	says 'NAME'; says 'one '; says 'HOSTPID'; says 'sleep 111'
+	[[ $output == *$'\e[?1049l'* ]]
+}
+
+@test "top pauses and kills what is chosen, and asks before" {
+	start one sleep 111
+	expect 0 on_screen 24 80 'p' 'q'
+	equal "$(fvm --json ls | jq -r '.[0].state')" paused
+	expect 0 on_screen 24 80 'k' 'n' 'q'
+	equal "$(fvm --json ls | jq -r '.[0].state')" paused
+	expect 0 on_screen 24 80 'k' 'y' 'q'
+	equal "$(fvm --json ls | jq -r '.[0].state')" stopped
+}
+
+@test "top fits a small screen, and refuses to draw where there is none" {
+	start one sleep 111
+	expect 0 on_screen 6 30 'q'
+	expect 125 fvm top
+	says 'needs a terminal'
+}
