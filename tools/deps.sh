@@ -13,6 +13,7 @@ build='
 gcc
 libarchive-dev
 libc6-dev
+libcmocka-dev
 libjansson-dev
 libmnl-dev
 libseccomp-dev
@@ -43,7 +44,6 @@ fish
 jq
 libcap2-bin
 libclang-rt-dev
-libcmocka-dev
 mandoc
 mount
 procps

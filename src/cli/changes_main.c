@@ -4,6 +4,9 @@
 
 /* clang-format off */
 static const struct cli_command *const table[] = {
+	&cli_export,
+	&cli_import,
+	&cli_diff,
 	NULL,
 };
 /* clang-format on */

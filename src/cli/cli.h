@@ -26,11 +26,16 @@
 #define CLI_NOT_FOUND	   127
 
 struct cli_option {
-	int key;	    /* the short letter, or a value above 255 */
+	int key;	    /* the short letter, or a value above 127: it has none */
 	const char *name;   /* long name without dashes */
 	const char *arg;    /* name of its argument, or NULL: it takes none */
 	const char *help;   /* one line */
 };
+
+static inline bool cli_letter(const struct cli_option *o)
+{
+	return o->key > ' ' && o->key < 127;
+}
 
 /* What all commands get. */
 struct cli {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "fvm/disk.h"
 
 extern char **environ;
 
@@ -81,8 +82,12 @@ static int read_layer_file(int dir, const char *top, const char *path, char **re
 {
 	char whole[400];
 	struct stat st;
-	snprintf(whole, sizeof(whole), "%s/%s", top, path);
-	scoped_fd fd = fvm_open_nofollow(dir, whole, O_RDONLY | O_NONBLOCK);
+	scoped_fd layer = fvm_open_nofollow(dir, top, O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = layer < 0 ? layer : fvm_disk_open(layer);
+	if (fs < 0)
+		return fs;
+	snprintf(whole, sizeof(whole), "root/upper/%s", path);
+	scoped_fd fd = fvm_open_nofollow(fs, whole, O_RDONLY | O_NONBLOCK);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -97,10 +102,10 @@ static char *read_in_vm(const struct fvm_vm *vm, const char *path)
 {
 	char *text = NULL, top[128], host[64];
 	const struct fvm_strv *layers = &vm->config.layers;
-	if (read_layer_file(vm->dir, "workspace/fs/root/upper", path, &text) == 0)
+	if (read_layer_file(vm->dir, "workspace", path, &text) == 0)
 		return text;
 	for (size_t i = layers->count; i-- > 0;) {
-		snprintf(top, sizeof(top), "layers/%s/fs/root/upper", layers->items[i]);
+		snprintf(top, sizeof(top), "layers/%s", layers->items[i]);
 		if (read_layer_file(vm->store->dir, top, path, &text) == 0)
 			return text;
 	}

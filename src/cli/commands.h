@@ -7,6 +7,9 @@
 extern const struct cli_command cli_attach;
 extern const struct cli_command cli_clone;
 extern const struct cli_command cli_create;
+extern const struct cli_command cli_export;
+extern const struct cli_command cli_import;
+extern const struct cli_command cli_diff;
 extern const struct cli_command cli_enter;
 extern const struct cli_command cli_exec;
 extern const struct cli_command cli_inspect;
@@ -16,7 +19,6 @@ extern const struct cli_command cli_ls;
 extern const struct cli_command cli_pause;
 extern const struct cli_command cli_prune;
 extern const struct cli_command cli_ps;
-extern const struct cli_command cli_prune;
 extern const struct cli_command cli_rename;
 extern const struct cli_command cli_resume;
 extern const struct cli_command cli_rm;

@@ -26,7 +26,7 @@ static int print_tables(const struct cli_command *const *table)
 	for (; *table; table++) {
 		printf("%s\t%s\n", (*table)->name, (*table)->summary);
 		for (const struct cli_option *o = (*table)->options; o && o->name; o++)
-			printf("\t--%s\t%c\t%s\t%s\n", o->name, o->key < 256 ? o->key : '-',
+			printf("\t--%s\t%c\t%s\t%s\n", o->name, cli_letter(o) ? o->key : '-',
 			       o->arg ? o->arg : "", o->help);
 	}
 	return 0;

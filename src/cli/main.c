@@ -33,6 +33,9 @@ static const struct cli_command *const table[] = {
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
+	"export",
+	"import",
+	"diff",
 	NULL,
 };
 /* clang-format on */

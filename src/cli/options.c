@@ -19,7 +19,7 @@ static void print_help(const struct cli_command *c)
 	for (const struct cli_option *o = c->options; o && o->name; o++) {
 		char left[64];
 		char letter[8] = "    ";
-		if (o->key < 256)
+		if (cli_letter(o))
 			snprintf(letter, sizeof(letter), "-%c, ", o->key);
 		snprintf(left, sizeof(left), "  %s--%s%s%s", letter, o->name, o->arg ? " " : "",
 			 o->arg ? o->arg : "");

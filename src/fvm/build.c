@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <linux/capability.h>
 #include <linux/securebits.h>
 
 #include "fvm/build.h"
@@ -43,14 +44,14 @@ static int copy_top(int upper, const struct stat *base)
 
 static int make_workspace(const struct fvm_build *b, const char *key, const struct stat *base)
 {
-	char path[300];
-	snprintf(path, sizeof(path), "workspace/fs/%s", key);
-	scoped_fd top = fvm_open_nofollow(b->vm->dir, path, O_RDONLY | O_DIRECTORY);
-	if (top == -ENOENT) {
-		if (mkdirat(b->vm->dir, path, 0700) < 0)
-			return -errno;
-		top = fvm_open_nofollow(b->vm->dir, path, O_RDONLY | O_DIRECTORY);
-	}
+	char path[FVM_NAME_MAX + 40];
+	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
+	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	if (fs < 0)
+		return fs;
+	if (mkdirat(fs, key, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	scoped_fd top = fvm_open_nofollow(fs, key, O_RDONLY | O_DIRECTORY);
 	if (top < 0)
 		return top;
 	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
@@ -89,9 +90,35 @@ static int attach_idmapped(const struct fvm_build *b, int dir, const char *path,
 	return sys_move_mount(tree, "", b->scratch, at, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
+/* Sized workspaces and layers, where the clone of the store will bring them along. */
+static int mount_disks(const struct fvm_build *b, struct fvm_error *err)
+{
+	char path[sizeof(b->vm->store->path) + FVM_NAME_MAX + 40], name[80];
+	const struct fvm_strv *layers = &b->vm->config.layers;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < layers->count; i++) {
+		snprintf(name, sizeof(name), "layers/%s", layers->items[i]);
+		scoped_fd layer =
+			fvm_open_nofollow(b->vm->store->dir, name, O_RDONLY | O_DIRECTORY);
+		if (layer < 0 || !fvm_disk_has_image(layer))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/fs", b->vm->store->path, name);
+		r = fvm_disk_mount(layer, FVM_DISK_IMAGE, 0, path, err);
+	}
+	if (r < 0 || b->disk == FVM_DISK_PLAIN || b->disk == FVM_DISK_QUOTA)
+		return r;
+	scoped_fd workspace = fvm_open_nofollow(b->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	snprintf(path, sizeof(path), "%s/vms/%s/workspace/fs", b->vm->store->path,
+		 b->vm->config.name);
+	return fvm_disk_mount(workspace, b->disk, b->vm->config.disk_bytes, path, err);
+}
+
 static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 {
 	char options[96];
+	int r = mount_disks(b, err);
+	if (r < 0)
+		return r;
 	/* by path, as store->dir is of the host's mount namespace and only ours can be cloned from
 	 * here; now, before the tmpfs covers it; a sized workspace mounted below it comes along */
 	b->store = sys_open_tree(AT_FDCWD, b->vm->store->path,
@@ -309,11 +336,22 @@ static int mount_one(struct fvm_build *b, const struct base *base, struct fvm_er
 	return m->class == FVM_MOUNT_OVERLAY ? fvm_strv_add(&b->running->keys, base->key) : 0;
 }
 
-/* Files made from now on belong to the VM's root, with all our capabilities kept. */
+/*
+ * Files made from now on belong to the VM's root, with all our capabilities kept but one: overlay
+ * writes with the credentials of now, and CAP_SYS_RESOURCE would write past quotas and into the
+ * blocks that the host's file system keeps for its root.
+ */
 static int become_vm_root(const struct fvm_build *b, struct fvm_error *err)
 {
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
 		return fvm_error_set(err, errno, "keep capabilities");
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2];
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return fvm_error_set(err, errno, "read our capabilities");
+	caps[0].effective &= ~(1U << CAP_SYS_RESOURCE);
+	if (syscall(SYS_capset, &head, caps) < 0)
+		return fvm_error_set(err, errno, "drop CAP_SYS_RESOURCE");
 	syscall(SYS_setfsgid, b->map->base);
 	syscall(SYS_setfsuid, b->map->base);
 	return 0;

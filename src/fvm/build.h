@@ -22,6 +22,7 @@
 #ifndef FVM_BUILD_H
 #define FVM_BUILD_H
 
+#include "fvm/disk.h"
 #include "fvm/idmap.h"
 #include "fvm/plan.h"
 #include "fvm/state.h"
@@ -32,6 +33,7 @@ struct fvm_build {
 	const struct fvm_plan *plan;
 	const struct fvm_idmap *map;
 	const char *hide;	/* name below STORE/hide, or NULL */
+	enum fvm_disk disk;	/* what keeps the workspace */
 	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
 	bool systemd;		/* cgroup2 writable, /run/systemd/system */
 	int init_pidfd;

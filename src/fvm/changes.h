@@ -74,6 +74,7 @@ struct fvm_scan_options {
 	const char *const *paths; /* NULL-terminated absolute paths to look below; NULL: all */
 	bool with_noise;	  /* also what counts as no change */
 	bool skip_content;	  /* compare size and mtime only: fast, may report too much */
+	bool whole_trees;	  /* also everything below a deleted directory */
 	bool meta_only_dirs;	  /* also directories that were only copied up: 'm' with meta 0 */
 };
 
@@ -116,13 +117,20 @@ struct fvm_stacks {
 /**
  * fvm_stacks_open() - open all layers of a VM and the host's directories under them
  * A base that is not mounted now is -1: what lies in such a stack can't be compared, and shows as
- * added. Return: 0, -ETIMEDOUT (a network file system does not answer), or another -errno
+ * added. So is one of a network file system when no layer holds anything for it. Return: 0, -ETIMEDOUT (a network file system does not answer), or another -errno
  */
 int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err);
 
 /** fvm_stacks_scan() - fvm_changes_scan() for a VM's opened stacks */
 int fvm_stacks_scan(const struct fvm_stacks *stacks, const struct fvm_scan_options *options,
 		    fvm_change_fn fn, void *arg, struct fvm_error *err);
+
+/** fvm_stacks_renames() - fvm_changes_renames() for a VM's opened stacks */
+int fvm_stacks_renames(const struct fvm_stacks *stacks, const struct fvm_scan_options *options,
+		       fvm_change_fn fn, void *arg, struct fvm_error *err);
+
+/** fvm_stack_is_used() - whether any layer holds anything at all */
+bool fvm_stack_is_used(const struct fvm_stack *stack);
 
 void fvm_stacks_close(struct fvm_stacks *stacks);
 
@@ -145,8 +153,8 @@ int fvm_change_deleted(const struct fvm_change *change, fvm_change_fn fn, void *
  * fvm_changes_renames() - as fvm_changes_scan(), with renames found
  *
  * A deleted and an added file of equal type, size and content become one FVM_RENAMED, and so does a
- * directory with all it holds. Needs memory for every added and deleted name, and reads the files
- * whose sizes agree. @now and @was of a rename are the two files'; base_dir and layer_dir are -1.
+ * directory with all it holds. Scans twice, needs memory for every added and deleted name, and
+ * reads the files whose sizes agree. @was of a rename is the old file's; its base_dir is -1.
  */
 int fvm_changes_renames(const struct fvm_vm *vm, const struct fvm_scan_options *options,
 			fvm_change_fn fn, void *arg, struct fvm_error *err);

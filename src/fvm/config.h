@@ -51,6 +51,7 @@ struct fvm_config {
 	struct fvm_strv policies; /* names or paths of policy files, resolved again at each start */
 	bool secrets;		 /* --secrets: the secrets' policy does not apply */
 	bool io_uring;
+	bool i386_sockets;     /* 32-bit programs may make sockets: see seccomp.def */
 	uint64_t memory_bytes; /* 0: no limit; likewise below */
 	uint64_t disk_bytes;
 	uint32_t cpu_percent; /* 150 is one and a half CPUs */

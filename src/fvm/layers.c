@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "fvm/disk.h"
 #include "fvm/internal.h"
 
 static int open_layer(const struct fvm_store *store, const char *id)
@@ -40,6 +41,7 @@ int fvm_layer_unref(const struct fvm_store *store, const char *id, const char *v
 		return -errno;
 	if (unlinkat(layer, "refs", AT_REMOVEDIR) < 0)
 		return errno == ENOTEMPTY || errno == EEXIST || errno == ENOENT ? 0 : -errno;
+	fvm_disk_release(layer);
 	snprintf(path, sizeof(path), "layers/%s", id);
 	return fvm_trash(store, store->dir, path, later);
 }

@@ -44,7 +44,6 @@ struct scan {
 	struct fvm_compare compare;
 	struct fvm_frames frames;
 	struct fvm_buf path;
-	bool each_deleted; /* tell of everything below a deleted directory */
 	bool told;	   /* the failure is the call-back's, which has said what it is */
 };
 
@@ -398,7 +397,7 @@ static int visit_deleted(struct scan *s, const struct fvm_frame *frame, const st
 	if (f->want == WANT_THROUGH)
 		return S_ISDIR(f->was.st_mode) ? deleted_above(s, frame, f) : 0;
 	int r = tell_found(s, frame, f, FVM_DELETED, 0);
-	if (r != 0 || !s->each_deleted || !S_ISDIR(f->was.st_mode))
+	if (r != 0 || !s->options->whole_trees || !S_ISDIR(f->was.st_mode))
 		return r < 0 ? r : 0;
 	struct fvm_frame below_it;
 	struct found lost = *f;
@@ -607,7 +606,7 @@ int fvm_stack_scan(const struct fvm_stack *stack, const struct fvm_scan_options 
 
 int fvm_change_deleted(const struct fvm_change *change, fvm_change_fn fn, void *arg)
 {
-	static const struct fvm_scan_options all = { .with_noise = true };
+	static const struct fvm_scan_options all = { .with_noise = true, .whole_trees = true };
 	if (change->kind != FVM_DELETED || !S_ISDIR(change->was->st_mode))
 		return 0;
 	struct fvm_stack stack = { .base = -1 };
@@ -616,7 +615,6 @@ int fvm_change_deleted(const struct fvm_change *change, fvm_change_fn fn, void *
 		.options = &all,
 		.fn = fn,
 		.arg = arg,
-		.each_deleted = true,
 		.frames.window = window_of(&stack),
 	};
 	size_t len = strlen(change->path) - strlen(change->rel);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fvm/disk.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/snapshot.h"
@@ -39,7 +40,8 @@ static int set_pending(struct fvm_vm *vm, const char *what, struct fvm_error *er
 /* An upper directory for each mount, and in none of them anything? */
 static bool workspace_is_empty(const struct fvm_vm *vm)
 {
-	int top = fvm_open_nofollow(vm->dir, "workspace/fs", O_RDONLY | O_DIRECTORY);
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	int top = workspace < 0 ? workspace : fvm_disk_open(workspace);
 	DIR *d = top < 0 ? NULL : fdopendir(top);
 	bool empty = true;
 	struct dirent *e, *inner;
@@ -83,7 +85,7 @@ static int make_layer(const struct fvm_vm *vm, char id[33])
 /* Overlay's work directories are of no use in a frozen layer. */
 static void drop_work(int layer)
 {
-	int fs = openat(layer, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fs = fvm_disk_open(layer);
 	DIR *d = fs < 0 ? NULL : fdopendir(fs);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
@@ -135,6 +137,9 @@ int fvm_vm_freeze(struct fvm_vm *vm, struct fvm_error *err)
 
 static int empty_finish(struct fvm_vm *vm, struct fvm_error *err)
 {
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	if (workspace >= 0)
+		fvm_disk_release(workspace);
 	int r = fvm_trash(vm->store, vm->dir, "workspace", true);
 	if (r < 0)
 		return fvm_error_set(err, -r, "throw the workspace away");

@@ -26,6 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fvm/disk.h"
 #include "fvm/owners.h"
 #include "fvm/plan.h"
 #include "fvm/scan.h"
@@ -108,13 +109,38 @@ static bool crosses_network(const struct fvm_plan *plan, const char *path)
 	return false;
 }
 
-static int base_open(const struct fvm_plan *plan, const char *path, bool mounts_only,
+static bool dir_is_empty(int dir)
+{
+	char buf[512];
+	scoped_fd fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	/* "." and ".." are 24 bytes each */
+	long n = syscall(SYS_getdents64, fd, buf, sizeof(buf));
+	return n >= 0 && n <= 48;
+}
+
+bool fvm_stack_is_used(const struct fvm_stack *stack)
+{
+	for (size_t i = 0; i < stack->count; i++) {
+		if (stack->layers[i] >= 0 && !dir_is_empty(stack->layers[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Leaves stack->base at -1 when there is none. */
+static int base_open(const struct fvm_plan *plan, struct fvm_stack *stack, bool mounts_only,
 		     struct fvm_error *err)
 {
+	const char *path = stack->mount_point;
 	const struct fvm_mount *m = mount_of(plan, path);
 	if (mounts_only && (!m || strcmp(m->path, path) != 0))
-		return -1;
-	if (crosses_network(plan, path) && !answers(path)) {
+		return 0;
+	bool network = crosses_network(plan, path);
+	if (network && !fvm_stack_is_used(stack))
+		return 0;
+	if (network && !answers(path)) {
 		fvm_error_set(err, ETIMEDOUT, "look at %s (%s), which does not answer", path,
 			      m->fstype);
 		fvm_error_hint(err, "bring its server back, or unmount it: umount -l %s", path);
@@ -122,8 +148,11 @@ static int base_open(const struct fvm_plan *plan, const char *path, bool mounts_
 	}
 	int fd = open_base(path);
 	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
-		return -1;
-	return fd < 0 ? fvm_error_set(err, -fd, "open %s of the host", path) : fd;
+		return 0;
+	if (fd < 0)
+		return fvm_error_set(err, -fd, "open %s of the host", path);
+	stack->base = fd;
+	return 0;
 }
 
 /* ---- layers ---- */
@@ -171,7 +200,7 @@ static struct fvm_stack *stack_get(struct fvm_stacks *s, const char *key, size_t
 /* Adds what @dir/fs/KEY/upper holds as layer @at of each KEY's stack. */
 static int layer_add(struct fvm_stacks *s, int dir, size_t at, size_t layers)
 {
-	int fs = fvm_open_nofollow(dir, "fs", O_RDONLY | O_DIRECTORY);
+	int fs = fvm_disk_open(dir);
 	if (fs < 0)
 		return fs == -ENOENT ? 0 : fs;
 	DIR *d = fdopendir(fs);
@@ -257,13 +286,8 @@ static int bases_open(struct fvm_stacks *s, struct fvm_error *err)
 	scoped_plan plan = { 0 };
 	int r = fvm_plan_make(&plan, err);
 	bool mounts_only = stack_find(s, "root") != NULL;
-	for (size_t i = 0; i < s->count && r == 0; i++) {
-		int fd = base_open(&plan, s->items[i].mount_point, mounts_only, err);
-		if (fd < -1)
-			r = fd;
-		else
-			s->items[i].base = fd;
-	}
+	for (size_t i = 0; i < s->count && r == 0; i++)
+		r = base_open(&plan, &s->items[i], mounts_only, err);
 	return r;
 }
 
@@ -297,26 +321,6 @@ void fvm_stacks_close(struct fvm_stacks *s)
 
 /* ---- the scan over all stacks ---- */
 
-static bool dir_is_empty(int dir)
-{
-	char buf[512];
-	scoped_fd fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	/* "." and ".." are 24 bytes each */
-	long n = syscall(SYS_getdents64, fd, buf, sizeof(buf));
-	return n >= 0 && n <= 48;
-}
-
-static bool stack_is_empty(const struct fvm_stack *stack)
-{
-	for (size_t i = 0; i < stack->count; i++) {
-		if (stack->layers[i] >= 0 && !dir_is_empty(stack->layers[i]))
-			return false;
-	}
-	return true;
-}
-
 int fvm_stacks_scan(const struct fvm_stacks *s, const struct fvm_scan_options *options,
 		    fvm_change_fn fn, void *arg, struct fvm_error *err)
 {
@@ -330,6 +334,18 @@ int fvm_stacks_scan(const struct fvm_stacks *s, const struct fvm_scan_options *o
 		}
 		r = fvm_stack_scan_uncovered(&s->items[i], &covered, options, fn, arg, err);
 	}
+	return r;
+}
+
+int fvm_changes_renames(const struct fvm_vm *vm, const struct fvm_scan_options *options,
+			fvm_change_fn fn, void *arg, struct fvm_error *err)
+{
+	struct fvm_stacks s = { 0 };
+	int r = fvm_stacks_open(vm, &s, err);
+	if (r < 0)
+		return r;
+	r = fvm_stacks_renames(&s, options, fn, arg, err);
+	fvm_stacks_close(&s);
 	return r;
 }
 
@@ -359,7 +375,7 @@ int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err)
 	bool empty = true, any = false;
 	int r = layers_open(vm, &s, err);
 	for (size_t i = 0; i < s.count && r == 0 && empty; i++)
-		empty = stack_is_empty(&s.items[i]);
+		empty = !fvm_stack_is_used(&s.items[i]);
 	/* the host is looked at only when there is something to compare */
 	if (r == 0 && !empty)
 		r = bases_open(&s, err);

@@ -16,6 +16,7 @@
 
 #include "fvm/build.h"
 #include "fvm/cgroup.h"
+#include "fvm/disk.h"
 #include "fvm/internal.h"
 #include "fvm/net.h"
 #include "fvm/seccomp.h"
@@ -31,6 +32,7 @@ struct start {
 	struct fvm_idmap map;
 	struct fvm_cgroups cgroups;
 	struct fvm_net net;
+	enum fvm_disk disk;
 	struct fvm_running running;
 	struct fvm_error err; /* the builder's */
 	bool has_cgroup, has_net;
@@ -83,6 +85,12 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	return 0;
 }
 
+static unsigned int filter_flags(const struct fvm_config *c)
+{
+	return (c->io_uring ? FVM_FILTER_IO_URING : 0) |
+	       (c->i386_sockets ? FVM_FILTER_I386_SOCKETS : 0);
+}
+
 static _Noreturn void init_main(const struct start *s)
 {
 	struct fvm_error err = { 0 };
@@ -99,7 +107,7 @@ static _Noreturn void init_main(const struct start *s)
 		.status = s->status,
 		.report = s->report[1],
 		.client = s->client[1],
-		.filter = fvm_filter_get(false, s->vm->config.io_uring),
+		.filter = fvm_filter_get(filter_flags(&s->vm->config)),
 	};
 	fvm_init_main(&args);
 }
@@ -143,6 +151,7 @@ static int build_world(struct start *s)
 		.plan = &s->plan,
 		.map = &s->map,
 		.throw_away = s->options->throw_away,
+		.disk = s->disk,
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
 		.init_pidfd = s->pidfd,
 		.userns = userns,
@@ -258,12 +267,28 @@ static int open_files(struct start *s, struct fvm_error *err)
 	return 0;
 }
 
+static int prepare_disk(struct start *s, struct fvm_error *err)
+{
+	const struct fvm_disk_options options = {
+		.bytes = s->vm->config.disk_bytes,
+		.id = s->vm->config.id,
+		.throw_away = s->options->throw_away,
+	};
+	scoped_fd workspace = fvm_open_nofollow(s->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	if (workspace < 0)
+		return fvm_error_set(err, -workspace, "open its workspace");
+	return fvm_disk_prepare(workspace, &options, &s->disk, err);
+}
+
 static int take_resources(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
 	int r = fvm_vm_alive_lock(s->vm, &s->alive, err);
 	if (r == 0)
 		r = fvm_slot_take(c->id, &s->running.slot, &s->slot, err);
+	if (r < 0)
+		return r;
+	r = prepare_disk(s, err);
 	if (r < 0)
 		return r;
 	s->running.uid_base = fvm_slot_uid(s->running.slot);
@@ -303,7 +328,7 @@ static int note_running(struct start *s, struct fvm_error *err)
 	strcpy(r->address4, s->net.address4);
 	strcpy(r->address6, s->net.address6);
 	strcpy(r->interface, s->net.interface);
-	snprintf(r->cgroup, sizeof(r->cgroup), "fvm/%s", s->vm->config.id);
+	strcpy(r->cgroup, s->cgroups.name);
 	return fvm_running_save(s->vm, r, err);
 }
 

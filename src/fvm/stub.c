@@ -9,7 +9,6 @@
 #include <sys/prctl.h>
 #include "fvm/init.h"
 #include "fvm/net.h"
-#include "fvm/seccomp.h"
 #include "fvm/store.h"
 void fvm_net_detach_slot(uint32_t s)
 {
@@ -56,10 +55,4 @@ int fvm_port_parse(const char *t, struct fvm_port *p, struct fvm_error *e)
 	(void)p;
 	(void)e;
 	return 0;
-}
-const struct fvm_filter *fvm_filter_get(bool a, bool b)
-{
-	(void)a;
-	(void)b;
-	return NULL;
 }

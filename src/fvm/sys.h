@@ -43,6 +43,22 @@ static inline int sys_mount_setattr(int dir, const char *path, unsigned int flag
 	return fvm_nerr(syscall(SYS_mount_setattr, dir, path, flags, attr, sizeof(*attr)));
 }
 
+static inline int sys_fsopen(const char *type, unsigned int flags)
+{
+	return fvm_nerr(syscall(SYS_fsopen, type, flags));
+}
+
+static inline int sys_fsconfig(int fs, unsigned int command, const char *key, const void *value,
+			       int aux)
+{
+	return fvm_nerr(syscall(SYS_fsconfig, fs, command, key, value, aux));
+}
+
+static inline int sys_fsmount(int fs, unsigned int flags, unsigned int attributes)
+{
+	return fvm_nerr(syscall(SYS_fsmount, fs, flags, attributes));
+}
+
 static inline int sys_pivot_root(const char *new_root, const char *put_old)
 {
 	return fvm_nerr(syscall(SYS_pivot_root, new_root, put_old));

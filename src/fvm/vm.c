@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fvm/disk.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/snapshot.h"
@@ -288,6 +289,9 @@ int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 	if (r < 0)
 		return r;
 	fvm_tidy_stopped(vm);
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	if (workspace >= 0)
+		fvm_disk_release(workspace);
 	r = fvm_trash(vm->store, vm->store->vms, name, later);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);

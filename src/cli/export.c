@@ -1,0 +1,94 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "fvm/image.h"
+
+static void show(unsigned long long done, unsigned long long total, void *arg)
+{
+	cli_progress_show(arg, done, total, "B");
+}
+
+/* Directory and last component of @file. */
+static int open_dir(const char *file, const char **ret_name, struct fvm_error *err)
+{
+	char dir[PATH_MAX];
+	const char *slash = strrchr(file, '/');
+	*ret_name = slash ? slash + 1 : file;
+	if (!**ret_name)
+		return fvm_error_set(err, EISDIR, "write '%s'", file);
+	snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - file + 1) : 1, slash ? file : ".");
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? fvm_error_set(err, errno, "open the directory of '%s'", file) : fd;
+}
+
+static int export_main(const struct cli *cli, int argc, char **argv)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	struct fvm_error err = { 0 };
+	struct cli_progress bar;
+	const char *name;
+	int first = cli_parse(&cli_export, argc, argv, NULL, NULL);
+	if (first < 0)
+		return cli_exit_parse(first);
+	scoped_fd dir = open_dir(argv[first + 1], &name, &err);
+	if (dir < 0 || fvm_store_open(&store, &err) < 0 ||
+	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0)
+		return cli_fail(&err);
+	cli_progress_start(&bar, cli, "export");
+	int r = fvm_vm_export(&vm, dir, name, show, &bar, &err);
+	cli_progress_end(&bar);
+	return r < 0 ? cli_fail(&err) : 0;
+}
+
+const struct cli_command cli_export = {
+	.name = "export",
+	.operands = "VM FILE",
+	.summary = "Write a VM to one file, an OCI image archive.",
+	.min_operands = 2,
+	.max_operands = 2,
+	.main = export_main,
+};
+
+static int import_main(const struct cli *cli, int argc, char **argv)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	struct fvm_error err = { 0 };
+	struct cli_progress bar;
+	int first = cli_parse(&cli_import, argc, argv, NULL, NULL);
+	if (first < 0)
+		return cli_exit_parse(first);
+	const char *file = argv[first], *name = argc - first > 1 ? argv[first + 1] : NULL;
+	scoped_fd fd = strcmp(file, "-") == 0 ? dup(0) : open(file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		fvm_error_set(&err, errno, "open '%s'", file);
+		return cli_fail(&err);
+	}
+	if (fvm_store_open(&store, &err) < 0)
+		return cli_fail(&err);
+	cli_progress_start(&bar, cli, "import");
+	int r = fvm_vm_import(&store, fd, name, show, &bar, &vm, &err);
+	cli_progress_end(&bar);
+	if (r < 0)
+		return cli_fail(&err);
+	if (cli->json)
+		return cli_print_json(
+			json_pack("{s:s, s:s}", "name", vm.config.name, "id", vm.config.id));
+	printf("%s\n", vm.config.name);
+	return 0;
+}
+
+const struct cli_command cli_import = {
+	.name = "import",
+	.operands = "FILE [NAME]",
+	.summary = "Make a VM from a file that export wrote.",
+	.min_operands = 1,
+	.max_operands = 2,
+	.main = import_main,
+};

@@ -1,0 +1,41 @@
+/* What export and import share of the format; see image.h. */
+#ifndef FVM_IMAGE_PRIV_H
+#define FVM_IMAGE_PRIV_H
+
+#include "fvm/digest.h"
+#include "fvm/image.h"
+
+#define IMAGE_LAYERS_MAX   128
+#define IMAGE_JSON_MAX	   (4 << 20)
+#define IMAGE_LABEL	   "org.fvm.config"
+#define IMAGE_TYPE_INDEX   "application/vnd.oci.image.index.v1+json"
+#define IMAGE_TYPE_MANIFEST "application/vnd.oci.image.manifest.v1+json"
+#define IMAGE_TYPE_CONFIG  "application/vnd.oci.image.config.v1+json"
+#define IMAGE_TYPE_LAYER   "application/vnd.oci.image.layer.v1.tar+zstd"
+#define IMAGE_REF	   "org.opencontainers.image.ref.name"
+
+/* One blob: a file of a temporary directory, named by its digest. */
+struct image_blob {
+	char digest[FVM_DIGEST_HEX];
+	char diff_id[FVM_DIGEST_HEX]; /* layers: of the tar before compression */
+	unsigned long long size;
+};
+
+/**
+ * image_layer_write() - write the layer with the mounts' trees below @fs as tar+zstd into @dir
+ * @owners_dir: directory with the record of wished owners (the layer's)
+ * @ret: digest, diff_id, size; the file is @dir/DIGEST
+ */
+int image_layer_write(const struct fvm_vm *vm, int owners_dir, int fs, int dir,
+		      struct image_blob *ret, fvm_progress_fn progress, void *arg,
+		      struct fvm_error *err);
+
+/**
+ * image_layer_read() - unpack a tar (any compression libarchive knows) into @fs/KEY/upper
+ * @keys: mount keys of this host; paths below none of them go to "root"
+ * Return: 0 or negative errno (-EBADMSG with the entry's name)
+ */
+int image_layer_read(int blob, int fs, const struct fvm_strv *keys, bool user_xattr,
+		     fvm_progress_fn progress, void *arg, struct fvm_error *err);
+
+#endif

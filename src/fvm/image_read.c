@@ -1,0 +1,369 @@
+/*
+ * Unpacking a layer that anybody may have made. Each name is taken apart here; "..", "." and empty
+ * components, absolute and over-long names are refused; what is made is made by descriptor in a
+ * directory that was reached from the layer's top without following anything.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#include "fvm/image_priv.h"
+#include "fvm/plan.h"
+
+#define PATH_BYTES 8192
+#define BLOCK	   (256 * 1024)
+
+struct reader {
+	struct archive *tar;
+	int fs;
+	const struct fvm_strv *keys;
+	bool user_xattr;
+	unsigned long long bytes;
+	fvm_progress_fn progress;
+	void *progress_arg;
+	struct fvm_error *err;
+	struct fvm_strv dirs; /* directories' times come last: what is made in them changes them */
+	char *block;
+};
+
+static int bad(const struct reader *r, const char *path, const char *why)
+{
+	return fvm_error_set(r->err, EBADMSG, "entry '%.200s' of the layer %s", path, why);
+}
+
+/* The place of a tar's path: which mount, and where below its upper. */
+static int place(const struct reader *r, const char *path, char *ret, size_t size)
+{
+	char point[4096], whole[PATH_BYTES];
+	const char *best = "root", *rest = path;
+	size_t longest = 0;
+	snprintf(whole, sizeof(whole), "/%s", path);
+	fvm_strv_each(r->keys, i) {
+		if (fvm_mount_point(r->keys->items[i], point, sizeof(point)) < 0)
+			continue;
+		size_t n = strlen(point);
+		if (n <= 1 || n <= longest || !fvm_path_below(whole, point))
+			continue;
+		longest = n;
+		best = r->keys->items[i];
+		rest = whole[n] == '/' ? whole + n + 1 : "";
+	}
+	/* @rest may point into our own buffer, whose offset equals @path's */
+	if (longest)
+		rest = path + (rest - whole - 1);
+	if (longest && strlen(path) < longest)
+		rest = "";
+	int n = snprintf(ret, size, "%s/upper%s%s", best, *rest ? "/" : "", rest);
+	return n >= (int)size ? -ENAMETOOLONG : 0;
+}
+
+/* Strip "./" in front and "/" behind; refuse what climbs. */
+static int clean(const struct reader *r, const char *given, char *ret, size_t size)
+{
+	if (!given)
+		return bad(r, "", "has no name");
+	while (strncmp(given, "./", 2) == 0)
+		given += 2;
+	if (strcmp(given, ".") == 0)
+		given = "";
+	size_t n = strlen(given);
+	while (n > 0 && given[n - 1] == '/')
+		n--;
+	if (given[0] == '/' || n >= size)
+		return bad(r, given, given[0] == '/' ? "is absolute" : "is too long");
+	memcpy(ret, given, n);
+	ret[n] = '\0';
+	for (const char *p = ret; *p;) {
+		size_t len = strcspn(p, "/");
+		if (len == 0 || len > 255 || (len == 1 && p[0] == '.') ||
+		    (len == 2 && p[0] == '.' && p[1] == '.'))
+			return bad(r, given, "climbs or has an impossible part");
+		p += len + (p[len] == '/');
+	}
+	return 0;
+}
+
+/* Open the directory of @at, making what is missing. @ret_name: the last component */
+static int open_parent(const struct reader *r, char *at, const char **ret_name)
+{
+	char *slash = strrchr(at, '/');
+	*slash = '\0';
+	*ret_name = slash + 1;
+	int dir = fvm_open_nofollow(r->fs, at, O_RDONLY | O_DIRECTORY);
+	if (dir == -ENOENT) {
+		/* component by component: mkdir follows links on its way */
+		scoped_fd top = fcntl(r->fs, F_DUPFD_CLOEXEC, 0);
+		dir = top;
+		for (char *p = at; top >= 0 && *p;) {
+			size_t n = strcspn(p, "/");
+			char part[256];
+			snprintf(part, sizeof(part), "%.*s", (int)n, p);
+			if (mkdirat(top, part, 0755) < 0 && errno != EEXIST)
+				return -errno;
+			int next = fvm_open_nofollow(top, part, O_RDONLY | O_DIRECTORY);
+			close(top);
+			top = next;
+			p += n + (p[n] == '/');
+		}
+		dir = fvm_fd_take(&top);
+	}
+	return dir;
+}
+
+static bool xattr_is_welcome(const char *name)
+{
+	if (strncmp(name, "user.overlay.", 13) == 0)
+		return false;
+	return strncmp(name, "user.", 5) == 0 || strcmp(name, "security.capability") == 0 ||
+	       strncmp(name, "system.posix_acl_", 17) == 0;
+}
+
+static void set_xattrs(const char *link, struct archive_entry *e)
+{
+	const char *name;
+	const void *value;
+	size_t len;
+	archive_entry_xattr_reset(e);
+	while (archive_entry_xattr_next(e, &name, &value, &len) == ARCHIVE_OK) {
+		if (name && xattr_is_welcome(name))
+			(void)setxattr(link, name, value, len, 0);
+	}
+}
+
+static bool all_zero(const char *p, size_t n)
+{
+	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
+/* Blocks of zeros become holes. */
+static int write_data(struct reader *r, int fd, const char *path, la_int64_t size)
+{
+	la_int64_t at = 0;
+	while (at < size) {
+		la_ssize_t n = archive_read_data(r->tar, r->block, BLOCK);
+		if (n <= 0)
+			return bad(r, path, n < 0 ? "can't be read" : "is cut short");
+		int w = 0;
+		if (n >= 4096 && all_zero(r->block, (size_t)n))
+			w = lseek(fd, n, SEEK_CUR) < 0 ? -errno : 0;
+		else
+			w = fvm_write_all(fd, r->block, (size_t)n);
+		if (w < 0)
+			return fvm_error_set(r->err, -w, "write '%.200s'", path);
+		at += n;
+		r->bytes += (unsigned long long)n;
+		if (r->progress)
+			r->progress(r->bytes, 0, r->progress_arg);
+	}
+	return ftruncate(fd, size) < 0 ? fvm_error_set(r->err, errno, "write '%.200s'", path) : 0;
+}
+
+static int set_attributes(const struct reader *r, int fd, struct archive_entry *e, const char *path)
+{
+	char link[64];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (!r->user_xattr &&
+	    fchown(fd, (uid_t)archive_entry_uid(e), (gid_t)archive_entry_gid(e)) < 0)
+		return fvm_error_set(r->err, errno, "give '%.200s' its owner", path);
+	if (fchmod(fd, archive_entry_perm(e) & 07777) < 0)
+		return fvm_error_set(r->err, errno, "give '%.200s' its mode", path);
+	set_xattrs(link, e);
+	return 0;
+}
+
+static void set_times(int dir, const char *name, struct archive_entry *e)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_NOW },
+				     { archive_entry_mtime(e), archive_entry_mtime_nsec(e) } };
+	if (archive_entry_mtime_is_set(e))
+		(void)utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
+}
+
+static int make_file(struct reader *r, int dir, const char *name, struct archive_entry *e,
+		     const char *path)
+{
+	scoped_fd fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return fvm_error_set(r->err, errno, "make '%.200s'", path);
+	int x = write_data(r, fd, path, archive_entry_size(e));
+	return x < 0 ? x : set_attributes(r, fd, e, path);
+}
+
+static int make_dir(struct reader *r, int dir, const char *name, struct archive_entry *e,
+		    const char *path)
+{
+	if (mkdirat(dir, name, 0700) < 0 && errno != EEXIST)
+		return fvm_error_set(r->err, errno, "make '%.200s'", path);
+	scoped_fd fd = fvm_open_nofollow(dir, name, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return bad(r, path, "comes twice, with different types");
+	return set_attributes(r, fd, e, path);
+}
+
+static int make_link(struct reader *r, int dir, const char *name, struct archive_entry *e,
+		     const char *path)
+{
+	char target[PATH_BYTES], at[PATH_BYTES];
+	const char *last;
+	int x = clean(r, archive_entry_hardlink(e), target, sizeof(target));
+	if (x < 0 || place(r, target, at, sizeof(at)) < 0)
+		return x < 0 ? x : bad(r, path, "links to a name that is too long");
+	scoped_fd from = open_parent(r, at, &last);
+	if (from < 0 || linkat(from, last, dir, name, 0) < 0)
+		return bad(r, path, "links to something that isn't there");
+	return 0;
+}
+
+static int make_special(struct reader *r, int dir, const char *name, struct archive_entry *e,
+			const char *path)
+{
+	mode_t type = archive_entry_filetype(e);
+	if (type == AE_IFLNK) {
+		if (!archive_entry_symlink(e) || symlinkat(archive_entry_symlink(e), dir, name) < 0)
+			return bad(r, path, "is a link that can't be made");
+		if (!r->user_xattr)
+			(void)fchownat(dir, name, (uid_t)archive_entry_uid(e),
+				       (gid_t)archive_entry_gid(e), AT_SYMLINK_NOFOLLOW);
+		return 0;
+	}
+	if (type == AE_IFIFO)
+		return mkfifoat(dir, name, archive_entry_perm(e) & 07777) < 0
+			       ? fvm_error_set(r->err, errno, "make '%.200s'", path)
+			       : 0;
+	return bad(r, path, "is a device or something unknown, which is refused");
+}
+
+/* ".wh.NAME" and ".wh..wh..opq" */
+static int make_mark(const struct reader *r, int dir, const char *name, const char *path)
+{
+	if (strcmp(name, ".wh..wh..opq") == 0) {
+		const char *key = r->user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque";
+		char link[64];
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+		return setxattr(link, key, "y", 1, 0) < 0
+			       ? fvm_error_set(r->err, errno, "mark '%.200s' opaque", path)
+			       : 0;
+	}
+	const char *gone = name + 4;
+	if (!*gone || strcmp(gone, ".") == 0 || strcmp(gone, "..") == 0)
+		return bad(r, path, "is an impossible whiteout");
+	if (mknodat(dir, gone, S_IFCHR, makedev(0, 0)) < 0)
+		return fvm_error_set(r->err, errno, "make the whiteout '%.200s'", path);
+	return 0;
+}
+
+static int make_entry(struct reader *r, struct archive_entry *e, const char *path, int dir,
+		      const char *name)
+{
+	int x;
+	if (strncmp(name, ".wh.", 4) == 0)
+		return make_mark(r, dir, name, path);
+	if (archive_entry_filetype(e) == AE_IFDIR) {
+		x = make_dir(r, dir, name, e, path);
+		return x < 0 ? x
+			     : fvm_strv_addf(&r->dirs, "%lld %ld %s",
+					     (long long)archive_entry_mtime(e),
+					     archive_entry_mtime_nsec(e), path);
+	}
+	if (archive_entry_hardlink(e))
+		return make_link(r, dir, name, e, path);
+	if (archive_entry_filetype(e) == AE_IFREG)
+		x = make_file(r, dir, name, e, path);
+	else
+		x = make_special(r, dir, name, e, path);
+	if (x == 0)
+		set_times(dir, name, e);
+	return x;
+}
+
+static int read_entry(struct reader *r, struct archive_entry *e)
+{
+	char path[PATH_BYTES], at[PATH_BYTES];
+	const char *name;
+	int x = clean(r, archive_entry_pathname(e), path, sizeof(path));
+	if (x < 0 || !*path)
+		return x; /* the root itself keeps the host's attributes */
+	if (place(r, path, at, sizeof(at)) < 0)
+		return bad(r, path, "has too long a name");
+	scoped_fd dir = open_parent(r, at, &name);
+	if (dir < 0)
+		return bad(r, path, "lies below something that is no directory");
+	if (strcmp(name, "upper") == 0 && !strchr(at, '/'))
+		return 0; /* a mount's own top */
+	return make_entry(r, e, path, dir, name);
+}
+
+/* Deepest last in the tar, so backwards. */
+static void set_dir_times(const struct reader *r)
+{
+	for (size_t i = r->dirs.count; i-- > 0;) {
+		long long s;
+		long ns;
+		int skip = 0;
+		char at[PATH_BYTES];
+		if (sscanf(r->dirs.items[i], "%lld %ld %n", &s, &ns, &skip) < 2 ||
+		    place(r, r->dirs.items[i] + skip, at, sizeof(at)) < 0)
+			continue;
+		scoped_fd dir = fvm_open_nofollow(r->fs, at, O_RDONLY | O_DIRECTORY);
+		struct timespec times[2] = { { .tv_nsec = UTIME_NOW }, { s, ns } };
+		if (dir >= 0)
+			(void)futimens(dir, times);
+	}
+}
+
+static int read_entries(struct reader *r)
+{
+	struct archive_entry *e;
+	for (;;) {
+		int a = archive_read_next_header(r->tar, &e);
+		if (a == ARCHIVE_EOF)
+			return 0;
+		if (a < ARCHIVE_WARN)
+			return fvm_error_set(r->err, EBADMSG, "read the layer: %.200s",
+					     archive_error_string(r->tar));
+		int x = read_entry(r, e);
+		if (x < 0)
+			return x;
+	}
+}
+
+int image_layer_read(int blob, int fs, const struct fvm_strv *keys, bool user_xattr,
+		     fvm_progress_fn progress, void *arg, struct fvm_error *err)
+{
+	struct reader r = { .fs = fs,
+			    .keys = keys,
+			    .user_xattr = user_xattr,
+			    .progress = progress,
+			    .progress_arg = arg,
+			    .err = err };
+	r.tar = archive_read_new();
+	r.block = malloc(BLOCK);
+	int x = 0;
+	if (!r.tar || !r.block)
+		x = fvm_error_set(err, ENOMEM, "read a layer");
+	if (x == 0) {
+		archive_read_support_format_tar(r.tar);
+		archive_read_support_filter_all(r.tar);
+		archive_read_set_options(r.tar, "hdrcharset=BINARY");
+		if (archive_read_open_fd(r.tar, blob, BLOCK) != ARCHIVE_OK)
+			x = fvm_error_set(err, EBADMSG, "read the layer: %.200s",
+					  archive_error_string(r.tar));
+	}
+	if (x == 0)
+		x = read_entries(&r);
+	if (x == 0)
+		set_dir_times(&r);
+	archive_read_free(r.tar);
+	free(r.block);
+	fvm_strv_free(&r.dirs);
+	return x;
+}

@@ -1,0 +1,387 @@
+/* The outer half of an import: blobs checked against their digests, documents, configuration. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <jansson.h>
+
+#include "fvm/image_priv.h"
+#include "fvm/internal.h"
+#include "fvm/plan.h"
+
+#define BLOCK (1 << 20)
+
+struct import {
+	const struct fvm_store *store;
+	int tmp; /* directory of the blobs, named by digest */
+	char *index;
+	struct fvm_strv layers; /* digests, lowest first */
+	struct fvm_strv keys;	/* this host's overlaid mounts */
+	struct fvm_strv made;	/* ids of STORE/layers that we made */
+	struct fvm_config config;
+	fvm_progress_fn progress;
+	void *arg;
+	struct fvm_error *err;
+};
+
+static int damaged(const struct import *m, const char *what)
+{
+	return fvm_error_set(m->err, EBADMSG, "the image is damaged: %s", what);
+}
+
+/* ---- the outer tar ---- */
+
+static bool is_digest(const char *text)
+{
+	return strspn(text, "0123456789abcdef") == 64 && text[64] == '\0';
+}
+
+static int keep_blob(struct import *m, struct archive *a, const char *digest)
+{
+	char got[FVM_DIGEST_HEX];
+	scoped_fd fd = openat(m->tmp, digest, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	scoped_free char *block = malloc(BLOCK);
+	struct fvm_digest *d = fvm_digest_new();
+	if (fd < 0 || !block || !d) {
+		fvm_digest_free(d);
+		return fd < 0 && errno == EEXIST
+			       ? damaged(m, "a blob comes twice")
+			       : fvm_error_set(m->err, fd < 0 ? errno : ENOMEM, "keep a blob");
+	}
+	la_ssize_t n;
+	int r = 0;
+	while (r == 0 && (n = archive_read_data(a, block, BLOCK)) != 0) {
+		if (n < 0) {
+			r = damaged(m, "a blob is cut short");
+			break;
+		}
+		fvm_digest_add(d, block, (size_t)n);
+		r = fvm_write_all(fd, block, (size_t)n);
+		if (r < 0)
+			fvm_error_set(m->err, -r, "keep a blob");
+	}
+	fvm_digest_end(d, got);
+	if (r == 0 && strcmp(got, digest) != 0)
+		r = damaged(m, "a blob's bytes do not match its digest");
+	return r;
+}
+
+static int keep_index(struct import *m, struct archive *a, la_int64_t size)
+{
+	if (m->index || size <= 0 || size > IMAGE_JSON_MAX)
+		return damaged(m, "index.json is of no possible size");
+	m->index = calloc(1, (size_t)size + 1);
+	if (!m->index)
+		return fvm_error_set(m->err, ENOMEM, "read index.json");
+	for (la_int64_t at = 0; at < size;) {
+		la_ssize_t n = archive_read_data(a, m->index + at, (size_t)(size - at));
+		if (n <= 0)
+			return damaged(m, "index.json is cut short");
+		at += n;
+	}
+	return 0;
+}
+
+static int read_outer_entry(struct import *m, struct archive *a, struct archive_entry *e)
+{
+	const char *path = archive_entry_pathname(e);
+	if (!path || archive_entry_filetype(e) != AE_IFREG)
+		return 0;
+	if (strncmp(path, "./", 2) == 0)
+		path += 2;
+	if (strcmp(path, "index.json") == 0)
+		return keep_index(m, a, archive_entry_size(e));
+	static const char blobs[] = "blobs/sha256/";
+	if (strncmp(path, blobs, strlen(blobs)) == 0 && is_digest(path + strlen(blobs)))
+		return keep_blob(m, a, path + strlen(blobs));
+	return 0;
+}
+
+static int read_outer(struct import *m, int fd)
+{
+	struct archive *a = archive_read_new();
+	struct archive_entry *e;
+	if (!a)
+		return fvm_error_set(m->err, ENOMEM, "read the image");
+	archive_read_support_format_tar(a);
+	int r = archive_read_open_fd(a, fd, 65536) == ARCHIVE_OK ? 0 : damaged(m, "it is no tar");
+	while (r == 0) {
+		int h = archive_read_next_header(a, &e);
+		if (h == ARCHIVE_EOF)
+			break;
+		r = h < ARCHIVE_WARN ? damaged(m, "its tar can't be read to the end")
+				     : read_outer_entry(m, a, e);
+	}
+	archive_read_free(a);
+	if (r == 0 && !m->index)
+		r = damaged(m, "it has no index.json: it is cut short, or no OCI image");
+	return r;
+}
+
+/* ---- documents ---- */
+
+/* "sha256:HEX" of a descriptor whose blob we have. */
+static const char *blob_of(const struct import *m, const json_t *descriptor)
+{
+	const char *digest = json_string_value(json_object_get(descriptor, "digest"));
+	if (!digest || strncmp(digest, "sha256:", 7) != 0 || !is_digest(digest + 7) ||
+	    faccessat(m->tmp, digest + 7, F_OK, 0) < 0)
+		return NULL;
+	return digest + 7;
+}
+
+static json_t *load_document(const struct import *m, const json_t *descriptor)
+{
+	const char *digest = blob_of(m, descriptor);
+	scoped_free char *text = NULL;
+	size_t len = 0;
+	if (!digest || fvm_read_file(m->tmp, digest, IMAGE_JSON_MAX, &text, &len) < 0)
+		return NULL;
+	return json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+}
+
+static int list_layers(struct import *m, const json_t *manifest)
+{
+	size_t i;
+	const json_t *layer, *layers = json_object_get(manifest, "layers");
+	if (!json_is_array(layers) || json_array_size(layers) > IMAGE_LAYERS_MAX)
+		return damaged(m, "its manifest lists no layers, or too many");
+	json_array_foreach(layers, i, layer) {
+		const char *digest = blob_of(m, layer);
+		if (!digest)
+			return damaged(m, "a layer is missing");
+		if (fvm_strv_add(&m->layers, digest) < 0)
+			return fvm_error_set(m->err, ENOMEM, "list the layers");
+	}
+	return 0;
+}
+
+static int load_config(struct import *m, const json_t *manifest)
+{
+	json_t *image = load_document(m, json_object_get(manifest, "config"));
+	const json_t *labels = json_object_get(json_object_get(image, "config"), "Labels");
+	const char *text = json_string_value(json_object_get(labels, IMAGE_LABEL));
+	int r = image ? 0 : damaged(m, "its configuration is missing");
+	if (r == 0 && !text) {
+		r = fvm_error_set(m->err, EPROTONOSUPPORT, "the image is none of a VM");
+		fvm_error_hint(m->err, "import takes what fvm export wrote");
+	}
+	if (r == 0)
+		r = fvm_config_parse(text, strlen(text), &m->config, m->err);
+	json_decref(image);
+	return r;
+}
+
+static int read_documents(struct import *m)
+{
+	json_t *index = json_loads(m->index, JSON_REJECT_DUPLICATES, NULL);
+	json_t *manifest = load_document(m, json_array_get(json_object_get(index, "manifests"), 0));
+	int r = manifest ? list_layers(m, manifest)
+			 : damaged(m, "its manifest is missing or unreadable");
+	if (r == 0)
+		r = load_config(m, manifest);
+	json_decref(index);
+	json_decref(manifest);
+	return r;
+}
+
+/* ---- layers ---- */
+
+static int list_keys(struct import *m)
+{
+	scoped_plan plan = { 0 };
+	int r = fvm_plan_make(&plan, m->err);
+	for (size_t i = 0; r == 0 && i < plan.count; i++) {
+		char key[256];
+		if (plan.mounts[i].class == FVM_MOUNT_OVERLAY &&
+		    fvm_mount_key(plan.mounts[i].path, key, sizeof(key)) == 0)
+			r = fvm_strv_add(&m->keys, key);
+	}
+	return r;
+}
+
+/* Each mount's top directory looks as the host's does. */
+static void copy_tops(int fs)
+{
+	int fd = fcntl(fs, F_DUPFD_CLOEXEC, 0);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		char point[4096], path[300];
+		struct stat st;
+		snprintf(path, sizeof(path), "%s/upper", e->d_name);
+		scoped_fd upper = e->d_name[0] == '.'
+					  ? -1
+					  : fvm_open_nofollow(fs, path, O_RDONLY | O_DIRECTORY);
+		if (upper < 0 || fvm_mount_point(e->d_name, point, sizeof(point)) < 0 ||
+		    stat(point, &st) < 0)
+			continue;
+		struct timespec times[2] = { st.st_atim, st.st_mtim };
+		(void)!fchown(upper, st.st_uid, st.st_gid);
+		(void)fchmod(upper, st.st_mode & 07777);
+		(void)futimens(upper, times);
+	}
+	if (d)
+		closedir(d);
+}
+
+static int fill_layer(struct import *m, int dir, const char *digest)
+{
+	char ref[48];
+	snprintf(ref, sizeof(ref), "refs/%s", m->config.id);
+	if (mkdirat(dir, "fs", 0700) < 0 || mkdirat(dir, "refs", 0700) < 0)
+		return fvm_error_set(m->err, errno, "make a layer");
+	scoped_fd file = fvm_create_beneath(dir, ref, O_WRONLY, 0600);
+	scoped_fd fs = fvm_open_nofollow(dir, "fs", O_RDONLY | O_DIRECTORY);
+	scoped_fd blob = openat(m->tmp, digest, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (file < 0 || fs < 0 || blob < 0)
+		return fvm_error_set(m->err, EIO, "open a layer");
+	int r = image_layer_read(blob, fs, &m->keys, m->store->rootless, m->progress, m->arg,
+				 m->err);
+	copy_tops(fs);
+	return r;
+}
+
+static int import_layer(struct import *m, const char *digest)
+{
+	char tmp[40], id[33], path[48];
+	scoped_fd dir = fvm_tmp_make(m->store, tmp);
+	if (dir < 0)
+		return fvm_error_set(m->err, -dir, "make a layer");
+	int r = fill_layer(m, dir, digest);
+	if (r == 0) {
+		fvm_random_hex(id, 32);
+		snprintf(path, sizeof(path), "layers/%s", id);
+		r = fvm_strv_add(&m->made, id);
+	}
+	if (r == 0 && renameat2(m->store->dir, tmp, m->store->dir, path, RENAME_NOREPLACE) < 0)
+		r = fvm_error_set(m->err, errno, "add the layer");
+	if (r < 0)
+		(void)fvm_remove_tree(m->store->dir, tmp);
+	return r;
+}
+
+static int import_layers(struct import *m)
+{
+	int r = list_keys(m);
+	for (size_t i = 0; r == 0 && i < m->layers.count; i++)
+		r = import_layer(m, m->layers.items[i]);
+	if (r == 0)
+		syncfs(m->store->dir);
+	return r;
+}
+
+/* ---- configuration ---- */
+
+/* Whoever made the image does not decide what of this host its programs reach. */
+static void strip_grants(struct fvm_config *c)
+{
+	struct fvm_strv *const grants[] = { &c->binds,	  &c->direct, &c->devices,
+					    &c->policies, &c->ports,  &c->env };
+	bool any = c->secrets || c->io_uring || c->net == FVM_NET_HOST;
+	for (size_t i = 0; i < FVM_COUNT(grants); i++) {
+		any |= grants[i]->count > 0;
+		fvm_strv_free(grants[i]);
+	}
+	c->secrets = c->io_uring = false;
+	if (c->net == FVM_NET_HOST)
+		c->net = FVM_NET_NAT;
+	if (any)
+		log_warn("the image asked for things of this host (binds, devices, ports, "
+			 "secrets or the like): not granted, give them again if you want");
+}
+
+/* Snapshots name layers by their place in the image. */
+static int map_snapshots(struct import *m)
+{
+	for (size_t i = 0; i < m->config.snapshot_count; i++) {
+		struct fvm_strv *layers = &m->config.snapshots[i].layers;
+		scoped_strv ids = { 0 };
+		fvm_strv_each(layers, j) {
+			unsigned long at = strtoul(layers->items[j], NULL, 10);
+			if (at >= m->made.count)
+				return damaged(m, "a snapshot names a layer that isn't there");
+			if (fvm_strv_add(&ids, m->made.items[at]) < 0)
+				return fvm_error_set(m->err, ENOMEM, "list the snapshots");
+		}
+		fvm_strv_free(layers);
+		*layers = ids;
+		ids = (struct fvm_strv){ 0 };
+	}
+	return 0;
+}
+
+static int adapt_config(struct import *m, const char *name)
+{
+	struct fvm_config *c = &m->config;
+	int r = name ? fvm_name_check(name, m->err) : 0;
+	if (r < 0)
+		return r;
+	if (name)
+		strcpy(c->name, name);
+	fvm_random_hex(c->id, 32);
+	c->created_ns = fvm_now_ns();
+	c->first_start_ns = 0;
+	c->rootless = m->store->rootless;
+	c->throw_away = false;
+	free(c->pending);
+	c->pending = NULL;
+	strip_grants(c);
+	return 0;
+}
+
+static int import_all(struct import *m, int fd, const char *name, struct fvm_vm *ret)
+{
+	int r = read_outer(m, fd);
+	if (r == 0)
+		r = read_documents(m);
+	if (r == 0)
+		r = adapt_config(m, name);
+	if (r == 0 && faccessat(m->store->vms, m->config.name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		r = fvm_error_set(m->err, EEXIST, "name the VM '%s'", m->config.name);
+		fvm_error_hint(m->err, "give another name: fvm import FILE NAME");
+	}
+	if (r == 0)
+		r = import_layers(m);
+	fvm_strv_free(&m->config.layers);
+	if (r == 0)
+		r = fvm_strv_copy(&m->config.layers, &m->made);
+	if (r == 0)
+		r = map_snapshots(m);
+	if (r == 0)
+		r = fvm_vm_create(m->store, &m->config, true, ret, m->err);
+	if (r < 0) {
+		fvm_strv_each(&m->made, i)
+			(void)fvm_layer_unref(m->store, m->made.items[i], m->config.id, false);
+	}
+	return r;
+}
+
+int fvm_vm_import(const struct fvm_store *store, int fd, const char *name, fvm_progress_fn progress,
+		  void *arg, struct fvm_vm *ret, struct fvm_error *err)
+{
+	char tmp[40];
+	struct fvm_error mine = { 0 };
+	struct import m = { .store = store, .progress = progress, .arg = arg, .err = &mine };
+	m.tmp = fvm_tmp_make(store, tmp);
+	if (m.tmp < 0)
+		return fvm_error_set(err, -m.tmp, "import into %s", store->path);
+	int r = import_all(&m, fd, name, ret);
+	close(m.tmp);
+	(void)fvm_remove_tree(store->dir, tmp);
+	free(m.index);
+	fvm_strv_free(&m.layers);
+	fvm_strv_free(&m.keys);
+	fvm_strv_free(&m.made);
+	fvm_config_free(&m.config);
+	if (r < 0 && err)
+		*err = mine;
+	return r < 0 ? fvm_error_wrap(err, r, "import") : 0;
+}

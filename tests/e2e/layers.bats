@@ -1,0 +1,156 @@
+# Snapshots, rollback, clones, export and import: what stacks layers.
+load helper
+
+setup() { needs_root; }
+
+# in_vm NAME CMD..: run CMD with sh in the VM NAME
+in_vm() {
+	local name=$1
+	shift
+	fvm -q run --net none --name "$name" -- sh -c "$*"
+}
+
+@test "a snapshot is gone back to, and what came later is gone" {
+	in_vm a 'echo one >/etc/fvm-test; mkdir /opt/d; echo x >/opt/d/f'
+	fvm snapshot a first
+	in_vm a 'echo two >/etc/fvm-test; rm -r /opt/d; rm /etc/hostname; echo later >/root/later'
+	equal "$(in_vm a 'cat /etc/fvm-test')" two
+	fvm snapshot a second
+	fvm rollback a first
+	equal "$(in_vm a 'cat /etc/fvm-test /opt/d/f; cat /etc/hostname; ls /root/later 2>&1 | wc -l')" \
+		"$(printf 'one\nx\n%s\n1' "$(cat /etc/hostname)")"
+	fvm rollback a second
+	equal "$(in_vm a 'cat /etc/fvm-test; ls /opt/d /etc/hostname 2>&1 | grep -c "No such"')" \
+		"$(printf 'two\n2')"
+	equal "$(fvm --json snapshot --ls a | jq -r '.[].tag' | xargs)" "first second"
+}
+
+@test "a clone goes on from there, and neither sees what the other does" {
+	in_vm a 'echo one >/etc/fvm-test'
+	fvm clone a b
+	in_vm a 'echo a >/etc/fvm-test'
+	equal "$(in_vm b 'cat /etc/fvm-test')" one
+	in_vm b 'echo b >/etc/fvm-test'
+	equal "$(in_vm a 'cat /etc/fvm-test')" a
+	fvm rm a
+	equal "$(in_vm b 'cat /etc/fvm-test')" b
+}
+
+@test "layers go with the last VM that stands on them" {
+	in_vm a 'echo one >/etc/fvm-test'
+	fvm clone a b
+	fvm snapshot b t
+	fvm rm a
+	[ "$(find "$FVM_HOME/layers" -mindepth 1 -maxdepth 1 | wc -l)" -ge 1 ]
+	fvm rm b
+	equal "$(find "$FVM_HOME/layers" -mindepth 1 -maxdepth 1 | wc -l)" 0
+}
+
+@test "a tag that is taken, or that isn't there, is told" {
+	in_vm a 'echo one >/etc/fvm-test'
+	fvm snapshot a t
+	expect 125 fvm snapshot a t
+	says "t"
+	expect 125 fvm rollback a nosuch
+	says "it has: t"
+	expect 125 fvm snapshot a 'no/tag'
+	fvm snapshot --drop a t
+	expect 125 fvm rollback a t
+	equal "$(in_vm a 'cat /etc/fvm-test')" one
+}
+
+@test "an export is read again: types, owners, links, capabilities, deletions, snapshots" {
+	in_vm a 'mkdir -p /opt/d/e; echo data >/opt/d/f; ln /opt/d/f /opt/d/hard; ln -s f /opt/d/sym
+		mkfifo /opt/d/fifo; chown 12:34 /opt/d/f; chmod 4755 /opt/d/f
+		cp /bin/true /opt/d/cap; setcap cap_net_raw+ep /opt/d/cap
+		truncate -s 8M /opt/d/sparse; touch -d 2001-02-03T04:05:06Z /opt/d/f /opt/d/e
+		printf x >"/opt/d/odd
+name"; setfattr -n user.note -v hi /opt/d/hard; rm /etc/hostname; rm -r /etc/apt; mkdir /etc/apt'
+	fvm snapshot a tag
+	in_vm a 'echo more >/opt/d/later'
+	fvm export a "$E2E/a.tar"
+	fvm import "$E2E/a.tar" b
+	list='cd /opt/d && stat -c "%n %F %u:%g %a %h %s %Y" e f fifo hard odd* sparse sym |
+		sed s/directory.*// ; readlink sym; getcap cap; getfattr --only-values -n user.note hard
+		cat f later; ls -A /etc/apt /etc/hostname 2>&1 | head -3; du -k sparse | cut -f1'
+	equal "$(in_vm b "$list" | grep -v '^fifo')" "$(in_vm a "$list" | grep -v '^fifo')"
+	fvm rollback b tag
+	expect 1 in_vm b 'test -e /opt/d/later'
+}
+
+@test "an export that was cut short or has a bit flipped is refused, and nothing is left" {
+	in_vm a 'head -c 300000 /dev/urandom >/opt/noise'
+	fvm export a "$E2E/a.tar"
+	size=$(stat -c %s "$E2E/a.tar")
+	for at in 100 600 2000 $((size / 2)) $((size - 20000)); do
+		head -c "$at" "$E2E/a.tar" >"$E2E/short.tar"
+		expect 125 fvm import "$E2E/short.tar" b
+		cp "$E2E/a.tar" "$E2E/flip.tar"
+		printf '\377' | dd of="$E2E/flip.tar" bs=1 seek="$at" conv=notrunc status=none
+		if fvm import "$E2E/flip.tar" b 2>/dev/null; then
+			# a byte that no digest covers (a header's padding): what came in must be right
+			equal "$(in_vm b 'sha256sum </opt/noise')" "$(in_vm a 'sha256sum </opt/noise')"
+			fvm rm b
+		fi
+	done
+	equal "$(fvm --json ls | jq -r '.[].name' | xargs)" a
+	equal "$(find "$FVM_HOME/tmp" "$FVM_HOME/layers" -mindepth 1 | wc -l)" 0
+}
+
+@test "an image does not get what it asks of this host" {
+	fvm create a --bind /etc:/mnt --device /dev/kvm --secrets --hide /opt
+	fvm export a "$E2E/a.tar"
+	fvm import "$E2E/a.tar" b 2>"$E2E/said"
+	grep -q "not granted" "$E2E/said"
+	equal "$(fvm inspect b | jq -c '[.config.binds, .config.devices, .config.secrets]')" \
+		"[null,null,null]"
+	equal "$(fvm inspect b | jq -r '.config.hide[0]')" /opt
+}
+
+@test "a hostile image can't write outside its layer" {
+	dir=$E2E/evil
+	mkdir -p "$dir"
+	in_vm a 'true >/opt/x'
+	fvm export a "$E2E/a.tar"
+	tar -xf "$E2E/a.tar" -C "$dir"
+	for evil in climb absolute symlink device mark; do
+		rm -rf "$dir/tree" && mkdir "$dir/tree"
+		case $evil in
+		climb) touch "$dir/tree/x" && what=(--transform 's,^x$,../../../../fvm-escaped,' x) ;;
+		absolute) touch "$dir/tree/x" && what=(-P --transform 's,^x$,/fvm-escaped,' x) ;;
+		symlink)
+			ln -s / "$dir/tree/link"
+			touch "$dir/tree/x"
+			what=(--transform 's,^x$,link/fvm-escaped,S' link x)
+			;;
+		device) mknod "$dir/tree/x" b 7 0 && what=(x) ;;
+		mark) touch "$dir/tree/x" && what=(--transform 's,^x$,.wh...,' x) ;;
+		esac
+		tar -C "$dir/tree" -cf "$dir/layer.tar" "${what[@]}"
+		repack "$dir" "$dir/layer.tar" "$E2E/evil.tar"
+		expect 125 fvm import "$E2E/evil.tar" b
+		[ ! -e /fvm-escaped ]
+		equal "$(find / -xdev -maxdepth 2 -name 'fvm-escaped*' | wc -l)" 0
+	done
+	equal "$(find "$FVM_HOME/tmp" -mindepth 1 | wc -l)" 0
+}
+
+# repack DIR LAYER FILE: the image in DIR with LAYER as its only layer
+repack() {
+	local blobs=$1/blobs/sha256 layer config manifest old
+	old=$(jq -r '.manifests[0].digest' "$1/index.json" | cut -d: -f2)
+	layer=$(sha256sum <"$2" | cut -d' ' -f1)
+	cp "$2" "$blobs/$layer"
+	config=$(jq -r .config.digest "$blobs/$old" | cut -d: -f2)
+	jq -c --arg d "sha256:$layer" '.layers = [{mediaType: "application/vnd.oci.image.layer.v1.tar",
+		digest: $d, size: 1}]' "$blobs/$old" >"$1/manifest"
+	manifest=$(sha256sum <"$1/manifest" | cut -d' ' -f1)
+	cp "$1/manifest" "$blobs/$manifest"
+	jq -c --arg d "sha256:$manifest" '.manifests[0].digest = $d' "$1/index.json" >"$1/index"
+	mkdir -p "$1/new/blobs/sha256"
+	rm -f "$1"/new/blobs/sha256/*
+	cp "$blobs/$layer" "$blobs/$config" "$blobs/$manifest" "$1/new/blobs/sha256"
+	cp "$1/index" "$1/new/index.json"
+	cp "$1/oci-layout" "$1/new"
+	tar -C "$1/new" -cf "$3" oci-layout index.json blobs
+}
