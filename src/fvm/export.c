@@ -34,7 +34,7 @@ static int add_layer(struct export *x, int top)
 	scoped_fd fs = fvm_open_nofollow(top, "fs", O_RDONLY | O_DIRECTORY);
 	if (fs < 0)
 		return fvm_error_set(x->err, -fs, "open layer %zu", x->count + 1);
-	int r = image_layer_write(x->vm, top, fs, x->tmp, &x->layers[x->count], x->progress, x->arg,
+	int r = image_layer_write(x->vm, fs, x->tmp, &x->layers[x->count], x->progress, x->arg,
 				  x->err);
 	if (r == 0)
 		x->count++;

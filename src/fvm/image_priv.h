@@ -23,10 +23,9 @@ struct image_blob {
 
 /**
  * image_layer_write() - write the layer with the mounts' trees below @fs as tar+zstd into @dir
- * @owners_dir: directory with the record of wished owners (the layer's)
  * @ret: digest, diff_id, size; the file is @dir/DIGEST
  */
-int image_layer_write(const struct fvm_vm *vm, int owners_dir, int fs, int dir,
+int image_layer_write(const struct fvm_vm *vm, int fs, int dir,
 		      struct image_blob *ret, fvm_progress_fn progress, void *arg,
 		      struct fvm_error *err);
 

@@ -422,7 +422,7 @@ static int finish(struct writer *w, struct packer *p, int dir, struct image_blob
 	return 0;
 }
 
-int image_layer_write(const struct fvm_vm *vm, int owners_dir, int fs, int dir,
+int image_layer_write(const struct fvm_vm *vm, int fs, int dir,
 		      struct image_blob *ret, fvm_progress_fn progress, void *arg,
 		      struct fvm_error *err)
 {
@@ -430,7 +430,7 @@ int image_layer_write(const struct fvm_vm *vm, int owners_dir, int fs, int dir,
 	scoped_fd out = openat(dir, "layer", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (out < 0)
 		return fvm_error_set(err, errno, "make a temporary file");
-	int r = fvm_owners_load(owners_dir, &owners, err);
+	int r = vm->config.rootless ? fvm_owners_load(fs, &owners, err) : 0;
 	if (r < 0)
 		return r;
 	struct writer w = {

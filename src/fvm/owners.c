@@ -218,16 +218,16 @@ static int parse_list(struct fvm_owners *o, struct fvm_error *err)
 	return 0;
 }
 
-int fvm_owners_load(int dir, struct fvm_owners **ret, struct fvm_error *err)
+int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err)
 {
 	struct stat st;
 	struct fvm_owners *o = calloc(1, sizeof(*o));
 	if (!o)
 		return fvm_error_set(err, ENOMEM, "read the record of owners");
-	if (fstat(dir, &st) == 0)
+	if (fstat(fs, &st) == 0)
 		o->user = st.st_uid;
 	size_t len = 0;
-	int r = fvm_read_file(dir, FVM_OWNERS_FILE, LIST_MAX_BYTES, &o->text, &len);
+	int r = fvm_read_file(fs, FVM_OWNERS_FILE, LIST_MAX_BYTES, &o->text, &len);
 	if (r == -ENOENT) {
 		*ret = o;
 		return 0;

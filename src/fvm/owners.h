@@ -7,12 +7,13 @@
  *   node) is answered with success and kept here for stat, diff, export and a commit by root:
  *
  *     on the file    xattr user.fvm.owner = "UID:GID[:MODE[:MAJOR.MINOR]]"
- *     in a list      LAYER/owners, for what can't carry user.* xattrs: symlinks, FIFOs, sockets
+ *     in a list      FS/+owners, for what can't carry user.* xattrs: symlinks, FIFOs, sockets
  *
  *   UID and GID are decimal, as seen in the VM (which are the host's numbers); MODE is octal and a
  *   whole st_mode when it has type bits: a character device wished for is a regular, empty file
- *   with mode 020644 and its device number. LAYER is the workspace's directory, or a frozen
- * layer's; the list moves with it. One line each, appended; the last line of a path counts:
+ *   with mode 020644 and its device number. FS is the directory "fs" of a workspace or of a frozen
+ *   layer (fvm_disk_open()): no mount key begins with "+", and the list moves with the files. One
+ *   line each, appended; the last line of a path counts:
  *
  *     map u VM HOST COUNT         the ids of the VM's user namespace, once at the top; without
  *     map g VM HOST COUNT         any, all of them are the user's one id
@@ -36,7 +37,7 @@
 #include "common/common.h"
 
 #define FVM_OWNER_XATTR "user.fvm.owner"
-#define FVM_OWNERS_FILE "owners"
+#define FVM_OWNERS_FILE "+owners"
 
 struct fvm_owner {
 	uid_t uid;
@@ -49,11 +50,12 @@ struct fvm_owner {
 struct fvm_owners;
 
 /**
- * fvm_owners_load() - read the list of the layer @dir
+ * fvm_owners_load() - read the list of a rootless VM's layer
+ * @fs: its directory "fs"
  * Return: 0 with *@ret to be freed by fvm_owners_free() (an empty record when there is no list),
  *         -EBADMSG with the line, or negative errno
  */
-int fvm_owners_load(int dir, struct fvm_owners **ret, struct fvm_error *err);
+int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err);
 void fvm_owners_free(struct fvm_owners *owners);
 
 /** fvm_owner_parse() - read "UID:GID[:MODE[:MAJOR.MINOR]]". Return: 0 or -EINVAL */

@@ -197,21 +197,19 @@ static struct fvm_stack *stack_get(struct fvm_stacks *s, const char *key, size_t
 	return stack;
 }
 
-/* Adds what @dir/fs/KEY/upper holds as layer @at of each KEY's stack. */
-static int layer_add(struct fvm_stacks *s, int dir, size_t at, size_t layers)
+/* Adds what KEY/upper below @fs holds as layer @at of each KEY's stack. */
+static int layer_add(struct fvm_stacks *s, int fs, size_t at, size_t layers)
 {
-	int fs = fvm_disk_open(dir);
-	if (fs < 0)
-		return fs == -ENOENT ? 0 : fs;
-	DIR *d = fdopendir(fs);
+	int list = openat(fs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = list < 0 ? NULL : fdopendir(list);
 	if (!d) {
-		close(fs);
+		fvm_fd_closep(&list);
 		return -ENOMEM;
 	}
 	int r = 0;
 	for (struct dirent *e; r == 0 && (e = readdir(d));) {
 		char path[300];
-		if (e->d_name[0] == '.')
+		if (e->d_name[0] == '.' || e->d_name[0] == '+')
 			continue;
 		snprintf(path, sizeof(path), "%s/upper", e->d_name);
 		int upper = fvm_open_nofollow(fs, path, O_RDONLY | O_DIRECTORY);
@@ -230,15 +228,17 @@ static int layer_add(struct fvm_stacks *s, int dir, size_t at, size_t layers)
 	return r;
 }
 
+/* The directory "fs" of a layer, or of the workspace behind them. */
 static int layer_open(const struct fvm_vm *vm, size_t i)
 {
-	char path[100];
-	if (i == vm->config.layers.count)
-		return fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
-	if (snprintf(path, sizeof(path), "layers/%s", vm->config.layers.items[i]) >=
-	    (int)sizeof(path))
+	char path[100] = "workspace";
+	bool frozen = i < vm->config.layers.count;
+	if (frozen && snprintf(path, sizeof(path), "layers/%s", vm->config.layers.items[i]) >=
+			      (int)sizeof(path))
 		return -ENAMETOOLONG;
-	return fvm_open_nofollow(vm->store->dir, path, O_RDONLY | O_DIRECTORY);
+	scoped_fd top =
+		fvm_open_nofollow(frozen ? vm->store->dir : vm->dir, path, O_RDONLY | O_DIRECTORY);
+	return top < 0 ? top : fvm_disk_open(top);
 }
 
 static const char *layer_name(const struct fvm_vm *vm, size_t i)
@@ -254,11 +254,11 @@ static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm
 		return fvm_error_set(err, ENOMEM, "open the layers");
 	s->owner_count = count;
 	for (size_t i = 0; i < count; i++) {
-		scoped_fd dir = layer_open(vm, i);
+		scoped_fd fs = layer_open(vm, i);
 		/* a VM that never started has no workspace */
-		if (dir == -ENOENT && i + 1 == count)
+		if (fs == -ENOENT && i + 1 == count)
 			continue;
-		int r = dir < 0 ? dir : layer_add(s, dir, i, count);
+		int r = fs < 0 ? fs : layer_add(s, fs, i, count);
 		if (r < 0) {
 			fvm_error_set(err, -r, "open layer %s of VM '%s'", layer_name(vm, i),
 				      vm->config.name);
@@ -268,7 +268,7 @@ static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm
 		}
 		if (!vm->config.rootless)
 			continue;
-		r = fvm_owners_load(dir, &s->owners[i], err);
+		r = fvm_owners_load(fs, &s->owners[i], err);
 		if (r < 0)
 			return fvm_error_wrap(err, r, "layer %s", layer_name(vm, i));
 	}
