@@ -60,7 +60,7 @@ build_image() {
 	if reachable "$uri" "$suite-backports"; then
 		printf 'deb %s %s-backports main\n' "$uri" "$suite" >>"$sources"
 		# shellcheck disable=SC2016  # mmdebstrap's own words
-		newer=(--customize-hook='chroot "$1" apt-get install -y -q --no-install-recommends -t '"$suite"'-backports linux-image-amd64')
+		newer=(--customize-hook='rm -f "$1/etc/resolv.conf"; cp /etc/resolv.conf "$1/etc/"; chroot "$1" apt-get install -y -q --no-install-recommends -t '"$suite"'-backports linux-image-amd64')
 	else
 		say "the mirror has no $suite-backports: only the kernel of $suite is tested"
 	fi

@@ -10,28 +10,6 @@
 
 #include "cli/cli.h"
 
-static void print_commands(const struct cli_command *const *table)
-{
-	printf("usage: fvm [--json] [-q] COMMAND [ARG..]\n\n"
-	       "Virtual machines of this machine: they start from what it is now, keep what they\n"
-	       "change to themselves, and leave nothing behind.\n\n");
-	for (; *table; table++)
-		printf("  %-12s %s\n", (*table)->name, (*table)->summary);
-	printf("\nfvm COMMAND --help tells more of one; fvm(7) explains the whole.\n");
-}
-
-/* For tests and completions: "command", then its options, tab-separated. */
-static int print_tables(const struct cli_command *const *table)
-{
-	for (; *table; table++) {
-		printf("%s\t%s\n", (*table)->name, (*table)->summary);
-		for (const struct cli_option *o = (*table)->options; o && o->name; o++)
-			printf("\t--%s\t%c\t%s\t%s\n", o->name, cli_letter(o) ? o->key : '-',
-			       o->arg ? o->arg : "", o->help);
-	}
-	return 0;
-}
-
 /* Where fvm-changes lies: beside us in a build tree, in libexec when installed. */
 int cli_exec_changes(char **argv)
 {
@@ -52,6 +30,58 @@ int cli_exec_changes(char **argv)
 	fvm_error_set(&err, errno, "start fvm-changes, the part of fvm for this command");
 	fvm_error_hint(&err, "install fvm whole: make install");
 	return cli_fail(&err);
+}
+
+static int go_on_elsewhere(const char *command)
+{
+	char program[] = "fvm-changes";
+	char *argv[] = { program, (char *)command, NULL };
+	fflush(stdout);
+	return cli_exec_changes(argv);
+}
+
+static void print_list(const char *title, const struct cli_command *const *table)
+{
+	printf("%s\n", title);
+	for (; *table; table++)
+		printf("  %-12s %s\n", (*table)->name, (*table)->summary);
+}
+
+/* The hidden command that lets fvm-changes go on with the list that fvm began. */
+#define MORE_COMMANDS "__more"
+
+static int print_commands(const struct cli_command *const *table, const char *const *elsewhere)
+{
+	printf("usage: fvm [--json] [-q] [--debug] COMMAND [ARG..]\n\n"
+	       "Virtual machines of this machine: they start from what it is now, keep what they\n"
+	       "change to themselves, and leave nothing behind.\n\n");
+	print_list("VMs and what runs in them", table);
+	if (elsewhere)
+		return go_on_elsewhere(MORE_COMMANDS);
+	return 0;
+}
+
+static int print_more_commands(const struct cli_command *const *table)
+{
+	print_list("\nWhat VMs changed, and VMs as files", table);
+	printf("\nfvm COMMAND --help tells more of one; fvm(7) explains the whole.\n");
+	return 0;
+}
+
+/*
+ * For tests and completions, tab-separated: a line "NAME SUMMARY OPERANDS" for each command, and
+ * below it one for each option, which starts with a tab: "--NAME LETTER ARGUMENT HELP".
+ */
+static int print_tables(const struct cli_command *const *table, const char *const *elsewhere)
+{
+	for (; *table; table++) {
+		printf("%s\t%s\t%s\n", (*table)->name, (*table)->summary,
+		       (*table)->operands ? (*table)->operands : "");
+		for (const struct cli_option *o = (*table)->options; o && o->name; o++)
+			printf("\t--%s\t%c\t%s\t%s\n", o->name, cli_letter(o) ? o->key : '-',
+			       o->arg ? o->arg : "", o->help);
+	}
+	return elsewhere ? go_on_elsewhere("__commands") : 0;
 }
 
 static bool listed(const char *const *names, const char *name)
@@ -86,18 +116,18 @@ int cli_main(const struct cli_command *const *table, const char *const *elsewher
 	struct cli cli = { 0 };
 	int at = global_options(&cli, argc, argv);
 	if (at >= argc) {
-		print_commands(table);
-		return argc == 1 ? 0 : CLI_FAILED;
+		int r = print_commands(table, elsewhere);
+		return argc == 1 ? r : CLI_FAILED;
 	}
 	const char *name = argv[at];
-	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-		print_commands(table);
-		return 0;
-	}
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+		return print_commands(table, elsewhere);
 	if (strcmp(name, "--version") == 0)
 		name = "version";
 	if (strcmp(name, "__commands") == 0)
-		return print_tables(table);
+		return print_tables(table, elsewhere);
+	if (strcmp(name, MORE_COMMANDS) == 0)
+		return print_more_commands(table);
 	if (listed(elsewhere, name))
 		return cli_exec_changes(argv);
 	for (const struct cli_command *const *c = table; *c; c++) {
