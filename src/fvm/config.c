@@ -47,6 +47,7 @@ static const struct field {
 	FIELD("secrets", K_BOOL, secrets),
 	FIELD("io_uring", K_BOOL, io_uring),
 	FIELD("i386_sockets", K_BOOL, i386_sockets),
+	FIELD("private_networks", K_BOOL, private_networks),
 	FIELD("memory_bytes", K_U64, memory_bytes),
 	FIELD("disk_bytes", K_U64, disk_bytes),
 	FIELD("cpu_percent", K_U32, cpu_percent),

@@ -52,6 +52,7 @@ struct fvm_config {
 	bool secrets;		 /* --secrets: the secrets' policy does not apply */
 	bool io_uring;
 	bool i386_sockets;     /* 32-bit programs may make sockets: see seccomp.def */
+	bool private_networks;	 /* nat: RFC 1918 and ULA destinations may be reached */
 	uint64_t memory_bytes; /* 0: no limit; likewise below */
 	uint64_t disk_bytes;
 	uint32_t cpu_percent; /* 150 is one and a half CPUs */

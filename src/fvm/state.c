@@ -171,7 +171,7 @@ void fvm_tidy_stopped(const struct fvm_vm *vm)
 	struct fvm_cgroups cgroups = { 0 };
 	if (load_from(dir, &r) == 0) {
 		if (r.interface[0])
-			fvm_net_detach_slot(r.slot);
+			fvm_net_detach_slot(r.slot, vm->config.id);
 		if (!vm->store->rootless)
 			fvm_slot_drop(r.slot);
 	}

@@ -1,0 +1,598 @@
+#include <errno.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/rtnetlink.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/net.h"
+#include "fvm/net_state.h"
+#include "fvm/resolv.h"
+
+#define GUEST_LINK    "eth0"
+#define TRIES	      16
+
+#define LOST_AFTER_S  60
+#define LOST_LOOK_MAX 8 /* with more VMs than that, the table stays anyhow */
+
+void fvm_net_free(struct fvm_net *net)
+{
+	free(net->ports);
+	net->ports = NULL;
+	net->port_count = 0;
+}
+
+/* Addresses of hardware: of our own making (bit 1), the host's and the VM's end by slot. */
+static void mac_of(uint32_t slot, bool guest, uint8_t ret[6])
+{
+	const uint8_t mac[6] = { guest ? 0x06 : 0x02,  'f',	     'v', 'm',
+				 (uint8_t)(slot >> 8), (uint8_t)slot };
+	memcpy(ret, mac, sizeof(mac));
+}
+
+/* ---- what one call works on ---- */
+
+struct work {
+	struct net_lock lock;
+	struct net_state *state;
+	int rtnl, nft;
+	uint32_t slot;
+	bool want6;
+};
+
+static void work_free(struct work *w)
+{
+	fvm_net_unlock(&w->lock);
+	fvm_fd_closep(&w->rtnl);
+	fvm_fd_closep(&w->nft);
+}
+#define scoped_work __attribute__((cleanup(work_free))) struct work
+
+static int work_open(struct work *w, uint32_t slot, bool make, struct fvm_error *err)
+{
+	w->lock.fd = w->nft = -1;
+	w->slot = slot;
+	w->rtnl = fvm_nl_open(NETLINK_ROUTE);
+	if (w->rtnl < 0)
+		return fvm_error_set(err, -w->rtnl, "open rtnetlink");
+	w->nft = fvm_nl_open(NETLINK_NETFILTER);
+	if (w->nft < 0) {
+		fvm_error_set(err, EOPNOTSUPP, "open nftables");
+		fvm_error_hint(err, "load the module nf_tables, or use --net none");
+		return -EOPNOTSUPP;
+	}
+	if (slot >= FVM_SLOTS)
+		return fvm_error_set(err, EINVAL, "find an address for slot %u", slot);
+	int r = fvm_net_lock(make, &w->lock, err);
+	w->state = w->lock.state;
+	return r;
+}
+
+/* ---- the table's contents ---- */
+
+static bool is_known(const struct net_state *state, uint32_t slot)
+{
+	return state->known[slot / 8] & 1U << (slot % 8);
+}
+
+static void put_addresses(struct net_state *state, struct fvm_nl_batch *b, uint32_t slot)
+{
+	struct fvm_nft_guest guest;
+	fvm_net_guest(state, slot, &guest);
+	fvm_nft_guest(b, NFT_MSG_NEWSETELEM, &guest);
+	state->known[slot / 8] |= (uint8_t)(1U << (slot % 8));
+}
+
+/* What only some VMs have. */
+static void put_extras(const struct net_state *state, struct fvm_nl_batch *b, uint16_t type,
+		       const struct net_owner *owner)
+{
+	struct fvm_nft_guest guest;
+	fvm_net_guest(state, owner->slot, &guest);
+	if (owner->private_networks)
+		fvm_nft_private(b, type, guest.link);
+	for (uint32_t i = 0; i < state->published_count; i++) {
+		if (state->published[i].slot == owner->slot)
+			fvm_nft_port(b, type, &state->published[i].port);
+	}
+}
+
+static void put_quiet(const struct net_state *state, struct fvm_nl_batch *b)
+{
+	for (uint32_t i = 0; i < state->link_count; i++) {
+		if (state->forward4)
+			fvm_nft_quiet(b, NFT_MSG_NEWSETELEM, AF_INET, state->links[i].name);
+		if (state->forward6)
+			fvm_nft_quiet(b, NFT_MSG_NEWSETELEM, AF_INET6, state->links[i].name);
+	}
+}
+
+/* Everything, for the first VM, or after somebody has flushed the host's rules. */
+static int put_all(struct work *w, struct fvm_nl_batch *b)
+{
+	struct net_state *state = w->state;
+	int r = fvm_nft_table_find(w->nft);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		fvm_nft_table_delete(b);
+	fvm_nft_table_add(b, &state->range, !state->drop_only);
+	put_quiet(state, b);
+	for (uint32_t i = 0; i < state->name_count; i++)
+		fvm_nft_name_server(b, NFT_MSG_NEWSETELEM, &state->names[i]);
+	memset(state->known, 0, sizeof(state->known));
+	for (uint32_t i = 0; i < state->owner_count; i++) {
+		put_addresses(state, b, state->owners[i].slot);
+		put_extras(state, b, NFT_MSG_NEWSETELEM, &state->owners[i]);
+	}
+	r = fvm_firewall_open(w->nft, b);
+	return r < 0 ? r : 0;
+}
+
+/* Name servers of the host that the table does not know yet. */
+static void put_names(struct net_state *state, struct fvm_nl_batch *b)
+{
+	scoped_resolv resolv = { 0 };
+	if (fvm_resolv_read("", &resolv) < 0)
+		return;
+	for (size_t i = 0; i < resolv.count; i++) {
+		uint32_t k = 0;
+		while (k < state->name_count &&
+		       memcmp(&state->names[k], &resolv.servers[i], sizeof(state->names[k])) != 0)
+			k++;
+		if (k < state->name_count)
+			continue;
+		if (k == NET_NAMES_MAX) /* a laptop that travels: the oldest goes */
+			memmove(state->names, state->names + 1,
+				sizeof(state->names[0]) * (NET_NAMES_MAX - 1));
+		else
+			state->name_count++;
+		state->names[state->name_count - 1] = resolv.servers[i];
+		fvm_nft_name_server(b, NFT_MSG_NEWSETELEM, &resolv.servers[i]);
+	}
+}
+
+/* One transaction that brings the table to what the state says. */
+static int transact(struct work *w, bool quiet_changed, bool *whole)
+{
+	scoped_nl_batch b = { 0 };
+	struct net_state *state = w->state;
+	uint32_t generation = 0;
+	int r = fvm_nft_generation(w->nft, &generation);
+	if (r < 0)
+		return r;
+	/* somebody else was there: is our table, are our rules in others' chains still? */
+	*whole = *whole || generation != state->generation;
+	fvm_nft_begin(&b, generation);
+	put_names(state, &b);
+	if (*whole) {
+		fvm_nl_batch_free(&b);
+		b = (struct fvm_nl_batch){ 0 };
+		fvm_nft_begin(&b, generation);
+		r = put_all(w, &b);
+	} else {
+		if (!is_known(state, w->slot))
+			put_addresses(state, &b, w->slot);
+		put_extras(state, &b, NFT_MSG_NEWSETELEM, fvm_net_owner(state, w->slot));
+		if (quiet_changed)
+			put_quiet(state, &b);
+	}
+	if (r == 0 && b.count == 1) /* it is all there */
+		return 0;
+	if (r == 0)
+		r = fvm_nft_run(w->nft, &b, NULL);
+	if (r == 0)
+		state->generation = generation + 1;
+	return r;
+}
+
+static int install(struct work *w, bool first, bool quiet_changed, struct fvm_error *err)
+{
+	bool whole = first;
+	int r = -EAGAIN;
+	for (int i = 0; i < TRIES && r < 0; i++) {
+		r = transact(w, quiet_changed, &whole);
+		if (r == 0 || r == -ERESTART || r == -EINTR)
+			continue;
+		/* an expression is unknown to this kernel: the one it can do without is reject */
+		if (whole && r == -ENOENT && !w->state->drop_only)
+			w->state->drop_only = 1;
+		else if (whole)
+			break;
+		whole = true; /* an element is not as we thought: make it all anew */
+	}
+	if (r == 0)
+		return 0;
+	fvm_error_set(err, r == -ENOENT || r == -EPROTONOSUPPORT ? EOPNOTSUPP : -r,
+		      "install the rules of VMs (nftables table inet fvm)");
+	fvm_error_hint(err, "fvm doctor tells what this kernel lacks; --net none needs nothing");
+	return err ? -err->code : r;
+}
+
+/* ---- slots and ports in the state ---- */
+
+static void unpublish(struct net_state *state, uint32_t slot)
+{
+	for (uint32_t i = 0; i < state->published_count;) {
+		if (state->published[i].slot == slot)
+			state->published[i] = state->published[--state->published_count];
+		else
+			i++;
+	}
+}
+
+static bool ports_collide(const struct fvm_nft_port *a, const struct fvm_nft_port *b)
+{
+	return a->host == b->host && a->protocol == b->protocol && a->to.family == b->to.family &&
+	       (a->at.family == 0 || b->at.family == 0 ||
+		memcmp(a->at.bytes, b->at.bytes, sizeof(a->at.bytes)) == 0);
+}
+
+static int publish_one(struct net_state *state, uint32_t slot, const struct fvm_nft_port *port,
+		       const char *vm, struct fvm_error *err)
+{
+	for (uint32_t i = 0; i < state->published_count; i++) {
+		if (!ports_collide(port, &state->published[i].port))
+			continue;
+		fvm_error_set(err, EADDRINUSE, "publish port %u: VM '%s' has it", port->host,
+			      state->published[i].vm);
+		fvm_error_hint(err, "choose another port of the host");
+		return -EADDRINUSE;
+	}
+	if (state->published_count == NET_PORTS_MAX)
+		return fvm_error_set(err, ENOSPC, "publish more than %d ports", NET_PORTS_MAX);
+	struct net_published *p = &state->published[state->published_count];
+	*p = (struct net_published){ .slot = slot, .port = *port };
+	snprintf(p->vm, sizeof(p->vm), "%s", vm);
+	state->published_count++;
+	return 0;
+}
+
+/* A port of any address is one of each family. */
+static int publish(struct net_state *state, const struct fvm_net *net, const char *vm,
+		   struct fvm_error *err)
+{
+	struct fvm_nft_guest guest;
+	int r = 0;
+	fvm_net_guest(state, net->slot, &guest);
+	for (size_t i = 0; i < net->port_count && r == 0; i++) {
+		const struct fvm_port *from = &net->ports[i];
+		struct fvm_nft_port port = {
+			.host = from->host_port,
+			.guest = from->guest_port,
+			.protocol = from->udp ? IPPROTO_UDP : IPPROTO_TCP,
+		};
+		if (from->host_address[0])
+			(void)fvm_address_parse(from->host_address, &port.at);
+		if (port.at.family != AF_INET6) {
+			port.to = guest.a4;
+			r = publish_one(state, net->slot, &port, vm, err);
+		}
+		if (r == 0 && port.at.family != AF_INET) {
+			port.to = guest.a6;
+			r = publish_one(state, net->slot, &port, vm, err);
+		}
+	}
+	return r;
+}
+
+/* ---- and back ---- */
+
+static uint32_t now_s(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint32_t)t.tv_sec;
+}
+
+static void delete_link(int rtnl, uint32_t slot)
+{
+	char name[16];
+	scoped_nl_batch b = { 0 };
+	snprintf(name, sizeof(name), "fvm%u", slot);
+	fvm_nl_link_delete(&b, name);
+	(void)fvm_nl_run(rtnl, &b, NULL);
+}
+
+static void remove_table(struct work *w)
+{
+	scoped_nl_batch b = { 0 };
+	fvm_nft_begin(&b, 0);
+	if (fvm_nft_table_find(w->nft) > 0)
+		fvm_nft_table_delete(&b);
+	if (fvm_firewall_close(w->nft, &b) >= 0 && b.count > 1)
+		(void)fvm_nft_run(w->nft, &b, NULL);
+}
+
+static void remove_extras(struct work *w, const struct net_owner *owner)
+{
+	scoped_nl_batch b = { 0 };
+	struct net_state *state = w->state;
+	uint32_t generation = 0;
+	(void)fvm_nft_generation(w->nft, &generation);
+	fvm_nft_begin(&b, generation);
+	put_extras(state, &b, NFT_MSG_DELSETELEM, owner);
+	if (b.count == 1)
+		return;
+	/* not as we left it: the next start makes the table anew, without this VM */
+	bool known = fvm_nft_run(w->nft, &b, NULL) == 0 && generation == state->generation;
+	state->generation = known ? generation + 1 : 0;
+}
+
+static void disown(struct work *w, struct net_owner *owner)
+{
+	struct net_state *state = w->state;
+	if (state->owner_count > 1)
+		remove_extras(w, owner);
+	unpublish(state, owner->slot);
+	*owner = state->owners[--state->owner_count];
+}
+
+/* A VM whose starter and link are gone and whom nobody tidied up after. */
+static bool is_lost(const struct net_state *state, const struct net_owner *owner)
+{
+	struct fvm_nft_guest guest;
+	fvm_net_guest(state, owner->slot, &guest);
+	return now_s() - owner->since_s > LOST_AFTER_S && fvm_nl_index(guest.link) < 0;
+}
+
+/* Takes a VM out of the table and the state; after the last one, all goes. */
+static void release(struct work *w)
+{
+	struct net_state *state = w->state;
+	struct net_owner *owner = fvm_net_owner(state, w->slot);
+	if (owner)
+		disown(w, owner);
+	for (uint32_t i = state->owner_count; i-- > 0 && state->owner_count <= LOST_LOOK_MAX;) {
+		if (is_lost(state, &state->owners[i]))
+			disown(w, &state->owners[i]);
+	}
+	if (state->owner_count > 0)
+		return;
+	remove_table(w);
+	fvm_net_forward_back(state);
+	fvm_net_forget(&w->lock);
+}
+
+/* @w->slot is the VM's from now on. */
+static int claim(struct work *w, const struct fvm_net *net, struct fvm_error *err)
+{
+	struct net_state *state = w->state;
+	struct net_owner *owner = fvm_net_owner(state, w->slot);
+	/* of a VM that had the slot and was not tidied up after */
+	if (owner) {
+		remove_extras(w, owner);
+		unpublish(state, w->slot);
+	} else if (state->owner_count == FVM_SLOTS) {
+		return fvm_error_set(err, ENOSPC, "find room for another VM");
+	} else {
+		owner = &state->owners[state->owner_count++];
+	}
+	*owner = (struct net_owner){
+		.slot = w->slot,
+		.since_s = now_s(),
+		.private_networks = net->private_networks,
+	};
+	memcpy(owner->id, net->id, sizeof(owner->id));
+	return 0;
+}
+
+/* ---- the contract ---- */
+
+static int parse_ports(const struct fvm_config *config, struct fvm_net *net, struct fvm_error *err)
+{
+	if (config->ports.count == 0)
+		return 0;
+	net->ports = calloc(config->ports.count, sizeof(*net->ports));
+	if (!net->ports)
+		return fvm_error_set(err, ENOMEM, "read the ports");
+	fvm_strv_each(&config->ports, i) {
+		int r = fvm_port_parse(config->ports.items[i], &net->ports[i], err);
+		if (r < 0)
+			return r;
+		net->port_count++;
+	}
+	return 0;
+}
+
+static void tell(const struct work *w, struct fvm_net *net)
+{
+	struct fvm_nft_guest guest;
+	struct fvm_address gateway;
+	fvm_net_guest(w->state, w->slot, &guest);
+	strcpy(net->interface, guest.link);
+	fvm_address_print(&guest.a4, net->address4, sizeof(net->address4));
+	fvm_net_gateway(&w->state->range, AF_INET, w->slot, &gateway);
+	fvm_address_print(&gateway, net->gateway4, sizeof(net->gateway4));
+	if (!w->want6)
+		return;
+	fvm_address_print(&guest.a6, net->address6, sizeof(net->address6));
+	fvm_net_gateway(&w->state->range, AF_INET6, w->slot, &gateway);
+	fvm_address_print(&gateway, net->gateway6, sizeof(net->gateway6));
+}
+
+static int prepare_locked(struct work *w, const struct fvm_net *net, const char *vm,
+			  struct fvm_error *err)
+{
+	struct net_state *state = w->state;
+	const bool first = state->owner_count == 0;
+	int r = 0;
+	if (first)
+		r = fvm_net_range_choose(w->rtnl, &state->range);
+	if (r < 0)
+		return fvm_error_set(err, -r,
+				     "find a network of 65536 addresses for VMs that "
+				     "none of the host's routes leads to");
+	w->want6 = fvm_net_has_ipv6(w->rtnl);
+	r = claim(w, net, err);
+	if (r < 0)
+		return r;
+	r = publish(state, net, vm, err);
+	if (r == 0) {
+		bool quiet4 = fvm_net_forward_note(state, AF_INET);
+		bool quiet6 = w->want6 && fvm_net_forward_note(state, AF_INET6);
+		r = install(w, first, quiet4 || quiet6, err);
+	}
+	if (r == 0)
+		r = fvm_net_forward_on(state, AF_INET, err);
+	/* a host that can't forward IPv6 has VMs without it */
+	if (r == 0 && w->want6 && fvm_net_forward_on(state, AF_INET6, NULL) < 0)
+		w->want6 = false;
+	if (r < 0)
+		release(w);
+	return r;
+}
+
+int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_net *ret,
+		    struct fvm_error *err)
+{
+	struct fvm_net net = { .slot = slot, .private_networks = config->private_networks };
+	scoped_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
+	strcpy(net.id, config->id);
+	int r = parse_ports(config, &net, err);
+	if (r == 0)
+		r = fvm_ports_check(net.ports, net.port_count, err);
+	if (r == 0)
+		r = work_open(&w, slot, true, err);
+	if (r == 0)
+		r = prepare_locked(&w, &net, config->name, err);
+	if (r < 0) {
+		fvm_net_free(&net);
+		return fvm_error_wrap(err, r, "set up its network");
+	}
+	tell(&w, &net);
+	*ret = net;
+	return 0;
+}
+
+static int make_link(int rtnl, const struct fvm_net *net, int netns, pid_t pid)
+{
+	scoped_nl_batch b = { 0 };
+	struct fvm_veth veth = {
+		.name = net->interface,
+		.peer = GUEST_LINK,
+		.netns = pid > 0 ? -1 : netns,
+		.pid = pid,
+	};
+	mac_of(net->slot, false, veth.mac);
+	mac_of(net->slot, true, veth.peer_mac);
+	fvm_nl_veth(&b, &veth);
+	return fvm_nl_run(rtnl, &b, NULL);
+}
+
+static void put_route(struct fvm_nl_batch *b, unsigned int index, const struct fvm_net *net,
+		      const char *address, const char *gateway)
+{
+	struct fvm_address guest, host;
+	uint8_t mac[6];
+	if (fvm_address_parse(address, &guest) < 0 || fvm_address_parse(gateway, &host) < 0)
+		return;
+	mac_of(net->slot, true, mac);
+	fvm_nl_addr(b, RTM_NEWADDR, index, &host, RT_SCOPE_LINK);
+	fvm_nl_route_host(b, index, &guest, &host);
+	fvm_nl_neighbour(b, index, &guest, mac);
+}
+
+static int lead_packets(int rtnl, unsigned int index, const struct fvm_net *net, bool quiet6)
+{
+	scoped_nl_batch b = { 0 };
+	if (quiet6)
+		fvm_nl_link_quiet6(&b, index);
+	fvm_nl_link_up(&b, index);
+	put_route(&b, index, net, net->address4, net->gateway4);
+	put_route(&b, index, net, net->address6, net->gateway6);
+	return fvm_nl_run(rtnl, &b, NULL);
+}
+
+int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_error *err)
+{
+	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
+	int r = rtnl < 0 ? rtnl : make_link(rtnl, net, netns, pid);
+	if (r == -EEXIST) { /* of the slot's last VM, whose namespace is not gone yet */
+		delete_link(rtnl, net->slot);
+		r = make_link(rtnl, net, netns, pid);
+	}
+	if (r == -EOPNOTSUPP)
+		fvm_error_hint(err, "load the module veth, or use --net none");
+	if (r < 0)
+		return fvm_error_set(err, -r, "make the link %s", net->interface);
+	int index = fvm_nl_index(net->interface);
+	if (index < 0)
+		return fvm_error_set(err, -index, "find the link %s", net->interface);
+	r = lead_packets(rtnl, (unsigned int)index, net, true);
+	if (r < 0) /* a kernel without IPv6 does not know how to keep it quiet */
+		r = lead_packets(rtnl, (unsigned int)index, net, false);
+	return r < 0 ? fvm_error_set(err, -r, "lead packets to the VM") : 0;
+}
+
+static void put_inside(struct fvm_nl_batch *b, unsigned int index, const struct fvm_net *net,
+		       const char *address, const char *gateway)
+{
+	struct fvm_address guest, host;
+	uint8_t mac[6];
+	if (fvm_address_parse(address, &guest) < 0 || fvm_address_parse(gateway, &host) < 0)
+		return;
+	mac_of(net->slot, false, mac);
+	fvm_nl_addr(b, RTM_NEWADDR, index, &guest, RT_SCOPE_UNIVERSE);
+	fvm_nl_neighbour(b, index, &host, mac);
+	fvm_nl_route_default(b, index, &host);
+}
+
+static int set_inside(int rtnl, unsigned int lo, unsigned int eth0, const struct fvm_net *net,
+		      bool quiet6)
+{
+	scoped_nl_batch b = { 0 };
+	fvm_nl_link_up(&b, lo);
+	if (quiet6)
+		fvm_nl_link_quiet6(&b, eth0);
+	fvm_nl_link_up(&b, eth0);
+	put_inside(&b, eth0, net, net->address4, net->gateway4);
+	put_inside(&b, eth0, net, net->address6, net->gateway6);
+	return fvm_nl_run(rtnl, &b, NULL);
+}
+
+int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err)
+{
+	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
+	if (rtnl < 0)
+		return fvm_error_set(err, -rtnl, "open rtnetlink in the VM");
+	int lo = fvm_nl_index("lo"), eth0 = fvm_nl_index(GUEST_LINK);
+	if (lo < 0 || eth0 < 0)
+		return fvm_error_set(err, ENODEV, "find " GUEST_LINK " in the VM");
+	int r = set_inside(rtnl, (unsigned int)lo, (unsigned int)eth0, net, true);
+	if (r < 0)
+		r = set_inside(rtnl, (unsigned int)lo, (unsigned int)eth0, net, false);
+	return r < 0 ? fvm_error_set(err, -r, "give the VM its address") : 0;
+}
+
+int fvm_net_lo_up(struct fvm_error *err)
+{
+	scoped_nl_batch b = { 0 };
+	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
+	int lo = rtnl < 0 ? rtnl : fvm_nl_index("lo");
+	if (lo < 0)
+		return fvm_error_set(err, -lo, "find the VM's loopback");
+	fvm_nl_link_up(&b, (unsigned int)lo);
+	int r = fvm_nl_run(rtnl, &b, NULL);
+	return r < 0 ? fvm_error_set(err, -r, "turn the VM's loopback on") : 0;
+}
+
+void fvm_net_detach_slot(uint32_t slot, const char *id)
+{
+	scoped_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
+	if (work_open(&w, slot, false, NULL) < 0)
+		return;
+	const struct net_owner *owner = fvm_net_owner(w.state, slot);
+	/* another VM may have got the slot since */
+	if (owner && strncmp(owner->id, id, sizeof(owner->id)) == 0)
+		release(&w);
+}
+
+void fvm_net_detach(const struct fvm_net *net)
+{
+	fvm_net_detach_slot(net->slot, net->id);
+}

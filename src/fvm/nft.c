@@ -1,0 +1,748 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "fvm/nft.h"
+
+#define TABLE	      "fvm"
+#define LINK_PREFIX   "fvm"
+#define REG(n)	      ((uint32_t)NFT_REG32_00 + (n))
+#define MESSAGE(type) ((uint16_t)(NFNL_SUBSYS_NFTABLES << 8 | (type)))
+
+/* Types of keys: only nft(8) looks at them, to print an element. */
+enum { T_ADDR4 = 7, T_ADDR6 = 8, T_PROTOCOL = 12, T_PORT = 13, T_LINK = 41 };
+#define PAIR(a, b)	((uint32_t)(a) << 6 | (b))
+#define TRIPLE(a, b, c) ((uint32_t)PAIR(a, b) << 6 | (c))
+
+struct nlmsghdr *fvm_nft_message(struct fvm_nl_batch *b, uint16_t type, uint16_t flags,
+				 uint8_t family)
+{
+	struct nfgenmsg *g = fvm_nl_begin(b, MESSAGE(type), flags, sizeof(*g));
+	g->nfgen_family = family;
+	g->version = NFNETLINK_V0;
+	return b->last;
+}
+
+static void put32(struct fvm_nl_batch *b, uint16_t attr, uint32_t value)
+{
+	mnl_attr_put_u32(b->last, attr, htonl(value));
+}
+
+static void put_data(struct fvm_nl_batch *b, uint16_t attr, const void *data, size_t len)
+{
+	struct nlattr *nest = mnl_attr_nest_start(b->last, attr);
+	mnl_attr_put(b->last, NFTA_DATA_VALUE, len, data);
+	mnl_attr_nest_end(b->last, nest);
+}
+
+/* ---- expressions ---- */
+
+struct nlattr *fvm_nft_expr_begin(struct fvm_nl_batch *b, const char *name,
+				  struct nlattr **ret_data)
+{
+	struct nlattr *expr = mnl_attr_nest_start(b->last, NFTA_LIST_ELEM);
+	mnl_attr_put_strz(b->last, NFTA_EXPR_NAME, name);
+	*ret_data = mnl_attr_nest_start(b->last, NFTA_EXPR_DATA);
+	return expr;
+}
+
+void fvm_nft_expr_end(struct fvm_nl_batch *b, struct nlattr *expr, struct nlattr *data)
+{
+	mnl_attr_nest_end(b->last, data);
+	mnl_attr_nest_end(b->last, expr);
+}
+
+static void expr_load(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t reg)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, what, &data);
+	/* meta and ct number their attributes alike: 1 register, 2 key */
+	_Static_assert((int)NFTA_META_DREG == (int)NFTA_CT_DREG, "");
+	_Static_assert((int)NFTA_META_KEY == (int)NFTA_CT_KEY, "");
+	put32(b, NFTA_META_KEY, key);
+	put32(b, NFTA_META_DREG, reg);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+static void expr_compare(struct fvm_nl_batch *b, uint32_t op, const void *value, size_t len)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "cmp", &data);
+	put32(b, NFTA_CMP_SREG, REG(0));
+	put32(b, NFTA_CMP_OP, op);
+	put_data(b, NFTA_CMP_DATA, value, len);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+void fvm_nft_expr_link(struct fvm_nl_batch *b, uint32_t key, bool is_vm)
+{
+	expr_load(b, "meta", key, REG(0));
+	/* without the terminating NUL: a prefix, "fvm*" */
+	expr_compare(b, is_vm ? NFT_CMP_EQ : NFT_CMP_NEQ, LINK_PREFIX, strlen(LINK_PREFIX));
+}
+
+static void expr_payload(struct fvm_nl_batch *b, uint32_t base, uint32_t offset, uint32_t len,
+			 uint32_t reg)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "payload", &data);
+	put32(b, NFTA_PAYLOAD_DREG, reg);
+	put32(b, NFTA_PAYLOAD_BASE, base);
+	put32(b, NFTA_PAYLOAD_OFFSET, offset);
+	put32(b, NFTA_PAYLOAD_LEN, len);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+static void expr_lookup(struct fvm_nl_batch *b, const char *set, uint32_t map_to)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "lookup", &data);
+	mnl_attr_put_strz(b->last, NFTA_LOOKUP_SET, set);
+	put32(b, NFTA_LOOKUP_SREG, REG(0));
+	if (map_to)
+		put32(b, NFTA_LOOKUP_DREG, map_to);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+static void expr_bits(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits)
+{
+	const uint32_t none = 0;
+	expr_load(b, what, key, REG(0));
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "bitwise", &data);
+	put32(b, NFTA_BITWISE_SREG, REG(0));
+	put32(b, NFTA_BITWISE_DREG, REG(0));
+	put32(b, NFTA_BITWISE_LEN, sizeof(bits));
+	put_data(b, NFTA_BITWISE_MASK, &bits, sizeof(bits));
+	put_data(b, NFTA_BITWISE_XOR, &none, sizeof(none));
+	fvm_nft_expr_end(b, expr, data);
+	expr_compare(b, NFT_CMP_NEQ, &none, sizeof(none));
+}
+
+void fvm_nft_expr_verdict(struct fvm_nl_batch *b, int code, const char *chain)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "immediate", &data);
+	put32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+	struct nlattr *value = mnl_attr_nest_start(b->last, NFTA_IMMEDIATE_DATA);
+	struct nlattr *verdict = mnl_attr_nest_start(b->last, NFTA_DATA_VERDICT);
+	put32(b, NFTA_VERDICT_CODE, (uint32_t)code);
+	if (chain)
+		mnl_attr_put_strz(b->last, NFTA_VERDICT_CHAIN, chain);
+	mnl_attr_nest_end(b->last, verdict);
+	mnl_attr_nest_end(b->last, value);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+static void expr_reject(struct fvm_nl_batch *b)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "reject", &data);
+	put32(b, NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);
+	mnl_attr_put_u8(b->last, NFTA_REJECT_ICMP_CODE, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+/* Is the destination an address of this host? */
+static void expr_local(struct fvm_nl_batch *b)
+{
+	const uint32_t local = RTN_LOCAL;
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "fib", &data);
+	put32(b, NFTA_FIB_DREG, REG(0));
+	put32(b, NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+	put32(b, NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+	fvm_nft_expr_end(b, expr, data);
+	expr_compare(b, NFT_CMP_EQ, &local, sizeof(local));
+}
+
+static void expr_dnat(struct fvm_nl_batch *b, uint32_t family, uint32_t address, uint32_t port)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "nat", &data);
+	put32(b, NFTA_NAT_TYPE, NFT_NAT_DNAT);
+	put32(b, NFTA_NAT_FAMILY, family);
+	put32(b, NFTA_NAT_REG_ADDR_MIN, address);
+	put32(b, NFTA_NAT_REG_PROTO_MIN, port);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+static void expr_masquerade(struct fvm_nl_batch *b)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "masq", &data);
+	fvm_nft_expr_end(b, expr, data);
+}
+
+/* ---- the rules ---- */
+
+enum word {
+	END,
+	FROM_VM,
+	FROM_OTHER,
+	TO_VM,
+	TO_OTHER,
+	IS4,
+	IS6,
+	ESTABLISHED,
+	PUBLISHED, /* went through a port map */
+	IN_SET,	   /* the VM's link is in ARG */
+	FROM_SET,  /* the incoming link is in ARG, as is */
+	TO_SET,	   /* the outgoing one */
+	GUEST4,	   /* link and source belong together */
+	GUEST6,
+	NAME4, /* to a name server */
+	NAME6,
+	DEST4, /* destination is in ARG */
+	DEST6,
+	RANGE4, /* source is one of our addresses */
+	RANGE6,
+	LOCAL,
+	NOT_LOOP4,
+	NOT_LOOP6,
+	MAP4, /* by protocol and port, with ARG */
+	MAP6,
+	MAP_AT4, /* by address, protocol and port */
+	MAP_AT6,
+	MASQUERADE,
+	JUMP,
+	RETURN,
+	ACCEPT,
+	REJECT,
+	DROP,
+};
+
+struct rule {
+	const char *chain;
+	enum word words[6];
+	const char *arg; /* of the words that take one */
+};
+
+/* clang-format off */
+static const struct rule rules[] = {
+	/* before connections are tracked: no packet under another VM's name */
+	{ "source",	{ FROM_OTHER, RETURN } },
+	{ "source",	{ IS4, GUEST4, RETURN },		"guests4" },
+	{ "source",	{ IS6, GUEST6, RETURN },		"guests6" },
+	{ "source",	{ DROP } },
+
+	{ "forward",	{ FROM_VM, JUMP },			"from-vm" },
+	{ "forward",	{ TO_VM, JUMP },			"to-vm" },
+	{ "forward",	{ IS4, FROM_SET, TO_SET, DROP },	"quiet4" },
+	{ "forward",	{ IS6, FROM_SET, TO_SET, DROP },	"quiet6" },
+
+	{ "from-vm",	{ ESTABLISHED, RETURN } },
+	{ "from-vm",	{ TO_VM, REJECT } },
+	{ "from-vm",	{ IS4, NAME4, RETURN },			"names4" },
+	{ "from-vm",	{ IS6, NAME6, RETURN },			"names6" },
+	{ "from-vm",	{ IS4, DEST4, REJECT },			"never4" },
+	{ "from-vm",	{ IS6, DEST6, REJECT },			"never6" },
+	{ "from-vm",	{ IN_SET, RETURN },			"private" },
+	{ "from-vm",	{ IS4, DEST4, REJECT },			"private4" },
+	{ "from-vm",	{ IS6, DEST6, REJECT },			"private6" },
+
+	{ "to-vm",	{ ESTABLISHED, RETURN } },
+	{ "to-vm",	{ PUBLISHED, RETURN } },
+	{ "to-vm",	{ DROP } },
+
+	/* the host itself: answers to what it asked, nothing else */
+	{ "input",	{ FROM_OTHER, RETURN } },
+	{ "input",	{ ESTABLISHED, RETURN } },
+	{ "input",	{ REJECT } },
+
+	{ "publish",	{ FROM_OTHER, LOCAL, IS4, MAP_AT4 },	"at4" },
+	{ "publish",	{ FROM_OTHER, LOCAL, IS4, MAP4 },	"ports4" },
+	{ "publish",	{ FROM_OTHER, LOCAL, IS6, MAP_AT6 },	"at6" },
+	{ "publish",	{ FROM_OTHER, LOCAL, IS6, MAP6 },	"ports6" },
+
+	/* loopback can't leave the host, nor come back to it: relay.c carries that */
+	{ "publish-local", { LOCAL, IS4, NOT_LOOP4, MAP_AT4 },	"at4" },
+	{ "publish-local", { LOCAL, IS4, NOT_LOOP4, MAP4 },	"ports4" },
+	{ "publish-local", { LOCAL, IS6, NOT_LOOP6, MAP_AT6 },	"at6" },
+	{ "publish-local", { LOCAL, IS6, NOT_LOOP6, MAP6 },	"ports6" },
+
+	{ "masquerade",	{ IS4, RANGE4, TO_OTHER, MASQUERADE } },
+	{ "masquerade",	{ IS6, RANGE6, TO_OTHER, MASQUERADE } },
+};
+
+struct chain {
+	const char *name;
+	const char *type; /* NULL: no hook */
+	uint32_t hook;
+	int priority;
+};
+
+static const struct chain chains[] = {
+	{ "from-vm" },
+	{ "to-vm" },
+	{ "source",	   "filter", NF_INET_PRE_ROUTING,  -310 }, /* before raw */
+	{ "input",	   "filter", NF_INET_LOCAL_IN,	   -5 },
+	{ "forward",	   "filter", NF_INET_FORWARD,	   -5 },
+	{ "publish",	   "nat",    NF_INET_PRE_ROUTING,  -105 }, /* before docker's */
+	{ "publish-local", "nat",    NF_INET_LOCAL_OUT,	   -105 },
+	{ "masquerade",	   "nat",    NF_INET_POST_ROUTING, 95 },
+};
+
+struct set {
+	const char *name;
+	uint32_t flags, key_type, key_len, data_type, data_len;
+};
+
+static const struct set sets[] = {
+	{ "guests4", 0, PAIR(T_LINK, T_ADDR4), 20 },
+	{ "guests6", 0, PAIR(T_LINK, T_ADDR6), 32 },
+	{ "private", 0, T_LINK, 16 },
+	{ "quiet4", 0, T_LINK, 16 },
+	{ "quiet6", 0, T_LINK, 16 },
+	{ "names4", 0, TRIPLE(T_ADDR4, T_PROTOCOL, T_PORT), 12 },
+	{ "names6", 0, TRIPLE(T_ADDR6, T_PROTOCOL, T_PORT), 24 },
+	{ "never4", NFT_SET_INTERVAL | NFT_SET_CONSTANT, T_ADDR4, 4 },
+	{ "never6", NFT_SET_INTERVAL | NFT_SET_CONSTANT, T_ADDR6, 16 },
+	{ "private4", NFT_SET_INTERVAL | NFT_SET_CONSTANT, T_ADDR4, 4 },
+	{ "private6", NFT_SET_INTERVAL | NFT_SET_CONSTANT, T_ADDR6, 16 },
+	{ "ports4", NFT_SET_MAP, PAIR(T_PROTOCOL, T_PORT), 8,
+	  PAIR(T_ADDR4, T_PORT), 8 },
+	{ "ports6", NFT_SET_MAP, PAIR(T_PROTOCOL, T_PORT), 8,
+	  PAIR(T_ADDR6, T_PORT), 20 },
+	{ "at4", NFT_SET_MAP, TRIPLE(T_ADDR4, T_PROTOCOL, T_PORT), 12,
+	  PAIR(T_ADDR4, T_PORT), 8 },
+	{ "at6", NFT_SET_MAP, TRIPLE(T_ADDR6, T_PROTOCOL, T_PORT), 24,
+	  PAIR(T_ADDR6, T_PORT), 20 },
+};
+
+struct prefix {
+	const char *set, *address;
+	unsigned int bits;
+};
+
+/* In the order of addresses within a set. */
+static const struct prefix prefixes[] = {
+	{ "never4", "0.0.0.0", 8 },
+	{ "never4", "100.100.100.200", 32 },	/* metadata of a cloud */
+	{ "never4", "127.0.0.0", 8 },
+	{ "never4", "168.63.129.16", 32 },	/* likewise, though a public address */
+	{ "never4", "169.254.0.0", 16 },	/* link-local, and most clouds' metadata */
+	{ "never4", "192.0.0.192", 32 },	/* likewise */
+	{ "never4", "224.0.0.0", 3 },		/* multicast, reserved, broadcast */
+	{ "never6", "::", 96 },			/* unspecified, loopback, IPv4 inside */
+	{ "never6", "::ffff:0:0", 96 },
+	{ "never6", "fd00:42::42", 128 },	/* metadata */
+	{ "never6", "fd00:ec2::254", 128 },	/* metadata */
+	{ "never6", "fd20:ce::254", 128 },	/* metadata */
+	{ "never6", "fe80::", 10 },
+	{ "never6", "ff00::", 8 },
+	{ "private4", "10.0.0.0", 8 },
+	{ "private4", "100.64.0.0", 10 },
+	{ "private4", "172.16.0.0", 12 },
+	{ "private4", "192.0.0.0", 24 },
+	{ "private4", "192.168.0.0", 16 },
+	{ "private4", "198.18.0.0", 15 },
+	{ "private6", "64:ff9b:1::", 48 },	/* a local translator to IPv4 */
+	{ "private6", "fc00::", 7 },
+	{ "private6", "fec0::", 10 },
+};
+/* clang-format on */
+
+enum { SOURCE4 = 12, DEST_4 = 16, SOURCE6 = 8, DEST_6 = 24 }; /* offsets in the IP header */
+
+static void load_l4(struct fvm_nl_batch *b, uint32_t reg)
+{
+	expr_load(b, "meta", NFT_META_L4PROTO, REG(reg));
+	expr_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, REG(reg + 1));
+}
+
+static void load_family(struct fvm_nl_batch *b, uint8_t family)
+{
+	expr_load(b, "meta", NFT_META_NFPROTO, REG(0));
+	expr_compare(b, NFT_CMP_EQ, &family, sizeof(family));
+}
+
+static void load_guest(struct fvm_nl_batch *b, uint32_t offset, uint32_t len, const char *set)
+{
+	expr_load(b, "meta", NFT_META_IIFNAME, REG(0));
+	expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, REG(4));
+	expr_lookup(b, set, 0);
+}
+
+static void load_dest(struct fvm_nl_batch *b, bool is6, bool with_l4)
+{
+	expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is6 ? DEST_6 : DEST_4, is6 ? 16 : 4, REG(0));
+	if (with_l4)
+		load_l4(b, is6 ? 4 : 1);
+}
+
+static void map_port(struct fvm_nl_batch *b, bool is6, bool at, const char *map)
+{
+	if (at)
+		load_dest(b, is6, true);
+	else
+		load_l4(b, 0);
+	expr_lookup(b, map, REG(8));
+	expr_dnat(b, is6 ? NFPROTO_IPV6 : NFPROTO_IPV4, REG(8), is6 ? REG(12) : REG(9));
+}
+
+static void compare_bytes(struct fvm_nl_batch *b, uint32_t offset, uint32_t op, const void *value,
+			  uint32_t len)
+{
+	expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, REG(0));
+	expr_compare(b, op, value, len);
+}
+
+static void load_link(struct fvm_nl_batch *b, uint32_t key, const char *set)
+{
+	expr_load(b, "meta", key, REG(0));
+	expr_lookup(b, set, 0);
+}
+
+static void rule_word(struct fvm_nl_batch *b, enum word word, const char *arg,
+		      const struct fvm_net_range *range, bool reject)
+{
+	static const uint8_t loop4 = 127, loop6[16] = { [15] = 1 };
+	switch (word) {
+	case END:
+		break;
+	case FROM_VM:
+	case FROM_OTHER:
+		fvm_nft_expr_link(b, NFT_META_IIFNAME, word == FROM_VM);
+		break;
+	case TO_VM:
+	case TO_OTHER:
+		fvm_nft_expr_link(b, NFT_META_OIFNAME, word == TO_VM);
+		break;
+	case IS4:
+	case IS6:
+		load_family(b, word == IS4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
+		break;
+	case ESTABLISHED:
+		expr_bits(b, "ct", NFT_CT_STATE,
+			  NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED));
+		break;
+	case PUBLISHED:
+		expr_bits(b, "ct", NFT_CT_STATUS, IPS_DST_NAT);
+		break;
+	case IN_SET:
+	case FROM_SET:
+		load_link(b, NFT_META_IIFNAME, arg);
+		break;
+	case TO_SET:
+		load_link(b, NFT_META_OIFNAME, arg);
+		break;
+	case GUEST4:
+		load_guest(b, SOURCE4, 4, arg);
+		break;
+	case GUEST6:
+		load_guest(b, SOURCE6, 16, arg);
+		break;
+	case NAME4:
+	case NAME6:
+		load_dest(b, word == NAME6, true);
+		expr_lookup(b, arg, 0);
+		break;
+	case DEST4:
+	case DEST6:
+		load_dest(b, word == DEST6, false);
+		expr_lookup(b, arg, 0);
+		break;
+	case RANGE4:
+		compare_bytes(b, SOURCE4, NFT_CMP_EQ, range->base4, sizeof(range->base4));
+		break;
+	case RANGE6:
+		compare_bytes(b, SOURCE6, NFT_CMP_EQ, range->base6, sizeof(range->base6));
+		break;
+	case LOCAL:
+		expr_local(b);
+		break;
+	case NOT_LOOP4:
+		compare_bytes(b, DEST_4, NFT_CMP_NEQ, &loop4, sizeof(loop4));
+		break;
+	case NOT_LOOP6:
+		compare_bytes(b, DEST_6, NFT_CMP_NEQ, loop6, sizeof(loop6));
+		break;
+	case MAP4:
+	case MAP6:
+		map_port(b, word == MAP6, false, arg);
+		break;
+	case MAP_AT4:
+	case MAP_AT6:
+		map_port(b, word == MAP_AT6, true, arg);
+		break;
+	case MASQUERADE:
+		expr_masquerade(b);
+		break;
+	case JUMP:
+		fvm_nft_expr_verdict(b, NFT_JUMP, arg);
+		break;
+	case RETURN:
+		fvm_nft_expr_verdict(b, NFT_RETURN, NULL);
+		break;
+	case ACCEPT:
+		fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
+		break;
+	case REJECT:
+		if (reject)
+			expr_reject(b);
+		else
+			fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		break;
+	case DROP:
+		fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		break;
+	}
+}
+
+static void add_rule(struct fvm_nl_batch *b, const struct rule *rule,
+		     const struct fvm_net_range *range, bool reject)
+{
+	fvm_nft_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_RULE_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_RULE_CHAIN, rule->chain);
+	struct nlattr *list = mnl_attr_nest_start(b->last, NFTA_RULE_EXPRESSIONS);
+	for (size_t i = 0; i < FVM_COUNT(rule->words); i++)
+		rule_word(b, rule->words[i], rule->arg, range, reject);
+	mnl_attr_nest_end(b->last, list);
+	fvm_nl_end(b);
+}
+
+static void add_chain(struct fvm_nl_batch *b, const struct chain *chain)
+{
+	fvm_nft_message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_NAME, chain->name);
+	if (chain->type) {
+		struct nlattr *hook = mnl_attr_nest_start(b->last, NFTA_CHAIN_HOOK);
+		put32(b, NFTA_HOOK_HOOKNUM, chain->hook);
+		put32(b, NFTA_HOOK_PRIORITY, (uint32_t)chain->priority);
+		mnl_attr_nest_end(b->last, hook);
+		put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
+		mnl_attr_put_strz(b->last, NFTA_CHAIN_TYPE, chain->type);
+	}
+	fvm_nl_end(b);
+}
+
+static void add_set(struct fvm_nl_batch *b, const struct set *set, uint32_t id)
+{
+	static const struct {
+		uint8_t type, len;
+		uint32_t value;
+	} __attribute__((packed)) host_order = { 0, sizeof(uint32_t), 1 };
+	fvm_nft_message(b, NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_SET_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_SET_NAME, set->name);
+	put32(b, NFTA_SET_FLAGS, set->flags);
+	put32(b, NFTA_SET_KEY_TYPE, set->key_type);
+	put32(b, NFTA_SET_KEY_LEN, set->key_len);
+	if (set->flags & NFT_SET_MAP) {
+		put32(b, NFTA_SET_DATA_TYPE, set->data_type);
+		put32(b, NFTA_SET_DATA_LEN, set->data_len);
+	}
+	put32(b, NFTA_SET_ID, id);
+	if (set->key_type == T_LINK) /* for nft(8): names are in the host's byte order */
+		mnl_attr_put(b->last, NFTA_SET_USERDATA, sizeof(host_order), &host_order);
+	fvm_nl_end(b);
+}
+
+/* ---- elements ---- */
+
+struct element {
+	uint8_t key[64], data[64];
+	size_t key_len, data_len;
+	bool is_end; /* of an interval: the first address after it */
+};
+
+static void element_put(struct fvm_nl_batch *b, uint16_t type, const char *set,
+			const struct element *elements, size_t count)
+{
+	const uint16_t flags = type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0;
+	fvm_nft_message(b, type, flags, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_SET_ELEM_LIST_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_SET_ELEM_LIST_SET, set);
+	struct nlattr *list = mnl_attr_nest_start(b->last, NFTA_SET_ELEM_LIST_ELEMENTS);
+	for (size_t i = 0; i < count; i++) {
+		struct nlattr *element = mnl_attr_nest_start(b->last, NFTA_LIST_ELEM);
+		put_data(b, NFTA_SET_ELEM_KEY, elements[i].key, elements[i].key_len);
+		if (elements[i].data_len && type == NFT_MSG_NEWSETELEM)
+			put_data(b, NFTA_SET_ELEM_DATA, elements[i].data, elements[i].data_len);
+		if (elements[i].is_end)
+			put32(b, NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+		mnl_attr_nest_end(b->last, element);
+	}
+	mnl_attr_nest_end(b->last, list);
+	fvm_nl_end(b);
+}
+
+/* Parts of a concatenation are padded to 32 bits. */
+static void part(uint8_t *to, size_t *len, const void *bytes, size_t count)
+{
+	memcpy(to + *len, bytes, count);
+	*len += (count + 3) & ~(size_t)3;
+}
+
+static void part_port(uint8_t *to, size_t *len, uint16_t port)
+{
+	const uint16_t be = htons(port);
+	part(to, len, &be, sizeof(be));
+}
+
+static void link_element(struct element *e, const char *link)
+{
+	char name[16] = { 0 };
+	memcpy(name, link, strnlen(link, sizeof(name) - 1));
+	part(e->key, &e->key_len, name, sizeof(name));
+}
+
+void fvm_nft_guest(struct fvm_nl_batch *b, uint16_t type, const struct fvm_nft_guest *guest)
+{
+	const struct fvm_address *addresses[] = { &guest->a4, &guest->a6 };
+	static const char *const names[] = { "guests4", "guests6" };
+	for (size_t i = 0; i < 2; i++) {
+		struct element e = { 0 };
+		link_element(&e, guest->link);
+		part(e.key, &e.key_len, addresses[i]->bytes, fvm_address_len(addresses[i]));
+		element_put(b, type, names[i], &e, 1);
+	}
+}
+
+void fvm_nft_private(struct fvm_nl_batch *b, uint16_t type, const char *link)
+{
+	struct element e = { 0 };
+	link_element(&e, link);
+	element_put(b, type, "private", &e, 1);
+}
+
+void fvm_nft_port(struct fvm_nl_batch *b, uint16_t type, const struct fvm_nft_port *port)
+{
+	const bool is6 = port->to.family == AF_INET6;
+	struct element e = { 0 };
+	if (port->at.family)
+		part(e.key, &e.key_len, port->at.bytes, fvm_address_len(&port->at));
+	part(e.key, &e.key_len, &port->protocol, sizeof(port->protocol));
+	part_port(e.key, &e.key_len, port->host);
+	part(e.data, &e.data_len, port->to.bytes, fvm_address_len(&port->to));
+	part_port(e.data, &e.data_len, port->guest);
+	if (port->at.family)
+		element_put(b, type, is6 ? "at6" : "at4", &e, 1);
+	else
+		element_put(b, type, is6 ? "ports6" : "ports4", &e, 1);
+}
+
+void fvm_nft_name_server(struct fvm_nl_batch *b, uint16_t type, const struct fvm_address *a)
+{
+	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
+	struct element e[2] = { 0 };
+	for (size_t i = 0; i < 2; i++) {
+		part(e[i].key, &e[i].key_len, a->bytes, fvm_address_len(a));
+		part(e[i].key, &e[i].key_len, &protocols[i], 1);
+		part_port(e[i].key, &e[i].key_len, 53);
+	}
+	element_put(b, type, a->family == AF_INET6 ? "names6" : "names4", e, 2);
+}
+
+void fvm_nft_quiet(struct fvm_nl_batch *b, uint16_t type, uint8_t family, const char *link)
+{
+	struct element e = { 0 };
+	link_element(&e, link);
+	element_put(b, type, family == AF_INET6 ? "quiet6" : "quiet4", &e, 1);
+}
+
+/* The first address after @prefix. Return: false when there is none. */
+static bool prefix_end(const struct prefix *prefix, struct fvm_address *a)
+{
+	unsigned int bit = prefix->bits - 1;
+	unsigned int carry = 0x80U >> (bit % 8);
+	for (size_t i = bit / 8 + 1; i-- > 0 && carry;) {
+		carry += a->bytes[i];
+		a->bytes[i] = (uint8_t)carry;
+		carry >>= 8;
+	}
+	return carry == 0;
+}
+
+static void add_prefix(struct fvm_nl_batch *b, const struct prefix *prefix)
+{
+	struct element e[2] = { { .is_end = false }, { .is_end = true } };
+	struct fvm_address a;
+	if (fvm_address_parse(prefix->address, &a) < 0)
+		return;
+	part(e[0].key, &e[0].key_len, a.bytes, fvm_address_len(&a));
+	bool has_end = prefix_end(prefix, &a);
+	part(e[1].key, &e[1].key_len, a.bytes, fvm_address_len(&a));
+	element_put(b, NFT_MSG_NEWSETELEM, prefix->set, e, has_end ? 2 : 1);
+}
+
+/* ---- the table ---- */
+
+void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range, bool reject)
+{
+	fvm_nft_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
+	fvm_nl_end(b);
+	for (size_t i = 0; i < FVM_COUNT(sets); i++)
+		add_set(b, &sets[i], (uint32_t)i + 1);
+	for (size_t i = 0; i < FVM_COUNT(prefixes); i++)
+		add_prefix(b, &prefixes[i]);
+	for (size_t i = 0; i < FVM_COUNT(chains); i++)
+		add_chain(b, &chains[i]);
+	for (size_t i = 0; i < FVM_COUNT(rules); i++)
+		add_rule(b, &rules[i], range, reject);
+}
+
+void fvm_nft_table_delete(struct fvm_nl_batch *b)
+{
+	fvm_nft_message(b, NFT_MSG_DELTABLE, 0, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
+	fvm_nl_end(b);
+}
+
+int fvm_nft_table_find(int sock)
+{
+	scoped_nl_batch b = { 0 };
+	fvm_nft_message(&b, NFT_MSG_GETTABLE, 0, NFPROTO_INET);
+	mnl_attr_put_strz(b.last, NFTA_TABLE_NAME, TABLE);
+	fvm_nl_end(&b);
+	int r = fvm_nl_run(sock, &b, NULL);
+	return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}
+
+/* ---- transactions ---- */
+
+static int generation_take(const struct nlmsghdr *nlh, void *arg)
+{
+	const struct nlattr *attr;
+	mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg))
+	{
+		if (mnl_attr_get_type(attr) == NFTA_GEN_ID &&
+		    mnl_attr_get_payload_len(attr) == sizeof(uint32_t))
+			*(uint32_t *)arg = ntohl(mnl_attr_get_u32(attr));
+	}
+	return MNL_CB_STOP;
+}
+
+int fvm_nft_generation(int sock, uint32_t *ret)
+{
+	scoped_nl_batch b = { 0 };
+	fvm_nft_message(&b, NFT_MSG_GETGEN, 0, NFPROTO_UNSPEC);
+	fvm_nl_end(&b);
+	return fvm_nl_ask(sock, &b, generation_take, ret);
+}
+
+static void transaction_edge(struct fvm_nl_batch *b, uint16_t type, uint32_t generation)
+{
+	struct nfgenmsg *g = fvm_nl_begin(b, type, 0, sizeof(*g));
+	g->version = NFNETLINK_V0;
+	g->res_id = htons(NFNL_SUBSYS_NFTABLES);
+	if (generation)
+		put32(b, NFNL_BATCH_GENID, generation);
+	fvm_nl_end(b);
+}
+
+void fvm_nft_begin(struct fvm_nl_batch *b, uint32_t generation)
+{
+	transaction_edge(b, NFNL_MSG_BATCH_BEGIN, generation);
+}
+
+int fvm_nft_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed)
+{
+	/* kernels before 6.10 acknowledge a message of the transaction, but not its end */
+	const ptrdiff_t last = (char *)b->last - b->buf;
+	transaction_edge(b, NFNL_MSG_BATCH_END, 0);
+	if (!b->failed)
+		b->last = (struct nlmsghdr *)(b->buf + last);
+	return fvm_nl_run(sock, b, ret_failed);
+}
