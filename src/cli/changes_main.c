@@ -7,6 +7,7 @@ static const struct cli_command *const table[] = {
 	&cli_export,
 	&cli_import,
 	&cli_diff,
+	&cli_reset,
 	NULL,
 };
 /* clang-format on */

@@ -21,6 +21,7 @@ extern const struct cli_command cli_prune;
 extern const struct cli_command cli_ps;
 extern const struct cli_command cli_rename;
 extern const struct cli_command cli_resume;
+extern const struct cli_command cli_reset;
 extern const struct cli_command cli_rm;
 extern const struct cli_command cli_rollback;
 extern const struct cli_command cli_run;

@@ -33,6 +33,7 @@ static const struct cli_command *const table[] = {
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
+	"reset",
 	"export",
 	"import",
 	"diff",
