@@ -4,6 +4,7 @@
 
 /* clang-format off */
 static const struct cli_command *const table[] = {
+	&cli_diff,
 	&cli_export,
 	&cli_import,
 	&cli_diff,

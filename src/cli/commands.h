@@ -7,6 +7,7 @@
 extern const struct cli_command cli_attach;
 extern const struct cli_command cli_clone;
 extern const struct cli_command cli_create;
+extern const struct cli_command cli_diff;
 extern const struct cli_command cli_export;
 extern const struct cli_command cli_import;
 extern const struct cli_command cli_diff;
@@ -32,5 +33,8 @@ extern const struct cli_command cli_top;
 extern const struct cli_command cli_stop;
 extern const struct cli_command cli_version;
 extern const struct cli_command cli_wait;
+extern const struct cli_command cli_trace;
+extern const struct cli_command cli_version;
+extern const struct cli_command cli_who;
 
 #endif

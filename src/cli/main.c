@@ -26,17 +26,19 @@ static const struct cli_command *const table[] = {
 	&cli_stats,
 	&cli_stop,
 	&cli_top,
+	&cli_trace,
 	&cli_version,
 	&cli_wait,
+	&cli_who,
 	NULL,
 };
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
 	"reset",
+	"diff",
 	"export",
 	"import",
-	"diff",
 	NULL,
 };
 /* clang-format on */

@@ -16,13 +16,13 @@
 #include "fvm/changes.h"
 #include "fvm/sys.h"
 
-enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT };
+enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE };
 
 struct run_options {
 	struct fvm_config config;
 	struct cli_command_options command;
 	const char *name;
-	bool rm, keep, commit, detach;
+	bool rm, keep, commit, detach, trace;
 	bool config_given; /* an option that says what the VM is */
 };
 
@@ -31,6 +31,7 @@ static const struct cli_option options[] = {
 	{ OPT_RM, "rm", NULL, "delete the VM afterwards" },
 	{ OPT_KEEP, "keep", NULL, "keep the VM afterwards, whatever happened" },
 	{ OPT_COMMIT, "commit", NULL, "apply its changes to the host when CMD succeeds" },
+	{ OPT_TRACE, "trace", NULL, "note what its programs open, write, execute, connect to" },
 	{ 'd', "detach", NULL, "in the background; print the VM's name" },
 	CLI_COMMAND_OPTIONS,
 	VM_OPTIONS,
@@ -52,6 +53,9 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 		return 0;
 	case OPT_COMMIT:
 		o->commit = true;
+		return 0;
+	case OPT_TRACE:
+		o->trace = true;
 		return 0;
 	case 'd':
 		o->detach = true;
@@ -206,6 +210,7 @@ static int start(struct run *run, const struct fvm_command *command, struct fvm_
 		.first = command,
 		.until_first_ends = true,
 		.throw_away = run->options->rm && run->made,
+		.trace = run->options->trace,
 		.user_uid = command->uid,
 		.user_gid = command->gid,
 	};

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -83,4 +84,51 @@ const char *fvm_quote_error(const char *text, char buf[200])
 	else /* both ends tell most */
 		snprintf(buf, 200, "%.60s...%s", quoted.data, quoted.data + len - 130);
 	return buf;
+}
+
+/* The byte that the escape at @p stands for. Return: how long it is, or -EBADMSG */
+static int unescape(const char *p, char *ret)
+{
+	static const char names[] = "abtnvfr";
+	const char *name = p[0] ? strchr(names, p[0]) : NULL;
+	if (name) {
+		*ret = (char)(7 + (name - names));
+		return 1;
+	}
+	if (p[0] == '"' || p[0] == '\\') {
+		*ret = p[0];
+		return 1;
+	}
+	int byte = 0;
+	for (int i = 0; i < 3; i++) {
+		if (p[i] < '0' || p[i] > '7')
+			return -EBADMSG;
+		byte = byte * 8 + (p[i] - '0');
+	}
+	*ret = (char)byte;
+	return byte > 0 && byte < 256 ? 3 : -EBADMSG;
+}
+
+int fvm_unquote(char *text)
+{
+	if (text[0] != '"')
+		return 0;
+	char *to = text;
+	for (char *p = text + 1; *p != '"';) {
+		if (*p == '\0')
+			return -EBADMSG;
+		if (*p != '\\') {
+			*to++ = *p++;
+			continue;
+		}
+		int n = unescape(p + 1, to);
+		if (n < 0)
+			return n;
+		to++;
+		p += 1 + n;
+		if (p[0] == '"' && p[1] != '\0')
+			return -EBADMSG;
+	}
+	*to = '\0';
+	return 0;
 }

@@ -18,6 +18,9 @@ bool fvm_quote_needed(const char *text);
 /** fvm_quote() - append @text to @ret, in C quotes when needed */
 void fvm_quote(struct fvm_buf *ret, const char *text);
 
+/** fvm_unquote() - undo fvm_quote() in place; what is not quoted stays. Return: 0 or -EBADMSG */
+int fvm_unquote(char *text);
+
 /** fvm_quote_error() - @text for a message, quoted and cut to fit @buf. Return: @buf */
 const char *fvm_quote_error(const char *text, char buf[200]);
 

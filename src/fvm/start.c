@@ -23,6 +23,7 @@
 #include "fvm/slot.h"
 #include "fvm/start.h"
 #include "fvm/sys.h"
+#include "fvm/trace.h"
 
 /* All that one start needs; lives in the starter's memory, which the builder shares. */
 struct start {
@@ -41,6 +42,7 @@ struct start {
 	int go[2]; /* closed by the builder: PID 1 may go; a byte: it must end */
 	int report[2];
 	int client[2];
+	int trace[2]; /* over which the tracer gets its listener */
 	pid_t init;
 	int pidfd;
 };
@@ -59,6 +61,16 @@ static int become_root(struct fvm_error *err)
 	    syscall(SYS_setresuid, 0, 0, 0) < 0)
 		return fvm_error_set(err, errno, "become the VM's root");
 	return 0;
+}
+
+/* Last of all, as from here on PID 1's own calls wait for the tracer, too. */
+static int init_trace(const struct start *s, struct fvm_error *err)
+{
+	scoped_fd listener = fvm_trace_filter_install();
+	if (listener < 0)
+		return fvm_error_set(err, -listener, "install the trace's filter");
+	int r = fvm_send_fds(s->trace[1], "l", 1, &listener, 1);
+	return r < 0 ? fvm_error_set(err, -r, "reach the tracer") : 0;
 }
 
 static int init_prepare(const struct start *s, struct fvm_error *err)
@@ -82,7 +94,7 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	if (host && sethostname(host, strlen(host)) < 0)
 		return fvm_error_set(err, errno, "set the host name");
 	umask(022);
-	return 0;
+	return s->options->trace ? init_trace(s, err) : 0;
 }
 
 static unsigned int filter_flags(const struct fvm_config *c)
@@ -193,7 +205,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
 	for (int i = 0; i < 2; i++)
-		s->go[i] = s->report[i] = s->client[i] = -1;
+		s->go[i] = s->report[i] = s->client[i] = s->trace[i] = -1;
 }
 
 static void start_free(struct start *s)
@@ -201,9 +213,9 @@ static void start_free(struct start *s)
 	fvm_plan_free(&s->plan);
 	fvm_running_free(&s->running);
 	fvm_net_free(&s->net);
-	const int fds[] = { s->alive,	  s->slot,	s->run_dir,  s->control, s->log,
-			    s->status,	  s->pidfd,	s->go[0],    s->go[1],	 s->report[0],
-			    s->report[1], s->client[0], s->client[1] };
+	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,  s->log,
+			    s->status,	  s->pidfd,	s->go[0],     s->go[1],	   s->report[0],
+			    s->report[1], s->client[0], s->client[1], s->trace[0], s->trace[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -306,6 +318,16 @@ static int take_resources(struct start *s, struct fvm_error *err)
 	return r;
 }
 
+static int start_tracer(struct start *s, struct fvm_error *err)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->trace) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	int r = fvm_tracer_start(s->vm, s->trace[0], err);
+	/* ours closed, so that it hears of it when PID 1 never comes */
+	close(fvm_fd_take(&s->trace[0]));
+	return r;
+}
+
 static int run_builder(struct start *s, struct fvm_error *err)
 {
 	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
@@ -354,6 +376,8 @@ int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		r = take_resources(&s, err);
 	if (r == 0)
 		r = open_files(&s, err);
+	if (r == 0 && options->trace)
+		r = start_tracer(&s, err);
 	if (r == 0)
 		r = run_builder(&s, err);
 	if (r == 0)

@@ -17,6 +17,7 @@ struct fvm_start_options {
 	const struct fvm_command *first; /* NULL: boot only */
 	bool until_first_ends;		 /* the VM ends with its first command */
 	bool throw_away;		 /* nothing of it needs to reach the disk */
+	bool trace;			 /* see fvm/trace.h */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
 	gid_t user_gid;
 };

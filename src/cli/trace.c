@@ -1,0 +1,205 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/commands.h"
+#include "common/quote.h"
+#include "fvm/plan.h"
+#include "fvm/trace.h"
+
+struct trace_options {
+	const char *op, *below;
+	bool counts;
+};
+
+enum { OPT_OP = 300, OPT_BELOW, OPT_COUNTS };
+
+static const struct cli_option options[] = {
+	{ OPT_OP, "op", "NAME",
+	  "only open, write, create, delete, rename, meta, exec, connect or bind" },
+	{ OPT_BELOW, "below", "PATH", "only what is PATH or lies below it" },
+	{ OPT_COUNTS, "counts", NULL, "only how many there were of each operation" },
+	{ 0 },
+};
+
+static int take_option(void *into, int key, const char *value, struct fvm_error *err)
+{
+	struct trace_options *o = into;
+	if (key == OPT_BELOW)
+		o->below = value;
+	if (key == OPT_COUNTS)
+		o->counts = true;
+	if (key != OPT_OP)
+		return 0;
+	o->op = value;
+	for (int i = 0; i < FVM_TRACE_OPS; i++) {
+		if (strcmp(fvm_trace_op_name((enum fvm_trace_op)i), value) == 0)
+			return 0;
+	}
+	return fvm_error_set(err, EINVAL, "there is no operation '%s'", value);
+}
+
+struct show {
+	const struct trace_options *options;
+	json_t *json; /* NULL: lines */
+	unsigned long long counts[FVM_TRACE_OPS];
+};
+
+/* JSON holds UTF-8 only; other names come as they are quoted for a line. */
+static json_t *json_name(const char *name)
+{
+	json_t *text = json_string(name);
+	if (text)
+		return text;
+	scoped_buf quoted = { 0 };
+	fvm_quote(&quoted, name);
+	return json_string(quoted.data ? quoted.data : "?");
+}
+
+static json_t *json_note(const struct fvm_trace_note *note)
+{
+	return json_pack("{s:s, s:o, s:o, s:I, s:I, s:I, s:i}", "op", fvm_trace_op_name(note->op),
+			 "path", json_name(note->path), "command", json_name(note->command),
+			 "count", (json_int_t)note->count, "first", (json_int_t)note->first_ns,
+			 "last", (json_int_t)note->last_ns, "pid", (int)note->pid);
+}
+
+static void print_note(const struct fvm_trace_note *note)
+{
+	scoped_buf line = { 0 };
+	time_t when = (time_t)(note->last_ns / 1000000000);
+	struct tm tm;
+	char clock[16];
+	strftime(clock, sizeof(clock), "%H:%M:%S", localtime_r(&when, &tm));
+	fvm_buf_printf(&line, "%s %6llu %-7s ", clock, (unsigned long long)note->count,
+		       fvm_trace_op_name(note->op));
+	fvm_quote(&line, note->path);
+	fvm_buf_puts(&line, "  by ");
+	fvm_quote(&line, note->command);
+	puts(line.data ? line.data : "?");
+}
+
+static int show_note(const struct fvm_trace_note *note, void *arg)
+{
+	struct show *s = arg;
+	const struct trace_options *o = s->options;
+	if ((o->op && strcmp(o->op, fvm_trace_op_name(note->op)) != 0) ||
+	    (o->below && !fvm_path_below(note->path, o->below)))
+		return 0;
+	s->counts[note->op] += note->count;
+	if (o->counts)
+		return 0;
+	if (s->json)
+		json_array_append_new(s->json, json_note(note));
+	else
+		print_note(note);
+	return 0;
+}
+
+static int print_counts(const struct cli *cli, const struct show *s)
+{
+	json_t *root = cli->json ? json_object() : NULL;
+	for (int i = 0; i < FVM_TRACE_OPS; i++) {
+		const char *name = fvm_trace_op_name((enum fvm_trace_op)i);
+		if (root)
+			json_object_set_new(root, name, json_integer((json_int_t)s->counts[i]));
+		else if (s->counts[i])
+			printf("%-8s %llu\n", name, s->counts[i]);
+	}
+	return root ? cli_print_json(root) : 0;
+}
+
+static int trace_main(const struct cli *cli, int argc, char **argv)
+{
+	struct trace_options o = { 0 };
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	struct fvm_error err = { 0 };
+	int first = cli_parse(&cli_trace, argc, argv, take_option, &o);
+	if (first < 0)
+		return cli_exit_parse(first);
+	struct show s = { .options = &o, .json = cli->json && !o.counts ? json_array() : NULL };
+	if (fvm_store_open(&store, &err) < 0 ||
+	    fvm_vm_open(&store, argv[first], FVM_NO_LOCK, &vm, &err) < 0 ||
+	    fvm_trace_read(&vm, show_note, &s, &err) < 0) {
+		json_decref(s.json);
+		return cli_fail(&err);
+	}
+	if (o.counts)
+		return print_counts(cli, &s);
+	return s.json ? cli_print_json(s.json) : 0;
+}
+
+const struct cli_command cli_trace = {
+	.name = "trace",
+	.operands = "VM",
+	.summary = "Show what the programs of a VM run with --trace did.",
+	.text = "Lines that the running VM has not written yet come up to ten seconds late.",
+	.options = options,
+	.anywhere = true,
+	.min_operands = 1,
+	.max_operands = 1,
+	.main = trace_main,
+};
+
+/* ---- who ---- */
+
+struct who {
+	const char *path;
+	json_t *json;
+	unsigned int found;
+};
+
+static int who_note(const struct fvm_trace_note *note, void *arg)
+{
+	struct who *w = arg;
+	bool changes = note->op == FVM_TRACE_WRITE || note->op == FVM_TRACE_CREATE ||
+		       note->op == FVM_TRACE_DELETE || note->op == FVM_TRACE_RENAME ||
+		       note->op == FVM_TRACE_META;
+	if (!changes || strcmp(note->path, w->path) != 0)
+		return 0;
+	w->found++;
+	if (w->json)
+		json_array_append_new(w->json, json_note(note));
+	else
+		print_note(note);
+	return 0;
+}
+
+static int who_main(const struct cli *cli, int argc, char **argv)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	struct fvm_error err = { 0 };
+	int first = cli_parse(&cli_who, argc, argv, NULL, NULL);
+	if (first < 0)
+		return cli_exit_parse(first);
+	struct who w = { .path = argv[first + 1], .json = cli->json ? json_array() : NULL };
+	if (w.path[0] != '/')
+		fvm_error_set(&err, EINVAL, "who: '%.200s' is not an absolute path", w.path);
+	if (err.code || fvm_store_open(&store, &err) < 0 ||
+	    fvm_vm_open(&store, argv[first], FVM_NO_LOCK, &vm, &err) < 0 ||
+	    fvm_trace_read(&vm, who_note, &w, &err) < 0) {
+		json_decref(w.json);
+		return cli_fail(&err);
+	}
+	if (w.json)
+		return cli_print_json(w.json);
+	if (w.found)
+		return 0;
+	fvm_error_set(&err, 0, "who: nobody was seen to change %.200s in VM '%s'", w.path,
+		      vm.config.name);
+	return cli_fail(&err);
+}
+
+const struct cli_command cli_who = {
+	.name = "who",
+	.operands = "VM PATH",
+	.summary = "Name the commands that wrote PATH in a VM run with --trace.",
+	.anywhere = true,
+	.min_operands = 2,
+	.max_operands = 2,
+	.main = who_main,
+};

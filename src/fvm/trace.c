@@ -1,0 +1,117 @@
+/* Reading vms/NAME/trace. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/quote.h"
+#include "fvm/trace.h"
+
+static const char *const op_names[FVM_TRACE_OPS] = {
+	[FVM_TRACE_OPEN] = "open",     [FVM_TRACE_WRITE] = "write",
+	[FVM_TRACE_CREATE] = "create", [FVM_TRACE_DELETE] = "delete",
+	[FVM_TRACE_RENAME] = "rename", [FVM_TRACE_META] = "meta",
+	[FVM_TRACE_EXEC] = "exec",     [FVM_TRACE_CONNECT] = "connect",
+	[FVM_TRACE_BIND] = "bind",
+};
+
+const char *fvm_trace_op_name(enum fvm_trace_op op)
+{
+	return op_names[op];
+}
+
+static int parse_number(char **at, uint64_t *ret)
+{
+	char *end;
+	if (**at < '0' || **at > '9')
+		return -EBADMSG;
+	*ret = strtoull(*at, &end, 10);
+	if (*end != '\t')
+		return -EBADMSG;
+	*at = end + 1;
+	return 0;
+}
+
+static int parse_op(char **at, enum fvm_trace_op *ret)
+{
+	char *tab = strchr(*at, '\t');
+	if (!tab)
+		return -EBADMSG;
+	*tab = '\0';
+	for (int i = 0; i < FVM_TRACE_OPS; i++) {
+		if (strcmp(op_names[i], *at) == 0) {
+			*ret = (enum fvm_trace_op)i;
+			*at = tab + 1;
+			return 0;
+		}
+	}
+	return -EBADMSG;
+}
+
+int fvm_trace_parse(char *line, struct fvm_trace_note *ret)
+{
+	uint64_t first, last, count, pid;
+	enum fvm_trace_op op;
+	char *at = line;
+	line[strcspn(line, "\n")] = '\0';
+	if (parse_number(&at, &first) < 0 || parse_number(&at, &last) < 0 ||
+	    parse_number(&at, &count) < 0 || parse_number(&at, &pid) < 0 || parse_op(&at, &op) < 0)
+		return -EBADMSG;
+	char *tab = strchr(at, '\t');
+	if (!tab)
+		return -EBADMSG;
+	*tab = '\0';
+	/* a tab inside would have been quoted */
+	if (fvm_unquote(at) < 0 || fvm_unquote(tab + 1) < 0)
+		return -EBADMSG;
+	*ret = (struct fvm_trace_note){
+		.first_ns = (int64_t)first,
+		.last_ns = (int64_t)last,
+		.count = count,
+		.pid = (pid_t)pid,
+		.op = op,
+		.command = at,
+		.path = tab + 1,
+	};
+	return 0;
+}
+
+static int no_trace(const struct fvm_vm *vm, int r, struct fvm_error *err)
+{
+	if (r != -ENOENT)
+		return fvm_error_set(err, -r, "read the trace of VM '%s'", vm->config.name);
+	fvm_error_set(err, ENOENT, "VM '%s' has no trace", vm->config.name);
+	fvm_error_hint(err, "it is written by: fvm run --trace --name %s CMD", vm->config.name);
+	return r;
+}
+
+int fvm_trace_read(const struct fvm_vm *vm, int (*fn)(const struct fvm_trace_note *note, void *arg),
+		   void *arg, struct fvm_error *err)
+{
+	int fd = fvm_open_nofollow(vm->dir, "trace", O_RDONLY);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	if (!f) {
+		int r = fd < 0 ? fd : -errno;
+		fvm_fd_closep(&fd);
+		return no_trace(vm, r, err);
+	}
+	char *line = NULL;
+	size_t room = 0;
+	unsigned long number = 0;
+	int r = 0;
+	while (r == 0 && getline(&line, &room, f) > 0) {
+		struct fvm_trace_note note;
+		number++;
+		r = fvm_trace_parse(line, &note);
+		if (r < 0)
+			fvm_error_set(err, -r, "line %lu of the trace of VM '%s'", number,
+				      vm->config.name);
+		else
+			r = fn(&note, arg);
+	}
+	free(line);
+	fclose(f);
+	return r;
+}
