@@ -7,7 +7,6 @@ static const struct cli_command *const table[] = {
 	&cli_diff,
 	&cli_export,
 	&cli_import,
-	&cli_diff,
 	&cli_reset,
 	NULL,
 };

@@ -35,10 +35,10 @@ static const struct cli_command *const table[] = {
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
-	"reset",
 	"diff",
 	"export",
 	"import",
+	"reset",
 	NULL,
 };
 /* clang-format on */
