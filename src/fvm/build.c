@@ -163,7 +163,7 @@ static int attach_store(const struct fvm_build *b, struct fvm_error *err)
 
 /* lowerdir, topmost first: workspace > frozen > hide > base. Short symlinks keep it in a page. */
 static int overlay_options(const struct fvm_build *b, const char *key, const char *base,
-			   bool writable, struct fvm_buf *o)
+			   const char *hidden, bool writable, struct fvm_buf *o)
 {
 	char path[400], name[48];
 	const struct fvm_strv *layers = &b->vm->config.layers;
@@ -178,21 +178,19 @@ static int overlay_options(const struct fvm_build *b, const char *key, const cha
 			return -errno;
 		fvm_buf_printf(o, "%s:", name);
 	}
-	snprintf(path, sizeof(path), "store/hide/%s/%s", b->hide ? b->hide : "", key);
-	if (b->hide && faccessat(b->scratch, path, F_OK, 0) == 0) {
-		snprintf(name, sizeof(name), "h%zu", b->overlays);
-		if (symlinkat(path, b->scratch, name) < 0)
-			return -errno;
-		fvm_buf_printf(o, "%s:", name);
-	}
+	if (hidden)
+		fvm_buf_printf(o, "%s:", hidden);
 	/* a read-only overlay wants two layers at least */
-	fvm_buf_printf(o, "%s%s", writable ? "" : "empty:", base);
+	fvm_buf_printf(o, "%s%s", writable || hidden ? "" : "empty:", base);
 	if (writable)
 		fvm_buf_printf(o,
 			       ",upperdir=store/vms/%s/workspace/fs/%s/upper"
 			       ",workdir=store/vms/%s/workspace/fs/%s/work",
 			       b->vm->config.name, key, b->vm->config.name, key);
 	fvm_buf_puts(o, ",redirect_dir=off,metacopy=off,index=off");
+	/* the tmpfs is another device, yet find -xdev is to see one */
+	if (hidden)
+		fvm_buf_puts(o, ",xino=on");
 	if (writable && b->throw_away)
 		fvm_buf_puts(o, ",volatile");
 	return o->failed ? -ENOMEM : 0;
@@ -231,13 +229,20 @@ static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const c
 {
 	scoped_buf options = { 0 };
 	scoped_fd target = open_target(b, m->path);
+	char layer[32];
 	if (target < 0)
 		return target;
+	snprintf(layer, sizeof(layer), "h%s", base);
+	int hides = fvm_hide_layer(b->hide, b->plan, (size_t)(m - b->plan->mounts), b->scratch,
+				   base, layer);
+	if (hides < 0)
+		return hides;
+	const char *hidden = hides ? layer : NULL;
 	bool writable = m->class == FVM_MOUNT_OVERLAY;
 	/* the host's device nodes must stay dead, whatever its own flags say */
 	unsigned long flags =
 		(m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV | (writable ? 0 : MS_RDONLY);
-	int r = overlay_options(b, key, base, writable, &options);
+	int r = overlay_options(b, key, base, hidden, writable, &options);
 	if (r == 0)
 		r = mount_at(target, flags, options.data);
 	if (r == -ELOOP) {
@@ -245,7 +250,7 @@ static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const c
 		scoped_buf again = { 0 };
 		r = nest_base(b, base, nested, sizeof(nested));
 		if (r == 0)
-			r = overlay_options(b, key, nested, writable, &again);
+			r = overlay_options(b, key, nested, hidden, writable, &again);
 		if (r == 0)
 			r = mount_at(target, flags, again.data);
 	}
@@ -289,6 +294,8 @@ static int prepare_base(struct fvm_build *b, const struct fvm_mount *m, size_t i
 		return 0;
 	if (m->class == FVM_MOUNT_LEFT_OUT)
 		return leave_out(b, m->path, m->why);
+	if (fvm_hide_has(b->hide, m->path))
+		return leave_out(b, m->path, "it is hidden");
 	int r = fvm_mount_key(m->path, base->key, sizeof(base->key));
 	if (r < 0)
 		return leave_out(b, m->path, "its path is too long");
@@ -315,13 +322,18 @@ static int mount_one(struct fvm_build *b, const struct base *base, struct fvm_er
 	const struct fvm_mount *m = base->mount;
 	if (m->class != FVM_MOUNT_OVERLAY && m->class != FVM_MOUNT_READ_ONLY)
 		return 0;
+	if (fvm_hide_has(b->hide, m->path))
+		return 0;
 	int r = -EINVAL;
 	if (base->at[0])
 		r = mount_overlay(b, m, base->key, base->at);
 	else if (m->class == FVM_MOUNT_OVERLAY)
 		return 0; /* was left out */
-	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY)
+	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY) {
+		if (fvm_hide_in(b->hide, (size_t)(m - b->plan->mounts)))
+			return leave_out(b, m->path, "part of it is hidden, which it can't be");
 		r = bind_read_only(b, m);
+	}
 	if (r < 0 && strcmp(m->path, "/") == 0)
 		return fvm_error_set(err, -r, "mount the overlay of /");
 	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)

@@ -23,6 +23,7 @@
 #define FVM_BUILD_H
 
 #include "fvm/disk.h"
+#include "fvm/hide.h"
 #include "fvm/idmap.h"
 #include "fvm/plan.h"
 #include "fvm/state.h"
@@ -32,7 +33,7 @@ struct fvm_build {
 	const struct fvm_vm *vm;
 	const struct fvm_plan *plan;
 	const struct fvm_idmap *map;
-	const char *hide;	/* name below STORE/hide, or NULL */
+	const struct fvm_hide *hide;
 	enum fvm_disk disk;	/* what keeps the workspace */
 	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
 	bool systemd;		/* cgroup2 writable, /run/systemd/system */

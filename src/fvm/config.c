@@ -41,6 +41,7 @@ static const struct field {
 	FIELD("devices", K_LIST, devices),
 	FIELD("binds", K_LIST, binds),
 	FIELD("hide", K_LIST, hide),
+	FIELD("show", K_LIST, show),
 	FIELD("direct", K_LIST, direct),
 	FIELD("env", K_LIST, env),
 	FIELD("policies", K_LIST, policies),

@@ -46,6 +46,7 @@ struct fvm_config {
 	struct fvm_strv devices; /* host paths below /dev */
 	struct fvm_strv binds;	 /* "S[:D][:ro]" */
 	struct fvm_strv hide;	 /* paths not to be seen */
+	struct fvm_strv show;	 /* secrets that may be seen all the same */
 	struct fvm_strv direct;	 /* paths written through to the host */
 	struct fvm_strv env;	 /* "K=V", added to each command's environment */
 	struct fvm_strv policies; /* names or paths of policy files, resolved again at each start */

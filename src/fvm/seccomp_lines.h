@@ -23,9 +23,8 @@ struct test {
 };
 
 struct line {
-	int kind;
 	const char *call; /* NULL for L_IF and L_END */
-	int error;
+	int kind, error;
 	struct test tests[LINE_TESTS]; /* all must hold; ends with T_NONE */
 	unsigned int flag;	       /* L_IF: the lines up to L_END hold only */
 	bool wanted;		       /* when the variant's flag is so */
@@ -39,14 +38,14 @@ struct line {
 #define BITS(arg, mask, value)	{ T_BITS, arg, (uint32_t)(mask), (uint32_t)(value) }
 #define NOT_NULL(arg)		{ T_NOT_NULL, arg, 0, 0 }
 
-#define REFUSE(call, error)		{ L_REFUSE, #call, error, { { 0 } }, 0, false },
-#define REFUSE_IF(call, error, ...)	{ L_REFUSE, #call, error, { __VA_ARGS__ }, 0, false },
-#define NOTIFY(call)			{ L_NOTIFY, #call, 0, { { 0 } }, 0, false },
-#define NOTIFY_IF(call, ...)		{ L_NOTIFY, #call, 0, { __VA_ARGS__ }, 0, false },
-#define IF_NO_IO_URING		{ L_IF, NULL, 0, { { 0 } }, FVM_FILTER_IO_URING, false },
-#define IF_NO_I386_SOCKETS	{ L_IF, NULL, 0, { { 0 } }, FVM_FILTER_I386_SOCKETS, false },
-#define IF_ROOTLESS		{ L_IF, NULL, 0, { { 0 } }, FVM_FILTER_ROOTLESS, true },
-#define IF_ONE_UID		{ L_IF, NULL, 0, { { 0 } }, FVM_FILTER_ONE_UID, true },
-#define END			{ L_END, NULL, 0, { { 0 } }, 0, false },
+#define REFUSE(call, error)		{ #call, L_REFUSE, error, { { 0 } }, 0, false },
+#define REFUSE_IF(call, error, ...)	{ #call, L_REFUSE, error, { __VA_ARGS__ }, 0, false },
+#define NOTIFY(call)			{ #call, L_NOTIFY, 0, { { 0 } }, 0, false },
+#define NOTIFY_IF(call, ...)		{ #call, L_NOTIFY, 0, { __VA_ARGS__ }, 0, false },
+#define IF_NO_IO_URING		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_IO_URING, false },
+#define IF_NO_I386_SOCKETS	{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_I386_SOCKETS, false },
+#define IF_ROOTLESS		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_ROOTLESS, true },
+#define IF_ONE_UID		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_ONE_UID, true },
+#define END			{ NULL, L_END, 0, { { 0 } }, 0, false },
 
 #endif

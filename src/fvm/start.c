@@ -30,6 +30,7 @@ struct start {
 	struct fvm_vm *vm;
 	const struct fvm_start_options *options;
 	struct fvm_plan plan;
+	struct fvm_hide hide;
 	struct fvm_idmap map;
 	struct fvm_cgroups cgroups;
 	struct fvm_net net;
@@ -162,6 +163,7 @@ static int build_world(struct start *s)
 		.vm = s->vm,
 		.plan = &s->plan,
 		.map = &s->map,
+		.hide = &s->hide,
 		.throw_away = s->options->throw_away,
 		.disk = s->disk,
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
@@ -211,6 +213,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 static void start_free(struct start *s)
 {
 	fvm_plan_free(&s->plan);
+	fvm_hide_free(&s->hide);
 	fvm_running_free(&s->running);
 	fvm_net_free(&s->net);
 	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,  s->log,
@@ -372,6 +375,8 @@ int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	struct start s;
 	start_init(&s, vm, options);
 	int r = fvm_plan_make(&s.plan, err);
+	if (r == 0)
+		r = fvm_hide_plan(&vm->config, vm->store->path, &s.plan, &s.hide, err);
 	if (r == 0)
 		r = take_resources(&s, err);
 	if (r == 0)

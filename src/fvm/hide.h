@@ -1,0 +1,83 @@
+/*
+ * fvm/hide - paths of the host that a VM does not see
+ *
+ * Theory of operation
+ *   What is hidden does not exist in the VM: between the base and the VM's own layers lies a layer
+ *   with a whiteout for each hidden path. No mask is mounted, so there is nothing to unmount, and
+ *   the VM may make something of its own in that place.
+ *   The layer is made anew at each start, in the VM's scratch tmpfs: below the base's own root no
+ *   lower layer may lie (overlay refuses it with ELOOP), and the attributes of the directories
+ *   above a whiteout, which hide the host's, are then never stale. All whiteouts are hard links
+ *   of one 0:0 device. Paths that do not exist yet are hidden as long as their directory is there.
+ *
+ *   The starter plans: the store itself, the paths asked for, and the secrets (secrets.c), with
+ *   symlinks resolved: both the link and what it leads to are hidden. Nothing is looked at on
+ *   network mounts. The builder then makes one layer per overlaid mount, walking the base's
+ *   detached clone, where ids are the VM's already and no other mount can be crossed into.
+ *   A mount point that is or lies below a hidden path is not mounted at all.
+ *   Limits: a file that has another name (a hard link, a bind mount, a copy) shows by that name.
+ */
+#ifndef FVM_HIDE_H
+#define FVM_HIDE_H
+
+#include "fvm/config.h"
+#include "fvm/plan.h"
+
+struct fvm_hidden {
+	char *path;   /* absolute, without symlinks but perhaps its last component */
+	size_t mount; /* index into the plan of the mount that it lies in */
+};
+
+struct fvm_hide {
+	struct fvm_hidden *items; /* sorted by path; none lies below another */
+	size_t count;
+};
+
+void fvm_hide_free(struct fvm_hide *hide);
+#define scoped_hide __attribute__((cleanup(fvm_hide_free))) struct fvm_hide
+
+/**
+ * fvm_hide_plan() - what is hidden from a VM of this configuration, with policies merged in
+ * @store: the store in use
+ * Return: 0 or negative errno
+ */
+int fvm_hide_plan(const struct fvm_config *config, const char *store, const struct fvm_plan *plan,
+		  struct fvm_hide *ret, struct fvm_error *err);
+
+/** fvm_hide_has() - whether absolute @path is hidden, or lies below something hidden */
+bool fvm_hide_has(const struct fvm_hide *hide, const char *path);
+
+/** fvm_hide_in() - whether something in mount @mount (index into the plan) is hidden */
+bool fvm_hide_in(const struct fvm_hide *hide, size_t mount);
+
+/**
+ * fvm_hide_layer() - make the layer of one mount as directory @layer of @scratch
+ * @base: directory of @scratch where the mount's idmapped clone is attached
+ * Return: 1 made, 0 nothing is hidden there, or negative errno
+ */
+int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, size_t mount,
+		   int scratch, const char *base, const char *layer);
+
+/* ---- secrets.c ---- */
+
+/**
+ * fvm_secrets_list() - absolute paths of what the policy of secrets hides on this host
+ * For root and the caller also what does not exist yet; in other homes what is there now.
+ */
+int fvm_secrets_list(const struct fvm_plan *plan, struct fvm_strv *ret);
+
+/** fvm_homes_list() - homes of all accounts of /etc/passwd, and directories of /home, each once
+ *  @people: only root's and people's (uid 1000 and up) */
+int fvm_homes_list(const struct fvm_plan *plan, bool people, struct fvm_strv *ret);
+
+/** fvm_hide_resolve() - append @path without symlinks in its directory part, and what it leads to
+ *  if it is a symlink itself. Nothing is appended when its directory does not exist.
+ *  @must_exist: nor when it does not exist itself */
+int fvm_hide_resolve(const struct fvm_plan *plan, const char *path, bool must_exist,
+		     struct fvm_strv *ret);
+
+/** fvm_plan_find() - index of the mount that absolute @path lies in
+ *  @strictly: a mount point is taken to lie in the mount above it */
+size_t fvm_plan_find(const struct fvm_plan *plan, const char *path, bool strictly);
+
+#endif
