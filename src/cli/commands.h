@@ -6,6 +6,7 @@
 
 extern const struct cli_command cli_attach;
 extern const struct cli_command cli_clone;
+extern const struct cli_command cli_cp;
 extern const struct cli_command cli_create;
 extern const struct cli_command cli_diff;
 extern const struct cli_command cli_enter;

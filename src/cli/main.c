@@ -6,6 +6,7 @@
 static const struct cli_command *const table[] = {
 	&cli_attach,
 	&cli_clone,
+	&cli_cp,
 	&cli_create,
 	&cli_enter,
 	&cli_exec,

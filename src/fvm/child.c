@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fvm/copy.h"
 #include "fvm/init_priv.h"
 
 #define REPORT 3 /* where the report's descriptor stands until exec */
@@ -232,6 +233,10 @@ _Noreturn void fvm_child_main(const struct child *child)
 	if (set_ids(c, &err) < 0)
 		fail(report, &err);
 	set_workdir(c);
+	if (c->helper) {
+		close(report); /* as an exec would */
+		_exit(fvm_copy_helper(c));
+	}
 	if (c->argv.count == 0) {
 		exec_shell(c, &err);
 	} else {

@@ -21,7 +21,7 @@ struct run_head {
 	uint32_t uid, gid;
 	uint32_t group_count, argc, envc;
 	uint8_t terminal, detached, login, has_workdir;
-	uint8_t fd_mask, zero[3];
+	uint8_t fd_mask, helper, zero[2];
 	uint16_t rows, cols, xpixel, ypixel;
 };
 
@@ -53,6 +53,7 @@ int fvm_run_pack(const struct fvm_command *c, struct fvm_buf *ret)
 		.detached = c->detached,
 		.login = c->login,
 		.has_workdir = c->workdir != NULL,
+		.helper = (uint8_t)c->helper,
 		.rows = c->window.ws_row,
 		.cols = c->window.ws_col,
 		.xpixel = c->window.ws_xpixel,
@@ -163,7 +164,8 @@ int fvm_run_parse(const void *data, size_t len, struct fvm_command *ret)
 {
 	struct run_head head;
 	struct cursor c = { data, (const char *)data + len };
-	if (len > FVM_RUN_MAX || !take(&c, &head, sizeof(head)) || head.fd_mask > 7)
+	if (len > FVM_RUN_MAX || !take(&c, &head, sizeof(head)) || head.fd_mask > 7 ||
+	    head.helper >= FVM_HELPER_COUNT || head.zero[0] || head.zero[1])
 		return -EBADMSG;
 	scoped_command command = {
 		.uid = head.uid,
@@ -171,6 +173,7 @@ int fvm_run_parse(const void *data, size_t len, struct fvm_command *ret)
 		.terminal = head.terminal != 0,
 		.detached = head.detached != 0,
 		.login = head.login != 0,
+		.helper = (enum fvm_helper)head.helper,
 		.window = { head.rows, head.cols, head.xpixel, head.ypixel },
 	};
 	for (unsigned int i = 0; i < 3; i++)

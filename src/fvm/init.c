@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,16 +154,12 @@ static void raise_limits(struct init *init)
 
 static int install_filter(const struct fvm_filter *filter, struct fvm_error *err)
 {
-	struct sock_fprog program;
 	if (!filter)
 		return 0;
 	if (filter->notify)
 		return fvm_error_set(err, EINVAL, "install a filter whose listener nobody has");
-	program.len = filter->len;
-	program.filter = (struct sock_filter *)(uintptr_t)filter->code;
-	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
-		return fvm_error_set(err, errno, "install the system call filter");
-	return 0;
+	int r = fvm_filter_install(filter, NULL);
+	return r < 0 ? fvm_error_set(err, -r, "install the system call filter") : 0;
 }
 
 static _Noreturn void give_up(const struct init *init, const struct fvm_error *err)

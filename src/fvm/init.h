@@ -41,9 +41,13 @@
 
 #include "common/common.h"
 
+/* Instead of executing a program of the VM, the session's child does this itself (copy.h). */
+enum fvm_helper { FVM_HELPER_NONE, FVM_HELPER_SEND, FVM_HELPER_RECEIVE, FVM_HELPER_COUNT };
+
 /* A command to run in a VM. Ids are the VM's. */
 struct fvm_command {
 	struct fvm_strv argv; /* empty: the user's shell, as a login shell when login is set */
+	enum fvm_helper helper;
 	struct fvm_strv env;  /* whole environment */
 	char *workdir;	      /* falls back to "/" with a warning when it is not there */
 	uid_t uid;

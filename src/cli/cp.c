@@ -1,0 +1,235 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/command.h"
+#include "cli/commands.h"
+#include "fvm/copy.h"
+
+#define PIPE_BYTES (1 << 20)
+
+struct cp_options {
+	struct cli_command_options command;
+	bool owners;
+};
+
+static const struct cli_option options[] = {
+	{ 'a', "archive", NULL, "keep owners (as root, on both sides)" },
+	{ OPT_ROOT, "root", NULL, "with the rights of the VM's root (default for root)" },
+	{ OPT_USER, "user", "USER|UID[:GID]", "with the rights of USER of the VM" },
+	{ 0 },
+};
+
+static int take_option(void *into, int key, const char *value, struct fvm_error *err)
+{
+	struct cp_options *o = into;
+	if (key == 'a') {
+		o->owners = true;
+		return 0;
+	}
+	int r = cli_command_option(&o->command, key, value, err);
+	return r < 0 ? r : 0;
+}
+
+/* One end of the copy. */
+struct side {
+	char vm_name[FVM_NAME_MAX + 1]; /* "": here */
+	const char *path;
+	struct fvm_vm vm;
+	int sock, notes;
+};
+
+struct cp {
+	const struct cli *cli;
+	const struct cp_options *options;
+	struct cli_progress progress;
+	bool failed;
+};
+
+/* "VM:PATH"; a slash before the colon makes it a path of this machine. */
+static void side_parse(const char *text, struct side *s)
+{
+	size_t len = strcspn(text, ":/");
+	*s = (struct side){
+		.path = text, .vm = { .dir = -1, .lock = -1 }, .sock = -1, .notes = -1
+	};
+	if (text[len] != ':' || len == 0 || len > FVM_NAME_MAX)
+		return;
+	memcpy(s->vm_name, text, len);
+	s->path = text + len + 1;
+}
+
+static void side_close(struct side *s)
+{
+	fvm_fd_closep(&s->sock);
+	fvm_fd_closep(&s->notes);
+	fvm_vm_close(&s->vm);
+}
+
+static void tell(void *arg, const struct fvm_error *err)
+{
+	struct cp *cp = arg;
+	struct fvm_error e = *err;
+	cli_progress_end(&cp->progress);
+	if (e.code)
+		cp->failed = true;
+	fvm_error_print("fvm", &e);
+}
+
+static void progress(void *arg, uint64_t bytes)
+{
+	struct cp *cp = arg;
+	cli_progress_show(&cp->progress, bytes, 0, "B");
+}
+
+/* The VM's side: a session of PID 1 that has @end of the pipe, and one for what it has to tell. */
+static int side_start(struct cp *cp, struct side *s, enum fvm_helper helper, int end,
+		      struct fvm_error *err)
+{
+	char flags[12];
+	char *argv[] = { (char *)(uintptr_t)(*s->path ? s->path : "."), flags, NULL };
+	scoped_command command = { .fds = { -1, -1, -1 } };
+	int notes[2];
+	snprintf(flags, sizeof(flags), "%d", cp->options->owners ? FVM_COPY_OWNERS : 0);
+	int r = cli_command_make(&s->vm, &cp->options->command, true, 2, argv, &command, err);
+	if (r < 0)
+		return r;
+	if (pipe2(notes, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	s->notes = notes[0];
+	command.detached = false;
+	command.helper = helper;
+	command.fds[helper == FVM_HELPER_SEND ? STDOUT_FILENO : STDIN_FILENO] = end;
+	command.fds[STDERR_FILENO] = notes[1];
+	s->sock = fvm_control_connect(&s->vm, err);
+	r = s->sock < 0 ? s->sock : fvm_control_run(s->sock, &command, NULL, err);
+	close(notes[1]);
+	if (r < 0) {
+		fvm_fd_closep(&s->sock); /* nothing to wait for */
+		s->sock = -1;
+	}
+	return r;
+}
+
+/* What the VM's side has to tell, and that it is done. */
+static void side_finish(struct cp *cp, struct side *s)
+{
+	struct fvm_error err;
+	int status = 0;
+	while (fvm_read_full(s->notes, &err, sizeof(err)) == sizeof(err)) {
+		err.text[sizeof(err.text) - 1] = err.hint[sizeof(err.hint) - 1] = '\0';
+		tell(cp, &err);
+	}
+	err = (struct fvm_error){ 0 };
+	if (fvm_client_stream(s->sock, -1, false, &status, &err) < 0)
+		tell(cp, &err);
+	if (status != 0)
+		cp->failed = true;
+}
+
+static int here(struct cp *cp, const struct side *s, bool send, int *end, struct fvm_error *err)
+{
+	struct fvm_copy copy = {
+		.fd = fvm_fd_take(end),
+		.flags = cp->options->owners ? FVM_COPY_OWNERS : 0,
+		.note = tell,
+		.progress = progress,
+		.arg = cp,
+	};
+	cli_progress_start(&cp->progress, cp->cli, send ? "to the VM" : "from the VM");
+	int r = send ? fvm_copy_send(&copy, s->path, err) : fvm_copy_receive(&copy, s->path, err);
+	cli_progress_end(&cp->progress);
+	return r;
+}
+
+static int copy(struct cp *cp, struct side *from, struct side *to, struct fvm_error *err)
+{
+	int ends[2], r = 0;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	(void)fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
+	if (to->vm_name[0]) {
+		r = side_start(cp, to, FVM_HELPER_RECEIVE, ends[0], err);
+		close(fvm_fd_take(&ends[0]));
+	}
+	if (r == 0 && from->vm_name[0]) {
+		r = side_start(cp, from, FVM_HELPER_SEND, ends[1], err);
+		close(fvm_fd_take(&ends[1]));
+	}
+	if (r == 0 && !from->vm_name[0])
+		r = here(cp, from, true, &ends[1], err);
+	if (r == 0 && !to->vm_name[0])
+		r = here(cp, to, false, &ends[0], err);
+	fvm_fd_closep(&ends[0]);
+	fvm_fd_closep(&ends[1]);
+	if (r == -EPIPE && !err->code)
+		cp->failed = true, r = 0; /* the other side tells why */
+	if (from->sock >= 0)
+		side_finish(cp, from);
+	if (to->sock >= 0)
+		side_finish(cp, to);
+	return r;
+}
+
+static int side_open(const struct fvm_store *store, struct side *s, struct fvm_error *err)
+{
+	if (!s->vm_name[0])
+		return 0;
+	int r = fvm_vm_open(store, s->vm_name, FVM_NO_LOCK, &s->vm, err);
+	return r < 0 ? r : cli_need_awake(&s->vm, err);
+}
+
+static int copy_sides(struct cp *cp, struct side *from, struct side *to)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	struct fvm_error err = { 0 };
+	if (!from->vm_name[0] && !to->vm_name[0]) {
+		fvm_error_set(&err, 0, "cp: neither side is in a VM");
+		fvm_error_hint(&err, "one of them reads VM:PATH");
+		return cli_fail(&err);
+	}
+	signal(SIGPIPE, SIG_IGN);
+	if (fvm_store_open(&store, &err) < 0 || side_open(&store, from, &err) < 0 ||
+	    side_open(&store, to, &err) < 0 || copy(cp, from, to, &err) < 0)
+		return cli_fail(&err);
+	return cp->failed ? CLI_FAILED : 0;
+}
+
+static int cp_main(const struct cli *cli, int argc, char **argv)
+{
+	struct cp_options o = { 0 };
+	struct cp cp = { .cli = cli, .options = &o };
+	struct side from, to;
+	int first = cli_parse(&cli_cp, argc, argv, take_option, &o);
+	if (first < 0)
+		return cli_exit_parse(first);
+	side_parse(argv[first], &from);
+	side_parse(argv[first + 1], &to);
+	int status = copy_sides(&cp, &from, &to);
+	side_close(&from);
+	side_close(&to);
+	cli_command_options_free(&o.command);
+	return status;
+}
+
+const struct cli_command cli_cp = {
+	.name = "cp",
+	.operands = "[VM:]SRC [VM:]DST",
+	.summary = "Copy files into a running VM, out of it, or between two.",
+	.text = "Directories are copied whole; SRC/. means what is in it. Relative paths in a VM "
+		"start\n"
+		"at your working directory, as they do for exec. Files get your rights, or with "
+		"--root\n"
+		"or --user that user's; their mode without set-id bits, and their time, are kept.",
+	.options = options,
+	.anywhere = true,
+	.min_operands = 2,
+	.max_operands = 2,
+	.main = cp_main,
+};
