@@ -415,6 +415,8 @@ static int mount_parts(const struct fvm_build *b, struct fvm_error *err)
 	if (r == 0)
 		r = fvm_run_dir_make(b, err);
 	if (r == 0)
+		r = fvm_names_make(b, err);
+	if (r == 0)
 		r = bind_part(b, "dev", "dev", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
 	if (r == 0)
 		r = bind_part(b, "run", "run", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);

@@ -39,6 +39,7 @@ struct fvm_build {
 	bool systemd;		/* cgroup2 writable, /run/systemd/system */
 	int init_pidfd;
 	int userns;		/* the VM's */
+	const char *resolv;	/* contents for /etc/resolv.conf; NULL: as it is */
 	uid_t user_uid;		/* for /run/user/UID; VM's id */
 	gid_t user_gid;
 	/* out */
@@ -56,6 +57,10 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err);
 /** fvm_dev_make() - fill directory "dev" of @scratch: six devices, links, pts, shm; @devices: more
  *  host devices by path */
 int fvm_dev_make(const struct fvm_build *b, struct fvm_error *err);
+
+/* names.c */
+/** fvm_names_make() - let the VM's /etc/resolv.conf say b->resolv; after /run was made */
+int fvm_names_make(const struct fvm_build *b, struct fvm_error *err);
 
 /* run_dir.c */
 /** fvm_run_dir_make() - fill directory "run" of @scratch as tmpfiles.d says, and for the user */

@@ -38,6 +38,7 @@ struct start {
 	struct fvm_running running;
 	struct fvm_error err; /* the builder's */
 	bool has_cgroup, has_net;
+	char *resolv; /* /etc/resolv.conf for the VM, NULL: the host's */
 
 	int alive, slot, run_dir, control, log, status;
 	int go[2]; /* closed by the builder: PID 1 may go; a byte: it must end */
@@ -169,6 +170,7 @@ static int build_world(struct start *s)
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
 		.init_pidfd = s->pidfd,
 		.userns = userns,
+		.resolv = s->resolv,
 		.user_uid = s->options->user_uid,
 		.user_gid = s->options->user_gid,
 		.running = &s->running,
@@ -216,6 +218,7 @@ static void start_free(struct start *s)
 	fvm_hide_free(&s->hide);
 	fvm_running_free(&s->running);
 	fvm_net_free(&s->net);
+	free(s->resolv);
 	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,  s->log,
 			    s->status,	  s->pidfd,	s->go[0],     s->go[1],	   s->report[0],
 			    s->report[1], s->client[0], s->client[1], s->trace[0], s->trace[1] };
@@ -317,6 +320,8 @@ static int take_resources(struct start *s, struct fvm_error *err)
 	if (c->net == FVM_NET_NAT) {
 		r = fvm_net_prepare(s->running.slot, c, &s->net, err);
 		s->has_net = r == 0;
+		if (r == 0)
+			r = fvm_net_resolv_conf(&s->net, &s->resolv, err);
 	}
 	return r;
 }
