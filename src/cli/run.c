@@ -137,7 +137,8 @@ static int dispose(struct run *run, int status, struct fvm_error *err)
 	const struct run_options *o = run->options;
 	const char *name = run->vm.config.name;
 	scoped_vm vm = { .dir = -1, .lock = -1 };
-	int r = fvm_vm_open(&run->store, name, FVM_LOCK, &vm, err);
+	enum fvm_lock lock = o->rm ? FVM_LOCK_AS_IT_IS : FVM_LOCK;
+	int r = fvm_vm_open(&run->store, name, lock, &vm, err);
 	if (r == -ENOENT)
 		return status; /* somebody removed it while it ran */
 	if (r < 0)

@@ -23,6 +23,12 @@ uint64_t fvm_process_start(pid_t pid);
  */
 int fvm_tmp_make(const struct fvm_store *store, char *ret_name);
 
+/**
+ * fvm_later() - run @fn in a child process of its own session, without our stdio
+ * Whoever waits for our output does not wait for it. Runs @fn here when there can be no child.
+ */
+void fvm_later(void (*fn)(void *arg), void *arg);
+
 /** fvm_trash() - rename @name below @dir to STORE/trash and delete it, now or in a child process */
 int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later);
 

@@ -63,11 +63,20 @@ static void tidy_run(int dir, const char *name, void *arg)
 		(void)fvm_vm_remove(&vm, true, NULL);
 }
 
+static void tidy_gone(int dir, const char *name, void *arg)
+{
+	const struct walk *w = arg;
+	(void)dir;
+	if (!w->dry_run)
+		fvm_tidy_ended_dir(w->store, name);
+}
+
 unsigned int fvm_store_tidy_ended(const struct fvm_store *store, bool dry_run)
 {
 	struct fvm_pruned pruned = { 0 };
 	struct walk w = { .store = store, .dry_run = dry_run, .pruned = &pruned };
 	each_entry(store->run, "vms", tidy_run, &w);
+	each_entry(store->run, "ended", tidy_gone, &w);
 	return pruned.runs;
 }
 

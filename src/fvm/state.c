@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -162,26 +164,54 @@ int fvm_running_pidfd(const struct fvm_running *r)
 	return fvm_fd_take(&pidfd);
 }
 
+static void tidy_from(const struct fvm_store *store, int dir, const char *vm_id)
+{
+	scoped_running r = { 0 };
+	struct fvm_cgroups cgroups = { 0 };
+	if (load_from(dir, &r) == 0) {
+		if (r.interface[0])
+			fvm_net_detach_slot(r.slot, vm_id);
+		if (!store->rootless)
+			fvm_slot_drop(r.slot);
+	}
+	/* by its name: a user's own place may be another now than when he started it */
+	int found = r.cgroup[0] ? fvm_cgroup_named(r.cgroup, &cgroups)
+				: fvm_cgroup_plan(vm_id, store->rootless, &cgroups, NULL);
+	if (found == 0)
+		(void)fvm_cgroup_remove(&cgroups, 2000);
+}
+
 void fvm_tidy_stopped(const struct fvm_vm *vm)
 {
 	scoped_fd dir = fvm_vm_run_dir(vm, false);
 	if (dir < 0 || fvm_lock_alive(vm->dir))
 		return;
-	scoped_running r = { 0 };
-	struct fvm_cgroups cgroups = { 0 };
-	if (load_from(dir, &r) == 0) {
-		if (r.interface[0])
-			fvm_net_detach_slot(r.slot, vm->config.id);
-		if (!vm->store->rootless)
-			fvm_slot_drop(r.slot);
-	}
-	/* by its name: a user's own place may be another now than when he started it */
-	int found = r.cgroup[0]
-			    ? fvm_cgroup_named(r.cgroup, &cgroups)
-			    : fvm_cgroup_plan(vm->config.id, vm->store->rootless, &cgroups, NULL);
-	if (found == 0)
-		(void)fvm_cgroup_remove(&cgroups, 2000);
+	tidy_from(vm->store, dir, vm->config.id);
 	char path[FVM_NAME_MAX + 8];
 	snprintf(path, sizeof(path), "vms/%s", vm->config.name);
 	(void)fvm_remove_tree(vm->store->run, path);
+}
+
+void fvm_tidy_later(const struct fvm_vm *vm)
+{
+	char from[FVM_NAME_MAX + 8], to[48];
+	snprintf(from, sizeof(from), "vms/%s", vm->config.name);
+	snprintf(to, sizeof(to), "ended/%s", vm->config.id);
+	if (renameat(vm->store->run, from, vm->store->run, to) == 0 || errno != ENOENT ||
+	    faccessat(vm->store->run, from, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return;
+	(void)mkdirat(vm->store->run, "ended", 0700);
+	(void)renameat(vm->store->run, from, vm->store->run, to);
+}
+
+void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id)
+{
+	char path[48];
+	if (snprintf(path, sizeof(path), "ended/%s", vm_id) >= (int)sizeof(path))
+		return;
+	scoped_fd dir = openat(store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0 || flock(dir, LOCK_EX | LOCK_NB) < 0)
+		return; /* somebody is at it */
+	tidy_from(store, dir, vm_id);
+	(void)fvm_remove_tree(store->run, path);
 }

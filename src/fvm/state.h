@@ -50,4 +50,11 @@ int fvm_running_pidfd(const struct fvm_running *r);
  */
 void fvm_tidy_stopped(const struct fvm_vm *vm);
 
+/**
+ * fvm_tidy_later() - the first, quick half of it: the run-time directory is moved to RUN/ended/VMID
+ * so that its name is free at once; fvm_tidy_ended_dir() does the rest, now or after a crash
+ */
+void fvm_tidy_later(const struct fvm_vm *vm);
+void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id);
+
 #endif

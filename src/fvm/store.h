@@ -16,6 +16,7 @@
  *     STORE/tmp/              made here first, renamed to their place when whole; the maker holds
  *                             flock(2) on the entry, so that a free one is known to be abandoned
  *     RUN/vms/NAME/control    PID 1's socket;  state.json (state.h);  paused: there while it is
+ *     RUN/ended/VMID          run-time directory of a VM that is gone, being tidied
  *     RUN/slots/N             symlink to VMID: numbers of uid ranges and addresses (slot.h)
  *
  *   KEY names a mount point: "root" for /, else its path with "/" as "-" and every byte outside
@@ -51,7 +52,8 @@ struct fvm_vm {
 	struct fvm_config config;
 };
 
-enum fvm_lock { FVM_NO_LOCK, FVM_LOCK, FVM_LOCK_NOWAIT };
+/* FVM_LOCK_AS_IT_IS: like FVM_LOCK, but what an ended VM left is not tidied, as it is to be deleted */
+enum fvm_lock { FVM_NO_LOCK, FVM_LOCK, FVM_LOCK_NOWAIT, FVM_LOCK_AS_IT_IS };
 
 void fvm_store_close(struct fvm_store *store);
 #define scoped_store __attribute__((cleanup(fvm_store_close))) struct fvm_store

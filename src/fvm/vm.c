@@ -58,26 +58,59 @@ int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
 	return fd;
 }
 
+void fvm_later(void (*fn)(void *arg), void *arg)
+{
+	pid_t pid = fork();
+	if (pid > 0)
+		return;
+	if (pid < 0) {
+		fn(arg);
+		return;
+	}
+	(void)setsid();
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		(void)dup2(null, fd);
+	fn(arg);
+	_exit(0);
+}
+
+/* Move it to trash/ under a random name, and hold flock(2) on it while we have it. */
+static int trash_take(const struct fvm_store *store, int dir, const char *name, char to[48],
+		      int *ret_held)
+{
+	char id[33];
+	fvm_random_hex(id, 32);
+	snprintf(to, 48, "trash/%s", id);
+	int held = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (held >= 0)
+		(void)flock(held, LOCK_EX | LOCK_NB);
+	*ret_held = held;
+	return renameat(dir, name, store->dir, to) < 0 ? -errno : 0;
+}
+
+struct trash {
+	const struct fvm_store *store;
+	char path[48];
+};
+
+static void trash_delete(void *arg)
+{
+	const struct trash *t = arg;
+	(void)fvm_remove_tree(t->store->dir, t->path);
+}
+
 int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later)
 {
-	char id[33], to[48];
-	fvm_random_hex(id, 32);
-	snprintf(to, sizeof(to), "trash/%s", id);
-	scoped_fd entry = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (entry >= 0)
-		(void)flock(entry, LOCK_EX | LOCK_NB);
-	if (renameat(dir, name, store->dir, to) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (later) {
-		pid_t pid = fork();
-		if (pid > 0)
-			return 0;
-		if (pid == 0) {
-			setsid();
-			_exit(fvm_remove_tree(store->dir, to) < 0);
-		}
-	}
-	return fvm_remove_tree(store->dir, to);
+	struct trash t = { .store = store };
+	scoped_fd held = -1;
+	int r = trash_take(store, dir, name, t.path, &held);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (!later)
+		return fvm_remove_tree(store->dir, t.path);
+	fvm_later(trash_delete, &t);
+	return 0;
 }
 
 /* Edit distance, cut off: only a typing mistake is worth a hint. */
@@ -137,7 +170,7 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 		return errno == ENOENT ? no_such_vm(store, name, err)
 				       : fvm_error_set(err, errno, "open VM '%s'", name);
 	if (lock != FVM_NO_LOCK) {
-		r = fvm_lock_take(vm.dir, name, lock == FVM_LOCK, &vm.lock, err);
+		r = fvm_lock_take(vm.dir, name, lock != FVM_LOCK_NOWAIT, &vm.lock, err);
 		if (r < 0)
 			return r;
 		/* it may have been removed or renamed while we waited */
@@ -154,7 +187,7 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 	}
 	/* the directory's name counts: a crash may have come between rename and rewrite */
 	strcpy(vm.config.name, name);
-	if (lock != FVM_NO_LOCK) {
+	if (lock != FVM_NO_LOCK && lock != FVM_LOCK_AS_IT_IS) {
 		fvm_tidy_stopped(&vm);
 		r = vm.config.pending ? fvm_layers_finish(&vm, err) : 0;
 		if (r < 0)
@@ -277,9 +310,28 @@ static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
 	return r;
 }
 
+struct removal {
+	struct fvm_vm *vm;
+	char path[48];
+};
+
+static void remove_rest(void *arg)
+{
+	const struct removal *r = arg;
+	const struct fvm_vm *vm = r->vm;
+	fvm_tidy_ended_dir(vm->store, vm->config.id);
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	if (workspace >= 0)
+		fvm_disk_release(workspace);
+	(void)fvm_remove_tree(vm->store->dir, r->path);
+	unref_all(vm, false);
+}
+
 int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 {
 	const char *name = vm->config.name;
+	struct removal removal = { .vm = vm };
+	scoped_fd held = -1;
 	if (fvm_lock_alive(vm->dir)) {
 		fvm_error_set(err, EBUSY, "VM '%s' is running", name);
 		fvm_error_hint(err, "fvm stop %s first, or fvm rm --force %s", name, name);
@@ -288,14 +340,14 @@ int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 	int r = check_no_mounts(vm, err);
 	if (r < 0)
 		return r;
-	fvm_tidy_stopped(vm);
-	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
-	if (workspace >= 0)
-		fvm_disk_release(workspace);
-	r = fvm_trash(vm->store, vm->store->vms, name, later);
+	fvm_tidy_later(vm);
+	r = trash_take(vm->store, vm->store->vms, name, removal.path, &held);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);
-	unref_all(vm, later);
+	if (later)
+		fvm_later(remove_rest, &removal);
+	else
+		remove_rest(&removal);
 	return 0;
 }
 
