@@ -1,0 +1,108 @@
+#!/bin/bash
+# Every command has a manual page; --help, page and the completions of three shells have the same
+# options as the program's own table, and no page tells of an option that no program has.
+#
+#   check-docs.sh SOURCE BUILDDIR
+set -u
+cd "$1" || exit 1
+FVM_PROGRAM=$(cd "$2" && pwd)/src/cli/fvm
+export FVM_PROGRAM
+table=$("$FVM_PROGRAM" __commands) || exit 1
+status=0
+
+complain() {
+	printf '%s\n' "$*"
+	status=1
+}
+
+options_of() { # COMMAND: "--long letter" of each
+	printf '%s\n' "$table" | awk -F'\t' -v c="$1" '$1 != "" { here = $1 == c; next } here { print $2, $3 }'
+}
+
+# The file of man/ whose NAME section has fvm-COMMAND.
+page_of() {
+	local page
+	for page in man/*.1; do
+		awk -v name="fvm-$1" '
+			/^\.Sh SYNOPSIS/ { exit 1 }
+			$1 == ".Nm" && $2 == name { found = 1; exit }
+			END { exit !found }' "$page" && echo "$page" && return
+	done
+}
+
+# Long and short options that a page describes.
+options_in_page() {
+	sed -n 's/^\.It \(Fl .*\)/\1/p; s/^\.Op \(Fl .*\)/\1/p' "$1" | tr ' ' '\n' | grep -E '^-[a-z]' | sed 's/^/-/' |
+		grep -vx -e --json | sort -u
+}
+
+# ---- pages and --help ----
+commands=$(printf '%s\n' "$table" | awk -F'\t' '$1 != "" { print $1 }')
+declare -A described=()
+for command in $commands; do
+	page=$(page_of "$command")
+	if [ -z "$page" ]; then
+		complain "$command: no page of man/ has it in its NAME section"
+		continue
+	fi
+	described[$page]+=" $command"
+	help=$("$FVM_PROGRAM" "$command" --help) || complain "$command --help fails"
+	page_options=$(options_in_page "$page")
+	while read -r long letter; do
+		[ "$long" ] || continue
+		grep -qxe "$long" <<<"$page_options" || complain "$page: no $long of fvm $command"
+		grep -qwe "$long" <<<"$help" || complain "fvm $command --help: no $long"
+		[ "$letter" = - ] || grep -qE "^\.It Fl $letter( Ar [^ ]+)? , Fl $long( |\$)" <<<"$(sed 's/Fl -/Fl --/g' "$page")" ||
+			complain "$page: no -$letter beside $long of fvm $command"
+	done <<<"$(options_of "$command")"
+done
+
+# Nothing stale, in pages all of whose commands are there already.
+for page in "${!described[@]}"; do
+	all=
+	for command in ${described[$page]}; do
+		all+=$(options_of "$command")$'\n'
+	done
+	[ "$(awk '/^\.Sh SYNOPSIS/ { exit } $1 == ".Nm" { n++ } END { print n }' "$page")" = \
+		"$(wc -w <<<"${described[$page]}")" ] || continue
+	for option in $(options_in_page "$page"); do
+		grep -qe "^$option " <<<"$all" || complain "$page: $option is an option of none of:${described[$page]}"
+	done
+done
+
+# ---- completions ----
+# The functions are called by their shell's name: in_bash, in_zsh, in_fish.
+# shellcheck source=/dev/null
+. completions/fvm.bash
+# shellcheck disable=SC2317
+in_bash() { # COMMAND: what is offered after "fvm COMMAND -"
+	COMP_WORDS=(fvm "$1" -)
+	COMP_CWORD=2
+	_fvm
+	printf '%s\n' "${COMPREPLY[@]}"
+}
+# shellcheck disable=SC2317
+in_zsh() {
+	zsh -fc '. completions/_fvm && _fvm_options "$1"' - "$1" | sed 's/^\*//; s/\[.*//'
+}
+# shellcheck disable=SC2317,SC2016
+in_fish() {
+	fish --no-config -c 'source completions/fvm.fish; complete -C "fvm $argv[1] -"' "$1" | cut -f1
+}
+for shell in bash zsh fish; do
+	command -v $shell >/dev/null || continue
+	for command in $commands; do
+		offered=$(in_$shell "$command")
+		while read -r long letter; do
+			[ "$long" ] || continue
+			grep -qxe "$long" <<<"$offered" || complain "$shell: $long is not offered for fvm $command"
+			[ "$letter" = - ] || grep -qxe "-$letter" <<<"$offered" ||
+				complain "$shell: -$letter is not offered for fvm $command"
+		done <<<"$(options_of "$command")"
+	done
+done
+offered=$(COMP_WORDS=(fvm '') COMP_CWORD=1 && _fvm && printf '%s\n' "${COMPREPLY[@]}")
+for command in $commands; do
+	grep -qxe "$command" <<<"$offered" || complain "bash: the command $command is not offered"
+done
+exit $status
