@@ -111,7 +111,7 @@ boot() {
 		-drive "file=$dir/image,format=raw,if=virtio,cache=unsafe" \
 		-drive "file=$dir/tree.tar,format=raw,if=virtio,readonly=on" \
 		-nic user,model=virtio-net-pci -device virtio-rng-pci </dev/null 2>&1 |
-		tr -d '\r' | tee "$log" | sed -un 's/^FVM-VM[: ] \?/  /p'
+		sed -u 's/\r//g' | tee "$log" | sed -un 's/^FVM-VM[: ] \?/  /p'
 	local counts
 	counts=$(sed -n 's/^FVM-VM counts \([0-9]* [0-9]* [0-9]*\)$/\1/p' "$log" | tail -n 1)
 	if ! grep -q '^FVM-VM done' "$log"; then

@@ -232,6 +232,13 @@ says() {
 	return 1
 }
 
+# fails CMD..: it must not succeed ("! CMD" alone would fail no test)
+fails() {
+	"$@" || return 0
+	printf 'must not succeed: %s\n' "$*" >&2
+	return 1
+}
+
 # equal A B
 equal() {
 	[ "$1" = "$2" ] && return 0

@@ -26,7 +26,7 @@ start() {
 	start one sh -c 'echo "inside:x:4321:4321::/:/bin/sh" >>/etc/passwd
 		setpriv --reuid 4321 --regid 4321 --clear-groups sleep 111'
 	wait_until 5 sh -c 'fvm ps one | grep -q "^ *[0-9]* *[0-9]* inside .*sleep 111"'
-	! grep -q ^inside: /etc/passwd
+	fails grep -q ^inside: /etc/passwd
 }
 
 @test "ps follows no link that a VM put in place of its passwd" {
@@ -41,7 +41,7 @@ start() {
 	wait_until 5 sh -c 'fvm ps one | grep -q red'
 	expect 0 fvm ps one
 	[[ $output != *$'\e'* ]]
-	! grep -q '^ *99 ' <<<"$output"
+	fails grep -q '^ *99 ' <<<"$output"
 	expect 0 fvm --json ps one
 	jq -e . <<<"$output" >/dev/null
 }
@@ -54,7 +54,7 @@ start() {
 	expect 0 fvm --json stats
 	equal "$(jq -r '[.[].name] | join(" ")' <<<"$output")" 'one two'
 	expect 0 fvm stats
-	! grep -q '.\{81\}' <<<"$output"
+	fails grep -q '.\{81\}' <<<"$output"
 }
 
 @test "what does not run is named, with status 125" {
