@@ -112,7 +112,7 @@ static json_t *describe_meta(unsigned int meta)
 }
 
 /* JSON holds UTF-8 alone: other names stand there as they are listed, in C quotes. */
-static json_t *json_name(const char *name)
+json_t *diff_json_name(const char *name)
 {
 	json_t *text = json_string(name);
 	if (text)
@@ -129,9 +129,9 @@ json_t *diff_describe(const struct fvm_change *c)
 {
 	char letter[2] = { letters[c->kind], '\0' };
 	json_t *item = json_pack("{s:s, s:s}", "change", letter, "kind", kinds[c->kind]);
-	json_object_set_new(item, "path", json_name(c->path));
+	json_object_set_new(item, "path", diff_json_name(c->path));
 	if (c->from)
-		json_object_set_new(item, "from", json_name(c->from));
+		json_object_set_new(item, "from", diff_json_name(c->from));
 	if (c->meta)
 		json_object_set_new(item, "meta", describe_meta(c->meta));
 	if (c->was)

@@ -7,7 +7,7 @@
  *
  *     list     one line per change, streamed                    diff.c
  *     stat     lines added and removed, as git does             diff_stat.c
- *     patch    hunks that patch -p1 and git apply take          diff_patch.c, diff_sides.c
+ *     patch    hunks that patch -p1 and git apply take          diff_patch.c
  *     meaning  packages, users, units, ...                      diff_meaning.c
  *
  *   Whatever comes from a VM is quoted (common/quote.h) before it is printed.
@@ -18,7 +18,7 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
-#include "fvm/changes.h"
+#include "fvm/sides.h"
 
 struct diff;
 
@@ -53,19 +53,12 @@ void diff_quoted(FILE *out, const char *before, const char *name);
 /** diff_json() - print one JSON object as the next element of the array; releases @item */
 void diff_json(struct diff *d, json_t *item);
 
+/** diff_json_name() - a name as a JSON string, in C quotes when it is no UTF-8 */
+json_t *diff_json_name(const char *name);
+
 /** diff_describe() - a change as a JSON object; NULL when out of memory */
 json_t *diff_describe(const struct fvm_change *change);
 
-/* Both sides of a change of text, read whole. */
-struct diff_sides {
-	char *was, *now;
-	size_t was_len, now_len;
-	bool binary; /* holds NUL bytes, is no regular file, or is too large for a patch */
-};
-void diff_sides_free(struct diff_sides *s);
-#define scoped_sides __attribute__((cleanup(diff_sides_free))) struct diff_sides
-
-/** diff_sides_read() - read what changed; a symlink's text is its target. Return: 0 or -errno */
-int diff_sides_read(const struct fvm_change *change, struct diff_sides *ret);
+#define DIFF_TEXT_MAX (16 * 1024 * 1024) /* bytes of a side; more is shown as binary */
 
 #endif

@@ -135,7 +135,7 @@ static void print_hunk_line(char sign, const char *line, size_t len, void *arg)
 	putc('\n', d->out);
 }
 
-static int print_sides(struct diff *d, const struct fvm_change *c, const struct diff_sides *s)
+static int print_sides(struct diff *d, const struct fvm_change *c, const struct fvm_sides *s)
 {
 	bool was = has_text(c->was), now = has_text(c->now);
 	scoped_textdiff text = { 0 };
@@ -162,7 +162,7 @@ static int print_part(struct diff *d, const struct fvm_change *c)
 	print_head(d, c);
 	if (c->from || c->kind == FVM_META)
 		return 0;
-	int r = diff_sides_read(c, &sides);
+	int r = fvm_sides_read(c, DIFF_TEXT_MAX, &sides);
 	return r < 0 ? r : print_sides(d, c, &sides);
 }
 

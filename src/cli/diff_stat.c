@@ -70,7 +70,7 @@ static int measure(const struct fvm_change *c, struct row *ret)
 	};
 	if (c->from || c->kind == FVM_META)
 		return 0;
-	int r = diff_sides_read(c, &sides);
+	int r = fvm_sides_read(c, DIFF_TEXT_MAX, &sides);
 	if (r < 0)
 		return r;
 	if (sides.binary) {

@@ -329,17 +329,18 @@ static size_t run_length(struct item *const *list, size_t at, size_t count)
 	return n;
 }
 
-static void pair_equal(struct renames *r, struct item *gone, struct item **new, size_t count)
+/* Pairs @gone with the first of @new that is equal and free, and, if so asked, has its name. */
+static void pair_equal(struct renames *r, struct item *gone, struct item **new, size_t count,
+		       bool by_name)
 {
-	for (int round = 0; round < 2; round++) {
-		for (size_t i = 0; i < count; i++) {
-			bool same_name = strcmp(last_component(gone->path),
-						last_component(new[i]->path)) == 0;
-			if (new[i]->done || (round == 0 && !same_name) || !same(r, gone, new[i]))
-				continue;
-			pair(r, gone, new[i]);
-			return;
-		}
+	for (size_t i = 0; i < count; i++) {
+		if (new[i]->done || (by_name && strcmp(last_component(gone->path),
+						       last_component(new[i]->path)) != 0))
+			continue;
+		if (!same(r, gone, new[i]))
+			continue;
+		pair(r, gone, new[i]);
+		return;
 	}
 }
 
@@ -347,8 +348,19 @@ static void pair_equal(struct renames *r, struct item *gone, struct item **new, 
 static void pair_runs(struct renames *r, struct item **gone, size_t gone_count, struct item **new,
 		      size_t new_count)
 {
-	for (size_t i = 0; i < gone_count; i++)
-		pair_equal(r, gone[i], new, new_count);
+	/* thousands of equal files: every name against every other would take too long */
+	if (gone_count < 1000 && new_count < 1000) {
+		for (size_t i = 0; i < gone_count; i++)
+			pair_equal(r, gone[i], new, new_count, true);
+	}
+	for (size_t i = 0; i < gone_count; i++) {
+		while (new_count > 0 && new[0]->done) {
+			new++;
+			new_count--;
+		}
+		if (!gone[i]->done)
+			pair_equal(r, gone[i], new, new_count, false);
+	}
 }
 
 static void for_each_run(struct renames *r, struct item **gone, size_t gone_count,
@@ -388,7 +400,7 @@ static void pair_size(struct renames *r, struct item **gone, size_t gone_count, 
 	for (size_t i = 0; i < gone_count; i++)
 		gone[i]->hash = (uint64_t)gone[i]->st.st_size;
 	for (size_t i = 0; i < new_count; i++)
-		new[i]->hash = (uint64_t)new[i]->st.st_size;
+		new[i]->hash = (uint64_t) new[i]->st.st_size;
 }
 
 static int pair_files(struct renames *r)

@@ -1,0 +1,58 @@
+#include "tests/box.h"
+
+static void assert_quoted(const char *name, const char *expected)
+{
+	scoped_buf b = { 0 };
+	fvm_quote(&b, name);
+	assert_string_equal(b.data, expected);
+}
+
+static void plain_names_stay_as_they_are(void **state)
+{
+	(void)state;
+	assert_quoted("/usr/bin/x y", "/usr/bin/x y");
+	assert_quoted("/h\xc3\xa9\xe6\x97\xa5\xf0\x9f\x90\xa7",
+		      "/h\xc3\xa9\xe6\x97\xa5\xf0\x9f\x90\xa7");
+}
+
+static void names_that_forge_lines_are_quoted(void **state)
+{
+	(void)state;
+	assert_quoted("a\nD /etc", "\"a\\nD /etc\"");
+	assert_quoted("\033[2J\177", "\"\\033[2J\\177\"");
+	assert_quoted("a\"b\\c", "\"a\\\"b\\\\c\"");
+}
+
+static void bytes_that_are_no_utf8_are_octal(void **state)
+{
+	(void)state;
+	assert_quoted("\xff\xfe", "\"\\377\\376\"");
+	assert_quoted("\xc0\xaf", "\"\\300\\257\"");		    /* overlong slash */
+	assert_quoted("\xed\xa0\x80", "\"\\355\\240\\200\"");	    /* surrogate */
+	assert_quoted("a\xe2\x80", "\"a\\342\\200\"");		    /* cut short */
+	assert_quoted("\xc2\x9b", "\"\\302\\233\"");		    /* C1 control */
+	assert_quoted("\xe2\x80\xaetxt", "\"\\342\\200\\256txt\""); /* right-to-left override */
+}
+
+static void errors_keep_both_ends_of_a_long_name(void **state)
+{
+	char name[5000], buf[200];
+	(void)state;
+	memset(name, 'x', sizeof(name));
+	name[0] = 'b';
+	strcpy(name + sizeof(name) - 4, "end");
+	fvm_quote_error(name, buf);
+	assert_int_equal(buf[0], 'b');
+	assert_non_null(strstr(buf, "end"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(plain_names_stay_as_they_are),
+		cmocka_unit_test(names_that_forge_lines_are_quoted),
+		cmocka_unit_test(bytes_that_are_no_utf8_are_octal),
+		cmocka_unit_test(errors_keep_both_ends_of_a_long_name),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
