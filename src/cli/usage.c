@@ -94,9 +94,11 @@ int cli_usages_take(const struct fvm_store *store, const struct fvm_strv *names,
 	if (names->count == 0)
 		r = fvm_store_list(store, &every, err);
 	const struct fvm_strv *list = names->count ? names : &every;
+	if (r < 0)
+		return r;
 	all.items = calloc(list->count + 1, sizeof(*all.items));
-	if (r == 0 && !all.items)
-		r = fvm_error_set(err, ENOMEM, "list the VMs");
+	if (!all.items)
+		return fvm_error_set(err, ENOMEM, "list the VMs");
 	for (size_t i = 0; r == 0 && i < list->count; i++) {
 		struct fvm_error theirs = { 0 };
 		scoped_vm vm = { .dir = -1, .lock = -1 };
@@ -112,8 +114,7 @@ int cli_usages_take(const struct fvm_store *store, const struct fvm_strv *names,
 	}
 	if (r < 0)
 		return r;
-	*ret = all;
-	all = (struct cli_usages){ 0 };
+	*ret = (struct cli_usages){ fvm_take_ptr(&all.items), all.count };
 	return 0;
 }
 

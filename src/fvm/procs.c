@@ -147,7 +147,7 @@ static int list_all(struct fvm_procs *p)
 			r = procs_add(p, &cap, &one);
 	}
 	closedir(d);
-	if (r == 0)
+	if (r == 0 && p->count)
 		qsort(p->items, p->count, sizeof(*p->items), by_pid);
 	return r;
 }

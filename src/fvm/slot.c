@@ -46,9 +46,9 @@ int fvm_slot_take(const char *vm_id, uint32_t *ret_slot, int *ret_fd, struct fvm
 		return dir;
 	char head[9];
 	snprintf(head, sizeof(head), "%.8s", vm_id);
-	uint32_t first = (uint32_t)strtoul(head, NULL, 16) % FVM_SLOTS;
-	for (uint32_t i = 0; i < FVM_SLOTS; i++) {
-		uint32_t slot = (first + i) % FVM_SLOTS;
+	uint32_t first = (uint32_t)strtoul(head, NULL, 16) % FVM_SLOTS_GIVEN;
+	for (uint32_t i = 0; i < FVM_SLOTS_GIVEN; i++) {
+		uint32_t slot = (first + i) % FVM_SLOTS_GIVEN;
 		int fd = try_slot(dir, slot);
 		if (fd == -EWOULDBLOCK)
 			continue;
@@ -58,7 +58,8 @@ int fvm_slot_take(const char *vm_id, uint32_t *ret_slot, int *ret_fd, struct fvm
 		*ret_fd = fd;
 		return 0;
 	}
-	return fvm_error_set(err, EBUSY, "find a free uid range: all %u are in use", FVM_SLOTS);
+	return fvm_error_set(err, EBUSY, "find a free uid range: all %u are in use",
+			     FVM_SLOTS_GIVEN);
 }
 
 void fvm_slot_drop(uint32_t slot)

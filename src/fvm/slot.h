@@ -6,16 +6,19 @@
  *   long as somebody holds flock(2) on its file, and PID 1 of the VM does: no crash can leave one
  *   taken. Nothing on disk depends on a slot (layers hold the host's own ids), so a VM gets
  *   another one at each start. The search begins at a hash of the VM's id.
- *   Uid range of slot N: FVM_UID_FIRST + N * FVM_UID_SPAN; outside what subuid(5) hands out.
+ *   Uid range of slot N: FVM_UID_FIRST + N * FVM_UID_SPAN; outside what subuid(5) hands out, and
+ *   below 0x7ffe0000: there ranges of systemd's begin, and from 2^31 on file systems of older
+ *   kernels (devpts of 6.1) refuse a number as an option.
  */
 #ifndef FVM_SLOT_H
 #define FVM_SLOT_H
 
 #include "common/common.h"
 
-#define FVM_SLOTS     16384U
-#define FVM_UID_FIRST 0x40000000U
-#define FVM_UID_SPAN  0x20000U /* 65536 for the ids below, as many for the larger ones in use */
+#define FVM_SLOTS	16384U /* tables have room for so many */
+#define FVM_SLOTS_GIVEN 8184U  /* ids of those beyond are too large, see above */
+#define FVM_UID_FIRST	0x40000000U
+#define FVM_UID_SPAN	0x20000U /* 65536 for the ids below, as many for the larger ones in use */
 
 static inline uint32_t fvm_slot_uid(uint32_t slot)
 {
