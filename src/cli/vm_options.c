@@ -95,6 +95,7 @@ int cli_vm_option(struct fvm_config *c, int key, const char *value, struct fvm_e
 	case OPT_NET:
 		r = word(nets, value, &which, err);
 		c->net = (enum fvm_net_mode)which;
+		c->net_given = true;
 		return r;
 	case OPT_INIT:
 		r = word(inits, value, &which, err);

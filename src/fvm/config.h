@@ -41,16 +41,19 @@ struct fvm_config {
 
 	/* what the VM's programs may use */
 	enum fvm_net_mode net;
+	bool net_given; /* by the command line: no policy changes it */
 	enum fvm_init_kind init;
 	struct fvm_strv ports;	 /* "[ADDR:]HOST:GUEST[/tcp|udp]" */
 	struct fvm_strv devices; /* host paths below /dev */
 	struct fvm_strv binds;	 /* "S[:D][:ro]" */
 	struct fvm_strv hide;	 /* paths not to be seen */
+	struct fvm_strv read_only; /* paths that the VM may not change */
 	struct fvm_strv show;	 /* secrets that may be seen all the same */
 	struct fvm_strv direct;	 /* paths written through to the host */
 	struct fvm_strv env;	 /* "K=V", added to each command's environment */
 	struct fvm_strv policies; /* names or paths of policy files, resolved again at each start */
 	bool secrets;		 /* --secrets: the secrets' policy does not apply */
+	bool no_secrets;	 /* a policy's: it applies without network, too */
 	bool io_uring;
 	bool i386_sockets;     /* 32-bit programs may make sockets: see seccomp.def */
 	bool private_networks;	 /* nat: RFC 1918 and ULA destinations may be reached */

@@ -78,11 +78,13 @@ static int add_secrets(const struct fvm_config *c, const struct fvm_plan *plan,
 		       struct fvm_strv *all)
 {
 	scoped_strv secrets = { 0 };
-	if (c->secrets || c->net == FVM_NET_NONE)
+	if (c->secrets || (c->net == FVM_NET_NONE && !c->no_secrets))
 		return 0;
 	int r = fvm_secrets_list(plan, &secrets);
 	for (size_t i = 0; r == 0 && i < secrets.count; i++) {
-		if (!is_shown(&c->show, secrets.items[i]))
+		/* what is written through is meant to be there */
+		if (!is_shown(&c->show, secrets.items[i]) &&
+		    !is_shown(&c->direct, secrets.items[i]))
 			r = fvm_strv_add(all, secrets.items[i]);
 	}
 	return r;
