@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "fvm/policy.h"
 #include "fvm/disk.h"
 
 extern char **environ;
@@ -304,10 +305,10 @@ static int set_chosen(struct fvm_strv *env, const struct fvm_strv *chosen)
 	return 0;
 }
 
-static int make_env(struct fvm_strv *env, const struct fvm_vm *vm,
+static int make_env(struct fvm_strv *env, const struct fvm_vm *vm, const struct fvm_config *c,
 		    const struct cli_command_options *o, const struct who *w)
 {
-	bool keep_secrets = vm->config.secrets || vm->config.net == FVM_NET_NONE;
+	bool keep_secrets = c->secrets || (c->net == FVM_NET_NONE && !c->no_secrets);
 	for (char **e = environ; e && *e; e++) {
 		if (!strchr(*e, '=') || matches(cut_off, FVM_COUNT(cut_off), *e) ||
 		    (!keep_secrets && matches(secret, FVM_COUNT(secret), *e)))
@@ -315,7 +316,7 @@ static int make_env(struct fvm_strv *env, const struct fvm_vm *vm,
 		if (fvm_strv_add(env, *e) < 0)
 			return -ENOMEM;
 	}
-	if (set_identity(env, vm, w) < 0 || set_chosen(env, &vm->config.env) < 0)
+	if (set_identity(env, vm, w) < 0 || set_chosen(env, &c->env) < 0)
 		return -ENOMEM;
 	return set_chosen(env, &o->env);
 }
@@ -348,14 +349,20 @@ int cli_command_make(const struct fvm_vm *vm, const struct cli_command_options *
 {
 	scoped_command c = { .fds = { -1, -1, -1 }, .detached = detached };
 	struct who w = { 0 };
+	scoped_config named = { 0 };
+	const struct fvm_config *config = vm->effective ? vm->effective : &vm->config;
 	int r = identify(vm, o, &w, err);
+	if (r == 0 && !vm->effective && vm->config.policies.count) {
+		r = fvm_policy_apply(&vm->config, NULL, &named, NULL, err);
+		config = &named;
+	}
 	if (r < 0)
 		return r;
 	c.uid = w.uid;
 	c.gid = w.gid;
 	find_groups(vm, &w, &c);
 	if (set_argv(&c, &w, argc, argv) < 0 || set_workdir(&c, o) < 0 ||
-	    make_env(&c.env, vm, o, &w) < 0)
+	    make_env(&c.env, vm, config, o, &w) < 0)
 		return fvm_error_set(err, ENOMEM, "prepare the command");
 	if (detached)
 		c.terminal = o->tty;

@@ -25,11 +25,14 @@ static void add_running(json_t *root, const struct fvm_vm *vm)
 		if (fvm_mount_point(r.keys.items[i], path, sizeof(path)) == 0)
 			json_array_append_new(mounts, json_string(path));
 	}
-	json_t *running =
-		json_pack("{s:i, s:I, s:s, s:s, s:s, s:I, s:o, s:o}", "init_pid", (int)r.init_pid,
-			  "started", (json_int_t)r.started_ns, "address", r.address4, "address6",
-			  r.address6, "cgroup", r.cgroup, "uid_base", (json_int_t)r.uid_base,
-			  "mounts", mounts, "left_out", left_out(&r));
+	json_t *policies = json_array();
+	fvm_strv_each(&r.policies, i)
+		json_array_append_new(policies, json_string(r.policies.items[i]));
+	json_t *running = json_pack("{s:i, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:o}", "init_pid",
+				    (int)r.init_pid, "started", (json_int_t)r.started_ns, "address",
+				    r.address4, "address6", r.address6, "cgroup", r.cgroup,
+				    "uid_base", (json_int_t)r.uid_base, "mounts", mounts,
+				    "left_out", left_out(&r), "policy", policies);
 	json_object_update(root, running);
 	json_decref(running);
 }

@@ -257,6 +257,8 @@ static int run_with(struct run *run, struct run_options *o, int argc, char **arg
 		run->vm.lock = -1;
 		return cli_exec_in(run->cli, &run->vm, &o->command, o->detach, argc, argv);
 	}
+	if (fvm_vm_policies(&run->vm, argc > 0 ? argv[0] : NULL, &err) < 0)
+		return start_failed(run, &err);
 	if (cli_command_make(&run->vm, &o->command, o->detach, argc, argv, &command, &err) < 0)
 		return start_failed(run, &err);
 	return run_new(run, &command);

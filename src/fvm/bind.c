@@ -1,9 +1,11 @@
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fvm/bind.h"
+#include "fvm/hide.h"
 #include "fvm/plan.h"
 
 void fvm_bind_free(struct fvm_bind *b)
@@ -116,15 +118,17 @@ static int check_one(const struct fvm_bind *b, const char *store, struct fvm_err
 		    (b->source && fvm_path_below(b->source, kernels[i])))
 			return refuse(err, b, "the kernel's file systems are the VM's own");
 	}
+	if (!b->source)
+		return strcmp(b->target, "/") == 0 ? refuse(err, b, "name the directories") : 0;
 	for (size_t i = 0; i < FVM_COUNT(whole); i++) {
 		if (strcmp(b->target, whole[i]) == 0)
 			return refuse(err, b, "it would cover what the VM needs at its target");
-		if (b->source && !b->read_only && strcmp(b->source, whole[i]) == 0)
+		if (!b->read_only && strcmp(b->source, whole[i]) == 0)
 			return refuse(err, b, "that would undo the VM's confinement");
 	}
-	if (b->source && fvm_path_below(b->source, "/dev"))
+	if (fvm_path_below(b->source, "/dev"))
 		return refuse(err, b, "devices are permitted with --device");
-	if (b->source && (fvm_path_below(b->source, store) || fvm_path_below(store, b->source)))
+	if (fvm_path_below(b->source, store) || fvm_path_below(store, b->source))
 		return refuse(err, b, "it holds VMs, or lies in one");
 	return 0;
 }
@@ -210,5 +214,25 @@ int fvm_binds_list(const struct fvm_config *config, const char *store, struct fv
 		qsort(all.items, all.count, sizeof(*all.items), compare_targets);
 	*ret = all;
 	all = (struct fvm_binds){ 0 };
+	return 0;
+}
+
+int fvm_binds_check(const struct fvm_binds *binds, const struct fvm_hide *hide,
+		    struct fvm_error *err)
+{
+	char real[PATH_MAX];
+	for (size_t i = 0; i < binds->count; i++) {
+		const struct fvm_bind *b = &binds->items[i];
+		const char *source = b->source && realpath(b->source, real) ? real : b->source;
+		for (size_t j = 0; source && j < hide->count; j++) {
+			const char *hidden = hide->items[j].path;
+			if (!fvm_path_below(hidden, source) || strcmp(hidden, source) == 0)
+				continue; /* a part of a secret, by name, is meant */
+			fvm_error_set(err, EINVAL, "share '%.100s': '%.100s' is hidden from the VM",
+				      b->source, hidden);
+			fvm_error_hint(err, "share a directory below it, or give --secrets");
+			return -EINVAL;
+		}
+	}
 	return 0;
 }

@@ -47,8 +47,15 @@ void fvm_binds_free(struct fvm_binds *b);
  * fvm_binds_list() - binds, direct and read-only paths of a configuration, checked together
  * @store: the store in use, which can't be bound
  * read-only paths have no source. Return: 0, or -EINVAL with the two that disagree
+ * Paths are taken literally; what they are is seen when they are mounted.
  */
 int fvm_binds_list(const struct fvm_config *config, const char *store, struct fvm_binds *ret,
 		   struct fvm_error *err);
+
+struct fvm_hide;
+
+/** fvm_binds_check() - that nothing hidden would be seen through a bind. Return: 0 or -EINVAL */
+int fvm_binds_check(const struct fvm_binds *binds, const struct fvm_hide *hide,
+		    struct fvm_error *err);
 
 #endif

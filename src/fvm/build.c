@@ -490,6 +490,8 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 	if (r == 0)
 		r = mount_parts(b, err);
 	if (r == 0)
+		r = fvm_binds_mount(b, err);
+	if (r == 0)
 		r = mount_kernel(b, err);
 	if (r == 0)
 		r = pivot(b, err);

@@ -22,6 +22,7 @@
 #ifndef FVM_BUILD_H
 #define FVM_BUILD_H
 
+#include "fvm/bind.h"
 #include "fvm/disk.h"
 #include "fvm/hide.h"
 #include "fvm/idmap.h"
@@ -34,6 +35,7 @@ struct fvm_build {
 	const struct fvm_plan *plan;
 	const struct fvm_idmap *map;
 	const struct fvm_hide *hide;
+	const struct fvm_binds *binds;
 	enum fvm_disk disk;	/* what keeps the workspace */
 	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
 	bool systemd;		/* cgroup2 writable, /run/systemd/system */
@@ -52,6 +54,10 @@ struct fvm_build {
 
 /** fvm_build_world() - steps 3 to 7 but for the letting go. Return: 0 or negative errno */
 int fvm_build_world(struct fvm_build *b, struct fvm_error *err);
+
+/* bind_mount.c */
+/** fvm_binds_mount() - attach b->binds to the new root */
+int fvm_binds_mount(const struct fvm_build *b, struct fvm_error *err);
 
 /* dev.c */
 /** fvm_dev_make() - fill directory "dev" of @scratch: six devices, links, pts, shm; @devices: more

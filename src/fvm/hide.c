@@ -74,6 +74,21 @@ static bool is_shown(const struct fvm_strv *show, const char *path)
 	return false;
 }
 
+static bool is_shared(const struct fvm_config *c, const char *secret)
+{
+	size_t n = strlen(secret);
+	fvm_strv_each(&c->direct, i) {
+		if (strcmp(c->direct.items[i], secret) == 0)
+			return true;
+	}
+	fvm_strv_each(&c->binds, i) {
+		const char *source = c->binds.items[i];
+		if (strncmp(source, secret, n) == 0 && (!source[n] || source[n] == ':'))
+			return true;
+	}
+	return false;
+}
+
 static int add_secrets(const struct fvm_config *c, const struct fvm_plan *plan,
 		       struct fvm_strv *all)
 {
@@ -82,9 +97,8 @@ static int add_secrets(const struct fvm_config *c, const struct fvm_plan *plan,
 		return 0;
 	int r = fvm_secrets_list(plan, &secrets);
 	for (size_t i = 0; r == 0 && i < secrets.count; i++) {
-		/* what is written through is meant to be there */
-		if (!is_shown(&c->show, secrets.items[i]) &&
-		    !is_shown(&c->direct, secrets.items[i]))
+		/* a secret that is shared by its own name is meant to be there */
+		if (!is_shown(&c->show, secrets.items[i]) && !is_shared(c, secrets.items[i]))
 			r = fvm_strv_add(all, secrets.items[i]);
 	}
 	return r;

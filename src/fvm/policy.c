@@ -12,6 +12,7 @@
 
 #include "fvm/hide.h"
 #include "fvm/policy.h"
+#include "fvm/store.h"
 
 #define POLICY_LIMIT 65536
 #define SUFFIX	     ".policy"
@@ -407,4 +408,19 @@ int fvm_policy_apply(const struct fvm_config *config, const char *program, struc
 	*ret = c;
 	c = (struct fvm_config){ 0 };
 	return 0;
+}
+
+int fvm_vm_policies(struct fvm_vm *vm, const char *program, struct fvm_error *err)
+{
+	if (vm->effective)
+		return 0;
+	struct fvm_config *c = calloc(1, sizeof(*c));
+	if (!c)
+		return fvm_error_set(err, ENOMEM, "apply policies");
+	int r = fvm_policy_apply(&vm->config, program, c, &vm->used, err);
+	if (r < 0)
+		free(c);
+	else
+		vm->effective = c;
+	return r;
 }

@@ -1,6 +1,5 @@
 /* The text of a policy, and the table of keys that reading and merging go by. */
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,7 +119,7 @@ static int read_count(uint32_t *to, const char *value, struct fvm_error *err)
 {
 	double n;
 	int r = read_number(1, 4194304, value, &n, err);
-	if (r == 0 && n != floor(n))
+	if (r == 0 && n != (double)(uint32_t)n)
 		r = fvm_error_set(err, EBADMSG, "'%.40s' is not a whole number", value);
 	if (r == 0)
 		*to = (uint32_t)n;

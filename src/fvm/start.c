@@ -31,6 +31,7 @@ struct start {
 	const struct fvm_start_options *options;
 	struct fvm_plan plan;
 	struct fvm_hide hide;
+	struct fvm_binds binds;
 	struct fvm_idmap map;
 	struct fvm_cgroups cgroups;
 	struct fvm_net net;
@@ -165,6 +166,7 @@ static int build_world(struct start *s)
 		.plan = &s->plan,
 		.map = &s->map,
 		.hide = &s->hide,
+		.binds = &s->binds,
 		.throw_away = s->options->throw_away,
 		.disk = s->disk,
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
@@ -216,6 +218,7 @@ static void start_free(struct start *s)
 {
 	fvm_plan_free(&s->plan);
 	fvm_hide_free(&s->hide);
+	fvm_binds_free(&s->binds);
 	fvm_running_free(&s->running);
 	fvm_net_free(&s->net);
 	free(s->resolv);
@@ -359,6 +362,8 @@ static int note_running(struct start *s, struct fvm_error *err)
 	strcpy(r->address6, s->net.address6);
 	strcpy(r->interface, s->net.interface);
 	strcpy(r->cgroup, s->cgroups.name);
+	if (fvm_strv_copy(&r->policies, &s->vm->used) < 0)
+		return fvm_error_set(err, ENOMEM, "note its policies");
 	return fvm_running_save(s->vm, r, err);
 }
 
@@ -374,14 +379,26 @@ static void hand_over(struct start *s, struct fvm_started *ret)
 	};
 }
 
-int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
-		 struct fvm_started *ret, struct fvm_error *err)
+static int plan_world(struct start *s, struct fvm_error *err)
+{
+	const struct fvm_config *c = &s->vm->config;
+	const char *store = s->vm->store->path;
+	int r = fvm_plan_make(&s->plan, err);
+	if (r == 0)
+		r = fvm_hide_plan(c, store, &s->plan, &s->hide, err);
+	if (r == 0)
+		r = fvm_binds_list(c, store, &s->binds, err);
+	if (r == 0)
+		r = fvm_binds_check(&s->binds, &s->hide, err);
+	return r;
+}
+
+static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *options,
+			   struct fvm_started *ret, struct fvm_error *err)
 {
 	struct start s;
 	start_init(&s, vm, options);
-	int r = fvm_plan_make(&s.plan, err);
-	if (r == 0)
-		r = fvm_hide_plan(&vm->config, vm->store->path, &s.plan, &s.hide, err);
+	int r = plan_world(&s, err);
 	if (r == 0)
 		r = take_resources(&s, err);
 	if (r == 0)
@@ -397,6 +414,22 @@ int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	else
 		start_undo(&s);
 	start_free(&s);
+	return r;
+}
+
+int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
+		 struct fvm_started *ret, struct fvm_error *err)
+{
+	const struct fvm_command *first = options->first;
+	const char *program = first && first->argv.count ? first->argv.items[0] : NULL;
+	int r = fvm_vm_policies(vm, program, err);
+	if (r == 0) {
+		/* what is stored comes back afterwards: policies are never saved with it */
+		struct fvm_config stored = vm->config;
+		vm->config = *vm->effective;
+		r = start_effective(vm, options, ret, err);
+		vm->config = stored;
+	}
 	return r < 0 ? fvm_error_wrap(err, r, "start VM '%s'", vm->config.name) : 0;
 }
 

@@ -21,6 +21,7 @@
 void fvm_running_free(struct fvm_running *r)
 {
 	fvm_strv_free(&r->keys);
+	fvm_strv_free(&r->policies);
 	for (size_t i = 0; i < r->left_out_count; i++) {
 		free(r->left_out[i].path);
 		free(r->left_out[i].why);
@@ -45,13 +46,15 @@ uint64_t fvm_process_start(pid_t pid)
 
 static json_t *print_lists(const struct fvm_running *r)
 {
-	json_t *keys = json_array(), *out = json_array();
+	json_t *keys = json_array(), *out = json_array(), *policies = json_array();
 	fvm_strv_each(&r->keys, i)
 		json_array_append_new(keys, json_string(r->keys.items[i]));
 	for (size_t i = 0; i < r->left_out_count; i++)
 		json_array_append_new(out, json_pack("{s:s, s:s}", "path", r->left_out[i].path,
 						     "why", r->left_out[i].why));
-	return json_pack("{s:o, s:o}", "keys", keys, "left_out", out);
+	fvm_strv_each(&r->policies, i)
+		json_array_append_new(policies, json_string(r->policies.items[i]));
+	return json_pack("{s:o, s:o, s:o}", "keys", keys, "left_out", out, "policies", policies);
 }
 
 int fvm_running_save(const struct fvm_vm *vm, const struct fvm_running *r, struct fvm_error *err)
@@ -79,6 +82,10 @@ static int parse_lists(const json_t *mounts, struct fvm_running *r)
 	const json_t *item;
 	json_array_foreach(json_object_get(mounts, "keys"), i, item) {
 		if (json_is_string(item) && fvm_strv_add(&r->keys, json_string_value(item)) < 0)
+			return -ENOMEM;
+	}
+	json_array_foreach(json_object_get(mounts, "policies"), i, item) {
+		if (json_is_string(item) && fvm_strv_add(&r->policies, json_string_value(item)) < 0)
 			return -ENOMEM;
 	}
 	const json_t *out = json_object_get(mounts, "left_out");

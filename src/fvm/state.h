@@ -27,6 +27,7 @@ struct fvm_running {
 	char address6[46];
 	char cgroup[384];	/* fvm_cgroups.name: for fvm_cgroup_named(); "" if none */
 	char interface[16];	/* host's end of the veth pair, "" if none */
+	struct fvm_strv policies; /* names of those that apply, strongest first */
 	struct fvm_strv keys;	/* keys of the mounts that are overlaid now */
 	struct fvm_left_out *left_out;
 	size_t left_out_count;

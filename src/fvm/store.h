@@ -49,7 +49,9 @@ struct fvm_vm {
 	const struct fvm_store *store; /* borrowed */
 	int dir;		       /* STORE/vms/NAME */
 	int lock;		       /* holds byte 0 when opened FVM_LOCK; else -1 */
-	struct fvm_config config;
+	struct fvm_config config;      /* as it is stored */
+	struct fvm_config *effective;  /* with policies; NULL until fvm_vm_policies() */
+	struct fvm_strv used;	       /* names of those policies */
 };
 
 /* FVM_LOCK_AS_IT_IS: like FVM_LOCK, but what an ended VM left is not tidied, as it is to be deleted */
@@ -78,6 +80,10 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
  */
 int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
 		  struct fvm_vm *ret, struct fvm_error *err);
+
+/** fvm_vm_policies() - fill vm->effective: what holds for a start with @program (NULL: none), or,
+ *  when it was filled before, nothing */
+int fvm_vm_policies(struct fvm_vm *vm, const char *program, struct fvm_error *err);
 
 /** fvm_vm_save() - write vm->config back */
 int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err);

@@ -203,6 +203,11 @@ void fvm_vm_close(struct fvm_vm *vm)
 	fvm_fd_closep(&vm->dir);
 	fvm_fd_closep(&vm->lock);
 	fvm_config_free(&vm->config);
+	if (vm->effective)
+		fvm_config_free(vm->effective);
+	free(vm->effective);
+	vm->effective = NULL;
+	fvm_strv_free(&vm->used);
 	vm->dir = vm->lock = -1;
 }
 
