@@ -41,11 +41,14 @@ clang-format
 clang-tidy
 e2fsprogs
 fish
+iproute2
+iptables
 jq
 libcap2-bin
 libclang-rt-dev
 mandoc
 mount
+nftables
 procps
 shellcheck
 util-linux

@@ -1,7 +1,10 @@
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +15,17 @@
 #include "fvm/net.h"
 #include "fvm/net_state.h"
 #include "fvm/resolv.h"
+#include "fvm/sys.h"
 
-#define GUEST_LINK    "eth0"
-#define TRIES	      16
+#define GUEST_LINK     "eth0"
+#define GUEST_INDEX    4096U /* beyond what modules put into a new namespace (tunl0, sit0...) */
+#define HOST_INDEX     0x40000000U
+#define GUEST_QUEUE    999U /* anything but the default, 1000 */
+#define LOOPBACK_INDEX 1U
+#define TRIES	       16
 
-#define LOST_AFTER_S  60
-#define LOST_LOOK_MAX 8 /* with more VMs than that, the table stays anyhow */
+#define LOST_AFTER_S   60
+#define LOST_LOOK_MAX  8 /* with more VMs than that, the table stays anyhow */
 
 void fvm_net_free(struct fvm_net *net)
 {
@@ -475,6 +483,8 @@ static int make_link(int rtnl, const struct fvm_net *net, int netns, pid_t pid)
 	struct fvm_veth veth = {
 		.name = net->interface,
 		.peer = GUEST_LINK,
+		.index = HOST_INDEX + net->slot,
+		.peer_index = GUEST_INDEX,
 		.netns = pid > 0 ? -1 : netns,
 		.pid = pid,
 	};
@@ -492,7 +502,7 @@ static void put_route(struct fvm_nl_batch *b, unsigned int index, const struct f
 	if (fvm_address_parse(address, &guest) < 0 || fvm_address_parse(gateway, &host) < 0)
 		return;
 	mac_of(net->slot, true, mac);
-	fvm_nl_addr(b, RTM_NEWADDR, index, &host, RT_SCOPE_LINK);
+	fvm_nl_addr(b, index, &host, RT_SCOPE_LINK);
 	fvm_nl_route_host(b, index, &guest, &host);
 	fvm_nl_neighbour(b, index, &guest, mac);
 }
@@ -508,6 +518,43 @@ static int lead_packets(int rtnl, unsigned int index, const struct fvm_net *net,
 	return fvm_nl_run(rtnl, &b, NULL);
 }
 
+/* A socket of the VM's namespace, for us who stay in the host's. */
+static int open_inside(int netns, pid_t pid)
+{
+	scoped_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	scoped_fd pidfd = pid > 0 ? sys_pidfd_open(pid, 0) : -1;
+	if (home < 0)
+		return -errno;
+	if (setns(pid > 0 ? pidfd : netns, CLONE_NEWNET) < 0)
+		return -errno;
+	int sock = fvm_nl_open(NETLINK_ROUTE);
+	if (setns(home, CLONE_NEWNET) < 0) {
+		fvm_fd_closep(&sock);
+		return -errno;
+	}
+	return sock;
+}
+
+/*
+ * The end that is turned on last works at once. The other one has its queue only when the kernel
+ * has noticed that there is a cable now, in a worker that waits for rtnl: until then its packets
+ * are lost, and a lost SYN is a second. So the VM's end goes first, and fvm_net_inside() sees to
+ * it that it was noticed.
+ */
+static int turn_on_inside(int netns, pid_t pid)
+{
+	scoped_nl_batch b = { 0 }, again = { 0 };
+	scoped_fd sock = open_inside(netns, pid);
+	if (sock < 0)
+		return sock;
+	fvm_nl_link_quiet6(&b, GUEST_INDEX);
+	fvm_nl_link_up(&b, GUEST_INDEX);
+	if (fvm_nl_run(sock, &b, NULL) == 0)
+		return 0;
+	fvm_nl_link_up(&again, GUEST_INDEX); /* a kernel without IPv6 can't keep it quiet */
+	return fvm_nl_run(sock, &again, NULL);
+}
+
 int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_error *err)
 {
 	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
@@ -520,12 +567,13 @@ int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_e
 		fvm_error_hint(err, "load the module veth, or use --net none");
 	if (r < 0)
 		return fvm_error_set(err, -r, "make the link %s", net->interface);
-	int index = fvm_nl_index(net->interface);
-	if (index < 0)
-		return fvm_error_set(err, -index, "find the link %s", net->interface);
-	r = lead_packets(rtnl, (unsigned int)index, net, true);
-	if (r < 0) /* a kernel without IPv6 does not know how to keep it quiet */
-		r = lead_packets(rtnl, (unsigned int)index, net, false);
+	const unsigned int index = HOST_INDEX + net->slot;
+	r = turn_on_inside(netns, pid);
+	if (r < 0)
+		return fvm_error_set(err, -r, "turn on the VM's end of %s", net->interface);
+	r = lead_packets(rtnl, index, net, true);
+	if (r < 0)
+		r = lead_packets(rtnl, index, net, false);
 	return r < 0 ? fvm_error_set(err, -r, "lead packets to the VM") : 0;
 }
 
@@ -537,35 +585,53 @@ static void put_inside(struct fvm_nl_batch *b, unsigned int index, const struct 
 	if (fvm_address_parse(address, &guest) < 0 || fvm_address_parse(gateway, &host) < 0)
 		return;
 	mac_of(net->slot, false, mac);
-	fvm_nl_addr(b, RTM_NEWADDR, index, &guest, RT_SCOPE_UNIVERSE);
+	fvm_nl_addr(b, index, &guest, RT_SCOPE_UNIVERSE);
 	fvm_nl_neighbour(b, index, &host, mac);
 	fvm_nl_route_default(b, index, &host);
 }
 
-static int set_inside(int rtnl, unsigned int lo, unsigned int eth0, const struct fvm_net *net,
-		      bool quiet6)
+static int take_state(const struct nlmsghdr *nlh, void *arg)
 {
-	scoped_nl_batch b = { 0 };
-	fvm_nl_link_up(&b, lo);
-	if (quiet6)
-		fvm_nl_link_quiet6(&b, eth0);
-	fvm_nl_link_up(&b, eth0);
-	put_inside(&b, eth0, net, net->address4, net->gateway4);
-	put_inside(&b, eth0, net, net->address6, net->gateway6);
+	const struct nlattr *attr;
+	mnl_attr_for_each(attr, nlh, sizeof(struct ifinfomsg))
+	{
+		if (mnl_attr_get_type(attr) == IFLA_OPERSTATE)
+			*(int *)arg = mnl_attr_get_u8(attr);
+	}
+	return MNL_CB_STOP;
+}
+
+/* See turn_on_inside(). Since Linux 6.8 asking for a link's state makes the kernel look. */
+static int notice_cable(int rtnl, unsigned int index)
+{
+	scoped_nl_batch ask = { 0 }, b = { 0 };
+	int state = 0;
+	struct ifinfomsg *link = fvm_nl_begin(&ask, RTM_GETLINK, 0, sizeof(*link));
+	link->ifi_index = (int)index;
+	fvm_nl_end(&ask);
+	int r = fvm_nl_ask(rtnl, &ask, take_state, &state);
+	if (r < 0 || state == IF_OPER_UP)
+		return r;
+	/* before, a new length makes it set the queue up anew */
+	link = fvm_nl_begin(&b, RTM_NEWLINK, 0, sizeof(*link));
+	link->ifi_index = (int)index;
+	mnl_attr_put_u32(b.last, IFLA_TXQLEN, GUEST_QUEUE);
+	fvm_nl_end(&b);
 	return fvm_nl_run(rtnl, &b, NULL);
 }
 
 int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err)
 {
+	scoped_nl_batch b = { 0 };
 	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
 	if (rtnl < 0)
 		return fvm_error_set(err, -rtnl, "open rtnetlink in the VM");
-	int lo = fvm_nl_index("lo"), eth0 = fvm_nl_index(GUEST_LINK);
-	if (lo < 0 || eth0 < 0)
-		return fvm_error_set(err, ENODEV, "find " GUEST_LINK " in the VM");
-	int r = set_inside(rtnl, (unsigned int)lo, (unsigned int)eth0, net, true);
-	if (r < 0)
-		r = set_inside(rtnl, (unsigned int)lo, (unsigned int)eth0, net, false);
+	fvm_nl_link_up(&b, LOOPBACK_INDEX);
+	put_inside(&b, GUEST_INDEX, net, net->address4, net->gateway4);
+	put_inside(&b, GUEST_INDEX, net, net->address6, net->gateway6);
+	int r = fvm_nl_run(rtnl, &b, NULL);
+	if (r == 0)
+		r = notice_cable(rtnl, GUEST_INDEX);
 	return r < 0 ? fvm_error_set(err, -r, "give the VM its address") : 0;
 }
 
@@ -573,10 +639,9 @@ int fvm_net_lo_up(struct fvm_error *err)
 {
 	scoped_nl_batch b = { 0 };
 	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
-	int lo = rtnl < 0 ? rtnl : fvm_nl_index("lo");
-	if (lo < 0)
-		return fvm_error_set(err, -lo, "find the VM's loopback");
-	fvm_nl_link_up(&b, (unsigned int)lo);
+	if (rtnl < 0)
+		return fvm_error_set(err, -rtnl, "open rtnetlink in the VM");
+	fvm_nl_link_up(&b, LOOPBACK_INDEX);
 	int r = fvm_nl_run(rtnl, &b, NULL);
 	return r < 0 ? fvm_error_set(err, -r, "turn the VM's loopback on") : 0;
 }

@@ -64,6 +64,15 @@ int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_e
 /** fvm_net_inside() - called inside the VM's namespace: lo, eth0, addresses, routes. */
 int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err);
 
+/**
+ * fvm_net_serve() - start the process that some VMs need: see relay.h
+ * For published ports on the host's loopback, and for names when the host's resolver listens on
+ * loopback only. After fvm_net_attach(); @init's namespace need not be configured yet. It ends with
+ * @init by itself and is no child of the caller's.
+ * Return: its pid, 0 when none is needed, or -EADDRINUSE...
+ */
+pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err);
+
 /** fvm_net_lo_up() - net=none: only lo */
 int fvm_net_lo_up(struct fvm_error *err);
 

@@ -162,7 +162,9 @@ static void put_address(struct fvm_nl_batch *b, uint16_t type, const struct fvm_
 
 void fvm_nl_veth(struct fvm_nl_batch *b, const struct fvm_veth *veth)
 {
-	fvm_nl_begin(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(struct ifinfomsg));
+	struct ifinfomsg *here =
+		fvm_nl_begin(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(*here));
+	here->ifi_index = (int)veth->index;
 	struct nlmsghdr *nlh = b->last;
 	mnl_attr_put_strz(nlh, IFLA_IFNAME, veth->name);
 	mnl_attr_put(nlh, IFLA_ADDRESS, 6, veth->mac);
@@ -172,7 +174,8 @@ void fvm_nl_veth(struct fvm_nl_batch *b, const struct fvm_veth *veth)
 	mnl_attr_put_strz(nlh, IFLA_INFO_KIND, "veth");
 	struct nlattr *data = mnl_attr_nest_start(nlh, IFLA_INFO_DATA);
 	struct nlattr *peer = mnl_attr_nest_start(nlh, VETH_INFO_PEER);
-	mnl_nlmsg_put_extra_header(nlh, sizeof(struct ifinfomsg));
+	struct ifinfomsg *there = mnl_nlmsg_put_extra_header(nlh, sizeof(*there));
+	there->ifi_index = (int)veth->peer_index;
 	mnl_attr_put_strz(nlh, IFLA_IFNAME, veth->peer);
 	mnl_attr_put(nlh, IFLA_ADDRESS, 6, veth->peer_mac);
 	mnl_attr_put_u32(nlh, IFLA_NUM_TX_QUEUES, 1);
@@ -214,11 +217,33 @@ void fvm_nl_link_delete(struct fvm_nl_batch *b, const char *name)
 	fvm_nl_end(b);
 }
 
-void fvm_nl_addr(struct fvm_nl_batch *b, uint16_t type, unsigned int index,
-		 const struct fvm_address *a, uint8_t scope)
+static struct rtmsg *route_begin(struct fvm_nl_batch *b, unsigned int index, uint8_t family)
 {
-	const uint16_t flags = type == RTM_NEWADDR ? NLM_F_CREATE | NLM_F_REPLACE : 0;
-	struct ifaddrmsg *m = fvm_nl_begin(b, type, flags, sizeof(*m));
+	struct rtmsg *m = fvm_nl_begin(b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
+	m->rtm_family = family;
+	m->rtm_table = RT_TABLE_MAIN;
+	m->rtm_protocol = RTPROT_STATIC;
+	m->rtm_type = RTN_UNICAST;
+	mnl_attr_put_u32(b->last, RTA_OIF, index);
+	return m;
+}
+
+static void route_local(struct fvm_nl_batch *b, unsigned int index, const struct fvm_address *a)
+{
+	struct rtmsg *m = route_begin(b, index, a->family);
+	m->rtm_dst_len = (uint8_t)(fvm_address_len(a) * 8);
+	m->rtm_table = RT_TABLE_LOCAL;
+	m->rtm_type = RTN_LOCAL;
+	m->rtm_scope = RT_SCOPE_HOST;
+	put_address(b, RTA_DST, a);
+	fvm_nl_end(b);
+}
+
+void fvm_nl_addr(struct fvm_nl_batch *b, unsigned int index, const struct fvm_address *a,
+		 uint8_t scope)
+{
+	struct ifaddrmsg *m =
+		fvm_nl_begin(b, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
 	m->ifa_family = a->family;
 	m->ifa_prefixlen = (uint8_t)(fvm_address_len(a) * 8);
 	m->ifa_scope = scope;
@@ -229,17 +254,9 @@ void fvm_nl_addr(struct fvm_nl_batch *b, uint16_t type, unsigned int index,
 		put_address(b, IFA_LOCAL, a);
 	put_address(b, IFA_ADDRESS, a);
 	fvm_nl_end(b);
-}
-
-static struct rtmsg *route_begin(struct fvm_nl_batch *b, unsigned int index, uint8_t family)
-{
-	struct rtmsg *m = fvm_nl_begin(b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
-	m->rtm_family = family;
-	m->rtm_table = RT_TABLE_MAIN;
-	m->rtm_protocol = RTPROT_STATIC;
-	m->rtm_type = RTN_UNICAST;
-	mnl_attr_put_u32(b->last, RTA_OIF, index);
-	return m;
+	/* the kernel leaves this to a worker that waits for rtnl; answers are lost until then */
+	if (a->family == AF_INET6)
+		route_local(b, index, a);
 }
 
 void fvm_nl_route_host(struct fvm_nl_batch *b, unsigned int index, const struct fvm_address *to,

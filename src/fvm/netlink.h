@@ -61,7 +61,8 @@ static inline size_t fvm_address_len(const struct fvm_address *a)
 }
 
 struct fvm_veth {
-	const char *name, *peer; /* names of the ends, here and in the other namespace */
+	const char *name, *peer;	/* names of the ends, here and in the other namespace */
+	unsigned int index, peer_index; /* their numbers in their namespaces */
 	uint8_t mac[6], peer_mac[6];
 	int netns; /* where the peer goes; or, when < 0, to @pid's */
 	pid_t pid;
@@ -72,9 +73,9 @@ void fvm_nl_veth(struct fvm_nl_batch *b, const struct fvm_veth *veth);
 void fvm_nl_link_quiet6(struct fvm_nl_batch *b, unsigned int index);
 void fvm_nl_link_up(struct fvm_nl_batch *b, unsigned int index);
 void fvm_nl_link_delete(struct fvm_nl_batch *b, const char *name);
-/** fvm_nl_addr() - RTM_NEWADDR or RTM_DELADDR of one host address; ready at once (no DAD) */
-void fvm_nl_addr(struct fvm_nl_batch *b, uint16_t type, unsigned int index,
-		 const struct fvm_address *a, uint8_t scope);
+/** fvm_nl_addr() - one address of ours, ready at once (no DAD) */
+void fvm_nl_addr(struct fvm_nl_batch *b, unsigned int index, const struct fvm_address *a,
+		 uint8_t scope);
 /** fvm_nl_route_host() - @to is on the link @index; @from (may be NULL) is our address for it */
 void fvm_nl_route_host(struct fvm_nl_batch *b, unsigned int index, const struct fvm_address *to,
 		       const struct fvm_address *from);

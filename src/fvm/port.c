@@ -88,11 +88,3 @@ int fvm_port_parse(const char *text, struct fvm_port *ret, struct fvm_error *err
 	*ret = port;
 	return 0;
 }
-
-int fvm_ports_check(const struct fvm_port *ports, size_t count, struct fvm_error *err)
-{
-	(void)ports;
-	(void)count;
-	(void)err;
-	return 0;
-}

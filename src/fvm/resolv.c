@@ -93,7 +93,7 @@ int fvm_resolv_read(const char *root, struct fvm_resolv *ret)
 	(void)file_read(root, "/etc/resolv.conf", rtnl, &r, &rest);
 	for (size_t i = 0; i < FVM_COUNT(upstream_files) && r.count == 0; i++)
 		(void)file_read(root, upstream_files[i], rtnl, &r, NULL);
-	if (r.count == 0 && r.host.family == 0)
+	if (r.host.family == 0)
 		r.host = (struct fvm_address){ AF_INET, { 127, 0, 0, 1 } };
 	fvm_buf_puts(&rest, "");
 	r.rest = fvm_buf_steal(&rest);
@@ -101,6 +101,15 @@ int fvm_resolv_read(const char *root, struct fvm_resolv *ret)
 		return -ENOMEM;
 	*ret = r;
 	return 0;
+}
+
+bool fvm_resolv_needs_relay(const struct fvm_resolv *r, bool has6)
+{
+	for (size_t i = 0; i < r->count; i++) {
+		if (r->servers[i].family == AF_INET || has6)
+			return false;
+	}
+	return true;
 }
 
 int fvm_net_resolv_conf(const struct fvm_net *net, char **ret, struct fvm_error *err)

@@ -33,4 +33,7 @@ void fvm_resolv_free(struct fvm_resolv *r);
  */
 int fvm_resolv_read(const char *root, struct fvm_resolv *ret);
 
+/** fvm_resolv_needs_relay() - does a VM, with or without IPv6, reach none of the servers? */
+bool fvm_resolv_needs_relay(const struct fvm_resolv *r, bool has6);
+
 #endif

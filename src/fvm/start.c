@@ -352,6 +352,17 @@ static int run_builder(struct start *s, struct fvm_error *err)
 	return s->err.code ? -s->err.code : -EIO;
 }
 
+static int start_relay(struct start *s, struct fvm_error *err)
+{
+	if (!s->has_net)
+		return 0;
+	pid_t relay = fvm_net_serve(&s->net, s->init, err);
+	if (relay < 0)
+		return relay;
+	s->running.net_pid = relay;
+	return 0;
+}
+
 static int note_running(struct start *s, struct fvm_error *err)
 {
 	struct fvm_running *r = &s->running;
@@ -407,6 +418,8 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 		r = start_tracer(&s, err);
 	if (r == 0)
 		r = run_builder(&s, err);
+	if (r == 0)
+		r = start_relay(&s, err);
 	if (r == 0)
 		r = note_running(&s, err);
 	if (r == 0)

@@ -1,0 +1,195 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fvm/net.h"
+#include "fvm/relay.h"
+#include "fvm/resolv.h"
+#include "fvm/sys.h"
+
+#define NOBODY 65534
+
+struct request {
+	const struct fvm_net *net;
+	pid_t init;
+	struct relay relay;
+	bool names; /* the VM's questions go to the host's resolver at ... */
+	struct fvm_address resolver;
+};
+
+struct report { /* from the relay to the starter, once it listens or can't */
+	pid_t pid;
+	struct fvm_error err;
+};
+
+static bool is_loopback(const struct fvm_address *a)
+{
+	return a->family == AF_INET ? a->bytes[0] == 127 : a->bytes[15] == 1 && a->bytes[0] == 0;
+}
+
+static int listen_port(struct request *q, const struct fvm_port *port, const char *at_text,
+		       const char *to_text, struct fvm_error *err)
+{
+	struct fvm_address at, to;
+	if (fvm_address_parse(at_text, &at) < 0 || fvm_address_parse(to_text, &to) < 0 ||
+	    !is_loopback(&at))
+		return 0;
+	int r = fvm_relay_listen(&q->relay, port->udp, &at, port->host_port, &to, port->guest_port);
+	if (r == -EADDRNOTAVAIL || r == -EAFNOSUPPORT) /* no ::1 here */
+		return 0;
+	return r < 0 ? fvm_error_set(err, -r, "publish port %u on %s", port->host_port, at_text)
+		     : 0;
+}
+
+static int listen_ports(struct request *q, struct fvm_error *err)
+{
+	const struct fvm_net *net = q->net;
+	int r = 0;
+	for (size_t i = 0; i < net->port_count && r == 0; i++) {
+		const struct fvm_port *port = &net->ports[i];
+		const char *at = port->host_address;
+		const bool is6 = strchr(at, ':');
+		if (at[0] != '\0') {
+			r = listen_port(q, port, at, is6 ? net->address6 : net->address4, err);
+			continue;
+		}
+		r = listen_port(q, port, "127.0.0.1", net->address4, err);
+		if (r == 0 && net->address6[0])
+			r = listen_port(q, port, "::1", net->address6, err);
+	}
+	return r;
+}
+
+/* Sockets stay in the namespace they were made in; we come back. */
+static int listen_names(struct request *q, struct fvm_error *err)
+{
+	struct fvm_address at;
+	scoped_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (home < 0 || setns(q->relay.vm, CLONE_NEWNET) < 0)
+		return fvm_error_set(err, errno, "enter the VM's network");
+	int r = fvm_address_parse(FVM_DNS_ADDRESS, &at);
+	for (int udp = 0; udp < 2 && r == 0; udp++)
+		r = fvm_relay_listen(&q->relay, udp, &at, 53, &q->resolver, 53);
+	if (setns(home, CLONE_NEWNET) < 0)
+		return fvm_error_set(err, errno, "leave the VM's network");
+	return r < 0 ? fvm_error_set(err, -r, "answer the VM's name questions") : 0;
+}
+
+static int become_nobody(void)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
+	    setresuid(NOBODY, NOBODY, NOBODY) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* Close all but the relay's own; they are not many, so what lies between them is closed. */
+static void close_others(const struct relay *relay, int report)
+{
+	bool keep[1024] = { false };
+	const int top = FVM_COUNT(keep);
+	for (size_t i = 0; i < relay->count; i++) {
+		if (relay->listeners[i].fd < top)
+			keep[relay->listeners[i].fd] = true;
+	}
+	if (relay->vm < top)
+		keep[relay->vm] = true;
+	if (report < top)
+		keep[report] = true;
+	for (int fd = 0; fd < top; fd++) {
+		if (!keep[fd])
+			close(fd);
+	}
+	(void)close_range((unsigned int)top, ~0U, 0);
+}
+
+static _Noreturn void relay_main(struct request *q, int report_fd)
+{
+	struct report report = { .pid = getpid() };
+	int r = 0;
+	(void)setsid();
+	(void)prctl(PR_SET_NAME, "fvm-relay", 0, 0, 0);
+	signal(SIGPIPE, SIG_IGN);
+	q->relay.vm = sys_pidfd_open(q->init, 0);
+	if (q->relay.vm < 0)
+		r = fvm_error_set(&report.err, -q->relay.vm, "watch the VM");
+	if (r == 0)
+		r = listen_ports(q, &report.err);
+	if (r == 0 && q->names)
+		r = listen_names(q, &report.err);
+	if (r == 0) {
+		r = become_nobody();
+		if (r < 0)
+			fvm_error_set(&report.err, -r, "become nobody");
+	}
+	close_others(&q->relay, report_fd);
+	(void)!chdir("/");
+	(void)!write(report_fd, &report, sizeof(report));
+	close(report_fd);
+	_exit(r < 0 || fvm_relay_loop(&q->relay) < 0);
+}
+
+/* A grandchild: it outlives us, and is nobody's to wait for. */
+static int spawn(struct request *q, int report_fd)
+{
+	int status;
+	pid_t child = fork();
+	if (child < 0)
+		return -errno;
+	if (child == 0) {
+		pid_t relay = fork();
+		if (relay == 0)
+			relay_main(q, report_fd);
+		_exit(relay < 0);
+	}
+	while (waitpid(child, &status, 0) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EAGAIN;
+}
+
+static int needs(struct request *q)
+{
+	scoped_resolv resolv = { 0 };
+	int r = fvm_resolv_read("", &resolv);
+	if (r < 0)
+		return r;
+	q->names = fvm_resolv_needs_relay(&resolv, q->net->address6[0] != '\0');
+	q->resolver = resolv.host;
+	return q->names || q->net->port_count > 0;
+}
+
+pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err)
+{
+	struct request q = { .net = net, .init = init };
+	struct report report;
+	int pipe_fds[2];
+	int r = needs(&q);
+	if (r == 0)
+		return 0;
+	if (r < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return fvm_error_set(err, r < 0 ? -r : errno, "start the VM's relay");
+	scoped_fd from = pipe_fds[0];
+	scoped_fd to = pipe_fds[1];
+	r = spawn(&q, to);
+	if (r < 0)
+		return fvm_error_set(err, -r, "start the VM's relay");
+	close(fvm_fd_take(&to));
+	if (fvm_read_full(from, &report, sizeof(report)) != sizeof(report))
+		return fvm_error_set(err, EPROTO, "hear from the VM's relay");
+	if (report.err.code == 0)
+		return report.pid;
+	if (err)
+		*err = report.err;
+	return -report.err.code;
+}
