@@ -44,18 +44,19 @@ static json_t *known(bool has, uint64_t value)
 static json_t *describe(const struct cli_usage *u)
 {
 	const struct fvm_cgroup_stats *s = &u->stats;
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-			 "name", u->name, "state", fvm_state_name(u->state), "cpu_percent",
-			 u->cpu_percent < 0 ? json_null() : json_real(u->cpu_percent), "cpu_ns",
-			 known(s->has_cpu, s->cpu_ns), "cpu_limit_percent",
-			 limit(u->cpu_limit_percent), "memory_bytes",
-			 known(s->has_memory, s->memory_bytes), "memory_cache_bytes",
-			 known(s->has_memory, s->memory_cache_bytes), "memory_peak_bytes",
-			 limit(s->memory_peak_bytes), "memory_limit_bytes",
-			 limit(s->memory_limit_bytes), "pids", known(s->has_pids, s->pids),
-			 "pids_limit", limit(s->pids_limit), "io_read_bytes",
-			 known(s->has_io, s->io_read_bytes), "io_write_bytes",
-			 known(s->has_io, s->io_write_bytes));
+	return json_pack(
+		"{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"name", u->name, "state", fvm_state_name(u->state), "cpu_percent",
+		u->cpu_percent < 0 ? json_null() : json_real(u->cpu_percent), "cpu_ns",
+		known(s->has_cpu, s->cpu_ns), "cpu_limit_percent", limit(u->cpu_limit_percent),
+		"memory_bytes", known(s->has_memory, s->memory_bytes), "memory_cache_bytes",
+		known(s->has_memory, s->memory_cache_bytes), "memory_peak_bytes",
+		limit(s->memory_peak_bytes), "memory_limit_bytes", limit(s->memory_limit_bytes),
+		"pids", known(s->has_pids, s->pids), "pids_limit", limit(s->pids_limit),
+		"io_read_bytes", known(s->has_io, s->io_read_bytes), "io_write_bytes",
+		known(s->has_io, s->io_write_bytes), "disk_bytes",
+		known(u->has_disk, u->disk_bytes), "disk_limit_bytes",
+		known(u->has_disk, u->disk_limit_bytes));
 }
 
 static void print_line(const struct cli_usage *u)

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +7,7 @@
 #include <time.h>
 
 #include "cli/usage.h"
+#include "fvm/disk.h"
 
 void cli_usages_free(struct cli_usages *u)
 {
@@ -55,6 +57,9 @@ static int take_one(const struct fvm_vm *vm, const struct fvm_cgroup_host *host,
 	u->state = fvm_vm_state(vm);
 	u->init = running.init_pid;
 	u->cpu_limit_percent = vm->config.cpu_percent;
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	u->has_disk = workspace >= 0 &&
+		      fvm_disk_usage(workspace, &u->disk_bytes, &u->disk_limit_bytes) == 0;
 	r = fvm_cgroup_named_on(host, running.cgroup, &g);
 	if (r < 0)
 		return fvm_error_set(err, -r, "find the cgroups of VM '%s'", vm->config.name);

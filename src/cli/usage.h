@@ -18,6 +18,8 @@ struct cli_usage {
 	pid_t init;
 	uint32_t cpu_limit_percent; /* 0: none */
 	struct fvm_cgroup_stats stats;
+	bool has_disk; /* somebody counts what it has written */
+	uint64_t disk_bytes, disk_limit_bytes;
 	int64_t at_ns;	    /* monotonic */
 	double cpu_percent; /* of one CPU; < 0: not known yet */
 };

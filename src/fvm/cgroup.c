@@ -13,7 +13,9 @@
 #include "fvm/cgroup.h"
 
 #define CPU_PERIOD_US	   100000
-#define VM_DESCENDANTS_MAX 4096 /* cgroups of a VM's own: each costs the host's memory */
+#define MEMORY_MIN	   (4U << 20) /* namespaces and mounts of a VM are charged to it too */
+#define PIDS_MIN	   4	      /* PID 1, its maker, a command, and one it starts */
+#define VM_DESCENDANTS_MAX 4096	      /* cgroups of a VM's own: each costs the host's memory */
 #define VM_DEPTH_MAX	   32
 
 static const char *const v2_names[FVM_CG_COUNT] = {
@@ -378,11 +380,29 @@ static int limit_one(const struct fvm_cgroups *g, const struct fvm_config *confi
 	return r < 0 ? fvm_error_set(err, r == -ENOENT ? EOPNOTSUPP : -r, "%s", what) : 0;
 }
 
+/* With less, the start itself fails half-way: the kernel's reasons would explain nothing. */
+static int check_sense(const struct fvm_config *config, struct fvm_error *err)
+{
+	if (config->memory_bytes && config->memory_bytes < MEMORY_MIN) {
+		fvm_error_hint(err, "at least %uM", MEMORY_MIN >> 20);
+		return fvm_error_set(err, EINVAL, "limit memory to %" PRIu64 " bytes",
+				     config->memory_bytes);
+	}
+	if (config->pids && config->pids < PIDS_MIN) {
+		fvm_error_hint(err, "at least %d", PIDS_MIN);
+		return fvm_error_set(err, EINVAL, "limit processes to %u", config->pids);
+	}
+	return 0;
+}
+
 int fvm_cgroup_make(struct fvm_cgroups *g, const struct fvm_config *config, struct fvm_error *err)
 {
 	static const enum fvm_controller limits[] = { FVM_CG_MEMORY, FVM_CG_CPU, FVM_CG_PIDS };
 	int why[FVM_CG_COUNT] = { 0 };
 	struct fvm_cgroups planned = *g;
+	int sense = check_sense(config, err);
+	if (sense < 0)
+		return sense;
 	if (g->v2[0])
 		(void)make_v2(g, config, why);
 	make_v1(g, config, why);

@@ -97,7 +97,8 @@ int fvm_cgroup_named_on(const struct fvm_cgroup_host *host, const char *name,
 int fvm_cgroup_named(const char *name, struct fvm_cgroups *ret);
 
 /** fvm_cgroup_make() - make the directories and set @config's limits; a limit that can't be had is
- *  an error that names controller and reason (-EOPNOTSUPP). Nothing is left on failure.
+ *  an error that names controller and reason (-EOPNOTSUPP), one that no VM can start in is
+ *  -EINVAL. Nothing is left on failure.
  *  @g: paths that are not used for this VM become empty */
 int fvm_cgroup_make(struct fvm_cgroups *g, const struct fvm_config *config, struct fvm_error *err);
 

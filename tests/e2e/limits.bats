@@ -133,6 +133,15 @@ with_cgroups() {
 	[ "$(jq length <<<"$output")" = 0 ]
 }
 
+@test "limits that no VM could start in are refused, and the smallest allowed ones work" {
+	needs_root; needs_cgroup pids; needs_cgroup memory
+	expect 125 fvm run --rm --net none --pids 1 -- true
+	says 'at least 4'
+	expect 125 fvm run --rm --net none --memory 64K -- true
+	says 'at least 4M'
+	expect 0 fvm run --rm --net none --pids 4 --memory 4M -- /bin/true
+}
+
 @test "a VM does not get at the blocks that the host's file system keeps for root" {
 	needs_loop; needs_command mkfs.ext4
 	truncate -s 64M "$E2E/disk"

@@ -125,7 +125,7 @@ static void limits_are_written_where_v2_has_the_controllers(void **state)
 	const struct box *box = *state;
 	struct fvm_cgroup_host host;
 	struct fvm_cgroups g;
-	struct fvm_config config = { .memory_bytes = 1 << 20, .pids = 7, .cpu_percent = 150 };
+	struct fvm_config config = { .memory_bytes = 8 << 20, .pids = 7, .cpu_percent = 150 };
 	struct fvm_error err = { 0 };
 	draw_group(box, "cg", "cpuset cpu memory pids\n", "");
 	draw_group(box, "cg/fvm", "cpu memory pids\n", "");
@@ -134,7 +134,7 @@ static void limits_are_written_where_v2_has_the_controllers(void **state)
 	assert_int_equal(fvm_cgroup_plan_on(&host, "ab", false, &g), 0);
 	assert_true(g.v2_has[FVM_CG_MEMORY] && g.v2_has[FVM_CG_CPU] && !g.v2_has[FVM_CG_IO]);
 	assert_int_equal(fvm_cgroup_make(&g, &config, &err), 0);
-	assert_file(box, "cg/fvm/ab/memory.max", "1048576");
+	assert_file(box, "cg/fvm/ab/memory.max", "8388608");
 	assert_file(box, "cg/fvm/ab/memory.swap.max", "0");
 	assert_file(box, "cg/fvm/ab/pids.max", "7");
 	assert_file(box, "cg/fvm/ab/cpu.max", "150000 100000");
@@ -169,9 +169,11 @@ static void no_cgroups_at_all_refuse_only_limits(void **state)
 	assert_int_equal(fvm_cgroup_join_v1(&g), 0);
 	assert_int_equal(fvm_cgroup_freeze(&g, true, 10), -ENODEV);
 	assert_int_equal(fvm_cgroup_kill(&g), -ENODEV);
-	config.memory_bytes = 1 << 20;
+	config.memory_bytes = 8 << 20;
 	assert_int_equal(fvm_cgroup_make(&g, &config, &err), -EOPNOTSUPP);
 	assert_non_null(strstr(err.text, "memory"));
+	config.memory_bytes = 4096;
+	assert_int_equal(fvm_cgroup_make(&g, &config, &err), -EINVAL);
 }
 
 static void user_gets_a_place_beside_his_own_cgroup(void **state)
@@ -196,7 +198,7 @@ static void user_without_delegation_gets_nothing_and_a_hint(void **state)
 	const struct box *box = *state;
 	struct fvm_cgroup_host host;
 	struct fvm_cgroups g;
-	struct fvm_config config = { .memory_bytes = 1 << 20 };
+	struct fvm_config config = { .memory_bytes = 8 << 20 };
 	struct fvm_error err = { 0 };
 	/* root could write even mode 0444: leave out what the kernel always has */
 	assert_int_equal(fvm_mkdir_p(box->dir, "cg/s/session-1.scope", 0755), 0);

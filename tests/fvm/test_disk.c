@@ -86,8 +86,8 @@ static void image_is_full_at_its_limit_and_keeps_what_it_has(void **state)
 		assert_true(fs >= 0);
 		int fd = openat(fs, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 		assert_true(fd >= 0);
-		while (blocks < 10000 && write(fd, block, sizeof(block)) == sizeof(block))
-			blocks++;
+		while (blocks < 10000 && write(fd, block, sizeof(block)) > 0)
+			blocks++; /* the last one may be cut short */
 		assert_int_equal(errno, ENOSPC);
 		close(fd);
 	}
@@ -95,7 +95,7 @@ static void image_is_full_at_its_limit_and_keeps_what_it_has(void **state)
 	scoped_fd again = fvm_disk_open(box->dir);
 	struct stat st;
 	assert_int_equal(fstatat(again, "file", &st, 0), 0);
-	assert_true(st.st_size >= (off_t)(blocks * sizeof(block)));
+	assert_true(st.st_size >= (off_t)((blocks - 1) * sizeof(block)));
 	uint64_t used, limit;
 	assert_int_equal(fvm_disk_usage(box->dir, &used, &limit), 0);
 	assert_int_equal(limit, small.bytes);
