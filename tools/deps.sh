@@ -44,6 +44,7 @@ fish
 iproute2
 iptables
 jq
+less
 libcap2-bin
 libclang-rt-dev
 mandoc
@@ -51,7 +52,9 @@ mount
 nftables
 procps
 shellcheck
+tmux
 util-linux
+vim-tiny|vim
 xfsprogs
 zsh
 '

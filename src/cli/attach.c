@@ -48,9 +48,11 @@ static int list_sessions(const struct cli *cli, int sock)
 	if (count > 0)
 		printf("%-8s %-8s %-9s %-8s %s\n", "SESSION", "PID", "TERMINAL", "CLIENTS",
 		       "COMMAND");
+	char quoted[200];
 	for (size_t i = 0; i < count; i++)
 		printf("%-8d %-8d %-9s %-8u %s\n", list[i].id, (int)list[i].pid,
-		       list[i].terminal ? "yes" : "no", list[i].clients, list[i].command);
+		       list[i].terminal ? "yes" : "no", list[i].clients,
+		       fvm_quote_error(list[i].command, quoted));
 	return 0;
 }
 

@@ -23,7 +23,7 @@ struct stream {
 	bool terminal;	    /* the session has one */
 	bool raw;	    /* and so have we */
 	bool read_input;    /* our stdin is forwarded as the terminal's input */
-	bool relayed;	   /* there was output: with no terminal, of a detached command */
+	bool relayed;	    /* there was output: with no terminal, of a detached command */
 	bool saw_first;	    /* the first of the two detach keys came last */
 	char *packet;	    /* room for one message */
 	const char *output; /* of it: not yet written */

@@ -56,7 +56,8 @@ static void note(struct sender *s, int code, const char *what, const char *name)
 	char quoted[200];
 	struct fvm_error err = { 0 };
 	fvm_error_set(&err, code, "%s %s", what, fvm_quote_error(name, quoted));
-	s->copy->noted = true;
+	if (code) /* what can't be copied at all is left out, and no failure */
+		s->copy->noted = true;
 	if (s->copy->note)
 		s->copy->note(s->copy->arg, &err);
 }

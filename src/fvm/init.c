@@ -363,12 +363,12 @@ static int set_up(struct init *init, struct fvm_error *err)
 {
 	sigset_t all;
 	sigfillset(&all);
-	init->pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	init->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (init->epoll < 0)
 		return fvm_error_set(err, errno, "make PID 1's epoll set");
 	init->epoll = fcntl(init->epoll, F_DUPFD_CLOEXEC, 3);
 	fill_stdio(init);
+	init->pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	init->signals.fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	init->signals.ready = signals_ready;
 	if (init->signals.fd < 0 || source_watch(init, &init->signals, EPOLLIN) < 0)

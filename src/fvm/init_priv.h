@@ -135,7 +135,7 @@ struct client {
 	uint64_t sent;		 /* position in the session's output */
 	uint64_t replay;	 /* what is before this is replayed */
 	int64_t stalled_ms;	 /* since when it takes nothing; 0: it does */
-	bool lagging, attached, fresh, dead;
+	bool lagging, attached, fresh, joined, dead;
 	struct client *next;
 };
 

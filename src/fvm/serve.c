@@ -240,7 +240,7 @@ static int do_attach(struct init *init, struct client *c, struct request *q, str
 	c->session = s;
 	c->sent = s->end > RING_BYTES ? s->end - RING_BYTES : 0;
 	c->replay = s->end;
-	c->fresh = true;
+	c->fresh = c->joined = true;
 	reply_started(init, c);
 	return 0;
 }
@@ -310,6 +310,9 @@ static void stream(struct init *init, struct client *c, const struct fvm_msg *he
 {
 	struct winsize window;
 	int32_t sig;
+	if (head->type == FVM_MSG_STDIN && q->len == 0 && c->joined) {
+		return; /* who came to look does not end the input of the others */
+	}
 	if (head->type == FVM_MSG_STDIN) {
 		session_input(init, c->session, q->payload, q->len);
 	} else if (head->type == FVM_MSG_WINCH && q->len == sizeof(window)) {
