@@ -192,6 +192,7 @@ needs_filesystem() {
 needs_packages() {
 	local answer=$E2E_STAGE/packages
 	if [ ! -e "$answer" ]; then
+		mkdir -p "$E2E/apt-state/lists/partial" "$E2E/apt-cache/archives/partial"
 		if apt-get -q -o Acquire::Retries=1 -o Dir::State="$E2E/apt-state" \
 			-o Dir::Cache="$E2E/apt-cache" update >/dev/null 2>&1; then
 			echo yes >"$answer"

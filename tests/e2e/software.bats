@@ -1,0 +1,119 @@
+# Real software in real VMs: packages with maintainer scripts, builds, databases. Where nobody else
+# uses the machine (CI set), the host's files are compared before and after, every path with content.
+# limit: 900
+# test-limit: 400
+load helper
+
+setup_file() {
+	e2e_setup_file
+	[ -z "${CI:-}" ] || host_inventory before
+}
+
+teardown_file() {
+	local status=0
+	if [ -n "${CI:-}" ]; then
+		host_inventory after
+		assert_same_inventory before after || status=1
+	fi
+	e2e_teardown_file || status=1
+	return $status
+}
+
+setup() {
+	needs_root
+	export DEBIAN_FRONTEND=noninteractive
+}
+
+@test "packages with users, units and triggers install, reinstall, upgrade and go" {
+	needs_packages
+	fvm -q run --keep --name pkg -- sh -ec '
+		apt-get -qq update
+		apt-get -qqy install --no-install-recommends nginx-light dbus man-db cron >/dev/null
+		nginx -t
+		apt-get -qqy install --reinstall hostname >/dev/null'
+	# it stays between runs, and the configuration of a package is a change like any other
+	expect 0 fvm -q run --name pkg -- sh -ec 'nginx -v; getent passwd www-data; id messagebus'
+	says nginx
+	fvm diff --name-only pkg >"$E2E/paths"
+	grep -qx /etc/nginx/nginx.conf "$E2E/paths"
+	[ ! -e /etc/nginx/nginx.conf ]
+	fvm -q run --name pkg -- sh -ec '
+		apt-get -qqy purge nginx-light nginx-common >/dev/null
+		apt-get -qqy autoremove --purge >/dev/null
+		dpkg --audit'
+	expect 0 fvm -q run --name pkg -- sh -c 'if command -v nginx; then exit 1; fi'
+}
+
+@test "an upgrade of what the host has is tried without the host noticing" {
+	needs_packages
+	expect 0 fvm -q run --keep --name up -- sh -ec '
+		apt-get -qq update
+		apt-get -qqy -o Dpkg::Options::=--force-confold upgrade >/dev/null
+		dpkg --audit; apt-get -s upgrade | grep -c ^Inst || :'
+	equal "${lines[-1]}" 0
+}
+
+@test "a database server runs in a detached VM and answers from another exec" {
+	needs_packages
+	fvm -q run --keep --name db -- sh -ec 'apt-get -qq update
+		apt-get -qqy install --no-install-recommends redis-server postgresql >/dev/null'
+	fvm start db
+	fvm exec -d db redis-server --port 6400 --dir /tmp
+	wait_until 20 fvm exec db redis-cli -p 6400 set key value
+	equal "$(fvm exec db redis-cli -p 6400 get key)" value
+	fvm exec db sh -ec 'pg_lsclusters -h | grep -q . || pg_createcluster 15 main >/dev/null
+		pg_ctlcluster 15 main start || pg_ctlcluster 15 main status'
+	fvm exec --user postgres db psql -qc 'create table t as select generate_series(1, 1000) n'
+	equal "$(fvm exec --user postgres db psql -Atc 'select sum(n) from t')" 500500
+	# what it answered from inside is not to be had from the host
+	if exec 9<>/dev/tcp/127.0.0.1/6400; then return 1; fi 2>/dev/null
+	fvm stop db
+	equal "$(fvm --json ls | jq -r '.[] | select(.name == "db") | .state')" stopped
+	# and it is all there when it is started again
+	fvm start db
+	fvm exec db sh -ec 'install -d -o postgres /var/run/postgresql; pg_ctlcluster 15 main start'
+	wait_until 20 fvm exec --user postgres db psql -Atc 'select count(*) from t'
+}
+
+@test "a source package is configured, built and installed" {
+	needs_packages
+	expect 0 fvm -q run --keep --name src -- sh -ec '
+		sed -i "s/^Types: deb$/Types: deb deb-src/" /etc/apt/sources.list.d/*.sources
+		sed -i "s/^deb \(.*\)/deb \1\ndeb-src \1/" /etc/apt/sources.list 2>/dev/null || :
+		apt-get -qq update
+		cd /usr/src && apt-get -qqy source hello >/dev/null 2>&1
+		cd hello-*/ && ./configure >/dev/null && make -s -j2 >/dev/null 2>&1 && make -s install >/dev/null
+		/usr/local/bin/hello'
+	says "Hello, world!"
+	[ ! -e /usr/local/bin/hello ]
+	expect 0 fvm diff --name-only src
+	says /usr/local/bin/hello
+}
+
+@test "npm, python's venv and git work as outside" {
+	needs_packages
+	needs_command npm git
+	expect 0 fvm -q run --rm -- sh -ec '
+		export HOME=/root; mkdir -p /opt/js && cd /opt/js && npm install --silent is-number >/dev/null
+		node -e "console.log(require(\"is-number\")(5))"'
+	says true
+	expect 0 fvm -q run --rm -- sh -ec '
+		mkdir -p /opt/pkg/demo && cd /opt/pkg && echo "def f(): return 42" >demo/__init__.py
+		python3 -m venv /opt/venv && /opt/venv/bin/python -c "import sys; print(sys.prefix)"'
+	says /opt/venv
+	expect 0 fvm -q run --rm -- sh -ec 'cd /opt && git init -q r && cd r && git config user.email a@b &&
+		git config user.name n && echo x >f && git add f && git commit -qm one && git clone -q . ../c &&
+		git -C ../c log --oneline | wc -l && git -C ../c fsck'
+	says 1
+}
+
+@test "one installs as root and then runs as oneself in the same VM" {
+	needs_packages
+	user_make one
+	fvm -q run --keep --name own -- sh -ec 'apt-get -qq update; apt-get -qqy install hello >/dev/null'
+	expect 0 fvm -q run --name own --user fvmt-one -- sh -c 'hello; id -un; echo $HOME; touch ~/mine'
+	says "Hello, world!"
+	says "fvmt-one"
+	says "/home/fvmt-one"
+	[ ! -e /home/fvmt-one/mine ]
+}
