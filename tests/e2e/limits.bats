@@ -125,6 +125,33 @@ with_cgroups() {
 	wait_until 5 sh -c '! losetup -a | grep -qF "$FVM_HOME"'
 }
 
+# quota_works MKFS..: a store on a file system with project quotas limits by them
+quota_works() {
+	needs_loop
+	needs_command "$1"
+	rm -f "$E2E/disk"
+	truncate -s 400M "$E2E/disk"
+	"$@" -q "$E2E/disk"
+	mkdir -p "$E2E/mnt"
+	mount -o loop,prjquota "$E2E/disk" "$E2E/mnt" 2>/dev/null ||
+		skip "needs project quotas in the kernel"
+	local store=$E2E/mnt/home
+	run env FVM_HOME="$store" fvm run --name full --keep --net none --disk 32M -- sh -c '
+		dd if=/dev/zero of=/var/tmp/x bs=1M count=100; echo "status $?"; df -k / | tail -1'
+	local size; size=$(du -sk "$store/vms/full" | cut -f 1)
+	[ ! -e "$store/vms/full/workspace/fs/+image" ] || size=image
+	env FVM_HOME="$store" fvm rm full
+	wait_until 20 umount "$E2E/mnt"
+	says 'status 1'
+	[ "$(awk '/^overlay/ { print $2 }' <<<"$output")" = 32768 ]
+	[ "$size" -le 33000 ]
+}
+
+@test "a disk limit by project quota: ext4" {
+	quota_works mkfs.ext4 -O quota,project -E quotatype=prjquota
+}
+@test "a disk limit by project quota: xfs" { quota_works mkfs.xfs; }
+
 @test "a disk limit that holds nothing is refused" {
 	needs_root
 	expect 125 fvm run --rm --net none --disk 1M -- true
