@@ -94,11 +94,15 @@ int fvm_net_resolv_conf(const struct fvm_net *net, char **ret, struct fvm_error 
 #define FVM_SLIRP_DNS_ADDRESS "10.0.2.3"
 
 /**
- * fvm_slirp_start() - start pasta or slirp4netns for the namespaces of @init
- * Started with CAP-free options only (pasta: -t none -u none -T none -U none --no-map-gw;
- * slirp4netns: --disable-host-loopback), dies with @init's pidfd. Does not wait for it to be ready.
- * Return: its pid, or -ENOENT (neither is installed)
+ * fvm_slirp_start() - start slirp4netns or pasta for the namespaces of @init
+ * slirp4netns is taken when no port is published, else pasta, which can do that; neither is let
+ * near the host's loopback (see slirp.c). It ends with @init. Does not wait until it is ready.
+ * Return: pid of the process that watches over it, or -ENOENT (none is installed), -EACCES (no
+ *         /dev/net/tun)...
  */
 pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_error *err);
+
+/** fvm_slirp_wait() - until @init's network works. Return: 0, -ETIMEDOUT, or -ECHILD: @slirp died */
+int fvm_slirp_wait(pid_t init, pid_t slirp, unsigned int timeout_ms);
 
 #endif

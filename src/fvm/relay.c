@@ -1,16 +1,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/close_range.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "fvm/helper.h"
 #include "fvm/net.h"
 #include "fvm/relay.h"
 #include "fvm/resolv.h"
@@ -24,11 +21,6 @@ struct request {
 	struct relay relay;
 	bool names; /* the VM's questions go to the host's resolver at ... */
 	struct fvm_address resolver;
-};
-
-struct report { /* from the relay to the starter, once it listens or can't */
-	pid_t pid;
-	struct fvm_error err;
 };
 
 static bool is_loopback(const struct fvm_address *a)
@@ -92,70 +84,37 @@ static int become_nobody(void)
 	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -errno : 0;
 }
 
-/* Close all but the relay's own; they are not many, so what lies between them is closed. */
 static void close_others(const struct relay *relay, int report)
 {
-	bool keep[1024] = { false };
-	const int top = FVM_COUNT(keep);
-	for (size_t i = 0; i < relay->count; i++) {
-		if (relay->listeners[i].fd < top)
-			keep[relay->listeners[i].fd] = true;
-	}
-	if (relay->vm < top)
-		keep[relay->vm] = true;
-	if (report < top)
-		keep[report] = true;
-	for (int fd = 0; fd < top; fd++) {
-		if (!keep[fd])
-			close(fd);
-	}
-	(void)close_range((unsigned int)top, ~0U, 0);
+	int keep[RELAY_LISTENERS + 2] = { relay->vm, report };
+	for (size_t i = 0; i < relay->count; i++)
+		keep[i + 2] = relay->listeners[i].fd;
+	fvm_helper_close(keep, relay->count + 2);
 }
 
-static _Noreturn void relay_main(struct request *q, int report_fd)
+static int relay_main(void *arg, int report)
 {
-	struct report report = { .pid = getpid() };
+	struct request *q = arg;
+	struct fvm_error err = { 0 };
 	int r = 0;
-	(void)setsid();
 	(void)prctl(PR_SET_NAME, "fvm-relay", 0, 0, 0);
-	signal(SIGPIPE, SIG_IGN);
 	q->relay.vm = sys_pidfd_open(q->init, 0);
 	if (q->relay.vm < 0)
-		r = fvm_error_set(&report.err, -q->relay.vm, "watch the VM");
+		r = fvm_error_set(&err, -q->relay.vm, "watch the VM");
 	if (r == 0)
-		r = listen_ports(q, &report.err);
+		r = listen_ports(q, &err);
 	if (r == 0 && q->names)
-		r = listen_names(q, &report.err);
+		r = listen_names(q, &err);
 	if (r == 0) {
 		r = become_nobody();
 		if (r < 0)
-			fvm_error_set(&report.err, -r, "become nobody");
+			fvm_error_set(&err, -r, "become nobody");
 	}
-	close_others(&q->relay, report_fd);
+	/* before the report: no end of the starter's pipes must stay open here */
+	close_others(&q->relay, report);
 	(void)!chdir("/");
-	(void)!write(report_fd, &report, sizeof(report));
-	close(report_fd);
-	_exit(r < 0 || fvm_relay_loop(&q->relay) < 0);
-}
-
-/* A grandchild: it outlives us, and is nobody's to wait for. */
-static int spawn(struct request *q, int report_fd)
-{
-	int status;
-	pid_t child = fork();
-	if (child < 0)
-		return -errno;
-	if (child == 0) {
-		pid_t relay = fork();
-		if (relay == 0)
-			relay_main(q, report_fd);
-		_exit(relay < 0);
-	}
-	while (waitpid(child, &status, 0) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EAGAIN;
+	fvm_helper_report(report, &err);
+	return r < 0 || fvm_relay_loop(&q->relay) < 0;
 }
 
 static int needs(struct request *q)
@@ -172,24 +131,8 @@ static int needs(struct request *q)
 pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err)
 {
 	struct request q = { .net = net, .init = init };
-	struct report report;
-	int pipe_fds[2];
 	int r = needs(&q);
-	if (r == 0)
-		return 0;
-	if (r < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
-		return fvm_error_set(err, r < 0 ? -r : errno, "start the VM's relay");
-	scoped_fd from = pipe_fds[0];
-	scoped_fd to = pipe_fds[1];
-	r = spawn(&q, to);
 	if (r < 0)
-		return fvm_error_set(err, -r, "start the VM's relay");
-	close(fvm_fd_take(&to));
-	if (fvm_read_full(from, &report, sizeof(report)) != sizeof(report))
-		return fvm_error_set(err, EPROTO, "hear from the VM's relay");
-	if (report.err.code == 0)
-		return report.pid;
-	if (err)
-		*err = report.err;
-	return -report.err.code;
+		return fvm_error_set(err, -r, "find the host's name servers");
+	return r == 0 ? 0 : fvm_helper_start(relay_main, &q, err);
 }

@@ -120,11 +120,12 @@ int fvm_net_resolv_conf(const struct fvm_net *net, char **ret, struct fvm_error 
 	int result = fvm_resolv_read("", &r);
 	if (result < 0)
 		return fvm_error_set(err, -result, "find the host's name servers");
-	for (size_t i = 0; i < r.count; i++) {
+	for (size_t i = 0; net && i < r.count; i++) {
 		fvm_address_print(&r.servers[i], address, sizeof(address));
-		if (r.servers[i].family == AF_INET || !net || net->address6[0])
+		if (r.servers[i].family == AF_INET || net->address6[0])
 			fvm_buf_printf(&text, "nameserver %s\n", address);
 	}
+	/* rootless: both helpers pass questions on to the host's resolver, wherever that is */
 	if (text.len == 0)
 		fvm_buf_printf(&text, "nameserver %s\n",
 			       net ? FVM_DNS_ADDRESS : FVM_SLIRP_DNS_ADDRESS);

@@ -1,0 +1,233 @@
+/*
+ * The network of a VM without privileges: slirp4netns or pasta translate between a tap device in
+ * the VM's namespace and sockets of the user's own.
+ *
+ * Left to their defaults both show the host's loopback to the VM (pasta even forwards every port
+ * that is listened on), so these options are not a matter of taste. pasta: -t none -u none (but
+ * for published ports), -T none, -U none, --no-map-gw; slirp4netns: --disable-host-loopback.
+ * Names are asked at 10.0.2.3: built into slirp4netns, given to pasta by --dns-forward. Once it
+ * has that option the pasta of 2023-03 rewrites the source of answers of the real server as well,
+ * so that asking there fails: 10.0.2.3 is the only address to use.
+ * slirp4netns is the first choice: 3 MB of memory against 31, ready as fast; it can't publish ports
+ * without a further socket that would have to be guarded.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/helper.h"
+#include "fvm/net.h"
+#include "fvm/sys.h"
+
+#define GUEST_LINK "eth0"
+
+struct slirp {
+	pid_t init;
+	struct fvm_strv argv;
+};
+
+static const char *program_find(const char *name, char *path, size_t size)
+{
+	static const char *const dirs[] = { "/usr/local/bin", "/usr/bin", "/bin" };
+	for (size_t i = 0; i < FVM_COUNT(dirs); i++) {
+		snprintf(path, size, "%s/%s", dirs[i], name);
+		if (access(path, X_OK) == 0)
+			return path;
+	}
+	return NULL;
+}
+
+static int add_all(struct fvm_strv *argv, const char *const *words)
+{
+	int r = 0;
+	for (; *words && r == 0; words++)
+		r = fvm_strv_add(argv, *words);
+	return r;
+}
+
+static int slirp4netns_argv(struct slirp *s, const char *program)
+{
+	const char *const words[] = {
+		program, "--configure", "--mtu=65520", "--disable-host-loopback", NULL,
+	};
+	int r = add_all(&s->argv, words);
+	if (r == 0)
+		r = fvm_strv_addf(&s->argv, "%d", (int)s->init);
+	return r < 0 ? r : fvm_strv_add(&s->argv, GUEST_LINK);
+}
+
+/* "-t 8080:80" or "-t 127.0.0.1/8080:80" for each port of a protocol, or "-t none" */
+static int pasta_ports(struct slirp *s, const struct fvm_port *ports, size_t count, bool udp)
+{
+	size_t given = 0;
+	int r = 0;
+	for (size_t i = 0; i < count && r == 0; i++) {
+		const struct fvm_port *p = &ports[i];
+		if (p->udp != udp)
+			continue;
+		given++;
+		r = fvm_strv_add(&s->argv, udp ? "-u" : "-t");
+		if (r == 0)
+			r = fvm_strv_addf(&s->argv, "%s%s%u:%u", p->host_address,
+					  p->host_address[0] ? "/" : "", p->host_port,
+					  p->guest_port);
+	}
+	if (r == 0 && given == 0)
+		r = fvm_strv_add(&s->argv, udp ? "-u" : "-t");
+	if (r == 0 && given == 0)
+		r = fvm_strv_add(&s->argv, "none");
+	return r;
+}
+
+static int pasta_argv(struct slirp *s, const char *program, const struct fvm_port *ports,
+		      size_t count)
+{
+	const char *const words[] = {
+		program,
+		"--quiet",
+		"--foreground",
+		"--config-net",
+		"--ns-ifname",
+		GUEST_LINK,
+		"-T",
+		"none",
+		"-U",
+		"none",
+		"--no-map-gw",
+		"--dns-forward",
+		FVM_SLIRP_DNS_ADDRESS,
+		NULL,
+	};
+	int r = add_all(&s->argv, words);
+	if (r == 0)
+		r = pasta_ports(s, ports, count, false);
+	if (r == 0)
+		r = pasta_ports(s, ports, count, true);
+	return r < 0 ? r : fvm_strv_addf(&s->argv, "%d", (int)s->init);
+}
+
+static _Noreturn void slirp_exec(const struct slirp *s)
+{
+	int null = open("/dev/null", O_RDWR);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (int fd = 0; fd < 3; fd++)
+		(void)dup2(null, fd);
+	(void)close_range(3, ~0U, 0);
+	execv(s->argv.items[0], s->argv.items);
+	_exit(127);
+}
+
+/* Watches over both: whichever ends first, the other has no use any more. */
+static int watch(void *arg, int report)
+{
+	const struct slirp *s = arg;
+	struct fvm_error err = { 0 };
+	scoped_fd vm = sys_pidfd_open(s->init, 0);
+	if (vm < 0)
+		fvm_error_set(&err, -vm, "watch the VM");
+	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
+	const int keep[] = { vm, report };
+	fvm_helper_close(keep, FVM_COUNT(keep));
+	pid_t child = err.code ? -1 : fork();
+	if (child == 0)
+		slirp_exec(s);
+	if (child < 0 && !err.code)
+		fvm_error_set(&err, errno, "start %s", s->argv.items[0]);
+	scoped_fd program = child > 0 ? sys_pidfd_open(child, 0) : -1;
+	fvm_helper_report(report, &err);
+	if (err.code)
+		return 1;
+	struct pollfd p[2] = { { .fd = vm, .events = POLLIN },
+			       { .fd = program, .events = POLLIN } };
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	(void)kill(child, SIGKILL); /* not reaped, so still ours */
+	return 0;
+}
+
+static int choose(struct slirp *s, const struct fvm_port *ports, size_t count,
+		  struct fvm_error *err)
+{
+	char path[64];
+	const char *program;
+	int r;
+	if (access("/dev/net/tun", R_OK | W_OK) < 0) {
+		fvm_error_set(err, errno, "use /dev/net/tun");
+		fvm_error_hint(err, "have an administrator do: modprobe tun; chmod 666 "
+				    "/dev/net/tun, or use --net none");
+		return err ? -err->code : -EACCES;
+	}
+	if (count == 0 && (program = program_find("slirp4netns", path, sizeof(path))))
+		r = slirp4netns_argv(s, program);
+	else if ((program = program_find("pasta", path, sizeof(path))))
+		r = pasta_argv(s, program, ports, count);
+	else
+		r = -ENOENT;
+	if (r == 0)
+		return 0;
+	fvm_error_set(err, -r, "find %s", count ? "pasta" : "slirp4netns or pasta");
+	fvm_error_hint(err, "install the package %s, or use --net none",
+		       count ? "passt" : "slirp4netns");
+	return r;
+}
+
+static int read_ports(const struct fvm_config *config, struct fvm_port **ret, struct fvm_error *err)
+{
+	int r = 0;
+	*ret = calloc(config->ports.count + 1, sizeof(**ret));
+	if (!*ret)
+		return fvm_error_set(err, ENOMEM, "read the ports");
+	for (size_t i = 0; i < config->ports.count && r == 0; i++) {
+		struct fvm_port *p = &(*ret)[i];
+		r = fvm_port_parse(config->ports.items[i], p, err);
+		if (r == 0 && p->host_port < 1024 && geteuid() != 0)
+			fvm_error_hint(err, "ports below 1024 are root's");
+	}
+	return r < 0 ? r : fvm_ports_check(*ret, config->ports.count, err);
+}
+
+pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_error *err)
+{
+	struct slirp s = { .init = init };
+	scoped_free struct fvm_port *ports = NULL;
+	int r = read_ports(config, &ports, err);
+	if (r == 0)
+		r = choose(&s, ports, config->ports.count, err);
+	if (r == 0)
+		r = fvm_helper_start(watch, &s, err);
+	fvm_strv_free(&s.argv);
+	return r;
+}
+
+/* Has the VM a default route? */
+static bool is_ready(pid_t init)
+{
+	char path[64];
+	scoped_free char *routes = NULL;
+	snprintf(path, sizeof(path), "/proc/%d/net/route", (int)init);
+	return fvm_read_file(AT_FDCWD, path, 65536, &routes, NULL) == 0 &&
+	       strstr(routes, GUEST_LINK "\t00000000\t");
+}
+
+int fvm_slirp_wait(pid_t init, pid_t slirp, unsigned int timeout_ms)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	scoped_fd watcher = sys_pidfd_open(slirp, 0);
+	struct pollfd p = { .fd = watcher, .events = POLLIN };
+	for (unsigned int ms = 0; !is_ready(init); ms++) {
+		if (watcher < 0 || poll(&p, 1, 0) > 0)
+			return -ECHILD;
+		if (ms >= timeout_ms)
+			return -ETIMEDOUT;
+		(void)nanosleep(&pause, NULL);
+	}
+	return 0;
+}
