@@ -25,7 +25,8 @@
  *
  *   A terminal is a pty pair of the VM's own devpts; PID 1 holds the master, so that a session
  *   outlives the client. Without a terminal, pipes and regular files of the caller are passed as
- *   they are (anything else is relayed by the client), and PID 1 has nothing to do with them.
+ *   they are (anything else, and output of root's VMs to a file, is relayed by the client), and
+ *   PID 1 has nothing to do with them.
  *   What PID 1 reads of a terminal, or of a detached session's output, also goes to the log,
  *   which is cut to its newer half at 16 MiB.
  *
@@ -58,7 +59,7 @@ struct fvm_command {
 	bool detached;	      /* no client: output to the log, stdin is /dev/null */
 	bool login;
 	struct winsize window;
-	int fds[3];	      /* to become 0, 1, 2; -1: the terminal, else /dev/null (detached: log) */
+	int fds[3];	      /* to become 0 to 2; -1: the terminal, or /dev/null (detached: log) */
 };
 
 /** fvm_command_free() - release what it holds; its descriptors stay open */
@@ -67,7 +68,7 @@ void fvm_command_free(struct fvm_command *c);
 
 struct fvm_filter; /* see fvm/seccomp.h */
 
-#define FVM_LOG_CUT (8 << 20) /* what is cut from the log's front at a time; who follows it, knows */
+#define FVM_LOG_CUT (8 << 20) /* cut from the front of a log at a time; a follower knows */
 
 struct fvm_init_args {
 	const struct fvm_command *first; /* NULL: none, wait for orders */
@@ -98,7 +99,7 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args);
 struct fvm_vm;
 int fvm_control_connect(const struct fvm_vm *vm, struct fvm_error *err);
 
-/** fvm_control_connect_at() - the same by the run directory's descriptor. Return: socket or -errno */
+/** fvm_control_connect_at() - the same by the run directory. Return: socket or -errno */
 int fvm_control_connect_at(int dir);
 
 /**

@@ -1,10 +1,10 @@
 /*
  * What a command without terminal gets as 0, 1 and 2.
  *
- * Pipes and regular files go in as they are: no copying, and a file's offset moves as it would
- * without a VM. What would be a way out (a directory, a socket), or belongs to the host (a
- * terminal, a device), is copied through a pipe by us while we wait for the session. A process has
- * one set of those three, so their state stands here.
+ * Pipes and files go in as they are: no copying, and a file's offset moves as it would without a
+ * VM; only output of root's VMs to a file is copied. What would be a way out (a directory, a
+ * socket), or belongs to the host (a terminal, a device), is copied through a pipe by us while we
+ * wait for the session. A process has one set of those three, so their state stands here.
  *
  * A terminal as stdin of a command whose output goes elsewhere ("fvm run CMD | less") is read only
  * while it edits lines: a pager sets it raw, and the keys are the pager's then.
@@ -46,6 +46,10 @@ static enum way way_of(int fd)
 	struct stat st;
 	if (fstat(fd, &st) < 0)
 		return NULL_DEVICE; /* closed: as if it were /dev/null */
+	/* root's VMs have ids of their own, for which a file of ours is not to be opened again, as
+	 * "echo >/dev/stderr" does */
+	if (S_ISREG(st.st_mode) && fd > 0 && geteuid() == 0)
+		return RELAY;
 	if (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode))
 		return PASS;
 	if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
@@ -170,7 +174,10 @@ static ssize_t copy(struct relay *r)
 		return errno == EAGAIN || errno == EINTR ? 0 : -1;
 	if (n == 0)
 		return -1;
-	return fvm_write_all(r->to, buf, (size_t)n) < 0 ? -1 : n;
+	int w = fvm_write_all(r->to, buf, (size_t)n);
+	if (w < 0 && w != -EPIPE && r->from > 0)
+		log_error("write the command's output: %s", strerror(-w));
+	return w < 0 ? -1 : n;
 }
 
 void relays_ready(const struct pollfd *pfd)

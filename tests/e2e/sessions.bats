@@ -59,9 +59,11 @@ wait_shown() {
 	expect 126 fvm exec vm /etc
 }
 
-@test "a program can open /dev/stdout and /dev/stderr again though they are pipes of the host" {
+@test "a program can open /dev/stdout and /dev/stderr again though they are pipes or files of the host" {
 	start vm
 	equal "$(fvm exec vm sh -c 'echo one >/dev/stderr; echo two >/dev/stdout' 2>&1)" "$(printf 'one\ntwo')"
+	fvm exec vm sh -c 'echo one >/dev/stdout; echo two >/dev/stderr; echo three' >"$E2E/out" 2>&1
+	equal "$(cat "$E2E/out")" "$(printf 'one\ntwo\nthree')"
 }
 
 @test "exec reads no more of a script's input than its command does" {
