@@ -5,6 +5,7 @@
 /* clang-format off */
 static const struct cli_command *const table[] = {
 	&cli_diff,
+	&cli_doctor,
 	&cli_export,
 	&cli_import,
 	&cli_reset,

@@ -9,6 +9,7 @@ extern const struct cli_command cli_clone;
 extern const struct cli_command cli_cp;
 extern const struct cli_command cli_create;
 extern const struct cli_command cli_diff;
+extern const struct cli_command cli_doctor;
 extern const struct cli_command cli_enter;
 extern const struct cli_command cli_exec;
 extern const struct cli_command cli_export;

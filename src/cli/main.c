@@ -37,6 +37,7 @@ static const struct cli_command *const table[] = {
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
 	"diff",
+	"doctor",
 	"export",
 	"import",
 	"reset",
