@@ -296,7 +296,7 @@ static void check_user_net(const struct fvm_doctor *d, struct fvm_finding *f)
 static void check_landlock(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	found(f, d->kernel.landlock_abi ? "version %d" : "none", d->kernel.landlock_abi);
-	if (d->kernel.landlock_abi < 6)
+	if (d->kernel.landlock_abi < FVM_LANDLOCK_SCOPES)
 		bad(f, "--net host is refused: abstract sockets could not be guarded",
 		    "use a kernel from 6.12 on with landlock in its lsm= list");
 }

@@ -46,6 +46,8 @@ struct fvm_kernel {
 /** fvm_kernel_probe() - try everything. @store: directory of the store, or of where it will be */
 void fvm_kernel_probe(const char *store, struct fvm_kernel *ret);
 
+#define FVM_LANDLOCK_SCOPES 6 /* the first version that guards abstract sockets */
+
 /** fvm_landlock_abi() - version of Landlock, 0 without */
 int fvm_landlock_abi(void);
 

@@ -10,7 +10,6 @@
 #define RULESET_VERSION	      1U
 #define SCOPE_ABSTRACT_SOCKET 1U
 #define SCOPE_SIGNAL	      2U
-#define FIRST_WITH_SCOPES     6
 
 struct ruleset {
 	uint64_t handled_access_fs, handled_access_net, scoped;
@@ -25,7 +24,7 @@ int fvm_landlock_abi(void)
 int fvm_landlock_guard(void)
 {
 	const struct ruleset rules = { .scoped = SCOPE_ABSTRACT_SOCKET | SCOPE_SIGNAL };
-	if (fvm_landlock_abi() < FIRST_WITH_SCOPES)
+	if (fvm_landlock_abi() < FVM_LANDLOCK_SCOPES)
 		return -EOPNOTSUPP;
 	scoped_fd set = (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof(rules), 0);
 	if (set < 0 || syscall(SYS_landlock_restrict_self, set, 0) < 0)

@@ -18,6 +18,7 @@
 #include "fvm/cgroup.h"
 #include "fvm/disk.h"
 #include "fvm/internal.h"
+#include "fvm/kernel.h"
 #include "fvm/net.h"
 #include "fvm/seccomp.h"
 #include "fvm/slot.h"
@@ -89,6 +90,8 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 		r = fvm_net_inside(&s->net, err);
 	else if (r == 0 && s->vm->config.net == FVM_NET_NONE)
 		r = fvm_net_lo_up(err);
+	else if (r == 0 && fvm_landlock_guard() < 0)
+		r = fvm_error_set(err, EOPNOTSUPP, "guard the host's abstract sockets");
 	if (r < 0)
 		return r;
 	/* the caller's session keyring is not the VM's */
@@ -390,11 +393,23 @@ static void hand_over(struct start *s, struct fvm_started *ret)
 	};
 }
 
+/* In the host's network namespace only Landlock stands before the abstract sockets. */
+static int check_net(const struct fvm_config *c, struct fvm_error *err)
+{
+	if (c->net != FVM_NET_HOST || fvm_landlock_abi() >= FVM_LANDLOCK_SCOPES)
+		return 0;
+	fvm_error_set(err, EOPNOTSUPP, "use --net host: this kernel can't guard abstract sockets");
+	fvm_error_hint(err, "leave --net host out, or see 'Landlock' in fvm doctor");
+	return -EOPNOTSUPP;
+}
+
 static int plan_world(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
 	const char *store = s->vm->store->path;
-	int r = fvm_plan_make(&s->plan, err);
+	int r = check_net(c, err);
+	if (r == 0)
+		r = fvm_plan_make(&s->plan, err);
 	if (r == 0)
 		r = fvm_hide_plan(c, store, &s->plan, &s->hide, err);
 	if (r == 0)
