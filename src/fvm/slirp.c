@@ -121,6 +121,8 @@ static _Noreturn void slirp_exec(const struct slirp *s)
 	for (int fd = 0; fd < 3; fd++)
 		(void)dup2(null, fd);
 	(void)close_range(3, ~0U, 0);
+	/* pasta ends if it finds this ignored */
+	signal(SIGPIPE, SIG_DFL);
 	execv(s->argv.items[0], s->argv.items);
 	_exit(127);
 }
@@ -150,6 +152,7 @@ static int watch(void *arg, int report)
 	while (poll(p, 2, -1) < 0 && errno == EINTR)
 		;
 	(void)kill(child, SIGKILL); /* not reaped, so still ours */
+	(void)waitpid(child, NULL, 0);
 	return 0;
 }
 
