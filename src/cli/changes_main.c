@@ -4,11 +4,13 @@
 
 /* clang-format off */
 static const struct cli_command *const table[] = {
+	&cli_commit,
 	&cli_diff,
 	&cli_doctor,
 	&cli_export,
 	&cli_import,
 	&cli_reset,
+	&cli_undo,
 	NULL,
 };
 /* clang-format on */

@@ -6,6 +6,7 @@
 
 extern const struct cli_command cli_attach;
 extern const struct cli_command cli_clone;
+extern const struct cli_command cli_commit;
 extern const struct cli_command cli_cp;
 extern const struct cli_command cli_create;
 extern const struct cli_command cli_diff;
@@ -33,6 +34,7 @@ extern const struct cli_command cli_stats;
 extern const struct cli_command cli_stop;
 extern const struct cli_command cli_top;
 extern const struct cli_command cli_trace;
+extern const struct cli_command cli_undo;
 extern const struct cli_command cli_version;
 extern const struct cli_command cli_wait;
 extern const struct cli_command cli_who;

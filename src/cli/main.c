@@ -36,11 +36,13 @@ static const struct cli_command *const table[] = {
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
+	"commit",
 	"diff",
 	"doctor",
 	"export",
 	"import",
 	"reset",
+	"undo",
 	NULL,
 };
 /* clang-format on */

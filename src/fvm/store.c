@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fvm/commit.h"
 #include "fvm/internal.h"
 #include "fvm/prune.h"
 #include "fvm/store.h"
@@ -174,6 +175,14 @@ static int open_parts(struct fvm_store *s, struct fvm_error *err)
 	return r;
 }
 
+/* A commit that a crash cut off: no reason to refuse this command when it can't be finished now. */
+static void recover_commit(const struct fvm_store *s)
+{
+	struct fvm_error err = { 0 };
+	if (fvm_commit_pending(s) && fvm_commit_recover(s, &err) < 0)
+		log_warn("%s: %s%s%s", err.text, strerror(err.code), err.hint[0] ? "; " : "", err.hint);
+}
+
 int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 {
 	scoped_store s = { .dir = -1, .vms = -1, .run = -1, .rootless = is_rootless() };
@@ -204,6 +213,7 @@ int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 	tidy_dir(s.dir, "tmp");
 	tidy_dir(s.dir, "trash");
 	tidy_ended(&s);
+	recover_commit(&s);
 	*ret = s;
 	s = (struct fvm_store){ .dir = -1, .vms = -1, .run = -1 };
 	return 0;

@@ -1,0 +1,305 @@
+/*
+ * What was committed leaves the workspace for commits/ID/layer, under the entry's number, and comes
+ * back from there on undo. Leaving it in the workspace is never wrong, it equals the host's then
+ * and is no change; so whatever is in doubt stays:
+ *   - the VM is paused: its programs may have the file open
+ *   - a frozen layer has something at that path, which would show from below
+ *   - it lies in an opaque directory, which would hide the host's
+ *   - a new directory of which only a part was committed
+ * Each step looks first whether it was done, so all of this can be repeated after a crash.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/fault.h"
+#include "fvm/commit_priv.h"
+#include "fvm/inode.h"
+
+static const struct fvm_stack *stack_of(const struct commit *c, const struct commit_entry *e,
+					const struct fvm_stacks *stacks)
+{
+	for (size_t i = 0; i < stacks->count; i++) {
+		if (strcmp(stacks->items[i].key, c->stacks[e->stack].key) == 0)
+			return &stacks->items[i];
+	}
+	return NULL;
+}
+
+static int workspace_of(const struct fvm_stack *stack)
+{
+	return stack && stack->count > 0 ? stack->layers[stack->count - 1] : -1;
+}
+
+/* Whether a frozen layer says anything about @rel or a directory it lies in, but by passing it on.
+ */
+static bool frozen_has(const struct fvm_stack *stack, const char *rel)
+{
+	for (size_t i = 0; i + 1 < stack->count; i++) {
+		if (stack->layers[i] < 0)
+			continue;
+		scoped_fd fd = fvm_open_deep(stack->layers[i], rel, O_PATH);
+		if (fd != -ENOENT)
+			return true;
+	}
+	return false;
+}
+
+/* Whether a directory on the way to @rel is opaque in the workspace. */
+static bool is_hidden(const struct fvm_stack *stack, const char *rel)
+{
+	scoped_free char *path = strdup(rel);
+	for (char *slash = path ? strrchr(path, '/') : NULL; slash; slash = strrchr(path, '/')) {
+		*slash = '\0';
+		scoped_fd dir = fvm_open_deep(workspace_of(stack), path, O_RDONLY | O_DIRECTORY);
+		if (dir < 0 || fvm_opaque_is(dir, stack->user_xattr))
+			return true;
+	}
+	return !path;
+}
+
+/* ---- how much lies in a directory ---- */
+
+static int count_level(int dir, struct fvm_strv *dirs, const char *below, size_t *ret_count)
+{
+	DIR *d = fdopendir(dir);
+	if (!d) {
+		close(dir);
+		return -errno;
+	}
+	int r = 0;
+	for (struct dirent *e = readdir(d); r == 0 && e; e = readdir(d)) {
+		struct stat st;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		(*ret_count)++;
+		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			r = -errno;
+		else if (S_ISDIR(st.st_mode))
+			r = fvm_strv_addf(dirs, "%s/%s", below, e->d_name);
+	}
+	closedir(d);
+	return r;
+}
+
+/* Entries in the whole tree @rel below @top, itself not counted: a list, no recursion. */
+int commit_count_tree(int top, const char *rel, size_t *ret)
+{
+	scoped_strv dirs = { 0 };
+	size_t count = 0;
+	int r = fvm_strv_add(&dirs, rel);
+	while (r == 0 && dirs.count > 0) {
+		scoped_free char *path = dirs.items[--dirs.count];
+		dirs.items[dirs.count] = NULL;
+		int dir = fvm_open_deep(top, path, O_RDONLY | O_DIRECTORY);
+		r = dir < 0 ? dir : count_level(dir, &dirs, path, &count);
+	}
+	*ret = count;
+	return r;
+}
+
+size_t commit_count_inside(const struct commit *c, size_t top)
+{
+	size_t count = 0;
+	/* they follow it at once, with other directories' times in between at most */
+	for (size_t i = top + 1; i < c->count; i++)
+		count += c->entries[i].top == top;
+	return count;
+}
+
+/* ---- taking ---- */
+
+static bool may_leave(const struct commit *c, size_t index, const struct fvm_stack *stack)
+{
+	const struct commit_entry *e = &c->entries[index];
+	int workspace = workspace_of(stack);
+	size_t count = 0;
+	if (workspace < 0 || e->top != COMMIT_NO_TOP || !*e->rel)
+		return false;
+	if (e->op != COMMIT_DELETE && e->op != COMMIT_DIR && e->layer != stack->count - 1)
+		return false;
+	if (frozen_has(stack, e->rel) || is_hidden(stack, e->rel))
+		return false;
+	if (e->op != COMMIT_MKDIR && e->op != COMMIT_DIR)
+		return true;
+	if (commit_count_tree(workspace, e->rel, &count) < 0)
+		return false;
+	if (e->op == COMMIT_MKDIR)
+		return count == commit_count_inside(c, index);
+	scoped_fd dir = fvm_open_deep(workspace, e->rel, O_RDONLY | O_DIRECTORY);
+	return count == 0 && dir >= 0 && !fvm_opaque_is(dir, stack->user_xattr);
+}
+
+/* What stands in the workspace must be what was committed. */
+static bool is_committed(const struct commit_entry *e, int dir, const char *name)
+{
+	struct stat st;
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	if (e->op == COMMIT_DELETE)
+		return !S_ISDIR(st.st_mode); /* the whiteout */
+	if (e->op == COMMIT_DIR)
+		return S_ISDIR(st.st_mode);
+	return st.st_ino == e->layer_ino;
+}
+
+static int layer_parent(struct commit *c, const struct commit_entry *e, int workspace)
+{
+	const char *name = commit_name(e->rel);
+	size_t len = name == e->rel ? 0 : (size_t)(name - e->rel - 1);
+	return commit_dir_open(&c->layer_dir, (uint64_t)e->stack << 32 | UINT32_MAX, workspace,
+			       e->rel, len);
+}
+
+static int keep_dir_open(struct commit *c, bool make)
+{
+	if (make && mkdirat(c->dir, "layer", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	return fvm_open_nofollow(c->dir, "layer", O_RDONLY | O_DIRECTORY);
+}
+
+/* A rename that leaves the workspace's directory with the times that the VM gave it. */
+static int move_quietly(int from, const char *name, int to, const char *new_name, int workspace)
+{
+	struct stat st;
+	if (fstat(workspace, &st) < 0)
+		return -errno;
+	const struct timespec times[2] = { st.st_atim, st.st_mtim };
+	if (renameat2(from, name, to, new_name, RENAME_NOREPLACE) < 0)
+		return -errno;
+	(void)futimens(workspace, times);
+	return 0;
+}
+
+static int take_one(struct commit *c, size_t index, const struct fvm_stack *stack, int keep)
+{
+	const struct commit_entry *e = &c->entries[index];
+	char number[24];
+	if (!stack || !may_leave(c, index, stack))
+		return 0;
+	int dir = layer_parent(c, e, workspace_of(stack));
+	if (dir < 0 || !is_committed(e, dir, commit_name(e->rel)))
+		return dir == -ENOENT || dir >= 0 ? 0 : dir;
+	int r = FVM_FAULT("commit.take");
+	if (r < 0)
+		return r;
+	snprintf(number, sizeof(number), "%zu", index);
+	r = move_quietly(dir, commit_name(e->rel), keep, number, dir);
+	/* a layer on another file system than the store: it stays, and equals the host's */
+	return r == -EXDEV || r == -ENOENT ? 0 : r;
+}
+
+static size_t depth_of(const char *rel)
+{
+	size_t depth = 0;
+	for (; *rel; rel++)
+		depth += *rel == '/';
+	return depth;
+}
+
+static size_t depth_most(const struct commit *c)
+{
+	size_t most = 0;
+	for (size_t i = 0; i < c->count; i++) {
+		size_t depth = c->entries[i].op == COMMIT_DIR ? depth_of(c->entries[i].rel) : 0;
+		most = depth > most ? depth : most;
+	}
+	return most;
+}
+
+/* Directories that stay last, the deepest first, so that they are empty by then. */
+int commit_layer_take(struct commit *c, const struct fvm_vm *vm, const struct fvm_stacks *stacks)
+{
+	int r = 0;
+	if (fvm_vm_state(vm) != FVM_STOPPED)
+		return 0;
+	scoped_fd keep = keep_dir_open(c, true);
+	if (keep < 0)
+		return keep;
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		if (c->entries[i].op != COMMIT_DIR)
+			r = take_one(c, i, stack_of(c, &c->entries[i], stacks), keep);
+	}
+	for (size_t depth = depth_most(c) + 1; r == 0 && depth-- > 0;) {
+		for (size_t i = 0; r == 0 && i < c->count; i++) {
+			const struct commit_entry *e = &c->entries[i];
+			if (e->op == COMMIT_DIR && depth_of(e->rel) == depth)
+				r = take_one(c, i, stack_of(c, e, stacks), keep);
+		}
+	}
+	return r;
+}
+
+/* ---- giving back ---- */
+
+static int give_one(struct commit *c, size_t index, const struct fvm_stack *stack, int keep)
+{
+	const struct commit_entry *e = &c->entries[index];
+	char number[24];
+	struct stat st;
+	snprintf(number, sizeof(number), "%zu", index);
+	if (!stack || fstatat(keep, number, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	int dir = workspace_of(stack) < 0 ? -ENOENT : layer_parent(c, e, workspace_of(stack));
+	int r = FVM_FAULT("commit.give");
+	if (r < 0 || dir < 0) /* or the VM threw its directory away since: there is no place */
+		return r;
+	r = move_quietly(keep, number, dir, commit_name(e->rel), dir);
+	return r == -EEXIST ? 0 : r; /* the VM made a newer one */
+}
+
+/* The reverse: directories first, the highest first. */
+int commit_layer_give(struct commit *c, const struct fvm_stacks *stacks)
+{
+	int r = 0;
+	scoped_fd keep = keep_dir_open(c, false);
+	if (keep < 0)
+		return keep == -ENOENT ? 0 : keep;
+	for (size_t depth = 0, most = depth_most(c); r == 0 && depth <= most; depth++) {
+		for (size_t i = 0; r == 0 && i < c->count; i++) {
+			const struct commit_entry *e = &c->entries[i];
+			if (e->op == COMMIT_DIR && depth_of(e->rel) == depth)
+				r = give_one(c, i, stack_of(c, e, stacks), keep);
+		}
+	}
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		if (c->entries[i].op != COMMIT_DIR)
+			r = give_one(c, i, stack_of(c, &c->entries[i], stacks), keep);
+	}
+	return r;
+}
+
+/* ---- stamps ---- */
+
+int commit_stamps(struct commit *c, const struct fvm_vm *vm)
+{
+	struct fvm_stamps *stamps = NULL;
+	struct fvm_stamp stamp;
+	struct stat st;
+	int r = fvm_stamps_load(vm->dir, &stamps, NULL);
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		const struct commit_entry *e = &c->entries[i];
+		if (e->op == COMMIT_DIR && !(e->flags & COMMIT_META))
+			continue;
+		scoped_free char *path = commit_path(c, e);
+		int dir = path ? commit_host_dir(c, e) : -ENOMEM;
+		bool there = dir >= 0 && fstatat(dir, *e->rel ? commit_name(e->rel) : "", &st,
+						 AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) == 0;
+		fvm_stamp_of(there ? &st : NULL, &stamp);
+		if (dir == -ENOMEM)
+			r = -ENOMEM;
+		else if (stamp.kind == 'd' && e->op == COMMIT_DELETE)
+			fvm_stamps_drop(stamps, path); /* a tree: its digest would be needed */
+		else
+			r = fvm_stamps_set(stamps, path, &stamp);
+	}
+	if (r == 0)
+		r = fvm_stamps_save(stamps, vm->dir);
+	fvm_stamps_free(stamps);
+	return r;
+}

@@ -1,0 +1,378 @@
+/* Undo: what was replaced comes back, and the VM gets its changes again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/fault.h"
+#include "fvm/commit_priv.h"
+#include "fvm/inode.h"
+
+/* ---- what was changed since the commit ---- */
+
+static bool same_node(const struct commit_node *a, const struct commit_node *b)
+{
+	return a->ino == b->ino && a->size == b->size && a->mode == b->mode && a->uid == b->uid &&
+	       a->gid == b->gid && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+}
+
+static const char *changed_dir(struct commit *c, size_t index, const struct commit_node *now)
+{
+	const struct commit_entry *e = &c->entries[index];
+	const struct commit_node *then = &e->placed;
+	size_t count = 0;
+	if (!S_ISDIR(now->mode))
+		return "it is no directory any more";
+	if (then->mode != now->mode || then->uid != now->uid || then->gid != now->gid)
+		return e->op == COMMIT_DIR && !(e->flags & COMMIT_META)
+			       ? NULL
+			       : "its mode or owner changed since";
+	if (e->op == COMMIT_DIR || e->top != COMMIT_NO_TOP)
+		return NULL;
+	if (commit_count_tree(c->stacks[e->stack].base, e->rel, &count) < 0)
+		return "it can't be looked through";
+	return count != commit_count_inside(c, index) ? "entries in it came or went since" : NULL;
+}
+
+/* Why what stands at an entry's path is not what the commit put there, or NULL. */
+static const char *changed_since(struct commit *c, size_t index)
+{
+	const struct commit_entry *e = &c->entries[index];
+	struct commit_node now;
+	struct stat st;
+	int dir = commit_host_dir(c, e);
+	if (dir < 0)
+		return "its directory is gone";
+	if (fstatat(dir, *e->rel ? commit_name(e->rel) : "", &st,
+		    AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0)
+		return e->op == COMMIT_DELETE ? NULL : "deleted since";
+	if (e->op == COMMIT_DELETE)
+		return "made again since";
+	commit_node_from(&now, &st);
+	if (S_ISDIR(e->placed.mode))
+		return changed_dir(c, index, &now);
+	return same_node(&now, &e->placed) ? NULL : "changed since";
+}
+
+static int find_problems(struct commit *c, struct fvm_problems *problems)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		const char *why = changed_since(c, i);
+		if (!why)
+			continue;
+		scoped_free char *path = commit_path(c, &c->entries[i]);
+		r = path ? commit_problem(problems, FVM_PROBLEM_CONFLICT, path, why) : -ENOMEM;
+	}
+	return r;
+}
+
+/* A directory in which something else changed too keeps its new time. */
+static void keep_newer_times(struct commit *c)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		struct commit_entry *e = &c->entries[i];
+		struct stat st;
+		struct commit_node now;
+		if (e->op != COMMIT_DIR)
+			continue;
+		scoped_fd dir =
+			fvm_open_deep(c->stacks[e->stack].base, e->rel, O_PATH | O_DIRECTORY);
+		if (dir < 0 || fstat(dir, &st) < 0)
+			continue;
+		commit_node_from(&now, &st);
+		if (now.mtime_ns != e->placed.mtime_ns) {
+			e->was.mtime_ns = now.mtime_ns;
+			e->was.atime_ns = now.atime_ns;
+		}
+	}
+}
+
+/* ---- the steps ---- */
+
+static int swap_back(struct commit *c, bool force, struct fvm_error *err)
+{
+	char name[16];
+	int len = snprintf(name, sizeof(name), "%u", c->id);
+	int r = fvm_write_file_atomic(c->all, "pending", name, (size_t)len, true);
+	if (r == 0)
+		r = commit_state_set(c, COMMIT_UNDOING);
+	if (r < 0)
+		return fvm_error_set(err, -r, "write the state of commit %u", c->id);
+	r = commit_swap_all(c, false, force, err);
+	if (r < 0)
+		return r;
+	r = commit_sync(c);
+	if (r == 0)
+		r = commit_state_set(c, COMMIT_UNDONE);
+	return r < 0 ? fvm_error_set(err, -r, "bring the undo of commit %u to the disk", c->id) : 0;
+}
+
+static void redo(struct commit *c)
+{
+	struct fvm_error err = { 0 };
+	int r = commit_swap_all(c, true, true, &err);
+	if (r == 0)
+		r = commit_sync(c);
+	if (r == 0)
+		r = commit_state_set(c, COMMIT_KEPT);
+	if (r == 0)
+		r = commit_pending_clear(c);
+	if (r < 0)
+		log_warn("undo of commit %u: %s; the next command tries again", c->id,
+			 err.code ? err.text : strerror(-r));
+}
+
+static void count_changes(const struct commit *c, struct fvm_commit_result *result)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		const struct commit_entry *e = &c->entries[i];
+		if (e->op == COMMIT_DIR && !(e->flags & COMMIT_META))
+			continue;
+		result->deleted += e->op == COMMIT_DELETE;
+		result->added += e->op != COMMIT_DELETE && !(e->flags & COMMIT_HAD);
+		result->changed += e->op != COMMIT_DELETE && (e->flags & COMMIT_HAD) != 0;
+	}
+}
+
+static int latest_id(uint32_t id, void *arg)
+{
+	uint32_t *latest = arg;
+	if (id > *latest)
+		*latest = id;
+	return 0;
+}
+
+static int load_kept(struct commit *c, uint32_t id, struct fvm_error *err)
+{
+	enum commit_state state;
+	char name[16];
+	int r = id == 0 ? commit_ids(c->all, latest_id, &id) : 0;
+	if (r < 0)
+		return fvm_error_set(err, -r, "list the store's commits");
+	if (id == 0)
+		return fvm_error_set(err, ENOENT, "no commit is kept");
+	snprintf(name, sizeof(name), "%u", id);
+	if (faccessat(c->all, name, F_OK, 0) < 0) {
+		fvm_error_set(err, ENOENT, "there is no commit %u", id);
+		fvm_error_hint(err, "fvm undo --ls lists them");
+		return -ENOENT;
+	}
+	r = commit_load(c, id, &state, err);
+	if (r == 0 && state != COMMIT_KEPT)
+		r = fvm_error_set(err, EBUSY, "commit %u is not finished", id);
+	return r;
+}
+
+struct target { /* the VM that gets its changes back, if it is there */
+	const struct fvm_vm *vm;
+	const struct fvm_stacks *stacks;
+	bool have;
+	struct fvm_vm own_vm;
+	struct fvm_stacks own_stacks;
+};
+
+static int find_target(const struct commit *c, bool force, struct target *t, struct fvm_error *err)
+{
+	int r = commit_vm_find(c, &t->own_vm, err);
+	if (r == -ENOENT) { /* removed since: nobody misses its changes */
+		*err = (struct fvm_error){ 0 };
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	t->have = true;
+	bool stopped = fvm_vm_state(&t->own_vm) == FVM_STOPPED;
+	bool gave = faccessat(c->dir, "layer", F_OK, 0) == 0;
+	if (!stopped && gave && !force) {
+		fvm_error_set(err, EBUSY,
+			      "undo commit %u: VM '%s', which is to get its changes back, runs",
+			      c->id, t->own_vm.config.name);
+		fvm_error_hint(err, "fvm stop %s; or --force to leave them out of it",
+			       t->own_vm.config.name);
+		fvm_vm_close(&t->own_vm);
+		t->have = false;
+		return -EBUSY;
+	}
+	r = !stopped && gave ? -EBUSY : fvm_stacks_open(&t->own_vm, &t->own_stacks, err);
+	t->vm = &t->own_vm;
+	t->stacks = &t->own_stacks;
+	if (r < 0) { /* forced, or its layers are broken: the host counts more */
+		fvm_vm_close(&t->own_vm);
+		t->have = false;
+	}
+	return 0;
+}
+
+/* @given: the VM and its stacks when the caller has them; else they are looked for */
+static int undo(struct commit *c, const struct fvm_commit_options *o, const struct target *given,
+		struct fvm_commit_result *result, struct fvm_error *err)
+{
+	struct target found = { .have = false };
+	int r = commit_open_places(c, err);
+	if (r == 0)
+		r = find_problems(c, &result->problems);
+	if (r == 0 && result->problems.count > 0 && !o->force)
+		return fvm_error_set(err, EEXIST, "undo commit %u: %zu paths were changed since",
+				     c->id, result->problems.count);
+	if (r < 0)
+		return err->code
+			       ? r
+			       : fvm_error_set(err, -r, "look for changes since commit %u", c->id);
+	count_changes(c, result);
+	size_t changes = result->added + result->changed + result->deleted;
+	if (o->dry_run || (o->confirm && !o->confirm(o->arg, changes, 0)))
+		return 0;
+	r = given ? 0 : find_target(c, o->force, &found, err);
+	if (r < 0)
+		return r;
+	const struct target *t = given ? given : &found;
+	keep_newer_times(c);
+	r = swap_back(c, o->force, err);
+	if (r < 0)
+		redo(c);
+	else if (commit_finish_undo(c, t->have ? t->vm : NULL, t->stacks) < 0)
+		log_warn("undo of commit %u: the host is as it was; the next command does the rest",
+			 c->id);
+	result->id = r < 0 ? 0 : c->id;
+	if (found.have) {
+		fvm_stacks_close(&found.own_stacks);
+		fvm_vm_close(&found.own_vm);
+	}
+	return r;
+}
+
+static int undo_at(int host, const struct fvm_store *store, uint32_t id,
+		   const struct fvm_commit_options *o, const struct target *given,
+		   struct fvm_commit_result *result, struct fvm_error *err)
+{
+	scoped_commit c = COMMIT_INIT;
+	int r = fvm_commit_pending(store) ? commit_recover_at(host, store, err) : 0;
+	if (r < 0)
+		return r;
+	r = commit_open_all(&c, store, true);
+	if (r < 0)
+		return fvm_error_set(err, -r, "open the store's commits");
+	c.host = host;
+	c.progress = o->progress;
+	c.progress_arg = o->arg;
+	r = load_kept(&c, id, err);
+	return r < 0 ? r : undo(&c, o, given, result, err);
+}
+
+int commit_undo_stacks(int host, const struct fvm_store *store, uint32_t id,
+		       const struct fvm_commit_options *o, const struct fvm_vm *vm,
+		       const struct fvm_stacks *stacks, struct fvm_commit_result *result,
+		       struct fvm_error *err)
+{
+	const struct target given = { .vm = vm, .stacks = stacks, .have = true };
+	return undo_at(host, store, id, o, &given, result, err);
+}
+
+int commit_undo_at(int host, const struct fvm_store *store, uint32_t id,
+		   const struct fvm_commit_options *o, struct fvm_commit_result *result,
+		   struct fvm_error *err)
+{
+	return undo_at(host, store, id, o, NULL, result, err);
+}
+
+int fvm_commit_undo(const struct fvm_store *store, uint32_t id, const struct fvm_commit_options *o,
+		    struct fvm_commit_result *ret, struct fvm_error *err)
+{
+	scoped_fd host = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (host < 0)
+		return fvm_error_set(err, errno, "open /");
+	return commit_undo_at(host, store, id, o, ret, err);
+}
+
+/* ---- list and drop ---- */
+
+struct ids {
+	uint32_t *items;
+	size_t count;
+};
+
+static int collect(uint32_t id, void *arg)
+{
+	struct ids *ids = arg;
+	uint32_t *more = realloc(ids->items, (ids->count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	ids->items = more;
+	ids->items[ids->count++] = id;
+	return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	return (x > y) - (x < y);
+}
+
+static int tell(const struct fvm_store *store, int all, uint32_t id, fvm_commit_info_fn fn,
+		void *arg)
+{
+	scoped_commit c = COMMIT_INIT;
+	struct fvm_commit_result counts = { 0 };
+	struct fvm_commit_info info = { .id = id };
+	enum commit_state state = COMMIT_VOID;
+	c.store = store;
+	c.all = dup(all);
+	int r = commit_load(&c, id, &state, NULL);
+	if (r == -ENOENT || (r == 0 && state != COMMIT_KEPT))
+		return 0;
+	info.damaged = r < 0;
+	strcpy(info.vm, c.vm_name);
+	info.created_ns = c.created_ns;
+	count_changes(&c, &counts);
+	info.added = counts.added;
+	info.changed = counts.changed;
+	info.deleted = counts.deleted;
+	return fn(&info, arg);
+}
+
+int fvm_commit_list(const struct fvm_store *store, fvm_commit_info_fn fn, void *arg,
+		    struct fvm_error *err)
+{
+	struct ids ids = { 0 };
+	scoped_fd all = fvm_open_nofollow(store->dir, "commits", O_RDONLY | O_DIRECTORY);
+	if (all == -ENOENT)
+		return 0;
+	int r = all < 0 ? all : commit_ids(all, collect, &ids);
+	if (r < 0)
+		fvm_error_set(err, -r, "list the store's commits");
+	if (ids.count > 0)
+		qsort(ids.items, ids.count, sizeof(*ids.items), by_number);
+	for (size_t i = 0; r == 0 && i < ids.count; i++)
+		r = tell(store, all, ids.items[i], fn, arg);
+	free(ids.items);
+	return r;
+}
+
+int fvm_commit_drop(const struct fvm_store *store, uint32_t id, struct fvm_error *err)
+{
+	scoped_commit c = COMMIT_INIT;
+	char name[16];
+	int len = snprintf(name, sizeof(name), "%u", id);
+	scoped_fd host = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = commit_open_all(&c, store, true);
+	if (host < 0 || r < 0)
+		return fvm_error_set(err, host < 0 ? errno : -r, "open the store's commits");
+	c.host = host;
+	r = load_kept(&c, id, err);
+	if (r == 0)
+		r = commit_open_places(&c, err);
+	if (r < 0)
+		return r;
+	r = fvm_write_file_atomic(c.all, "pending", name, (size_t)len, true);
+	if (r == 0)
+		r = commit_state_set(&c, COMMIT_VOID);
+	if (r == 0)
+		r = commit_remove_areas(&c);
+	if (r == 0)
+		r = commit_pending_clear(&c);
+	return r < 0 ? fvm_error_set(err, -r, "drop commit %u", id) : 0;
+}
