@@ -103,8 +103,8 @@ static inline char *inventory(const struct box *box, const char *dir)
 {
 	return output_of(
 		box, dir,
-		"find . -printf '%P|%y|%m|%U:%G|%T@|%n|%l|' \\( -type f -printf '%s' -exec sh -c "
-		"'sha256sum <\"$1\"' _ {} \\; -o -printf '\\n' \\) | LC_ALL=C sort;"
+		"find . -printf '%P|%y|%m|%U:%G|%T@|%n|%l|' \\( -type f -printf '%s\\n' -o -printf '\\n' "
+		"\\) | LC_ALL=C sort; find . -type f -exec sha256sum {} + | LC_ALL=C sort -k2;"
 		"find . -type f -printf '%i %p\\n' | LC_ALL=C sort -k2 | awk "
 		"'{ if (!($1 in first)) first[$1] = $2; print first[$1], $2 }';"
 		"getfattr -R -h -d -m - . 2>/dev/null | grep -v overlay.origin || :");
