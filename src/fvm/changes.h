@@ -13,6 +13,8 @@
  *   (copied up and put back). mtime alone is no change; ctime and atime never are.
  *   A directory in the place of something else, or the reverse, is FVM_DELETED followed by
  *   FVM_ADDED; any other change of type is FVM_TYPE.
+ *   What is hidden from the VM (hide.h) is not there for it: what it makes in that place is added,
+ *   and nothing of the base's is ever shown as deleted.
  *   Owners: what the rootless record says (owners.h) wins over the inode.
  *   xattrs of the overlay itself (*.overlay.*) are never compared; security.capability is compared
  *   without the root id of version 3, which only says in whose user namespace it was set.
@@ -63,8 +65,8 @@ struct fvm_change {
 	size_t layer;		/* index into the stack: 0 is the lowest frozen layer */
 	bool opaque;		/* directory: nothing of the base shines through */
 	bool noise;		/* /run, /tmp, caches, histories, logs: see fvm_path_is_noise() */
-	bool unreadable;	/* the base's content can't be read by us (rootless: a stand-in was
-				 * used): reported as changed, and not to be committed */
+	bool unreadable;	/* a side's content can't be read by us (rootless: a stand-in was used):
+				 * reported as changed, and not to be committed */
 };
 
 /* Return: 0 to go on, 1 to leave out what lies below this directory, negative errno to stop. */
@@ -104,14 +106,16 @@ struct fvm_stack {
 	int *layers;	/* upper directories, lowest frozen first, workspace last; -1: has none */
 	size_t count;
 	bool user_xattr; /* user.overlay.* instead of trusted.overlay.* */
-	struct fvm_owners **owners; /* rootless: the record of each layer (owners.h); else NULL */
+	struct fvm_owners **owners; /* rootless: the record of each of layers; else NULL */
+	const struct fvm_hide *hide; /* what the VM does not see of the base; may be NULL */
 };
 
 struct fvm_stacks {
 	struct fvm_stack *items; /* sorted by mount point: parents first */
 	size_t count;
-	struct fvm_owners **owners; /* rootless: one per layer, lent to the items */
+	struct fvm_owners **owners; /* rootless: one per layer of the VM, lent to the items */
 	size_t owner_count;
+	struct fvm_hide *hide;
 };
 
 /**

@@ -25,6 +25,7 @@
 
 #include "fvm/compare.h"
 #include "fvm/frames.h"
+#include "fvm/hide.h"
 #include "fvm/owners.h"
 #include "fvm/scan.h"
 #include "fvm/whiteout.h"
@@ -44,7 +45,7 @@ struct scan {
 	struct fvm_compare compare;
 	struct fvm_frames frames;
 	struct fvm_buf path;
-	bool told;	   /* the failure is the call-back's, which has said what it is */
+	bool told; /* the failure is the call-back's, which has said what it is */
 };
 
 /* What the merged view and the base have under one name. */
@@ -161,9 +162,9 @@ static int look_now(struct scan *s, const struct fvm_frame *frame, struct found 
 	return 0;
 }
 
-static int look_was(const struct fvm_frame *frame, struct found *f)
+static int look_was(const struct scan *s, const struct fvm_frame *frame, struct found *f)
 {
-	if (frame->base < 0)
+	if (frame->base < 0 || (s->stack->hide && fvm_hide_has(s->stack->hide, s->path.data)))
 		return 0;
 	int r = fvm_stat_at(frame->base, f->name, &f->was);
 	f->was_there = r == 0;
@@ -175,7 +176,7 @@ static int look(struct scan *s, const struct fvm_frame *frame, struct found *f)
 {
 	int r = look_now(s, frame, f);
 	if (r == 0)
-		r = look_was(frame, f);
+		r = look_was(s, frame, f);
 	if (r < 0 || !f->is || !s->stack->owners)
 		return r;
 	const struct fvm_level *level = &frame->levels[f->level];
@@ -191,7 +192,7 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-/* Return: 1 equal, 0 not, -EACCES when the base's can't be read, or another -errno */
+/* Return: 1 equal, 0 not, -EACCES or -EPERM when a side can't be read, or another -errno */
 static int same_content(struct scan *s, const struct fvm_entry *now, const struct fvm_entry *was)
 {
 	const struct stat *a = now->st, *b = was->st;
@@ -234,7 +235,7 @@ static int compare_others(struct scan *s, const struct fvm_frame *frame, const s
 	if (meta < 0)
 		return meta;
 	int same = same_content(s, &now, &was);
-	if (same < 0 && same != -EACCES)
+	if (same < 0 && same != -EACCES && same != -EPERM)
 		return same;
 	bool unreadable = same < 0 || (s->stack->owners && S_ISREG(f->was.st_mode) &&
 				       faccessat(was.dir, was.name, R_OK, 0) < 0);

@@ -10,7 +10,10 @@
  *   mounted, network   the same, but a child process tries it first: a dead server would hang us
  *                      for ever, so it costs one process and a few seconds instead
  *   no mount, and the VM was built mount by mount (it has the key "root"): the mount is gone, -1
- *   no mount, and the VM was built directory by directory: that directory
+ *   no mount, and the VM was built directory by directory (rootless): that directory
+ *
+ * A rootless VM's tree is taken apart anew at each start (root_user.h). What a key above held, from
+ * where a new key begins, then lies below the new key's own layers, and is not looked for above.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -27,8 +30,10 @@
 #include <unistd.h>
 
 #include "fvm/disk.h"
+#include "fvm/hide.h"
 #include "fvm/owners.h"
 #include "fvm/plan.h"
+#include "fvm/policy.h"
 #include "fvm/scan.h"
 
 #define PROBE_MS 5000
@@ -246,6 +251,65 @@ static const char *layer_name(const struct fvm_vm *vm, size_t i)
 	return i == vm->config.layers.count ? "the workspace" : vm->config.layers.items[i];
 }
 
+/* Appends a layer, which is taken over; directories that are not there are left out. */
+static void append_layer(struct fvm_stack *to, int layer, struct fvm_owners *owners)
+{
+	if (layer < 0)
+		return;
+	to->layers[to->count] = layer;
+	to->owners[to->count++] = owners;
+}
+
+/* The stack at @at with what the keys above it, which come before it, held in its place. */
+static int rootless_stack(const struct fvm_stacks *s, size_t at, struct fvm_stack *ret)
+{
+	const struct fvm_stack *own = &s->items[at];
+	size_t most = own->count * (at + 1);
+	*ret = *own;
+	ret->user_xattr = true;
+	ret->count = 0;
+	ret->layers = calloc(most, sizeof(int));
+	ret->owners = calloc(most, sizeof(void *));
+	if (!ret->layers || !ret->owners) {
+		free(ret->layers);
+		free(ret->owners);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < at; i++) {
+		const struct fvm_stack *above = &s->items[i];
+		const char *rel = own->mount_point + strlen(above->mount_point);
+		rel += *rel == '/';
+		if (!fvm_path_below(own->mount_point, above->mount_point))
+			continue;
+		for (size_t j = 0; j < above->count; j++) {
+			if (above->layers[j] >= 0)
+				append_layer(ret,
+					     fvm_open_nofollow(above->layers[j], rel,
+							       O_RDONLY | O_DIRECTORY),
+					     s->owners[j]);
+		}
+	}
+	/* the workspace stays the last, also where there is none */
+	for (size_t j = 0; j < own->count; j++) {
+		ret->layers[ret->count] = own->layers[j];
+		ret->owners[ret->count++] = s->owners[j];
+	}
+	return 0;
+}
+
+static int rootless_fit(struct fvm_stacks *s)
+{
+	for (size_t at = s->count; at-- > 0;) {
+		struct fvm_stack fit;
+		int r = rootless_stack(s, at, &fit);
+		if (r < 0)
+			return r;
+		free(s->items[at].layers);
+		s->items[at] = fit;
+	}
+	return 0;
+}
+
 static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm_error *err)
 {
 	size_t count = vm->config.layers.count + 1;
@@ -274,18 +338,33 @@ static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm
 	}
 	if (s->count)
 		qsort(s->items, s->count, sizeof(*s->items), stack_compare);
-	for (size_t i = 0; i < s->count; i++) {
-		s->items[i].user_xattr = vm->config.rootless;
-		s->items[i].owners = vm->config.rootless ? s->owners : NULL;
-	}
-	return 0;
+	return vm->config.rootless ? rootless_fit(s) : 0;
 }
 
-static int bases_open(struct fvm_stacks *s, struct fvm_error *err)
+/* What is hidden now; that it was hidden at each start is taken for granted. */
+static int hide_load(const struct fvm_vm *vm, const struct fvm_plan *plan, struct fvm_stacks *s,
+		     struct fvm_error *err)
+{
+	scoped_config config = { 0 };
+	s->hide = calloc(1, sizeof(*s->hide));
+	if (!s->hide)
+		return fvm_error_set(err, ENOMEM, "list what is hidden");
+	/* a policy that is gone or wrong hinders a start, not a look at what is there */
+	bool policies = fvm_policy_apply(&vm->config, NULL, &config, NULL, NULL) == 0;
+	int r = fvm_hide_plan(policies ? &config : &vm->config, vm->store->path, plan, s->hide,
+			      err);
+	for (size_t i = 0; i < s->count; i++)
+		s->items[i].hide = s->hide;
+	return r;
+}
+
+static int bases_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm_error *err)
 {
 	scoped_plan plan = { 0 };
 	int r = fvm_plan_make(&plan, err);
-	bool mounts_only = stack_find(s, "root") != NULL;
+	if (r == 0)
+		r = hide_load(vm, &plan, s, err);
+	bool mounts_only = !vm->config.rootless && stack_find(s, "root") != NULL;
 	for (size_t i = 0; i < s->count && r == 0; i++)
 		r = base_open(&plan, &s->items[i], mounts_only, err);
 	return r;
@@ -296,7 +375,7 @@ int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_
 	struct fvm_stacks s = { 0 };
 	int r = layers_open(vm, &s, err);
 	if (r == 0 && s.count > 0)
-		r = bases_open(&s, err);
+		r = bases_open(vm, &s, err);
 	if (r < 0)
 		fvm_stacks_close(&s);
 	else
@@ -310,10 +389,14 @@ void fvm_stacks_close(struct fvm_stacks *s)
 		for (size_t j = 0; j < s->items[i].count; j++)
 			fvm_fd_closep(&s->items[i].layers[j]);
 		free(s->items[i].layers);
+		free(s->items[i].owners);
 		fvm_fd_closep(&s->items[i].base);
 	}
 	for (size_t i = 0; i < s->owner_count; i++)
 		fvm_owners_free(s->owners[i]);
+	if (s->hide)
+		fvm_hide_free(s->hide);
+	free(s->hide);
 	free(s->items);
 	free(s->owners);
 	*s = (struct fvm_stacks){ 0 };
@@ -378,7 +461,7 @@ int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err)
 		empty = !fvm_stack_is_used(&s.items[i]);
 	/* the host is looked at only when there is something to compare */
 	if (r == 0 && !empty)
-		r = bases_open(&s, err);
+		r = bases_open(vm, &s, err);
 	if (r == 0 && !empty)
 		r = fvm_stacks_scan(&s, NULL, stop_at_first, &any, err);
 	fvm_stacks_close(&s);
