@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if.h>
@@ -76,8 +77,11 @@ static int work_open(struct work *w, uint32_t slot, bool make, struct fvm_error 
 	if (slot >= FVM_SLOTS)
 		return fvm_error_set(err, EINVAL, "find an address for slot %u", slot);
 	int r = fvm_net_lock(make, &w->lock, err);
+	if (r < 0)
+		return r;
 	w->state = w->lock.state;
-	return r;
+	assert(w->state);
+	return 0;
 }
 
 /* ---- the table's contents ---- */

@@ -78,7 +78,8 @@ static int state_map(struct net_lock *lock)
 		return -errno;
 	lock->state = at;
 	/* all zero: made, but whoever made it was killed before he had filled it */
-	if (lock->state->magic[0] && memcmp(lock->state->magic, state_magic, sizeof(state_magic)))
+	if (lock->state->magic[0] &&
+	    memcmp(lock->state->magic, state_magic, sizeof(state_magic)) != 0)
 		return -EPROTONOSUPPORT;
 	memcpy(lock->state->magic, state_magic, sizeof(state_magic));
 	return 0;

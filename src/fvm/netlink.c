@@ -15,6 +15,8 @@
 
 #include "fvm/netlink.h"
 
+#define ANSWER_BYTES 32768 /* as much as the kernel puts into one part of a dump */
+
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
 #endif
@@ -133,13 +135,12 @@ int fvm_nl_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed)
 
 int fvm_nl_ask(int sock, struct fvm_nl_batch *b, mnl_cb_t each, void *arg)
 {
-	char *buf = malloc(32768);
-	scoped_free void *owner = buf;
+	scoped_free char *buf = malloc(ANSWER_BYTES);
 	const uint32_t seq = b->last->nlmsg_seq;
 	const bool dump = b->last->nlmsg_flags & NLM_F_DUMP;
 	int r = buf ? batch_send(sock, b) : -ENOMEM;
 	while (r == 0) {
-		ssize_t n = recv(sock, buf, 32768, 0);
+		ssize_t n = recv(sock, buf, ANSWER_BYTES, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)

@@ -118,13 +118,23 @@ static int connect_to(const union relay_address *target, int type)
 
 /* ---- UDP ---- */
 
+static bool same_client(const union relay_address *a, const union relay_address *b)
+{
+	if (a->any.sa_family != b->any.sa_family)
+		return false;
+	if (a->any.sa_family == AF_INET)
+		return a->v4.sin_port == b->v4.sin_port &&
+		       a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+	return a->v6.sin6_port == b->v6.sin6_port &&
+	       IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr);
+}
+
 static struct flow *flow_find(struct loop *l, size_t listener, const union relay_address *client)
 {
 	struct flow *oldest = &l->flows[0];
 	for (size_t i = 0; i < RELAY_FLOWS; i++) {
 		struct flow *f = &l->flows[i];
-		if (f->fd >= 0 && f->listener == listener &&
-		    memcmp(&f->client, client, sizeof(*client)) == 0)
+		if (f->fd >= 0 && f->listener == listener && same_client(&f->client, client))
 			return f;
 		if (f->fd < 0 || (oldest->fd >= 0 && f->used < oldest->used))
 			oldest = f;
@@ -335,8 +345,7 @@ static int loop_init(struct loop *l, struct relay *relay)
 int fvm_relay_loop(struct relay *relay)
 {
 	struct epoll_event events[64];
-	struct loop *l = calloc(1, sizeof(*l));
-	scoped_free void *owner = l;
+	scoped_free struct loop *l = calloc(1, sizeof(*l));
 	int r = l ? loop_init(l, relay) : -ENOMEM;
 	if (r < 0)
 		return r;
