@@ -66,16 +66,20 @@ static int work_open(struct work *w, uint32_t slot, bool make, struct fvm_error 
 	w->lock.fd = w->nft = -1;
 	w->slot = slot;
 	w->rtnl = fvm_nl_open(NETLINK_ROUTE);
-	if (w->rtnl < 0)
-		return fvm_error_set(err, -w->rtnl, "open rtnetlink");
+	if (w->rtnl < 0) {
+		fvm_error_set(err, -w->rtnl, "open rtnetlink");
+		return w->rtnl;
+	}
 	w->nft = fvm_nl_open(NETLINK_NETFILTER);
 	if (w->nft < 0) {
 		fvm_error_set(err, EOPNOTSUPP, "open nftables");
 		fvm_error_hint(err, "load the module nf_tables, or use --net none");
 		return -EOPNOTSUPP;
 	}
-	if (slot >= FVM_SLOTS)
-		return fvm_error_set(err, EINVAL, "find an address for slot %u", slot);
+	if (slot >= FVM_SLOTS) {
+		fvm_error_set(err, EINVAL, "find an address for slot %u", slot);
+		return -EINVAL;
+	}
 	int r = fvm_net_lock(make, &w->lock, err);
 	if (r < 0)
 		return r;
