@@ -30,7 +30,7 @@ give_up() { # STATUS COUNTS REASON
 packages() {
 	tools/deps.sh --list build run test | cut -d'|' -f1 |
 		grep -vE '^(clang|clang-.*|libclang.*|shellcheck|mandoc|fish|zsh)$'
-	printf '%s\n' apparmor apparmor-utils ca-certificates dbus init iproute2 kmod less libpam-systemd \
+	printf '%s\n' apparmor apparmor-utils ca-certificates dbus git init iproute2 kmod less libpam-systemd \
 		linux-image-amd64 make nftables passwd python3 rsync sudo systemd-resolved \
 		systemd-timesyncd udev
 }
