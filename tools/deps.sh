@@ -62,7 +62,7 @@ bench='
 bubblewrap
 crun
 firejail
-hyperfine
+jq
 systemd-container
 '
 vm='
