@@ -121,7 +121,8 @@ struct fvm_stacks {
 /**
  * fvm_stacks_open() - open all layers of a VM and the host's directories under them
  * A base that is not mounted now is -1: what lies in such a stack can't be compared, and shows as
- * added. So is one of a network file system when no layer holds anything for it. Return: 0, -ETIMEDOUT (a network file system does not answer), or another -errno
+ * added. So is one of a network file system when no layer holds anything for it.
+ * Return: 0, -ETIMEDOUT (a network file system does not answer), or another -errno
  */
 int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err);
 

@@ -422,9 +422,8 @@ static int finish(struct writer *w, struct packer *p, int dir, struct image_blob
 	return 0;
 }
 
-int image_layer_write(const struct fvm_vm *vm, int fs, int dir,
-		      struct image_blob *ret, fvm_progress_fn progress, void *arg,
-		      struct fvm_error *err)
+int image_layer_write(const struct fvm_vm *vm, int fs, int dir, struct image_blob *ret,
+		      fvm_progress_fn progress, void *arg, struct fvm_error *err)
 {
 	struct fvm_owners *owners = NULL;
 	scoped_fd out = openat(dir, "layer", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

@@ -355,7 +355,7 @@ static void pair_runs(struct renames *r, struct item **gone, size_t gone_count, 
 	}
 	for (size_t i = 0; i < gone_count; i++) {
 		while (new_count > 0 && new[0]->done) {
-			new++;
+			new ++;
 			new_count--;
 		}
 		if (!gone[i]->done)

@@ -180,7 +180,8 @@ static void recover_commit(const struct fvm_store *s)
 {
 	struct fvm_error err = { 0 };
 	if (fvm_commit_pending(s) && fvm_commit_recover(s, &err) < 0)
-		log_warn("%s: %s%s%s", err.text, strerror(err.code), err.hint[0] ? "; " : "", err.hint);
+		log_warn("%s: %s%s%s", err.text, strerror(err.code), err.hint[0] ? "; " : "",
+			 err.hint);
 }
 
 int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
