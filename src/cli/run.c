@@ -14,15 +14,16 @@
 #include "cli/vm_options.h"
 #include "cli/vm_start.h"
 #include "fvm/changes.h"
+#include "fvm/prove.h"
 #include "fvm/sys.h"
 
-enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE };
+enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE, OPT_PROVE };
 
 struct run_options {
 	struct fvm_config config;
 	struct cli_command_options command;
 	const char *name;
-	bool rm, keep, commit, detach, trace;
+	bool rm, keep, commit, detach, trace, prove;
 	bool config_given; /* an option that says what the VM is */
 };
 
@@ -31,6 +32,7 @@ static const struct cli_option options[] = {
 	{ OPT_RM, "rm", NULL, "delete the VM afterwards" },
 	{ OPT_KEEP, "keep", NULL, "keep the VM afterwards, whatever happened" },
 	{ OPT_COMMIT, "commit", NULL, "apply its changes to the host when CMD succeeds" },
+	{ OPT_PROVE, "prove", NULL, "try from inside that it is confined before CMD starts" },
 	{ OPT_TRACE, "trace", NULL, "note what its programs open, write, execute, connect to" },
 	{ 'd', "detach", NULL, "in the background; print the VM's name" },
 	CLI_COMMAND_OPTIONS,
@@ -53,6 +55,9 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 		return 0;
 	case OPT_COMMIT:
 		o->commit = true;
+		return 0;
+	case OPT_PROVE:
+		o->prove = true;
 		return 0;
 	case OPT_TRACE:
 		o->trace = true;
@@ -211,6 +216,7 @@ static int start(struct run *run, const struct fvm_command *command, struct fvm_
 		.first = command,
 		.until_first_ends = true,
 		.throw_away = run->options->rm && run->made,
+		.prove = run->options->prove,
 		.trace = run->options->trace,
 		.user_uid = command->uid,
 		.user_gid = command->gid,
@@ -226,6 +232,41 @@ static int start_failed(struct run *run, const struct fvm_error *err)
 	return cli_fail(err);
 }
 
+/* The rows of the self-test. Return: whether all hold */
+static bool proof(struct run *run)
+{
+	struct fvm_proof p;
+	unsigned int count[FVM_PROOF_LEAKS + 1] = { 0 };
+	int r;
+	while ((r = fvm_start_proof(&run->started, &p)) > 0) {
+		if (p.result < 0 || p.result > FVM_PROOF_LEAKS)
+			p.result = FVM_PROOF_LEAKS;
+		count[p.result]++;
+		if (p.result == FVM_PROOF_LEAKS)
+			fprintf(stderr, "fvm: LEAK: %s: %s\n", p.name, p.what);
+		else if (p.result != FVM_PROOF_HOLDS)
+			cli_say(run->cli, "fvm: open: %s: %s", p.name, p.what);
+	}
+	if (r < 0)
+		fprintf(stderr, "fvm: LEAK: files: the VM changed a file of the host\n");
+	bool held = r == 0 && count[FVM_PROOF_LEAKS] == 0 && count[FVM_PROOF_HOLDS] > 0;
+	cli_say(run->cli, "fvm: %u channels hold, %u are open by choice, %u leak",
+		count[FVM_PROOF_HOLDS], count[FVM_PROOF_OPEN], count[FVM_PROOF_LEAKS]);
+	return held;
+}
+
+/* PID 1 has seen it, too, or the host's side has: either way nothing of it goes on. */
+static int leaked(struct run *run)
+{
+	struct fvm_error err = { 0 };
+	int ignored;
+	(void)sys_pidfd_send_signal(run->started.pidfd, SIGKILL);
+	(void)reap(run, &ignored);
+	fvm_error_set(&err, EBADE, "prove that VM '%s' is confined", run->vm.config.name);
+	(void)cli_fail(&err);
+	return dispose(run, CLI_FAILED, &err);
+}
+
 static int run_new(struct run *run, struct fvm_command *command)
 {
 	struct fvm_error err = { 0 };
@@ -235,6 +276,8 @@ static int run_new(struct run *run, struct fvm_command *command)
 	/* others may now use it */
 	fvm_fd_closep(&run->vm.lock);
 	run->vm.lock = -1;
+	if (o->prove && !proof(run))
+		return leaked(run);
 	int r = fvm_start_wait_exec(&run->started, &err);
 	if (r < 0) {
 		int status = cli_exec_failure(&err), ignored;
@@ -272,7 +315,7 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 		.options = &o,
 		.store = { .dir = -1, .vms = -1, .run = -1 },
 		.vm = { .dir = -1, .lock = -1 },
-		.started = { .pidfd = -1, .report = -1, .client = -1 },
+		.started = { .pidfd = -1, .report = -1, .prove = -1, .client = -1 },
 	};
 	int first = cli_parse(&cli_run, argc, argv, take_option, &o);
 	int status =

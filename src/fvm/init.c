@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fvm/prove.h"
 #include "fvm/init_priv.h"
 #include "fvm/seccomp.h"
 
@@ -127,9 +128,11 @@ static void close_others(int *const *keep, size_t count)
 static void take_descriptors(struct init *init, struct fvm_command *first)
 {
 	struct fvm_init_args *a = &init->args;
-	int *const keep[] = { &a->control,    &a->alive,     &a->keep,	 &a->log,
-			      &a->status,     &a->report,    &a->client, &first->fds[0],
-			      &first->fds[1], &first->fds[2] };
+	if (!a->bait)
+		a->prove = -1;
+	int *const keep[] = { &a->control,    &a->alive,      &a->keep,	     &a->log,
+			      &a->status,     &a->report,     &a->prove,     &a->client,
+			      &first->fds[0], &first->fds[1], &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
@@ -375,7 +378,11 @@ static int set_up(struct init *init, struct fvm_error *err)
 		return fvm_error_set(err, errno, "watch signals in PID 1");
 	if (serve_start(init) < 0)
 		return fvm_error_set(err, errno, "listen to the control socket");
-	return install_filter(init->args.filter, err);
+	int r = install_filter(init->args.filter, err);
+	if (r == 0 && init->args.bait)
+		r = fvm_prove_inside(init->args.bait, init->args.prove, err);
+	fvm_fd_closep(&init->args.prove);
+	return r;
 }
 
 _Noreturn void fvm_init_main(const struct fvm_init_args *args)

@@ -80,6 +80,8 @@ struct fvm_init_args {
 	int status;	/* gets "exit N\n" or "signal N\n" at the end; or -1 */
 	int report;	/* write end: one struct fvm_error if the first command can't be executed
 			 * (code ENOENT -> 127, EACCES/ENOEXEC -> 126), closed once it was */
+	int prove;	/* write end for the self-test, or -1: see fvm/prove.h */
+	const struct fvm_bait *bait; /* NULL: no self-test */
 	int client;	/* connected SOCK_SEQPACKET of the starter for the first session, or -1 */
 	const struct fvm_filter *filter;	/* seccomp program without notifications, or NULL */
 };

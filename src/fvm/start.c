@@ -20,6 +20,7 @@
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
 #include "fvm/net.h"
+#include "fvm/prove.h"
 #include "fvm/seccomp.h"
 #include "fvm/slot.h"
 #include "fvm/start.h"
@@ -45,6 +46,8 @@ struct start {
 	int alive, slot, run_dir, control, log, status;
 	int go[2]; /* closed by the builder: PID 1 may go; a byte: it must end */
 	int report[2];
+	int prove[2];
+	struct fvm_bait *bait;
 	int client[2];
 	int trace[2]; /* over which the tracer gets its listener */
 	pid_t init;
@@ -125,6 +128,8 @@ static _Noreturn void init_main(const struct start *s)
 		.status = s->status,
 		.report = s->report[1],
 		.client = s->client[1],
+		.prove = s->prove[1],
+		.bait = s->bait,
 		.filter = fvm_filter_get(filter_flags(&s->vm->config)),
 	};
 	fvm_init_main(&args);
@@ -214,7 +219,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
 	for (int i = 0; i < 2; i++)
-		s->go[i] = s->report[i] = s->client[i] = s->trace[i] = -1;
+		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
 }
 
 static void start_free(struct start *s)
@@ -225,9 +230,13 @@ static void start_free(struct start *s)
 	fvm_running_free(&s->running);
 	fvm_net_free(&s->net);
 	free(s->resolv);
+	if (s->bait)
+		(void)fvm_bait_take(s->bait);
+	free(s->bait);
 	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,  s->log,
 			    s->status,	  s->pidfd,	s->go[0],     s->go[1],	   s->report[0],
-			    s->report[1], s->client[0], s->client[1], s->trace[0], s->trace[1] };
+			    s->report[1], s->client[0], s->client[1], s->trace[0], s->trace[1],
+			    s->prove[0],  s->prove[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -342,6 +351,21 @@ static int start_tracer(struct start *s, struct fvm_error *err)
 	return r;
 }
 
+static int start_proof(struct start *s, struct fvm_error *err)
+{
+	struct fvm_bait *bait = calloc(1, sizeof(*bait));
+	if (!bait || pipe2(s->prove, O_CLOEXEC) < 0) {
+		free(bait);
+		return fvm_error_set(err, errno, "make a pipe");
+	}
+	int r = fvm_bait_put(&s->vm->config, &s->hide, bait, err);
+	if (r < 0)
+		free(bait);
+	else
+		s->bait = bait;
+	return r;
+}
+
 static int run_builder(struct start *s, struct fvm_error *err)
 {
 	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
@@ -385,10 +409,14 @@ static void hand_over(struct start *s, struct fvm_started *ret)
 {
 	close(fvm_fd_take(&s->go[1])); /* PID 1 goes */
 	close(fvm_fd_take(&s->report[1]));
+	fvm_fd_closep(&s->prove[1]);
+	s->prove[1] = -1;
 	*ret = (struct fvm_started){
 		.init = s->init,
 		.pidfd = fvm_fd_take(&s->pidfd),
 		.report = fvm_fd_take(&s->report[0]),
+		.prove = fvm_fd_take(&s->prove[0]),
+		.bait = fvm_take_ptr(&s->bait),
 		.client = fvm_fd_take(&s->client[0]),
 	};
 }
@@ -429,6 +457,8 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 		r = take_resources(&s, err);
 	if (r == 0)
 		r = open_files(&s, err);
+	if (r == 0 && options->prove)
+		r = start_proof(&s, err);
 	if (r == 0 && options->trace)
 		r = start_tracer(&s, err);
 	if (r == 0)
@@ -466,7 +496,24 @@ void fvm_started_close(struct fvm_started *s)
 	fvm_fd_closep(&s->pidfd);
 	fvm_fd_closep(&s->report);
 	fvm_fd_closep(&s->client);
-	s->pidfd = s->report = s->client = -1;
+	fvm_fd_closep(&s->prove);
+	s->pidfd = s->report = s->client = s->prove = -1;
+	if (s->bait)
+		(void)fvm_bait_take(s->bait);
+	free(s->bait);
+	s->bait = NULL;
+}
+
+int fvm_start_proof(struct fvm_started *s, struct fvm_proof *ret)
+{
+	if (s->bait && fvm_read_full(s->prove, ret, sizeof(*ret)) == sizeof(*ret)) {
+		ret->name[sizeof(ret->name) - 1] = ret->what[sizeof(ret->what) - 1] = '\0';
+		return 1;
+	}
+	int r = s->bait ? fvm_bait_take(s->bait) : 0;
+	free(s->bait);
+	s->bait = NULL;
+	return r;
 }
 
 int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err)

@@ -16,6 +16,7 @@
 struct fvm_start_options {
 	const struct fvm_command *first; /* NULL: boot only */
 	bool until_first_ends;		 /* the VM ends with its first command */
+	bool prove;			 /* the self-test of fvm/prove.h comes first */
 	bool throw_away;		 /* nothing of it needs to reach the disk */
 	bool trace;			 /* see fvm/trace.h */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
@@ -26,6 +27,8 @@ struct fvm_started {
 	pid_t init;  /* our child */
 	int pidfd;
 	int report;  /* read end: see fvm_init_args.report */
+	int prove;   /* read end: struct fvm_proof each; -1: none */
+	struct fvm_bait *bait;
 	int client;  /* socket of the first session when it has a terminal, else -1 */
 };
 
@@ -38,6 +41,11 @@ void fvm_started_close(struct fvm_started *s);
  */
 int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err);
+
+/** fvm_start_proof() - wait for the next row of the self-test
+ *  Return: 1, 0 when there are no more, or -EBADE when the host's bait was touched */
+struct fvm_proof;
+int fvm_start_proof(struct fvm_started *s, struct fvm_proof *ret);
 
 /** fvm_start_wait_exec() - wait until the first command was executed. Return: 0, or its error:
  *  -ENOENT (127), -EACCES or -ENOEXEC (126), others 125 */

@@ -1,0 +1,173 @@
+/* The host's side of --prove: something behind each channel that would be reached if it leaked. */
+#include <errno.h>
+#include <fcntl.h>
+#include <mqueue.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <netinet/in.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/prove.h"
+
+#define CONTENT "the host's\n"
+
+const char *const fvm_prove_namespaces[8] = { "user", "mnt", "pid",    "net",
+					      "ipc",  "uts", "cgroup", "time" };
+
+static int put_file(const char *dir)
+{
+	char path[96];
+	snprintf(path, sizeof(path), "%s/file", dir);
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return -errno;
+	int r = fchmod(fd, 0666) < 0 ? -errno : fvm_write_all(fd, CONTENT, strlen(CONTENT));
+	close(fd);
+	return r;
+}
+
+static int put_socket(const struct sockaddr_un *at, socklen_t len)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (const struct sockaddr *)at, len) < 0 || listen(fd, 4) < 0) {
+		int r = -errno;
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+static int put_named(const char *dir)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/socket", dir);
+	int fd = put_socket(&at, sizeof(at));
+	if (fd >= 0)
+		(void)chmod(at.sun_path, 0777);
+	return fd;
+}
+
+static int put_abstract(const char *name)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	size_t n = strlen(name);
+	memcpy(at.sun_path + 1, name, n);
+	return put_socket(&at, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n));
+}
+
+static int put_fifo(const char *dir)
+{
+	char path[96];
+	snprintf(path, sizeof(path), "%s/fifo", dir);
+	if (mkfifo(path, 0666) < 0 || chmod(path, 0666) < 0)
+		return -errno;
+	return fvm_nerr(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+}
+
+static int put_port(unsigned short *ret_port)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 4) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&at, &len) < 0) {
+		int r = -errno;
+		close(fd);
+		return r;
+	}
+	*ret_port = ntohs(at.sin_port);
+	return fd;
+}
+
+static void note_namespaces(struct fvm_bait *b)
+{
+	for (size_t i = 0; i < FVM_COUNT(fvm_prove_namespaces); i++) {
+		char path[64];
+		struct stat st;
+		snprintf(path, sizeof(path), "/proc/self/ns/%s", fvm_prove_namespaces[i]);
+		b->namespaces[i] = stat(path, &st) < 0 ? 0 : st.st_ino;
+	}
+}
+
+static int note_hidden(struct fvm_bait *b)
+{
+	struct stat st;
+	b->inodes = calloc(b->hide->count + 1, sizeof(*b->inodes));
+	if (!b->inodes)
+		return -ENOMEM;
+	for (size_t i = 0; i < b->hide->count; i++)
+		b->inodes[i] = lstat(b->hide->items[i].path, &st) < 0 ? 0 : st.st_ino;
+	return 0;
+}
+
+static int put_all(struct fvm_bait *b)
+{
+	char random[17];
+	fvm_random_hex(random, 16);
+	snprintf(b->abstract, sizeof(b->abstract), "fvm-prove-%s", random);
+	snprintf(b->queue, sizeof(b->queue), "/fvm-prove-%s", random);
+	b->shm_key = (int)(strtoul(random + 8, NULL, 16) | 1);
+	b->shm_id = shmget(b->shm_key, 4096, IPC_CREAT | IPC_EXCL | 0666);
+	note_namespaces(b);
+	b->fds[0] = put_named(b->dir);
+	b->fds[1] = put_abstract(b->abstract);
+	b->fds[2] = put_fifo(b->dir);
+	b->fds[3] = put_port(&b->port);
+	b->fds[4] = mq_open(b->queue, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666, NULL);
+	for (size_t i = 0; i < 4; i++) {
+		if (b->fds[i] < 0)
+			return b->fds[i];
+	}
+	int r = note_hidden(b);
+	return r < 0 ? r : put_file(b->dir);
+}
+
+int fvm_bait_put(const struct fvm_config *config, const struct fvm_hide *hide, struct fvm_bait *ret,
+		 struct fvm_error *err)
+{
+	struct fvm_bait b = {
+		.config = config, .hide = hide, .shm_id = -1, .fds = { -1, -1, -1, -1, -1 }
+	};
+	strcpy(b.dir, "/tmp/fvm-prove-XXXXXX");
+	if (!mkdtemp(b.dir))
+		return fvm_error_set(err, errno, "make a directory for --prove");
+	int r = chmod(b.dir, 0777) < 0 ? -errno : put_all(&b);
+	if (r < 0) {
+		(void)fvm_bait_take(&b);
+		return fvm_error_set(err, -r, "put up the bait for --prove");
+	}
+	*ret = b;
+	return 0;
+}
+
+int fvm_bait_take(struct fvm_bait *b)
+{
+	scoped_free char *text = NULL;
+	char path[96];
+	snprintf(path, sizeof(path), "%s/file", b->dir);
+	int r = 0;
+	if (fvm_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 || strcmp(text, CONTENT) != 0)
+		r = -EBADE;
+	for (size_t i = 0; i < FVM_COUNT(b->fds); i++)
+		fvm_fd_closep(&b->fds[i]);
+	free(b->inodes);
+	b->inodes = NULL;
+	if (b->fds[4] >= 0)
+		(void)mq_unlink(b->queue);
+	if (b->shm_id >= 0)
+		(void)shmctl(b->shm_id, IPC_RMID, NULL);
+	scoped_fd tmp = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	(void)fvm_remove_tree(tmp, b->dir + strlen("/tmp/"));
+	return r;
+}
