@@ -218,14 +218,16 @@ static void find_middle(struct search *s, const struct box *in, long *ret_x, lon
 	s->backward[from_end.low] = in->a_end;
 	for (long cost = 1;; cost++) {
 		long k = step_forward(s, in, &from_start, &from_end);
-		*ret_x = k == LONG_MIN ? 0 : s->forward[k];
+		const long *reached = s->forward;
 		if (k == LONG_MIN) {
 			k = step_backward(s, in, &from_end, &from_start);
-			*ret_x = k == LONG_MIN ? 0 : s->backward[k];
+			reached = s->backward;
 		}
-		*ret_y = *ret_x - k;
-		if (k != LONG_MIN)
+		if (k != LONG_MIN) {
+			*ret_x = reached[k];
+			*ret_y = reached[k] - k;
 			return;
+		}
 		if (cost >= s->limit) {
 			give_up(s, in, &from_start, ret_x, ret_y);
 			return;
