@@ -38,7 +38,7 @@ static inline void world_open(const struct box *box, size_t layers, struct world
 	strcpy(w->vm.config.id, "0123456789abcdef0123456789abcdef");
 	/* what is made by hand is older or newer as it comes: births count, not this */
 	w->vm.config.first_start_ns = INT64_MAX;
-	scoped_fd lock = openat(w->vm.dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	close(openat(w->vm.dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 	box_stack(box, "/", layers, &w->stack);
 	w->stacks = (struct fvm_stacks){ .items = &w->stack, .count = 1 };
 	w->host = box_dir(box, "base");

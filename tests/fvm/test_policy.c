@@ -140,7 +140,7 @@ static void named_is_stronger_than_the_users_and_that_than_the_shipped(void **st
 	scoped_strv used = { 0 };
 	use_box(box);
 	write_policy(box, "shipped", "named", "[vm]\nnet = none\nhide = /n\n");
-	write_policy(box, USER + 1, "mine",
+	write_policy(box, &USER[1], "mine",
 		     "[match]\nprogram = prog\n[vm]\nnet = host\npids = 7\nhide = /m\n");
 	write_policy(box, "shipped", "theirs",
 		     "[match]\nprogram = p*\n[vm]\npids = 9\ncpus = 3\nhide = /t\n");
@@ -177,7 +177,7 @@ static void users_file_hides_the_shipped_one_of_its_name(void **state)
 	const struct box *box = *state;
 	scoped_config c = { 0 }, got = { 0 };
 	use_box(box);
-	write_policy(box, USER + 1, "same", "[match]\nprogram = p\n[vm]\npids = 3\n");
+	write_policy(box, &USER[1], "same", "[match]\nprogram = p\n[vm]\npids = 3\n");
 	write_policy(box, "shipped", "same", "[match]\nprogram = p\n[vm]\npids = 4\ncpus = 4\n");
 	config_named(&c, NULL);
 	apply(&c, "p", &got, NULL);
