@@ -1,0 +1,362 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/skeleton_priv.h"
+
+#define LIST_LIMIT (512U << 20)
+
+struct refresh {
+	const struct fvm_store *store;
+	const struct fvm_skeleton_progress *progress;
+	struct fvm_strv outs;
+	int top; /* STORE/skeleton/HOST */
+	char host[65];
+	char gen[24]; /* name of the current generation, or "" */
+	int dir, tree, lock;
+	char *list; /* of the current generation, NULL: none */
+	size_t list_len;
+	struct fvm_buf header;
+};
+
+void fvm_skeleton_close(struct fvm_skeleton *s)
+{
+	fvm_fd_closep(&s->tree);
+	fvm_fd_closep(&s->lock);
+	s->tree = s->lock = -1;
+}
+
+/* ---- where it lies ---- */
+
+static void host_name(char ret[65])
+{
+	scoped_free char *id = NULL;
+	size_t n = 0;
+	if (fvm_read_file(AT_FDCWD, "/etc/machine-id", 64, &id, NULL) == 0)
+		n = strspn(id, "0123456789abcdef");
+	if (n == 32) {
+		memcpy(ret, id, n);
+		ret[n] = '\0';
+		return;
+	}
+	if (gethostname(ret, 64) < 0 || !ret[0] || ret[0] == '.' || strchr(ret, '/'))
+		strcpy(ret, "host");
+	ret[64] = '\0';
+}
+
+static int open_top(struct refresh *r)
+{
+	char path[80];
+	host_name(r->host);
+	snprintf(path, sizeof(path), "skeleton/%s", r->host);
+	int e = fvm_mkdir_p(r->store->dir, path, 0700);
+	return e < 0 ? e : fvm_open_nofollow(r->store->dir, path, O_RDONLY | O_DIRECTORY);
+}
+
+static int take_flock(int dir, const char *name, int how, int *ret_fd)
+{
+	int fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	while (flock(fd, how) < 0) {
+		int r = -errno;
+		if (r == -EINTR)
+			continue;
+		close(fd);
+		return r;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static void forget_generation(struct refresh *r)
+{
+	fvm_fd_closep(&r->dir);
+	fvm_fd_closep(&r->tree);
+	fvm_fd_closep(&r->lock);
+	r->dir = r->tree = r->lock = -1;
+	free(r->list);
+	r->list = NULL;
+	r->gen[0] = '\0';
+}
+
+/* Opens the generation named @name and keeps its lock shared. */
+static int open_generation(struct refresh *r, const char *name)
+{
+	forget_generation(r);
+	r->dir = fvm_open_nofollow(r->top, name, O_RDONLY | O_DIRECTORY);
+	if (r->dir < 0)
+		return r->dir;
+	int e = take_flock(r->dir, "lock", LOCK_SH, &r->lock);
+	if (e < 0)
+		return e;
+	r->tree = fvm_open_nofollow(r->dir, "tree", O_RDONLY | O_DIRECTORY);
+	if (r->tree < 0)
+		return r->tree;
+	if (fvm_read_file(r->dir, "list", LIST_LIMIT, &r->list, &r->list_len) < 0)
+		r->list = NULL;
+	snprintf(r->gen, sizeof(r->gen), "%s", name);
+	return 0;
+}
+
+static int open_current(struct refresh *r)
+{
+	char name[24];
+	ssize_t n = readlinkat(r->top, "current", name, sizeof(name) - 1);
+	if (n < 0)
+		return -errno;
+	name[n] = '\0';
+	if (name[0] != 'g' || strchr(name, '/'))
+		return -EBADMSG;
+	return open_generation(r, name);
+}
+
+/* ---- is it what the host has? ---- */
+
+static bool header_fits(const struct refresh *r)
+{
+	return r->list && r->list_len >= r->header.len &&
+	       memcmp(r->list, r->header.data, r->header.len) == 0;
+}
+
+static bool list_is_fresh(const struct refresh *r)
+{
+	struct skel_record record;
+	if (!header_fits(r))
+		return false;
+	const char *at = r->list + r->header.len, *end = r->list + r->list_len;
+	while (at < end) {
+		if (!skel_next(&at, end, &record) || !skel_fresh(&record, &r->outs))
+			return false;
+	}
+	return true;
+}
+
+/* ---- making it so ---- */
+
+static uint64_t count_dirs(const struct refresh *r)
+{
+	struct skel_record record;
+	uint64_t n = 0;
+	if (!header_fits(r))
+		return 0;
+	const char *at = r->list + r->header.len, *end = r->list + r->list_len;
+	while (skel_next(&at, end, &record))
+		n += record.kind == SKEL_DIR;
+	return n;
+}
+
+static int write_list(const struct refresh *r, const struct fvm_buf *records, struct fvm_error *err)
+{
+	scoped_buf all = { 0 };
+	fvm_buf_add(&all, r->header.data, r->header.len);
+	if (records->len)
+		fvm_buf_add(&all, records->data, records->len);
+	if (all.failed)
+		return fvm_error_set(err, ENOMEM, "list the host's directories");
+	int e = fvm_write_file_atomic(r->dir, "list", all.data, all.len, false);
+	return e < 0 ? fvm_error_set(err, -e, "write the skeleton's list") : 0;
+}
+
+static int sync_group(struct skel_walk *w, const struct skel_record *dir, struct fvm_error *err)
+{
+	char path[PATH_MAX];
+	memcpy(path, dir->path, dir->len);
+	path[dir->len] = '\0';
+	return skel_sync_path(w, path, err);
+}
+
+/* Goes through the list; a directory that is as it was keeps its records. */
+static int sync_changed(const struct refresh *r, struct skel_walk *w, struct fvm_error *err)
+{
+	const char *at = r->list + r->header.len, *end = r->list + r->list_len;
+	struct skel_record dir = { 0 }, next;
+	bool more = at < end;
+	if (more && !skel_next(&at, end, &dir))
+		return -EBADMSG;
+	while (more) {
+		const char *start = dir.path - 11, *stop = at;
+		bool fresh = skel_fresh(&dir, &r->outs);
+		for (;;) {
+			stop = at;
+			more = at < end;
+			if (more && !skel_next(&at, end, &next))
+				return -EBADMSG;
+			if (!more || next.kind == SKEL_DIR || next.kind == SKEL_OPAQUE ||
+			    next.kind == SKEL_MOUNT)
+				break;
+			fresh = fresh && skel_fresh(&next, &r->outs);
+		}
+		int e = 0;
+		if (fresh)
+			fvm_buf_add(&w->list, start, (size_t)(stop - start));
+		else
+			e = sync_group(w, &dir, err);
+		if (e < 0)
+			return e;
+		dir = next;
+	}
+	return w->list.failed ? -ENOMEM : 0;
+}
+
+static struct skel_walk make_walk(const struct refresh *r)
+{
+	return (struct skel_walk){
+		.outs = &r->outs,
+		.store = r->store->path,
+		.tree = r->tree,
+		.progress = r->progress,
+	};
+}
+
+/* Whether only the list is old. Return: 1 and it was written, 0, -EBADMSG when it is torn, ... */
+static int only_the_list(const struct refresh *r, struct fvm_error *err)
+{
+	struct skel_walk w = make_walk(r);
+	w.dry = true;
+	int e = sync_changed(r, &w, NULL);
+	if (e == 0 && !w.differs)
+		e = write_list(r, &w.list, err);
+	fvm_buf_free(&w.list);
+	return e < 0 ? e : !w.differs;
+}
+
+/* In place, with no VM on it. Without a list, everything is gone through. */
+static int change(struct refresh *r, bool all, struct fvm_error *err)
+{
+	struct skel_walk w = make_walk(r);
+	w.total = count_dirs(r);
+	int e = 0;
+	if (unlinkat(r->dir, "list", 0) < 0 && errno != ENOENT)
+		e = fvm_error_set(err, errno, "renew the skeleton");
+	if (e == 0 && !all)
+		e = sync_changed(r, &w, err);
+	if (e == 0 && all) {
+		w.deep = true;
+		e = skel_sync_tops(&w, err);
+	}
+	if (e == 0)
+		e = write_list(r, &w.list, err);
+	fvm_buf_free(&w.list);
+	return e;
+}
+
+static int make_generation(struct refresh *r, struct fvm_error *err)
+{
+	char name[24] = "g", path[40];
+	fvm_random_hex(name + 1, 16);
+	snprintf(path, sizeof(path), "%s/tree", name);
+	int e = fvm_mkdir_p(r->top, path, 0700);
+	if (e == 0)
+		e = open_generation(r, name);
+	if (e < 0)
+		return fvm_error_set(err, -e, "make a skeleton");
+	e = change(r, true, err);
+	if (e < 0) {
+		(void)fvm_remove_tree(r->top, name);
+		return e;
+	}
+	(void)unlinkat(r->top, "next", 0);
+	if (symlinkat(name, r->top, "next") < 0 || renameat(r->top, "next", r->top, "current") < 0)
+		return fvm_error_set(err, errno, "make a skeleton");
+	return 0;
+}
+
+/* Deletes generations that no VM runs on any more. */
+static void drop_old(const struct refresh *r)
+{
+	int fd = openat(r->top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		scoped_fd lock = -1;
+		if (e->d_name[0] != 'g' || strcmp(e->d_name, r->gen) == 0)
+			continue;
+		scoped_fd dir = fvm_open_nofollow(r->top, e->d_name, O_RDONLY | O_DIRECTORY);
+		if (dir >= 0 && take_flock(dir, "lock", LOCK_EX | LOCK_NB, &lock) == 0)
+			(void)fvm_trash(r->store, r->top, e->d_name, true);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* Under the exclusive lock of the skeleton. */
+static int renew(struct refresh *r, struct fvm_error *err)
+{
+	bool usable = open_current(r) == 0;
+	if (usable && list_is_fresh(r))
+		return 0; /* somebody else was faster */
+	bool listed = usable && header_fits(r);
+	if (listed) {
+		int only = only_the_list(r, err);
+		if (only != 0 && only != -EBADMSG)
+			return only < 0 ? only : 0;
+		listed = only == 0;
+	}
+	int e;
+	if (usable && flock(r->lock, LOCK_EX | LOCK_NB) == 0) {
+		e = change(r, !listed, err);
+		(void)flock(r->lock, LOCK_SH);
+	} else {
+		e = make_generation(r, err);
+	}
+	if (e == 0)
+		drop_old(r);
+	return e;
+}
+
+static int refresh(struct refresh *r, struct fvm_error *err)
+{
+	scoped_fd lock = -1;
+	r->top = open_top(r);
+	if (r->top < 0)
+		return fvm_error_set(err, -r->top, "make the skeleton's directory");
+	skel_header(&r->header);
+	if (r->header.failed)
+		return fvm_error_set(err, ENOMEM, "make a skeleton");
+	int e = take_flock(r->top, "lock", LOCK_SH, &lock);
+	if (e < 0)
+		return fvm_error_set(err, -e, "lock the skeleton");
+	if (open_current(r) == 0 && list_is_fresh(r))
+		return 0;
+	while (flock(lock, LOCK_EX) < 0) {
+		if (errno != EINTR)
+			return fvm_error_set(err, errno, "lock the skeleton");
+	}
+	e = renew(r, err);
+	return e < 0 ? fvm_error_wrap(err, e, "skeleton of the host's directories") : 0;
+}
+
+int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,
+		      const struct fvm_skeleton_progress *progress, struct fvm_skeleton *ret,
+		      struct fvm_error *err)
+{
+	struct refresh r = {
+		.store = store,
+		.progress = progress,
+		.top = -1,
+		.dir = -1,
+		.tree = -1,
+		.lock = -1,
+	};
+	int e = skel_outs(plan, &r.outs) < 0 ? fvm_error_set(err, ENOMEM, "list the mounts")
+					     : refresh(&r, err);
+	if (e == 0) {
+		ret->tree = fvm_fd_take(&r.tree);
+		ret->lock = fvm_fd_take(&r.lock);
+		snprintf(ret->path, sizeof(ret->path), "skeleton/%s/%s/tree", r.host, r.gen);
+	}
+	forget_generation(&r);
+	fvm_fd_closep(&r.top);
+	fvm_buf_free(&r.header);
+	fvm_strv_free(&r.outs);
+	return e;
+}

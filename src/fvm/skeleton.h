@@ -1,0 +1,63 @@
+/*
+ * fvm/skeleton - the host's system directories once more, owned by the user
+ *
+ * Theory of operation
+ *   In a user's own namespace the host's files belong to nobody, and nobody's directories can't be
+ *   written. So a lower layer of directories alone, owned by the user, lies above the host's in
+ *   every overlay of his rootless VMs; merged directories take their owner from it. It also has
+ *
+ *     opaque directories  where the user can't read the host's: seen empty, not as an error
+ *     whiteouts           for files that he can't read: seen as absent, so that locks and caches
+ *                         are made anew
+ *     copies              of /etc's files, as many programs refuse configuration owned by nobody,
+ *                         and of programs that only owner or group may execute
+ *     stand-ins           for /etc/shadow and gshadow, made from passwd and group, all locked
+ *
+ *   STORE/skeleton/HOST/          HOST: machine id, as a home may be shared by several machines
+ *     lock                        flock: shared to check, exclusive to change
+ *     current                     symlink to gN
+ *     gN/tree/...                 the layer;  gN/lock: flock shared by every VM that runs on it
+ *     gN/list                     what was copied, with the host's ctimes (skeleton_priv.h)
+ *
+ *   At each start the list's ctimes are compared with the host's. What differs is looked at again:
+ *   mostly that is a directory whose files came and went, and only the list is written. Otherwise
+ *   the layer is changed in place when no VM runs on it, and a new generation is made if one does.
+ *   A crash leaves no list, and then all of it is gone through again.
+ *
+ *   Limits: what the host changes while a VM runs is seen as overlayfs shows it, without any of
+ *   this; directories made then belong to nobody, until the VM's next start.
+ */
+#ifndef FVM_SKELETON_H
+#define FVM_SKELETON_H
+
+#include "fvm/plan.h"
+#include "fvm/store.h"
+
+struct fvm_skeleton {
+	int tree;	/* gN/tree; of the caller's mount namespace */
+	int lock;	/* to be kept open as long as a VM runs on it */
+	char path[128]; /* gN/tree below STORE */
+};
+
+/* Called now and then while the first skeleton is made; @total is 0 when not known. */
+struct fvm_skeleton_progress {
+	void (*fn)(void *arg, uint64_t done, uint64_t total);
+	void *arg;
+};
+
+/**
+ * fvm_skeleton_take() - the user's skeleton of this host, as the host is now
+ * @plan: the host's mounts: what is behind a network or a user's FUSE is not looked at
+ * @progress: may be NULL
+ * Return: 0, or negative errno
+ */
+int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,
+		      const struct fvm_skeleton_progress *progress, struct fvm_skeleton *ret,
+		      struct fvm_error *err);
+
+void fvm_skeleton_close(struct fvm_skeleton *s);
+
+/** fvm_skeleton_has() - whether @path is among the directories that a skeleton has */
+bool fvm_skeleton_has(const char *path);
+
+#endif

@@ -1,0 +1,76 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fvm/skeleton_priv.h"
+
+#define RECORD_BYTES 11 /* without the path */
+
+/* What can be read depends on the groups, too. */
+void skel_header(struct fvm_buf *list)
+{
+	gid_t groups[NGROUPS_MAX];
+	int n = getgroups(NGROUPS_MAX, groups);
+	fvm_buf_printf(list, "fvm-skeleton 1 uid %u gid %u groups", geteuid(), getegid());
+	for (int i = 0; i < n; i++)
+		fvm_buf_printf(list, " %u", groups[i]);
+	fvm_buf_puts(list, "\n");
+}
+
+void skel_add(struct fvm_buf *list, enum skel_kind kind, int64_t ctime_ns, const char *path)
+{
+	char head[RECORD_BYTES] = { (char)kind };
+	uint16_t len = (uint16_t)strlen(path);
+	memcpy(head + 1, &len, sizeof(len));
+	memcpy(head + 3, &ctime_ns, sizeof(ctime_ns));
+	fvm_buf_add(list, head, sizeof(head));
+	fvm_buf_add(list, path, len);
+}
+
+bool skel_next(const char **at, const char *end, struct skel_record *ret)
+{
+	uint16_t len;
+	if (end - *at < RECORD_BYTES)
+		return false;
+	ret->kind = (enum skel_kind)(*at)[0];
+	memcpy(&len, *at + 1, sizeof(len));
+	memcpy(&ret->ctime_ns, *at + 3, sizeof(ret->ctime_ns));
+	ret->path = *at + RECORD_BYTES;
+	ret->len = len;
+	if (end - ret->path < len || len == 0 || len >= PATH_MAX || ret->path[0] != '/')
+		return false;
+	*at = ret->path + len;
+	return true;
+}
+
+int skel_outs(const struct fvm_plan *plan, struct fvm_strv *ret)
+{
+	for (size_t i = 0; i < plan->count; i++) {
+		const struct fvm_mount *m = &plan->mounts[i];
+		bool local = !m->network &&
+			     (m->class == FVM_MOUNT_OVERLAY || m->class == FVM_MOUNT_READ_ONLY);
+		if (!local && fvm_skeleton_has(m->path) && fvm_strv_add(ret, m->path) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+bool skel_fresh(const struct skel_record *record, const struct fvm_strv *outs)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	memcpy(path, record->path, record->len);
+	path[record->len] = '\0';
+	fvm_strv_each(outs, i) {
+		if (fvm_path_below(path, outs->items[i]))
+			return record->kind == SKEL_MOUNT && strcmp(path, outs->items[i]) == 0;
+	}
+	if (record->kind == SKEL_MOUNT ||
+	    fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+		return false;
+	return skel_ctime(&st) == record->ctime_ns;
+}

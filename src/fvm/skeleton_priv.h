@@ -1,0 +1,73 @@
+/*
+ * fvm/skeleton_priv - what skeleton.c, skeleton_dir.c and skeleton_list.c share
+ *
+ * The list is a header line and records without padding, a directory's before those of its files:
+ *   u8 kind, u16 length of path, s64 ctime in ns, path
+ */
+#ifndef FVM_SKELETON_PRIV_H
+#define FVM_SKELETON_PRIV_H
+
+#include <sys/stat.h>
+
+#include "fvm/skeleton.h"
+
+enum skel_kind {
+	SKEL_DIR = 'd',
+	SKEL_OPAQUE = 'o',   /* a directory that can't be read */
+	SKEL_WHITEOUT = 'w', /* a file that can't be read */
+	SKEL_COPY = 'c',
+	SKEL_STANDIN = 's',
+	SKEL_MOUNT = 'm', /* a mount point that is not looked into; its ctime is never asked */
+};
+
+struct skel_record {
+	enum skel_kind kind;
+	int64_t ctime_ns;
+	const char *path; /* not terminated */
+	size_t len;
+};
+
+/* ---- skeleton_list.c ---- */
+
+/** skel_header() - the first line of a list: whose eyes saw the host, and how */
+void skel_header(struct fvm_buf *list);
+
+void skel_add(struct fvm_buf *list, enum skel_kind kind, int64_t ctime_ns, const char *path);
+
+/** skel_next() - take the record at *@at; false at the end, or where the list is torn */
+bool skel_next(const char **at, const char *end, struct skel_record *ret);
+
+/** skel_fresh() - whether the host still has what @record says
+ *  @outs: mount points that must not be looked into, as skel_outs() tells */
+bool skel_fresh(const struct skel_record *record, const struct fvm_strv *outs);
+
+/** skel_outs() - mounts below the skeleton's tops that may hang, or are not for VMs. 0 or -ENOMEM
+ */
+int skel_outs(const struct fvm_plan *plan, struct fvm_strv *ret);
+
+/* ---- skeleton_dir.c ---- */
+
+struct skel_walk {
+	const struct fvm_strv *outs;
+	const char *store; /* path of the store, which is left out */
+	int tree;
+	bool dry;     /* change nothing, only find out */
+	bool differs; /* something would have to be changed */
+	bool deep;    /* go on below directories that are there already */
+	struct fvm_buf list;
+	const struct fvm_skeleton_progress *progress;
+	uint64_t done, total;
+};
+
+/** skel_sync_tops() - make the whole tree */
+int skel_sync_tops(struct skel_walk *w, struct fvm_error *err);
+
+/** skel_sync_path() - make the directory @path again what the host has */
+int skel_sync_path(struct skel_walk *w, const char *path, struct fvm_error *err);
+
+static inline int64_t skel_ctime(const struct stat *st)
+{
+	return st->st_ctim.tv_sec * 1000000000LL + st->st_ctim.tv_nsec;
+}
+
+#endif
