@@ -1,5 +1,10 @@
 #include "cli/vm_start.h"
 
+static void show(void *arg, uint64_t done, uint64_t total)
+{
+	cli_progress_show(arg, done, total, "directories");
+}
+
 int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err)
 {
@@ -10,5 +15,14 @@ int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		if (r < 0)
 			return r;
 	}
-	return fvm_vm_start(vm, options, ret, err);
+	/* only the first start of a rootless user has anything to show */
+	static const struct cli loud = { 0 };
+	struct cli_progress bar;
+	struct fvm_start_options with = *options;
+	const struct fvm_skeleton_progress progress = { show, &bar };
+	cli_progress_start(&bar, &loud, "read the host's directories");
+	with.progress = &progress;
+	int r = fvm_vm_start(vm, &with, ret, err);
+	cli_progress_end(&bar);
+	return r;
 }

@@ -91,7 +91,7 @@ static int attach_idmapped(const struct fvm_build *b, int dir, const char *path,
 }
 
 /* Sized workspaces and layers, where the clone of the store will bring them along. */
-static int mount_disks(const struct fvm_build *b, struct fvm_error *err)
+int fvm_build_disks(const struct fvm_build *b, struct fvm_error *err)
 {
 	char path[sizeof(b->vm->store->path) + FVM_NAME_MAX + 40], name[80];
 	const struct fvm_strv *layers = &b->vm->config.layers;
@@ -116,7 +116,7 @@ static int mount_disks(const struct fvm_build *b, struct fvm_error *err)
 static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 {
 	char options[96];
-	int r = mount_disks(b, err);
+	int r = fvm_build_disks(b, err);
 	if (r < 0)
 		return r;
 	/* by path, as store->dir is of the host's mount namespace and only ours can be cloned from
@@ -484,8 +484,8 @@ static int pivot(const struct fvm_build *b, struct fvm_error *err)
 int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 {
 	b->store = b->scratch = b->root = -1;
-	int r = make_scratch(b, err);
-	if (r == 0)
+	int r = b->trees ? fvm_trees_mount(b, err) : make_scratch(b, err);
+	if (r == 0 && !b->trees)
 		r = mount_trees(b, err);
 	if (r == 0)
 		r = mount_parts(b, err);

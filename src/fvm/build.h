@@ -27,6 +27,7 @@
 #include "fvm/hide.h"
 #include "fvm/idmap.h"
 #include "fvm/plan.h"
+#include "fvm/root_user.h"
 #include "fvm/state.h"
 
 struct fvm_build {
@@ -36,6 +37,8 @@ struct fvm_build {
 	const struct fvm_idmap *map;
 	const struct fvm_hide *hide;
 	const struct fvm_binds *binds;
+	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */
+	const struct fvm_skeleton *skeleton;
 	enum fvm_disk disk;	/* what keeps the workspace */
 	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
 	bool systemd;		/* cgroup2 writable, /run/systemd/system */
@@ -58,6 +61,8 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err);
 /* bind_mount.c */
 /** fvm_binds_mount() - attach b->binds to the new root */
 int fvm_binds_mount(const struct fvm_build *b, struct fvm_error *err);
+/** fvm_build_disks() - mount sized workspaces and layers where they belong in the store */
+int fvm_build_disks(const struct fvm_build *b, struct fvm_error *err);
 
 /* dev.c */
 /** fvm_dev_make() - fill directory "dev" of @scratch: six devices, links, pts, shm; @devices: more

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -230,8 +231,12 @@ _Noreturn void fvm_child_main(const struct child *child)
 		fail(child->report, &err);
 	int report = child->report >= 0 ? REPORT : -1;
 	reset_process(child);
+	/* nothing of the host's is open any more, and our memory is a copy of nothing secret */
+	if (child->supervised)
+		(void)prctl(PR_SET_DUMPABLE, 1);
 	if (set_ids(c, &err) < 0)
 		fail(report, &err);
+	(void)prctl(PR_SET_DUMPABLE, 0);
 	set_workdir(c);
 	if (c->helper) {
 		close(report); /* as an exec would */

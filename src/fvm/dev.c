@@ -26,13 +26,29 @@ static const struct {
 	{ "ptmx", "pts/ptmx" },		 { "core", "/proc/kcore" },
 };
 
+/* A device node below @dev, the scratch's "dev"; in a user's namespace the host's own, bound. */
+static int make_device(int dev, const char *name, mode_t type, dev_t rdev)
+{
+	char host[300], here[300];
+	if (mknodat(dev, name, type | 0666, rdev) == 0)
+		return fchmodat(dev, name, 0666, 0) < 0 ? -errno : 0;
+	if (errno != EPERM)
+		return -errno;
+	snprintf(host, sizeof(host), "/dev/%s", name);
+	snprintf(here, sizeof(here), "dev/%s", name);
+	scoped_fd file = openat(dev, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (file < 0 || mount(host, here, NULL, MS_BIND, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
 static int make_devices(int dev, struct fvm_error *err)
 {
 	for (size_t i = 0; i < FVM_COUNT(devices); i++) {
-		if (mknodat(dev, devices[i].name, S_IFCHR | 0666,
-			    makedev(devices[i].major, devices[i].minor)) < 0 ||
-		    fchmodat(dev, devices[i].name, 0666, 0) < 0)
-			return fvm_error_set(err, errno, "make /dev/%s", devices[i].name);
+		int r = make_device(dev, devices[i].name, S_IFCHR,
+				    makedev(devices[i].major, devices[i].minor));
+		if (r < 0)
+			return fvm_error_set(err, -r, "make /dev/%s", devices[i].name);
 	}
 	for (size_t i = 0; i < FVM_COUNT(links); i++) {
 		if (symlinkat(links[i].target, dev, links[i].name) < 0)
@@ -70,10 +86,8 @@ static int add_device(int dev, const char *path, struct fvm_error *err)
 		    fvm_mkdir_p(dev, top, 0755) < 0)
 			return fvm_error_set(err, errno, "make the directory of '%s'", path);
 	}
-	if (mknodat(dev, name, (st.st_mode & S_IFMT) | 0666, st.st_rdev) < 0 ||
-	    fchmodat(dev, name, 0666, 0) < 0)
-		return fvm_error_set(err, errno, "make '%s'", path);
-	return 0;
+	int r = make_device(dev, name, st.st_mode & S_IFMT, st.st_rdev);
+	return r < 0 ? fvm_error_set(err, -r, "make '%s'", path) : 0;
 }
 
 int fvm_dev_make(const struct fvm_build *b, struct fvm_error *err)

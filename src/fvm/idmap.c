@@ -92,10 +92,12 @@ void fvm_idmap_plan(uint32_t base, struct fvm_idmap *ret)
 	add_caller(ret);
 }
 
-static int write_map(pid_t pid, const char *which, uint32_t base, const uint32_t *ids, size_t count)
+static int write_map(pid_t pid, const char *which, const struct fvm_idmap *map, const uint32_t *ids,
+		     size_t count)
 {
 	char path[64], text[FVM_IDMAP_EXTRAS * 40];
-	int n = snprintf(text, sizeof(text), "0 %u %u\n", base, LOW_IDS);
+	uint32_t base = map->base;
+	int n = snprintf(text, sizeof(text), "0 %u %u\n", base, map->same ? map->same : LOW_IDS);
 	for (size_t i = 0; i < count; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%u %u 1\n", ids[i],
 			      base + LOW_IDS + (uint32_t)i);
@@ -105,8 +107,8 @@ static int write_map(pid_t pid, const char *which, uint32_t base, const uint32_t
 
 int fvm_idmap_write(const struct fvm_idmap *map, pid_t pid)
 {
-	int r = write_map(pid, "uid_map", map->base, map->uids, map->uid_count);
-	return r < 0 ? r : write_map(pid, "gid_map", map->base, map->gids, map->gid_count);
+	int r = write_map(pid, "uid_map", map, map->uids, map->uid_count);
+	return r < 0 ? r : write_map(pid, "gid_map", map, map->gids, map->gid_count);
 }
 
 static uint32_t host_id(uint32_t base, const uint32_t *ids, size_t count, uint32_t id)
@@ -122,10 +124,14 @@ static uint32_t host_id(uint32_t base, const uint32_t *ids, size_t count, uint32
 
 uint32_t fvm_idmap_uid(const struct fvm_idmap *map, uint32_t id)
 {
+	if (map->same)
+		return id < map->same ? id : 0;
 	return host_id(map->base, map->uids, map->uid_count, id);
 }
 
 uint32_t fvm_idmap_gid(const struct fvm_idmap *map, uint32_t id)
 {
+	if (map->same)
+		return id < map->same ? id : 0;
 	return host_id(map->base, map->gids, map->gid_count, id);
 }

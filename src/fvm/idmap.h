@@ -23,6 +23,7 @@ struct fvm_idmap {
 	uint32_t uids[FVM_IDMAP_EXTRAS];      /* larger ids, sorted, each once */
 	uint32_t gids[FVM_IDMAP_EXTRAS];
 	size_t uid_count, gid_count;
+	uint32_t same;	/* rootless: ids below this are the same for the builder; others are 0 */
 };
 
 /** fvm_idmap_plan() - the map for a slot's @base, with every larger id found in use */

@@ -32,7 +32,7 @@
 
 /* Where the kernel put our arguments: what ps shows, and what a VM shall not read. */
 static struct {
-	char *start, *end;
+	char *start, *end, *env_end;
 } arguments;
 
 __attribute__((constructor)) static void arguments_find(int argc, char **argv)
@@ -41,6 +41,8 @@ __attribute__((constructor)) static void arguments_find(int argc, char **argv)
 		return;
 	arguments.start = argv[0];
 	arguments.end = argv[argc - 1] + strlen(argv[argc - 1]);
+	for (char **e = environ; e && *e; e++)
+		arguments.env_end = *e + strlen(*e);
 }
 
 int64_t init_now_ms(void)
@@ -85,6 +87,10 @@ static void set_name(void)
 	if (!arguments.start)
 		return;
 	size_t room = (size_t)(arguments.end - arguments.start);
+	/* the starter's environment follows: his, not the VM's */
+	if (arguments.env_end > arguments.end)
+		memset(arguments.end, 0, (size_t)(arguments.env_end - arguments.end));
+	clearenv();
 	memset(arguments.start, 0, room);
 	memcpy(arguments.start, name, room < sizeof(name) ? room : sizeof(name));
 }
@@ -107,7 +113,7 @@ static void own_fd(int *fd)
 
 static void close_others(int *const *keep, size_t count)
 {
-	int sorted[16];
+	int sorted[24];
 	unsigned int from = 0;
 	for (size_t i = 0; i < count; i++) {
 		size_t at = i;
@@ -130,9 +136,9 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 	struct fvm_init_args *a = &init->args;
 	if (!a->bait)
 		a->prove = -1;
-	int *const keep[] = { &a->control,    &a->alive,      &a->keep,	     &a->log,
-			      &a->status,     &a->report,     &a->prove,     &a->client,
-			      &first->fds[0], &first->fds[1], &first->fds[2] };
+	int *const keep[] = { &a->control, &a->alive,	   &a->keep,	   &a->guard,
+			      &a->log,	   &a->status,	   &a->report,	   &a->prove,
+			      &a->client,  &first->fds[0], &first->fds[1], &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
@@ -306,6 +312,16 @@ static void signals_ready(struct init *init, struct source *source, uint32_t eve
 	}
 }
 
+/* Without its supervisor every call that it is asked about would fail: better an end. */
+static void guard_gone(struct init *init, struct source *source, uint32_t events)
+{
+	(void)events;
+	source_close(init, source);
+	dprintf(init->args.log, "fvm: the VM's supervisor is gone, and so the VM ends\n");
+	init->status = SIGKILL;
+	end(init);
+}
+
 static void sweep(struct init *init)
 {
 	for (struct client **at = &init->clients; *at;) {
@@ -376,6 +392,10 @@ static int set_up(struct init *init, struct fvm_error *err)
 	init->signals.ready = signals_ready;
 	if (init->signals.fd < 0 || source_watch(init, &init->signals, EPOLLIN) < 0)
 		return fvm_error_set(err, errno, "watch signals in PID 1");
+	init->guard.fd = init->args.guard;
+	init->guard.ready = guard_gone;
+	if (init->guard.fd > 0 && source_watch(init, &init->guard, EPOLLHUP) < 0)
+		return fvm_error_set(err, errno, "watch the supervisor");
 	if (serve_start(init) < 0)
 		return fvm_error_set(err, errno, "listen to the control socket");
 	int r = install_filter(init->args.filter, err);
@@ -392,6 +412,8 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 	struct fvm_error err = { 0 };
 	if (args->first)
 		first = *args->first;
+	if (init.args.guard == 0)
+		init.args.guard = -1;
 	prctl(PR_SET_DUMPABLE, 0);
 	reset_signals();
 	setsid();

@@ -82,6 +82,7 @@ struct fvm_init_args {
 			 * (code ENOENT -> 127, EACCES/ENOEXEC -> 126), closed once it was */
 	int prove;	/* write end for the self-test, or -1: see fvm/prove.h */
 	const struct fvm_bait *bait; /* NULL: no self-test */
+	int guard;	/* the VM ends when it hangs up (a rootless VM's supervisor); or 0 or -1 */
 	int client;	/* connected SOCK_SEQPACKET of the starter for the first session, or -1 */
 	const struct fvm_filter *filter;	/* seccomp program without notifications, or NULL */
 };

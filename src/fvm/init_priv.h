@@ -95,6 +95,7 @@ struct child { /* all descriptors >= 3 */
 	int tty;      /* slave to become the controlling terminal, or -1 */
 	int report;   /* gets a struct fvm_error if exec fails, or -1 */
 	struct rlimit nofile;
+	bool supervised; /* rootless: another id is given by the supervisor, by ptrace */
 };
 
 /** fvm_child_main() - in the forked child: become the command. Uses nothing of the VM but
@@ -144,7 +145,7 @@ struct init {
 	int epoll;
 	int pts;   /* directory of the VM's devpts, from before anybody ran */
 	int spare; /* closed to have one descriptor when there are no more */
-	struct source control, signals;
+	struct source control, signals, guard;
 	struct session *sessions, *first;
 	struct client *clients;
 	int next_id;

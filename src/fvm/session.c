@@ -207,7 +207,13 @@ static int session_fork(struct init *init, struct session *s, struct child *chil
 int session_start(struct init *init, const struct fvm_command *c, int report, struct session **ret,
 		  struct fvm_error *err)
 {
-	struct child child = { .command = c, .tty = -1, .report = -1, .nofile = init->nofile };
+	struct child child = {
+		.command = c,
+		.tty = -1,
+		.report = -1,
+		.nofile = init->nofile,
+		.supervised = init->args.guard >= 0,
+	};
 	struct session *s = session_new(init, c);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "keep a session");

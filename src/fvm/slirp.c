@@ -29,8 +29,14 @@
 
 #define GUEST_LINK "eth0"
 
+/* The VM's namespaces, as the program finds them. */
+enum { USER_FD = 3, NET_FD = 4 };
+#define USER_PATH "/proc/self/fd/3"
+#define NET_PATH  "/proc/self/fd/4"
+
 struct slirp {
 	pid_t init;
+	int user, net; /* once PID 1 runs, nobody may look at its namespaces any more */
 	struct fvm_strv argv;
 };
 
@@ -56,12 +62,17 @@ static int add_all(struct fvm_strv *argv, const char *const *words)
 static int slirp4netns_argv(struct slirp *s, const char *program)
 {
 	const char *const words[] = {
-		program, "--configure", "--mtu=65520", "--disable-host-loopback", NULL,
+		program,
+		"--configure",
+		"--mtu=65520",
+		"--disable-host-loopback",
+		"--userns-path=" USER_PATH,
+		"--netns-type=path",
+		NET_PATH,
+		GUEST_LINK,
+		NULL,
 	};
-	int r = add_all(&s->argv, words);
-	if (r == 0)
-		r = fvm_strv_addf(&s->argv, "%d", (int)s->init);
-	return r < 0 ? r : fvm_strv_add(&s->argv, GUEST_LINK);
+	return add_all(&s->argv, words);
 }
 
 /* "-t 8080:80" or "-t 127.0.0.1/8080:80" for each port of a protocol, or "-t none" */
@@ -104,6 +115,11 @@ static int pasta_argv(struct slirp *s, const char *program, const struct fvm_por
 		"--no-map-gw",
 		"--dns-forward",
 		FVM_SLIRP_DNS_ADDRESS,
+		"--no-netns-quit",
+		"--userns",
+		USER_PATH,
+		"--netns",
+		NET_PATH,
 		NULL,
 	};
 	int r = add_all(&s->argv, words);
@@ -111,7 +127,7 @@ static int pasta_argv(struct slirp *s, const char *program, const struct fvm_por
 		r = pasta_ports(s, ports, count, false);
 	if (r == 0)
 		r = pasta_ports(s, ports, count, true);
-	return r < 0 ? r : fvm_strv_addf(&s->argv, "%d", (int)s->init);
+	return r;
 }
 
 static _Noreturn void slirp_exec(const struct slirp *s)
@@ -120,7 +136,11 @@ static _Noreturn void slirp_exec(const struct slirp *s)
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (int fd = 0; fd < 3; fd++)
 		(void)dup2(null, fd);
-	(void)close_range(3, ~0U, 0);
+	/* by way of higher numbers, as each may stand where the other belongs */
+	int user = fcntl(s->user, F_DUPFD, NET_FD + 1), net = fcntl(s->net, F_DUPFD, NET_FD + 1);
+	(void)dup2(user, USER_FD);
+	(void)dup2(net, NET_FD);
+	(void)close_range(NET_FD + 1, ~0U, 0);
 	/* pasta ends if it finds this ignored */
 	signal(SIGPIPE, SIG_DFL);
 	execv(s->argv.items[0], s->argv.items);
@@ -136,7 +156,7 @@ static int watch(void *arg, int report)
 	if (vm < 0)
 		fvm_error_set(&err, -vm, "watch the VM");
 	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
-	const int keep[] = { vm, report };
+	const int keep[] = { vm, report, s->user, s->net };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	pid_t child = err.code ? -1 : fork();
 	if (child == 0)
@@ -197,10 +217,24 @@ static int read_ports(const struct fvm_config *config, struct fvm_port **ret, st
 	return r < 0 ? r : fvm_ports_check(*ret, config->ports.count, err);
 }
 
+static int open_namespace(pid_t pid, const char *name, struct fvm_error *err)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? fvm_error_set(err, errno, "open the VM's %s namespace", name) : fd;
+}
+
 pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_error *err)
 {
 	struct slirp s = { .init = init };
 	scoped_free struct fvm_port *ports = NULL;
+	scoped_fd user = open_namespace(init, "user", err);
+	scoped_fd net = user < 0 ? user : open_namespace(init, "net", err);
+	if (net < 0)
+		return net;
+	s.user = user;
+	s.net = net;
 	int r = read_ports(config, &ports, err);
 	if (r == 0)
 		r = choose(&s, ports, config->ports.count, err);

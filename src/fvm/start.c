@@ -14,45 +14,14 @@
 #include <grp.h>
 #include <unistd.h>
 
-#include "fvm/build.h"
-#include "fvm/cgroup.h"
-#include "fvm/disk.h"
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
-#include "fvm/net.h"
 #include "fvm/prove.h"
 #include "fvm/seccomp.h"
 #include "fvm/slot.h"
-#include "fvm/start.h"
+#include "fvm/start_priv.h"
 #include "fvm/sys.h"
 #include "fvm/trace.h"
-
-/* All that one start needs; lives in the starter's memory, which the builder shares. */
-struct start {
-	struct fvm_vm *vm;
-	const struct fvm_start_options *options;
-	struct fvm_plan plan;
-	struct fvm_hide hide;
-	struct fvm_binds binds;
-	struct fvm_idmap map;
-	struct fvm_cgroups cgroups;
-	struct fvm_net net;
-	enum fvm_disk disk;
-	struct fvm_running running;
-	struct fvm_error err; /* the builder's */
-	bool has_cgroup, has_net;
-	char *resolv; /* /etc/resolv.conf for the VM, NULL: the host's */
-
-	int alive, slot, run_dir, control, log, status;
-	int go[2]; /* closed by the builder: PID 1 may go; a byte: it must end */
-	int report[2];
-	int prove[2];
-	struct fvm_bait *bait;
-	int client[2];
-	int trace[2]; /* over which the tracer gets its listener */
-	pid_t init;
-	int pidfd;
-};
 
 /* ---- PID 1, between clone3() and fvm_init_main(); on a copy of our memory ---- */
 
@@ -64,8 +33,9 @@ static _Noreturn void init_failed(const struct start *s, const struct fvm_error 
 
 static int become_root(struct fvm_error *err)
 {
-	if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, 0, 0, 0) < 0 ||
-	    syscall(SYS_setresuid, 0, 0, 0) < 0)
+	/* EPERM: a user's namespace in which groups can't be dropped, nor are they needed */
+	if ((syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM) ||
+	    syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
 		return fvm_error_set(err, errno, "become the VM's root");
 	return 0;
 }
@@ -89,9 +59,9 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	if (unshare(CLONE_NEWNS) < 0)
 		return fvm_error_set(err, errno, "take the mounts over");
 	int r = become_root(err);
-	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
+	if (r == 0 && s->has_net)
 		r = fvm_net_inside(&s->net, err);
-	else if (r == 0 && s->vm->config.net == FVM_NET_NONE)
+	else if (r == 0 && s->vm->config.net != FVM_NET_HOST)
 		r = fvm_net_lo_up(err);
 	else if (r == 0 && fvm_landlock_guard() < 0)
 		r = fvm_error_set(err, EOPNOTSUPP, "guard the host's abstract sockets");
@@ -103,6 +73,8 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	if (host && sethostname(host, strlen(host)) < 0)
 		return fvm_error_set(err, errno, "set the host name");
 	umask(022);
+	if (s->vm->config.rootless)
+		return start_user_inside(s, err);
 	return s->options->trace ? init_trace(s, err) : 0;
 }
 
@@ -118,26 +90,28 @@ static _Noreturn void init_main(const struct start *s)
 	if (init_prepare(s, &err) < 0)
 		init_failed(s, &err);
 	close(s->client[0]);
+	bool rootless = s->vm->config.rootless;
 	const struct fvm_init_args args = {
 		.first = s->options->first,
 		.until_first_ends = s->options->until_first_ends,
 		.control = s->control,
 		.alive = s->alive,
-		.keep = s->slot,
+		.keep = rootless ? s->skeleton.lock : s->slot,
 		.log = s->log,
 		.status = s->status,
 		.report = s->report[1],
 		.client = s->client[1],
 		.prove = s->prove[1],
 		.bait = s->bait,
-		.filter = fvm_filter_get(filter_flags(&s->vm->config)),
+		.guard = s->guard[0],
+		.filter = rootless ? NULL : fvm_filter_get(filter_flags(&s->vm->config)),
 	};
 	fvm_init_main(&args);
 }
 
 /* ---- the builder: shares our memory, see build.h ---- */
 
-static int make_init(struct start *s)
+int start_make_init(struct start *s)
 {
 	int pidfd = -1;
 	const struct clone_args args = {
@@ -164,7 +138,7 @@ static int open_userns(const struct start *s)
 	return fd < 0 ? -errno : fd;
 }
 
-static int build_world(struct start *s)
+int start_build_world(struct start *s)
 {
 	scoped_fd userns = open_userns(s);
 	if (userns < 0)
@@ -175,6 +149,8 @@ static int build_world(struct start *s)
 		.map = &s->map,
 		.hide = &s->hide,
 		.binds = &s->binds,
+		.trees = s->vm->config.rootless ? &s->trees : NULL,
+		.skeleton = &s->skeleton,
 		.throw_away = s->options->throw_away,
 		.disk = s->disk,
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
@@ -199,7 +175,7 @@ static int builder(void *arg)
 	if (r < 0)
 		fvm_error_set(&s->err, -r, "join the VM's cgroups");
 	if (r == 0)
-		r = make_init(s);
+		r = start_make_init(s);
 	if (r == 0) {
 		r = fvm_idmap_write(&s->map, s->init);
 		if (r < 0)
@@ -208,7 +184,7 @@ static int builder(void *arg)
 	if (r == 0 && s->has_net)
 		r = fvm_net_attach(&s->net, -1, s->init, &s->err);
 	if (r == 0)
-		r = build_world(s);
+		r = start_build_world(s);
 	return r < 0;
 }
 
@@ -218,12 +194,16 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 {
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
-	for (int i = 0; i < 2; i++)
+	s->skeleton.tree = s->skeleton.lock = -1;
+	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
+		s->supervisor[i] = s->guard[i] = -1;
+	}
 }
 
 static void start_free(struct start *s)
 {
+	start_user_free(s);
 	fvm_plan_free(&s->plan);
 	fvm_hide_free(&s->hide);
 	fvm_binds_free(&s->binds);
@@ -306,6 +286,7 @@ static int prepare_disk(struct start *s, struct fvm_error *err)
 		.bytes = s->vm->config.disk_bytes,
 		.id = s->vm->config.id,
 		.throw_away = s->options->throw_away,
+		.rootless = s->vm->config.rootless,
 	};
 	scoped_fd workspace = fvm_open_nofollow(s->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace < 0)
@@ -313,25 +294,33 @@ static int prepare_disk(struct start *s, struct fvm_error *err)
 	return fvm_disk_prepare(workspace, &options, &s->disk, err);
 }
 
+static int take_slot(struct start *s, struct fvm_error *err)
+{
+	int r = fvm_slot_take(s->vm->config.id, &s->running.slot, &s->slot, err);
+	if (r < 0)
+		return r;
+	s->running.uid_base = fvm_slot_uid(s->running.slot);
+	fvm_idmap_plan(s->running.uid_base, &s->map);
+	return 0;
+}
+
 static int take_resources(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
 	int r = fvm_vm_alive_lock(s->vm, &s->alive, err);
 	if (r == 0)
-		r = fvm_slot_take(c->id, &s->running.slot, &s->slot, err);
-	if (r < 0)
-		return r;
-	r = prepare_disk(s, err);
-	if (r < 0)
-		return r;
-	s->running.uid_base = fvm_slot_uid(s->running.slot);
-	fvm_idmap_plan(s->running.uid_base, &s->map);
-	r = fvm_cgroup_plan(c->id, false, &s->cgroups, err);
+		r = c->rootless ? start_user_take(s, err) : take_slot(s, err);
+	if (r == 0)
+		r = prepare_disk(s, err);
+	if (r == 0)
+		r = fvm_cgroup_plan(c->id, c->rootless, &s->cgroups, err);
 	if (r == 0)
 		r = fvm_cgroup_make(&s->cgroups, c, err);
 	if (r < 0)
 		return r;
 	s->has_cgroup = true;
+	if (c->net == FVM_NET_NAT && c->rootless)
+		return fvm_net_resolv_conf(NULL, &s->resolv, err);
 	if (c->net == FVM_NET_NAT) {
 		r = fvm_net_prepare(s->running.slot, c, &s->net, err);
 		s->has_net = r == 0;
@@ -369,7 +358,7 @@ static int start_proof(struct start *s, struct fvm_error *err)
 static int run_builder(struct start *s, struct fvm_error *err)
 {
 	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
-	int r = fvm_spawn_shared(builder, s, cgroup);
+	int r = fvm_spawn_shared(s->vm->config.rootless ? start_user_builder : builder, s, cgroup);
 	if (r == 0)
 		return 0;
 	if (r < 0)
@@ -402,6 +391,13 @@ static int note_running(struct start *s, struct fvm_error *err)
 	strcpy(r->cgroup, s->cgroups.name);
 	if (fvm_strv_copy(&r->policies, &s->vm->used) < 0)
 		return fvm_error_set(err, ENOMEM, "note its policies");
+	r->helper_pid = s->supervisor_pid;
+	if (s->vm->config.rootless && s->vm->config.net == FVM_NET_NAT) {
+		int pid = fvm_slirp_start(s->init, &s->vm->config, err);
+		if (pid < 0)
+			return pid;
+		r->net_pid = pid;
+	}
 	return fvm_running_save(s->vm, r, err);
 }
 

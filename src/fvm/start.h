@@ -11,6 +11,7 @@
 #define FVM_START_H
 
 #include "fvm/init.h"
+#include "fvm/skeleton.h"
 #include "fvm/state.h"
 
 struct fvm_start_options {
@@ -19,6 +20,7 @@ struct fvm_start_options {
 	bool prove;			 /* the self-test of fvm/prove.h comes first */
 	bool throw_away;		 /* nothing of it needs to reach the disk */
 	bool trace;			 /* see fvm/trace.h */
+	const struct fvm_skeleton_progress *progress; /* of a rootless user's first start; or NULL */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
 	gid_t user_gid;
 };

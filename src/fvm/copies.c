@@ -1,0 +1,125 @@
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fvm/adopt.h"
+#include "fvm/copies.h"
+#include "fvm/sys.h"
+
+#define MAX_WAITING 4096 /* a VM that asks for more is its own enemy */
+
+struct waiting {
+	struct waiting *next;
+	struct seccomp_notif req;
+};
+
+struct copy {
+	struct copy *next;
+	dev_t dev;
+	ino_t ino;
+	pid_t pid;
+	int pidfd;
+	size_t count;
+	struct waiting *waiting;
+};
+
+static struct copy *find(const struct supervisor *sup, const struct stat *st)
+{
+	struct copy *p = sup->copies;
+	while (p && (p->dev != st->st_dev || p->ino != st->st_ino))
+		p = p->next;
+	return p;
+}
+
+bool copies_find(const struct supervisor *sup, const struct stat *st)
+{
+	return find(sup, st);
+}
+
+static int keep(struct copy *p, const struct seccomp_notif *req)
+{
+	struct waiting *w = p->count < MAX_WAITING ? malloc(sizeof(*w)) : NULL;
+	if (!w)
+		return -ENOMEM;
+	w->req = *req;
+	w->next = p->waiting;
+	p->waiting = w;
+	p->count++;
+	return -EINPROGRESS;
+}
+
+static _Noreturn void copy_child(const struct supervisor *sup, int dir, const char *name,
+				 const struct stat *st)
+{
+	/* neither may live on in us when the supervisor dies */
+	close(sup->listener);
+	close(sup->guard);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	_exit(fvm_adopt(dir, name, st, false) < 0);
+}
+
+static struct copy *start(struct supervisor *sup, int dir, const char *name, const struct stat *st)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	struct copy *p = calloc(1, sizeof(*p));
+	if (!p)
+		return NULL;
+	p->dev = st->st_dev;
+	p->ino = st->st_ino;
+	const struct clone_args args = { .flags = CLONE_PIDFD,
+					 .pidfd = (uintptr_t)&p->pidfd,
+					 .exit_signal = SIGCHLD };
+	p->pid = sys_clone3(&args);
+	if (p->pid == 0)
+		copy_child(sup, dir, name, st);
+	event.data.fd = p->pidfd;
+	if (p->pid > 0 && epoll_ctl(sup->epoll, EPOLL_CTL_ADD, p->pidfd, &event) == 0) {
+		p->next = sup->copies;
+		sup->copies = p;
+		return p;
+	}
+	if (p->pid > 0) {
+		(void)sys_pidfd_send_signal(p->pidfd, SIGKILL);
+		(void)waitpid(p->pid, NULL, 0);
+		close(p->pidfd);
+	}
+	free(p);
+	return NULL;
+}
+
+int copies_add(struct call *c, int dir, const char *name, const struct stat *st)
+{
+	struct copy *p = find(c->sup, st);
+	if (!p)
+		p = start(c->sup, dir, name, st);
+	return p ? keep(p, c->req) : -EAGAIN;
+}
+
+void copies_ended(struct supervisor *sup, int pidfd,
+		  void (*handle)(struct supervisor *sup, const struct seccomp_notif *req,
+				 bool no_adopt))
+{
+	struct copy **at = &sup->copies;
+	int status = 1;
+	while (*at && (*at)->pidfd != pidfd)
+		at = &(*at)->next;
+	struct copy *p = *at;
+	if (!p)
+		return;
+	*at = p->next;
+	(void)waitpid(p->pid, &status, 0);
+	close(pidfd);
+	while (p->waiting) {
+		struct waiting *w = p->waiting;
+		p->waiting = w->next;
+		handle(sup, &w->req, status != 0);
+		free(w);
+	}
+	free(p);
+}

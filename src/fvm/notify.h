@@ -1,0 +1,150 @@
+/*
+ * fvm/notify - one call of a VM's task, as the supervisor sees it; what its files share
+ */
+#ifndef FVM_NOTIFY_H
+#define FVM_NOTIFY_H
+
+#include <linux/seccomp.h>
+#include <sys/stat.h>
+
+#include "fvm/ids.h"
+#include "fvm/root_user.h"
+
+struct nests;
+struct liars;
+struct copy;
+
+/* What lives as long as the supervisor. Its working directory is the host's /proc. */
+struct supervisor {
+	int listener, root; /* root: the VM's "/" as PID 1 saw it */
+	int own_root, proc; /* root of our own mount namespace; the host's /proc */
+	int epoll, guard, log, owners;
+	struct stat root_st;
+	ino_t userns; /* of the VM's root */
+	const struct fvm_trees *trees;
+	struct nests *nests;
+	struct liars *liars;
+	struct copy *copies;
+	unsigned int said; /* lines written to the log, which a VM could fill */
+};
+
+/* What to answer. */
+enum verdict {
+	GO_ON,	  /* the kernel shall do the call */
+	ANSWER,	  /* with value, or error */
+	ANSWERED, /* it was */
+	LATER,	  /* kept; it will be looked at again */
+};
+
+struct call {
+	struct supervisor *sup;
+	const struct seccomp_notif *req;
+	uint64_t args[6];
+	bool no_adopt; /* tried already, and it failed */
+	int64_t value;
+	int error; /* positive errno, or 0 */
+};
+
+/* How a call names its file: indices of arguments, or -1. */
+enum naming {
+	BY_NAME, /* a symlink itself is meant */
+	BY_FOLLOWING,
+	BY_NOFOLLOW_FLAG, /* AT_SYMLINK_NOFOLLOW among the flags */
+	BY_FOLLOW_FLAG,
+};
+
+struct file_call {
+	int8_t dir, path, flags;
+	uint8_t how; /* enum naming; for ids enum fvm_id_call or fvm_id_kind */
+};
+
+struct notify_entry {
+	short nr;
+	enum verdict (*handle)(struct call *c, const struct file_call *f);
+	struct file_call file;
+};
+
+static inline enum verdict answer(struct call *c, int64_t result)
+{
+	c->value = result < 0 ? 0 : result;
+	c->error = result < 0 ? (int)-result : 0;
+	return ANSWER;
+}
+
+/* ---- notify_table.c ---- */
+
+/** notify_find() - how a call is handled, or NULL. @arch: AUDIT_ARCH_* */
+const struct notify_entry *notify_find(uint32_t arch, int nr);
+const struct notify_entry *notify_find_i386(int nr);
+
+/* ---- supervisor.c ---- */
+
+/** notify_valid() - whether the task still waits for us: what its pid named was its own */
+bool notify_valid(const struct call *c);
+
+/** notify_send() - answer a call now */
+int notify_send(const struct call *c, enum verdict v);
+
+void notify_log(struct supervisor *sup, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- notify_path.c ---- */
+
+struct target {
+	int fd; /* O_PATH, or -1 */
+	struct stat st;
+	bool by_fd; /* named by way of a descriptor, which keeps the old file after an adoption */
+};
+
+enum follow { FOLLOW, NO_FOLLOW };
+
+/** notify_read() - read @len bytes of the task's memory. Return: 0 or -EFAULT */
+int notify_read(const struct call *c, uint64_t at, void *to, size_t len);
+int notify_write(const struct call *c, uint64_t at, const void *from, size_t len);
+
+/** notify_string() - read a path from the task's memory. Return: its length, or -EFAULT, ... */
+int notify_string(const struct call *c, uint64_t at, char *to, size_t size);
+
+/**
+ * notify_resolve() - look a path up as the task would
+ * @dir: its descriptor, AT_FDCWD, or ignored
+ * Return: 0 with ret->fd to be closed, or negative errno
+ */
+int notify_resolve(const struct call *c, int dir, const char *path, enum follow follow,
+		   struct target *ret);
+
+/** notify_descriptor() - the file that the task's descriptor @fd is open on */
+int notify_descriptor(const struct call *c, int fd, struct target *ret);
+
+/** notify_parent() - the directory a target lies in, by its present name
+ *  @name: NAME_MAX + 1 bytes. Return: descriptor, -ESTALE when that name is another file now */
+int notify_parent(const struct target *t, char *name);
+
+/** notify_fs() - f_type of the file system, and whether it is read-only */
+long notify_fs(const struct target *t, bool *ret_read_only);
+
+/* ---- notify_file.c ---- */
+
+enum verdict on_adopt(struct call *c, const struct file_call *f);
+enum verdict on_open(struct call *c, const struct file_call *f);
+enum verdict on_openat2(struct call *c, const struct file_call *f);
+enum verdict on_access(struct call *c, const struct file_call *f);
+enum verdict on_chown(struct call *c, const struct file_call *f);
+enum verdict on_chmod(struct call *c, const struct file_call *f);
+enum verdict on_mknod(struct call *c, const struct file_call *f);
+enum verdict on_renameat2(struct call *c, const struct file_call *f);
+
+/* ---- notify_ids.c ---- */
+
+enum verdict on_set_uid(struct call *c, const struct file_call *f);
+enum verdict on_set_gid(struct call *c, const struct file_call *f);
+enum verdict on_setgroups(struct call *c, const struct file_call *f);
+enum verdict on_get_uid(struct call *c, const struct file_call *f);
+enum verdict on_get_gid(struct call *c, const struct file_call *f);
+enum verdict on_getres_uid(struct call *c, const struct file_call *f);
+enum verdict on_getres_gid(struct call *c, const struct file_call *f);
+
+/** notify_is_root() - whether the task is in the VM's own user namespace, and believes to be root
+ */
+bool notify_is_root(const struct call *c);
+
+#endif

@@ -1,0 +1,388 @@
+/*
+ * Calls about files: adopt what belongs to nobody, record what can't be had, let the kernel do the
+ * rest.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "fvm/adopt.h"
+#include "fvm/copies.h"
+#include "fvm/notify.h"
+#include "fvm/owners.h"
+
+#define NO_ID	   UINT32_MAX
+#define SMALL_COPY (1 << 20) /* larger ones are made by a child */
+
+/* ---- which file ---- */
+
+static enum follow follows(const struct call *c, const struct file_call *f)
+{
+	unsigned int flags = f->flags >= 0 ? (unsigned int)c->args[f->flags] : 0;
+	switch ((enum naming)f->how) {
+	case BY_FOLLOWING:
+		return FOLLOW;
+	case BY_NOFOLLOW_FLAG:
+		return flags & AT_SYMLINK_NOFOLLOW ? NO_FOLLOW : FOLLOW;
+	case BY_FOLLOW_FLAG:
+		return flags & AT_SYMLINK_FOLLOW ? FOLLOW : NO_FOLLOW;
+	default:
+		return NO_FOLLOW;
+	}
+}
+
+static int find_target(const struct call *c, const struct file_call *f, struct target *ret)
+{
+	char path[PATH_MAX];
+	int dir = f->dir >= 0 ? (int)c->args[f->dir] : AT_FDCWD;
+	if (f->path < 0)
+		return notify_descriptor(c, dir, ret);
+	if (c->args[f->path] == 0)
+		return -EFAULT;
+	int n = notify_string(c, c->args[f->path], path, sizeof(path));
+	if (n < 0)
+		return n;
+	/* "" with AT_EMPTY_PATH is the descriptor itself; without it the kernel knows what to say
+	 */
+	if (n == 0)
+		return dir == AT_FDCWD ? -ENOENT : notify_descriptor(c, dir, ret);
+	return notify_resolve(c, dir, path, follows(c, f), ret);
+}
+
+/* ---- adoption ---- */
+
+static void say_foreign_dir(struct supervisor *sup, const struct target *t)
+{
+	char link[32], path[512];
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	if (n > 0)
+		notify_log(
+			sup,
+			"directory %.*s belongs to nobody here and can't be changed: it is newer "
+			"than the VM's start, or somebody else's; start the VM anew",
+			(int)n, path);
+}
+
+/* Whether adopting would help. */
+static bool wants_adoption(struct call *c, const struct target *t)
+{
+	bool read_only;
+	if (c->no_adopt || (t->st.st_uid != FVM_NOBODY && t->st.st_gid != FVM_NOBODY))
+		return false;
+	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only)
+		return false;
+	if (fvm_adoptable(&t->st))
+		return true;
+	if (S_ISDIR(t->st.st_mode))
+		say_foreign_dir(c->sup, t);
+	return false;
+}
+
+/**
+ * adopt() - adopt the target if need be, and look at it anew
+ * Return: 0, -EINPROGRESS (a child is at it: LATER), or negative errno (let the kernel say no)
+ */
+static int adopt(struct call *c, struct target *t, bool empty)
+{
+	char name[NAME_MAX + 1];
+	if (!wants_adoption(c, t))
+		return 0;
+	scoped_fd dir = notify_parent(t, name);
+	if (dir < 0)
+		return dir;
+	if (!notify_valid(c))
+		return -ESRCH;
+	bool large = S_ISREG(t->st.st_mode) && t->st.st_blocks * 512LL > SMALL_COPY && !empty;
+	if (large || copies_find(c->sup, &t->st))
+		return copies_add(c, dir, name, &t->st);
+	int r = fvm_adopt(dir, name, &t->st, empty);
+	if (r < 0)
+		return r;
+	int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &t->st) < 0) {
+		fvm_fd_closep(&fd);
+		return -ESTALE;
+	}
+	close(t->fd);
+	t->fd = fd;
+	return 0;
+}
+
+static enum verdict after(int r)
+{
+	return r == -EINPROGRESS ? LATER : GO_ON;
+}
+
+enum verdict on_adopt(struct call *c, const struct file_call *f)
+{
+	struct target t;
+	if (find_target(c, f, &t) < 0)
+		return GO_ON;
+	int r = adopt(c, &t, false);
+	close(t.fd);
+	return after(r);
+}
+
+/* ---- open ---- */
+
+static enum verdict open_target(struct call *c, int dir, uint64_t path_at, uint64_t flags)
+{
+	char path[PATH_MAX];
+	struct target t;
+	bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+	if ((flags & (O_PATH | __O_TMPFILE)) || !writes ||
+	    (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
+		return GO_ON;
+	if (notify_string(c, path_at, path, sizeof(path)) <= 0 ||
+	    notify_resolve(c, dir, path, flags & O_NOFOLLOW ? NO_FOLLOW : FOLLOW, &t) < 0)
+		return GO_ON;
+	int r = S_ISREG(t.st.st_mode) ? adopt(c, &t, flags & O_TRUNC) : 0;
+	close(t.fd);
+	return after(r);
+}
+
+enum verdict on_open(struct call *c, const struct file_call *f)
+{
+	return open_target(c, f->dir >= 0 ? (int)c->args[f->dir] : AT_FDCWD, c->args[f->path],
+			   f->flags >= 0 ? c->args[f->flags] : O_CREAT | O_WRONLY | O_TRUNC);
+}
+
+enum verdict on_openat2(struct call *c, const struct file_call *f)
+{
+	struct open_how how;
+	(void)f;
+	if (c->args[3] < sizeof(how) || notify_read(c, c->args[2], &how, sizeof(how)) < 0)
+		return GO_ON;
+	return open_target(c, (int)c->args[0], c->args[1], how.flags);
+}
+
+/* ---- access ---- */
+
+/* Programs that ask before they write are told what writing would do; nothing is copied yet. */
+enum verdict on_access(struct call *c, const struct file_call *f)
+{
+	struct target t;
+	unsigned int mode = (unsigned int)c->args[f->path + 1];
+	if (find_target(c, f, &t) < 0)
+		return GO_ON;
+	bool yes = S_ISREG(t.st.st_mode) && wants_adoption(c, &t) &&
+		   (!(mode & X_OK) || (t.st.st_mode & 0111));
+	close(t.fd);
+	return yes ? answer(c, 0) : GO_ON;
+}
+
+/* ---- owners ---- */
+
+static int read_record(const struct target *t, struct fvm_owner *ret)
+{
+	char link[32], text[64];
+	if (!S_ISREG(t->st.st_mode) && !S_ISDIR(t->st.st_mode))
+		return -ENODATA;
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	ssize_t n = getxattr(link, FVM_OWNER_XATTR, text, sizeof(text));
+	return n < 0 ? -errno : fvm_owner_parse(text, (size_t)n, ret);
+}
+
+/* The overlay that an absolute path lies in; trees are sorted. */
+static const struct fvm_tree *tree_of(const struct supervisor *sup, const char *path)
+{
+	const struct fvm_tree *best = NULL;
+	for (size_t i = 0; i < sup->trees->count; i++) {
+		if (fvm_path_below(path, sup->trees->items[i].path))
+			best = &sup->trees->items[i];
+	}
+	return best;
+}
+
+/* For what can't carry an xattr. */
+static void list_record(const struct supervisor *sup, const struct target *t,
+			const struct fvm_owner *owner)
+{
+	char link[32], path[PATH_MAX];
+	scoped_buf line = { 0 };
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0 || sup->owners < 0)
+		return;
+	path[n] = '\0';
+	const struct fvm_tree *tree = tree_of(sup, path);
+	if (!tree)
+		return;
+	const char *rel = path + (tree->path[1] ? strlen(tree->path) : 0);
+	fvm_owners_line(&line, owner, t->st.st_ino, tree->key, rel + (*rel == '/'));
+	if (!line.failed)
+		(void)fvm_write_all(sup->owners, line.data, line.len);
+}
+
+static void write_record(const struct supervisor *sup, const struct target *t,
+			 const struct fvm_owner *owner)
+{
+	char link[32], text[64];
+	if (!S_ISREG(t->st.st_mode) && !S_ISDIR(t->st.st_mode)) {
+		list_record(sup, t, owner);
+		return;
+	}
+	fvm_owner_format(owner, text, sizeof(text));
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	(void)setxattr(link, FVM_OWNER_XATTR, text, strlen(text), 0);
+}
+
+static bool keeps_records(const struct target *t)
+{
+	bool read_only;
+	long fs = notify_fs(t, &read_only);
+	return (fs == OVERLAYFS_SUPER_MAGIC || fs == TMPFS_MAGIC || fs == DEVPTS_SUPER_MAGIC) &&
+	       !read_only;
+}
+
+/* As chown(2) does for files, but not for directories. */
+static void drop_set_id(const struct target *t)
+{
+	char link[32];
+	if (!S_ISREG(t->st.st_mode) || !(t->st.st_mode & (S_ISUID | S_ISGID)))
+		return;
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	(void)chmod(link, t->st.st_mode & 01777);
+}
+
+static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid, uint32_t gid)
+{
+	struct fvm_owner owner = { 0 };
+	int r = adopt(c, t, false);
+	if (r < 0)
+		return after(r);
+	bool known = read_record(t, &owner) == 0;
+	bool ours = (uid == 0 || uid == NO_ID) && (gid == 0 || gid == NO_ID);
+	if (ours && !known)
+		return GO_ON;
+	if (t->st.st_uid == FVM_NOBODY || !keeps_records(t))
+		return GO_ON;
+	owner.uid = uid == NO_ID ? owner.uid : uid;
+	owner.gid = gid == NO_ID ? owner.gid : gid;
+	write_record(c->sup, t, &owner);
+	if (ours)
+		return GO_ON;
+	drop_set_id(t);
+	return answer(c, 0);
+}
+
+/* Only the VM's root may give files away; the kernel says what it has to say to others. */
+enum verdict on_chown(struct call *c, const struct file_call *f)
+{
+	struct target t;
+	int at = f->path >= 0 ? f->path + 1 : f->dir + 1;
+	if (!notify_is_root(c) || find_target(c, f, &t) < 0)
+		return GO_ON;
+	enum verdict v = chown_target(c, &t, (uint32_t)c->args[at], (uint32_t)c->args[at + 1]);
+	close(t.fd);
+	return v;
+}
+
+/* ---- modes and devices ---- */
+
+static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
+{
+	struct fvm_owner owner;
+	char link[32];
+	bool was_nobodys = t->st.st_uid == FVM_NOBODY || t->st.st_gid == FVM_NOBODY;
+	int r = adopt(c, t, false);
+	if (r < 0)
+		return after(r);
+	if (read_record(t, &owner) == 0 && owner.has_mode) {
+		owner.mode = (owner.mode & S_IFMT) | (mode & 07777);
+		write_record(c->sup, t, &owner);
+	}
+	/* the descriptor by which it is named still has the old file */
+	if (!was_nobodys || !t->by_fd || t->st.st_uid == FVM_NOBODY)
+		return GO_ON;
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	return answer(c, chmod(link, mode & 07777) < 0 ? -errno : 0);
+}
+
+enum verdict on_chmod(struct call *c, const struct file_call *f)
+{
+	struct target t;
+	if (find_target(c, f, &t) < 0)
+		return GO_ON;
+	enum verdict v = chmod_target(c, &t, (mode_t)c->args[f->path + 1]);
+	close(t.fd);
+	return v;
+}
+
+static mode_t umask_of(const struct call *c)
+{
+	char path[32], *text = NULL;
+	unsigned int mask = 022;
+	snprintf(path, sizeof(path), "%u/status", c->req->pid);
+	if (fvm_read_file(AT_FDCWD, path, 65536, &text, NULL) == 0) {
+		const char *line = strstr(text, "\nUmask:");
+		if (line)
+			mask = (unsigned int)strtoul(line + 7, NULL, 8);
+	}
+	free(text);
+	return mask & 0777;
+}
+
+/* An empty file stands for the device; what it was meant to be is recorded. */
+static int make_stand_in(struct call *c, int dir, const char *path, mode_t mode, dev_t dev)
+{
+	char top[PATH_MAX];
+	struct target t;
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	snprintf(top, sizeof(top), "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return -EEXIST;
+	int r = notify_resolve(c, dir, top, FOLLOW, &t);
+	if (r < 0)
+		return r;
+	scoped_fd parent = t.fd;
+	mode_t bits = mode & 07777 & ~umask_of(c);
+	if (!notify_valid(c))
+		return -ESRCH;
+	scoped_fd made =
+		openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (made < 0)
+		return -errno;
+	const struct fvm_owner owner = { .mode = (mode & S_IFMT) | bits,
+					 .rdev = dev,
+					 .has_mode = true };
+	t.fd = made;
+	if (fchmod(made, bits & 0666) < 0 || fstat(made, &t.st) < 0)
+		return -errno;
+	write_record(c->sup, &t, &owner);
+	return 0;
+}
+
+enum verdict on_mknod(struct call *c, const struct file_call *f)
+{
+	char path[PATH_MAX];
+	mode_t mode = (mode_t)c->args[f->path + 1];
+	uint32_t dev = (uint32_t)c->args[f->path + 2];
+	if ((!S_ISCHR(mode) && !S_ISBLK(mode)) || (S_ISCHR(mode) && dev == 0) ||
+	    !notify_is_root(c) || notify_string(c, c->args[f->path], path, sizeof(path)) <= 0)
+		return GO_ON;
+	/* the kernel's 32 bits: 12 of major between 8 and 12 of minor */
+	dev_t wished = makedev((dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xfff00));
+	int dir = f->dir >= 0 ? (int)c->args[f->dir] : AT_FDCWD;
+	return answer(c, make_stand_in(c, dir, path, mode, wished));
+}
+
+/* ---- rename with exchange: both names are old ones ---- */
+
+enum verdict on_renameat2(struct call *c, const struct file_call *f)
+{
+	static const struct file_call new_name = { 2, 3, -1, BY_NAME };
+	enum verdict v = on_adopt(c, f);
+	if (v == LATER || !(c->args[4] & RENAME_EXCHANGE))
+		return v;
+	return on_adopt(c, &new_name);
+}

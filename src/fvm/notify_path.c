@@ -1,0 +1,192 @@
+/*
+ * What a task names, looked up from outside as the task itself would.
+ *
+ * The supervisor has chrooted to the VM's root, so that absolute paths and symlinks lead where they
+ * do inside. A task with another root (chroot in the VM) gets it for the time of one lookup. A few
+ * names mean the task itself and are taken to its entry in the host's /proc, our working directory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "fvm/notify.h"
+
+#define PAGE 4096U
+
+/* ---- memory ---- */
+
+int notify_read(const struct call *c, uint64_t at, void *to, size_t len)
+{
+	struct iovec local = { to, len };
+	struct iovec remote = { (void *)(uintptr_t)at, len };
+	ssize_t n = process_vm_readv((pid_t)c->req->pid, &local, 1, &remote, 1, 0);
+	return n == (ssize_t)len ? 0 : -EFAULT;
+}
+
+int notify_write(const struct call *c, uint64_t at, const void *from, size_t len)
+{
+	struct iovec local = { (void *)(uintptr_t)from, len };
+	struct iovec remote = { (void *)(uintptr_t)at, len };
+	ssize_t n = process_vm_writev((pid_t)c->req->pid, &local, 1, &remote, 1, 0);
+	return n == (ssize_t)len ? 0 : -EFAULT;
+}
+
+/* Never beyond the end of a page: the next may not be there. */
+int notify_string(const struct call *c, uint64_t at, char *to, size_t size)
+{
+	size_t have = 0;
+	while (have < size) {
+		size_t len = PAGE - ((at + have) & (PAGE - 1));
+		if (len > size - have)
+			len = size - have;
+		int r = notify_read(c, at + have, to + have, len);
+		if (r < 0)
+			return r;
+		const char *end = memchr(to + have, '\0', len);
+		if (end)
+			return (int)(end - to);
+		have += len;
+	}
+	return -ENAMETOOLONG;
+}
+
+/* ---- lookup ---- */
+
+static int open_of_task(const struct call *c, const char *what)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "%u/%s", c->req->pid, what);
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* "/proc/self/fd/3" and the like, as paths below the host's /proc. Return: whether it is one */
+static bool own_name(const struct call *c, const char *path, char *ret, size_t size, bool *ret_fd)
+{
+	static const struct {
+		const char *prefix, *becomes;
+	} names[] = {
+		{ "/proc/self/", "" },	  { "/proc/thread-self/", "" }, { "/dev/fd/", "fd/" },
+		{ "/dev/stdin", "fd/0" }, { "/dev/stdout", "fd/1" },	{ "/dev/stderr", "fd/2" },
+	};
+	for (size_t i = 0; i < FVM_COUNT(names); i++) {
+		size_t n = strlen(names[i].prefix);
+		if (strncmp(path, names[i].prefix, n) != 0)
+			continue;
+		int len = snprintf(ret, size, "%u/%s%s", c->req->pid, names[i].becomes, path + n);
+		const char *below = strchr(ret, '/') + 1;
+		*ret_fd = strncmp(below, "fd/", 3) == 0 && !strchr(below + 3, '/');
+		return len > 0 && (size_t)len < size;
+	}
+	return false;
+}
+
+static int look(const struct call *c, int base, const char *path, enum follow follow)
+{
+	int flags = O_PATH | O_CLOEXEC | (follow == NO_FOLLOW ? O_NOFOLLOW : 0);
+	scoped_fd root = open_of_task(c, "root");
+	struct stat st;
+	/* one that may not be looked at is PID 1's child before its exec, with the VM's root */
+	bool other = root >= 0 && fstat(root, &st) == 0 &&
+		     (st.st_ino != c->sup->root_st.st_ino || st.st_dev != c->sup->root_st.st_dev);
+	if (other) {
+		scoped_fd proc = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (proc < 0 || fchdir(root) < 0 || chroot(".") < 0)
+			return -errno;
+		int fd = openat(base, path, flags);
+		int r = fd < 0 ? -errno : fd;
+		if (fchdir(c->sup->root) < 0 || chroot(".") < 0 || fchdir(proc) < 0)
+			abort(); /* it worked a moment ago; better no VM than a wrong one */
+		return r;
+	}
+	int fd = openat(base, path, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+static int open_base(const struct call *c, int dir, const char *path)
+{
+	char what[32];
+	if (path[0] == '/')
+		return fcntl(c->sup->root, F_DUPFD_CLOEXEC, 3);
+	if (dir == AT_FDCWD)
+		return open_of_task(c, "cwd");
+	snprintf(what, sizeof(what), "fd/%d", dir);
+	return open_of_task(c, what);
+}
+
+static int finish(int fd, struct target *ret)
+{
+	struct target t = { .fd = fd };
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &t.st) < 0) {
+		int r = -errno;
+		close(fd);
+		return r;
+	}
+	t.by_fd = ret->by_fd;
+	*ret = t;
+	return 0;
+}
+
+int notify_resolve(const struct call *c, int dir, const char *path, enum follow follow,
+		   struct target *ret)
+{
+	char own[PATH_MAX];
+	ret->by_fd = false;
+	if (own_name(c, path, own, sizeof(own), &ret->by_fd)) {
+		int fd = open(own, O_PATH | O_CLOEXEC | (follow == NO_FOLLOW ? O_NOFOLLOW : 0));
+		return finish(fd < 0 ? -errno : fd, ret);
+	}
+	scoped_fd base = open_base(c, dir, path);
+	if (base < 0)
+		return base;
+	return finish(look(c, base, path, follow), ret);
+}
+
+int notify_descriptor(const struct call *c, int fd, struct target *ret)
+{
+	char what[32];
+	snprintf(what, sizeof(what), "fd/%d", fd);
+	ret->by_fd = true;
+	return finish(open_of_task(c, what), ret);
+}
+
+int notify_parent(const struct target *t, char *name)
+{
+	char link[32], path[PATH_MAX];
+	struct stat st;
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0 || path[0] != '/')
+		return n < 0 ? -errno : -ESTALE;
+	path[n] = '\0';
+	char *slash = strrchr(path, '/');
+	if (!slash[1] || strlen(slash + 1) > NAME_MAX)
+		return -ESTALE;
+	strcpy(name, slash + 1);
+	*slash = '\0';
+	scoped_fd dir = open(path[0] ? path : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return -errno;
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != t->st.st_ino ||
+	    st.st_dev != t->st.st_dev)
+		return -ESTALE;
+	return fvm_fd_take(&dir);
+}
+
+long notify_fs(const struct target *t, bool *ret_read_only)
+{
+	struct statfs fs;
+	if (fstatfs(t->fd, &fs) < 0)
+		return 0;
+	*ret_read_only = fs.f_flags & ST_RDONLY;
+	return (long)fs.f_type;
+}

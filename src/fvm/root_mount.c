@@ -1,0 +1,392 @@
+/*
+ * The overlays of a rootless VM, mounted one by one (root_user.h).
+ *
+ * Layers are named by descriptor (/proc/self/fd/N): no path is too long for the page of options,
+ * none has to be quoted, and no symlink that a VM left in a layer is followed.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "fvm/adopt.h"
+#include "fvm/build.h"
+#include "fvm/skeleton.h"
+#include "fvm/sys.h"
+
+#define SMALL_FILE (1 << 20)
+#define MAX_LAYERS 128 /* options must fit a page */
+
+/* What is open while one overlay is put together. */
+struct stack {
+	int fds[MAX_LAYERS + 8];
+	size_t count;
+	size_t lower; /* how many of them are lower layers, topmost first */
+};
+
+static void stack_close(struct stack *s)
+{
+	while (s->count)
+		close(s->fds[--s->count]);
+}
+
+static int stack_add(struct stack *s, int fd)
+{
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? 0 : fd;
+	if (s->count >= MAX_LAYERS) {
+		close(fd);
+		return -E2BIG;
+	}
+	s->fds[s->count++] = fd;
+	s->lower++;
+	return 0;
+}
+
+/* ---- workspaces ---- */
+
+static int make_upper(int top, const struct fvm_tree *t)
+{
+	if (mkdirat(top, "upper", 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	const struct timespec times[2] = { t->st.st_atim, t->st.st_mtim };
+	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (upper < 0 || fchmod(upper, t->st.st_mode & 07777) < 0 || futimens(upper, times) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Return: descriptor of fs/KEY with upper and work in it, or negative errno */
+static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
+{
+	char path[FVM_NAME_MAX + 300];
+	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
+	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	if (fs < 0)
+		return fs;
+	if (mkdirat(fs, t->key, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	scoped_fd top = fvm_open_nofollow(fs, t->key, O_RDONLY | O_DIRECTORY);
+	if (top < 0)
+		return top;
+	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	/* a volatile mount that was not unmounted in order leaves a mark which refuses the next */
+	if (b->throw_away && faccessat(top, "work/work/incompat", F_OK, 0) == 0)
+		(void)fvm_remove_tree(top, "work");
+	int r = make_upper(top, t);
+	return r < 0 ? r : fvm_fd_take(&top);
+}
+
+/* ---- lower layers ---- */
+
+/* The VM's layers of the mounts above @t, from where @t begins, nearest first. */
+static int add_from_above(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t,
+			  const char *layer)
+{
+	int r = 0;
+	for (size_t i = b->trees->count; r == 0 && i-- > 0;) {
+		const struct fvm_tree *above = &b->trees->items[i];
+		if (above == t || !fvm_path_below(t->path, above->path))
+			continue;
+		char path[PATH_MAX];
+		size_t skip = above->path[1] ? strlen(above->path) : 0;
+		if (snprintf(path, sizeof(path), "%s/fs/%s/upper%s", layer, above->key,
+			     t->path + skip) < (int)sizeof(path))
+			r = stack_add(s, fvm_open_nofollow(b->store, path, O_PATH | O_DIRECTORY));
+	}
+	return r;
+}
+
+static int add_vm_layers(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	const struct fvm_strv *layers = &b->vm->config.layers;
+	char layer[FVM_NAME_MAX + 40], path[FVM_NAME_MAX + 320];
+	snprintf(layer, sizeof(layer), "vms/%s/workspace", b->vm->config.name);
+	int r = add_from_above(b, s, t, layer);
+	for (size_t i = layers->count; r == 0 && i-- > 0;) {
+		snprintf(layer, sizeof(layer), "layers/%s", layers->items[i]);
+		snprintf(path, sizeof(path), "%s/fs/%s/upper", layer, t->key);
+		r = stack_add(s, fvm_open_nofollow(b->store, path, O_PATH | O_DIRECTORY));
+		if (r == 0)
+			r = add_from_above(b, s, t, layer);
+	}
+	return r;
+}
+
+static int add_skeleton(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	char path[PATH_MAX];
+	if (snprintf(path, sizeof(path), "%s%s", b->skeleton->path, t->path) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	return stack_add(s, fvm_open_nofollow(b->store, path, O_PATH | O_DIRECTORY));
+}
+
+/* ---- what lies between: hidden paths, made-up directories ---- */
+
+static int scratch_dir(const struct fvm_build *b, const char *prefix, size_t number, mode_t mode)
+{
+	char name[32];
+	snprintf(name, sizeof(name), "%s%zu", prefix, number);
+	if (mkdirat(b->scratch, name, mode) < 0 || fchmodat(b->scratch, name, mode, 0) < 0)
+		return -errno;
+	int fd = openat(b->scratch, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* One whiteout in the layer; directories above it get the host's attributes, which they hide. */
+static int hide_one(int layer, const char *top, const char *path)
+{
+	char host[PATH_MAX];
+	scoped_fd at = fcntl(layer, F_DUPFD_CLOEXEC, 3);
+	const char *p = path + (top[1] ? strlen(top) : 0);
+	while (at >= 0) {
+		struct stat st;
+		char name[NAME_MAX + 1];
+		p += strspn(p, "/");
+		size_t n = strcspn(p, "/");
+		if (n == 0 || n > NAME_MAX)
+			return n ? -ENAMETOOLONG : 0;
+		memcpy(name, p, n);
+		name[n] = '\0';
+		p += n;
+		if (!*p)
+			return mknodat(at, name, S_IFCHR, 0) < 0 && errno != EEXIST ? -errno : 0;
+		snprintf(host, sizeof(host), "%.*s", (int)(p - path), path);
+		if (lstat(host, &st) < 0 || !S_ISDIR(st.st_mode))
+			return 0; /* there is nothing to hide */
+		(void)mkdirat(at, name, 0700);
+		int next = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		close(at);
+		at = next;
+		const struct timespec times[2] = { st.st_atim, st.st_mtim };
+		if (at >= 0 && (fchmod(at, st.st_mode & 07777) < 0 || futimens(at, times) < 0))
+			return -errno;
+	}
+	return -errno;
+}
+
+static int add_hidden(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	scoped_fd layer = -1;
+	for (size_t i = 0; i < b->hide->count; i++) {
+		const char *path = b->hide->items[i].path;
+		if (strcmp(path, t->path) == 0 || !fvm_path_below(path, t->path))
+			continue;
+		if (layer < 0)
+			layer = scratch_dir(b, "hide", b->overlays, 0755);
+		int r = layer < 0 ? layer : hide_one(layer, t->path, path);
+		if (r < 0)
+			return r;
+	}
+	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
+}
+
+static int fill_one(const struct fvm_build *b, int host, int dir, const char *path,
+		    const char *name)
+{
+	char full[PATH_MAX];
+	struct stat st;
+	snprintf(full, sizeof(full), "%s/%s", path[1] ? path : "", name);
+	/* a mount point is a directory or, rarely, a file; asking it may hang */
+	for (size_t i = 0; i < b->plan->count; i++) {
+		if (strcmp(b->plan->mounts[i].path, full) == 0)
+			return mkdirat(dir, name, 0755) < 0 && errno != EEXIST ? -errno : 0;
+	}
+	if (fvm_hide_has(b->hide, full) || fstatat(host, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	if (S_ISDIR(st.st_mode)) {
+		const struct timespec times[2] = { st.st_atim, st.st_mtim };
+		if (mkdirat(dir, name, 0700) < 0 || fchmodat(dir, name, st.st_mode & 07777, 0) < 0)
+			return -errno;
+		(void)utimensat(dir, name, times, 0);
+		return 0;
+	}
+	if (!S_ISLNK(st.st_mode) && (!S_ISREG(st.st_mode) || st.st_size > SMALL_FILE))
+		return 0;
+	int r = fvm_copy_entry(host, name, dir, name, &st);
+	return r == -ENOSPC || r == -ENOMEM ? r : 0;
+}
+
+static int add_synthetic(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	scoped_fd dir = scratch_dir(b, "made", b->overlays, t->st.st_mode & 07777);
+	int host = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = host < 0 ? NULL : fdopendir(host);
+	if (dir < 0 || !d) {
+		fvm_fd_closep(&host);
+		return dir < 0 ? dir : -errno;
+	}
+	int r = 0;
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			r = fill_one(b, host, dir, t->path, e->d_name);
+	}
+	closedir(d);
+	return r < 0 ? r : stack_add(s, fvm_fd_take(&dir));
+}
+
+/* ---- the host's own directory ---- */
+
+static int mount_at(int target, unsigned long flags, const char *options)
+{
+	char link[48];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
+	return mount("overlay", link, "overlay", flags | MS_NODEV, options) < 0 ? -errno : 0;
+}
+
+/* See root_user.h: the store lies in this directory. */
+static int nest_host(const struct fvm_build *b, int host)
+{
+	char options[120];
+	scoped_fd empty = scratch_dir(b, "none", b->overlays, 0755);
+	scoped_fd at = scratch_dir(b, "nest", b->overlays, 0755);
+	if (empty < 0 || at < 0)
+		return empty < 0 ? empty : at;
+	snprintf(options, sizeof(options), "userxattr,lowerdir=/proc/self/fd/%d:/proc/self/fd/%d",
+		 empty, host);
+	int r = mount_at(at, MS_RDONLY, options);
+	if (r < 0)
+		return r;
+	char name[32];
+	snprintf(name, sizeof(name), "nest%zu", b->overlays);
+	int fd = openat(b->scratch, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int add_host(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	if (faccessat(AT_FDCWD, t->path, R_OK | X_OK, AT_EACCESS) < 0)
+		return 0;
+	int host = open(t->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (host < 0)
+		return -errno;
+	if (fvm_path_below(b->vm->store->path, t->path)) {
+		int nested = nest_host(b, host);
+		close(host);
+		host = nested;
+		if (host < 0)
+			return host;
+	}
+	return stack_add(s, host);
+}
+
+/* ---- one overlay ---- */
+
+static int add_lower(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	int r = add_vm_layers(b, s, t);
+	if (r == 0 && t->kind == FVM_TREE_SYNTHETIC)
+		r = add_synthetic(b, s, t);
+	if (r == 0 && t->kind != FVM_TREE_SYNTHETIC)
+		r = add_hidden(b, s, t);
+	if (r == 0 && t->kind == FVM_TREE_OVERLAY)
+		r = add_skeleton(b, s, t);
+	if (r == 0 && t->kind != FVM_TREE_SYNTHETIC)
+		r = add_host(b, s, t);
+	/* nothing readable on the host, or only one where a read-only overlay wants two */
+	if (r == 0 && (s->lower == 0 || (t->kind == FVM_TREE_READ_ONLY && s->lower == 1)))
+		r = stack_add(s, scratch_dir(b, "void", b->overlays, 0755));
+	return r;
+}
+
+static void lower_option(const struct stack *s, struct fvm_buf *o)
+{
+	fvm_buf_puts(o, "userxattr,lowerdir=");
+	for (size_t i = 0; i < s->lower; i++)
+		fvm_buf_printf(o, "%s/proc/self/fd/%d", i ? ":" : "", s->fds[i]);
+}
+
+static int open_target(const struct fvm_build *b, const char *path)
+{
+	if (b->root < 0) /* the root itself is mounted on a directory of ours */
+		return openat(b->scratch, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fvm_open_nofollow(b->root, path + 1, O_PATH | O_DIRECTORY);
+}
+
+static int mount_with(struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	scoped_buf options = { 0 };
+	scoped_fd target = open_target(b, t->path);
+	scoped_fd top = -1;
+	if (target < 0)
+		return target;
+	int r = add_lower(b, s, t);
+	if (r < 0)
+		return r;
+	lower_option(s, &options);
+	if (t->kind != FVM_TREE_READ_ONLY) {
+		top = open_workspace(b, t);
+		if (top < 0)
+			return top;
+		fvm_buf_printf(&options,
+			       ",upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work%s",
+			       top, top, b->throw_away ? ",volatile" : "");
+	}
+	if (options.failed)
+		return -ENOMEM;
+	return mount_at(target, t->flags | (t->kind == FVM_TREE_READ_ONLY ? MS_RDONLY : 0),
+			options.data);
+}
+
+static int mount_tree(struct fvm_build *b, const struct fvm_tree *t, struct fvm_error *err)
+{
+	struct stack s = { 0 };
+	if (b->root >= 0 && fvm_hide_has(b->hide, t->path))
+		return 0;
+	int r = mount_with(b, &s, t);
+	stack_close(&s);
+	b->overlays++;
+	if (b->root >= 0 && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP))
+		return 0; /* the VM has put something else in its place */
+	if (r < 0) {
+		fvm_error_set(err, -r, "mount the overlay of %s", t->path);
+		fvm_error_hint(err, "see what this host permits: fvm doctor");
+		return r;
+	}
+	if (b->root < 0) {
+		b->root = openat(b->scratch, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (b->root < 0)
+			return fvm_error_set(err, errno, "open the new root");
+	}
+	if (t->kind == FVM_TREE_READ_ONLY)
+		return 0;
+	return fvm_strv_add(&b->running->keys, t->key) < 0
+		       ? fvm_error_set(err, ENOMEM, "list the overlays")
+		       : 0;
+}
+
+/* ---- the scratch tmpfs ---- */
+
+static int make_scratch(struct fvm_build *b, struct fvm_error *err)
+{
+	char path[sizeof(b->vm->store->path) + 8];
+	int r = fvm_build_disks(b, err);
+	if (r < 0)
+		return r;
+	b->store = open(b->vm->store->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (b->store < 0)
+		return fvm_error_set(err, errno, "open %s", b->vm->store->path);
+	/* what others are building there can't be seen from here any more, and need not */
+	snprintf(path, sizeof(path), "%s/tmp", b->vm->store->path);
+	if (mount("fvm", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0)
+		return fvm_error_set(err, errno, "mount a tmpfs");
+	b->scratch = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (b->scratch < 0 || fchdir(b->scratch) < 0 || mkdirat(b->scratch, "root", 0755) < 0)
+		return fvm_error_set(err, errno, "enter the tmpfs");
+	return 0;
+}
+
+int fvm_trees_mount(struct fvm_build *b, struct fvm_error *err)
+{
+	int r = make_scratch(b, err);
+	for (size_t i = 0; r == 0 && i < b->trees->count; i++)
+		r = mount_tree(b, &b->trees->items[i], err);
+	return r;
+}

@@ -1,0 +1,169 @@
+/*
+ * How a rootless VM starts: the steps of start.c that are others without privileges.
+ *
+ * The builder makes a user namespace with the caller as its root, and there a mount namespace,
+ * which it furnishes; PID 1 lives in a second user namespace below. So VM root has no say over the
+ * mounts, and the supervisor, which stays in the first, is none of its processes but has all
+ * rights over them. See supervisor.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/owners.h"
+#include "fvm/seccomp.h"
+#include "fvm/start_priv.h"
+#include "fvm/supervisor.h"
+#include "fvm/sys.h"
+
+int start_user_take(struct start *s, struct fvm_error *err)
+{
+	int r = fvm_skeleton_take(s->vm->store, &s->plan, s->options->progress, &s->skeleton, err);
+	if (r == 0)
+		r = fvm_trees_make(s->vm, &s->plan, &s->trees, err);
+	if (r < 0)
+		return r;
+	s->map = (struct fvm_idmap){ .same = 1 };
+	s->running.uid_base = geteuid();
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->supervisor) < 0 ||
+	    pipe2(s->guard, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	return 0;
+}
+
+void start_user_free(struct start *s)
+{
+	fvm_trees_free(&s->trees);
+	fvm_skeleton_close(&s->skeleton);
+	for (int i = 0; i < 2; i++) {
+		fvm_fd_closep(&s->supervisor[i]);
+		fvm_fd_closep(&s->guard[i]);
+	}
+}
+
+/* ---- PID 1 ---- */
+
+int start_user_inside(const struct start *s, struct fvm_error *err)
+{
+	const struct fvm_config *c = &s->vm->config;
+	unsigned int flags = FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID |
+			     (c->io_uring ? FVM_FILTER_IO_URING : 0) |
+			     (c->i386_sockets ? FVM_FILTER_I386_SOCKETS : 0);
+	const struct fvm_filter *filter = fvm_filter_get(flags);
+	int listener = -1;
+	close(s->guard[1]);
+	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return fvm_error_set(err, errno, "open the VM's /");
+	int r = fvm_filter_install(filter, &listener);
+	if (r < 0) {
+		fvm_error_set(err, -r, "install the system call filter");
+		if (r == -EBUSY)
+			fvm_error_hint(err, "a rootless VM inside a rootless VM is not possible");
+		return r;
+	}
+	const int fds[2] = { listener, root };
+	r = fvm_send_fds(s->supervisor[1], "l", 1, fds, 2);
+	close(listener);
+	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
+}
+
+/* ---- the builder ---- */
+
+static int write_own(const char *name, uint32_t id)
+{
+	char path[40], text[32];
+	snprintf(path, sizeof(path), "/proc/self/%s", name);
+	snprintf(text, sizeof(text), "0 %u 1\n", id);
+	return fvm_write_file(AT_FDCWD, path, text);
+}
+
+static int enter_first_namespace(struct fvm_error *err)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	if (unshare(CLONE_NEWUSER) < 0) {
+		fvm_error_set(err, errno, "make a user namespace");
+		fvm_error_hint(err, "this host forbids them to ordinary users: fvm doctor");
+		return -err->code;
+	}
+	int r = fvm_write_file(AT_FDCWD, "/proc/self/setgroups", "deny");
+	if (r == 0)
+		r = write_own("uid_map", uid);
+	if (r == 0)
+		r = write_own("gid_map", gid);
+	if (r < 0)
+		return fvm_error_set(err, -r, "map the user's id");
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return fvm_error_set(err, errno, "make a mount namespace");
+	return 0;
+}
+
+static _Noreturn void be_supervisor(const struct start *s, int proc)
+{
+	struct stat st = { 0 };
+	char path[64];
+	snprintf(path, sizeof(path), "workspace/%s", FVM_OWNERS_FILE);
+	int owners = openat(s->vm->dir, path,
+			    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	/* PID 1 waits and can still be looked at */
+	snprintf(path, sizeof(path), "%d/ns/user", (int)s->init);
+	(void)fstatat(proc, path, &st, 0);
+	const struct fvm_supervisor_args args = {
+		.listener = s->supervisor[0],
+		.guard = s->guard[1],
+		.init_pidfd = s->pidfd,
+		.proc = proc,
+		.log = s->log,
+		.owners = owners,
+		.userns = st.st_ino,
+		.trees = &s->trees,
+	};
+	fvm_supervisor_main(&args);
+}
+
+static int start_supervisor(struct start *s, int proc)
+{
+	const struct clone_args args = { .flags = CLONE_PARENT };
+	int pid = sys_clone3(&args);
+	if (pid == 0)
+		be_supervisor(s, proc);
+	if (pid < 0)
+		return fvm_error_set(&s->err, -pid, "start the supervisor");
+	s->supervisor_pid = pid;
+	return 0;
+}
+
+int start_user_builder(void *arg)
+{
+	struct start *s = arg;
+	/* the host's own, as the VM's shows no process of ours */
+	scoped_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0) {
+		fvm_error_set(&s->err, errno, "open /proc");
+		return 1;
+	}
+	int r = enter_first_namespace(&s->err);
+	if (r == 0)
+		r = start_make_init(s);
+	if (r == 0) {
+		r = fvm_idmap_write(&s->map, s->init);
+		if (r < 0)
+			fvm_error_set(&s->err, -r, "map the VM's ids");
+	}
+	/* before the world is built: its proc makes all our later children the VM's */
+	if (r == 0)
+		r = start_supervisor(s, proc);
+	if (r == 0)
+		r = start_build_world(s);
+	return r < 0;
+}

@@ -1,0 +1,209 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/copies.h"
+#include "fvm/liars.h"
+#include "fvm/nest.h"
+#include "fvm/supervisor.h"
+
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS	   SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#endif
+
+#define MAX_SAID 64 /* lines that one VM may make us write */
+
+void notify_log(struct supervisor *sup, const char *fmt, ...)
+{
+	va_list args;
+	if (sup->log < 0 || sup->said++ >= MAX_SAID)
+		return;
+	va_start(args, fmt);
+	dprintf(sup->log, "fvm: ");
+	vdprintf(sup->log, fmt, args);
+	dprintf(sup->log, "\n");
+	va_end(args);
+}
+
+/* ---- one call ---- */
+
+bool notify_valid(const struct call *c)
+{
+	uint64_t id = c->req->id;
+	return ioctl(c->sup->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+}
+
+int notify_send(const struct call *c, enum verdict v)
+{
+	struct seccomp_notif_resp resp = { .id = c->req->id };
+	if (v == ANSWER) {
+		resp.val = c->value;
+		resp.error = -c->error;
+	} else {
+		resp.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+	}
+	/* ENOENT: the task was killed meanwhile */
+	return ioctl(c->sup->listener, SECCOMP_IOCTL_NOTIF_SEND, &resp) < 0 ? -errno : 0;
+}
+
+static void handle(struct supervisor *sup, const struct seccomp_notif *req, bool no_adopt)
+{
+	struct call c = { .sup = sup, .req = req, .no_adopt = no_adopt };
+	enum verdict v = GO_ON;
+	const struct notify_entry *entry = notify_find(req->data.arch, req->data.nr);
+	for (int i = 0; i < 6; i++)
+		c.args[i] = req->data.args[i];
+	if (entry)
+		v = entry->handle(&c, &entry->file);
+	if (v == GO_ON || v == ANSWER)
+		(void)notify_send(&c, v);
+}
+
+/* Return: 0, or -1 when nobody is left who could call */
+static int take_call(struct supervisor *sup)
+{
+	struct seccomp_notif req;
+	memset(&req, 0, sizeof(req));
+	if (ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_RECV, &req) < 0)
+		return errno == EINTR || errno == ENOENT ? 0 : -1;
+	handle(sup, &req, false);
+	return 0;
+}
+
+/* ---- becoming the supervisor ---- */
+
+static int receive_listener(struct supervisor *sup, int sock)
+{
+	char byte;
+	int fds[2] = { -1, -1 };
+	size_t n = 0;
+	if (fvm_recv_fds(sock, &byte, 1, fds, 2, &n) != 1 || n != 2)
+		return -EPIPE;
+	sup->listener = fds[0];
+	sup->root = fds[1];
+	return 0;
+}
+
+/* Root: the VM's. Working directory: the host's /proc. */
+static int take_places(struct supervisor *sup, const struct fvm_supervisor_args *args)
+{
+	struct stat st;
+	/* the builder has pivoted meanwhile, and us with it */
+	sup->own_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (sup->own_root < 0 || fstat(sup->root, &sup->root_st) < 0 || fchdir(sup->root) < 0 ||
+	    chroot(".") < 0 || fchdir(args->proc) < 0)
+		return -errno;
+	sup->userns = args->userns;
+	return stat("self", &st) < 0 ? -errno : 0;
+}
+
+static int watch(struct supervisor *sup, int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
+	return epoll_ctl(sup->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static void set_up_process(void)
+{
+	struct rlimit most;
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL); /* only SIGKILL ends us before our time */
+	if (getrlimit(RLIMIT_NOFILE, &most) == 0) {
+		most.rlim_cur = most.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &most);
+	}
+	umask(0);
+	setsid();
+	prctl(PR_SET_NAME, "fvm-supervisor");
+}
+
+static void close_all_but(const struct fvm_supervisor_args *args)
+{
+	const int keep[] = { args->listener, args->guard, args->init_pidfd,
+			     args->proc,     args->log,	  args->owners };
+	for (int fd = 0; fd < 1024; fd++) {
+		bool kept = false;
+		for (size_t i = 0; i < FVM_COUNT(keep); i++)
+			kept |= keep[i] == fd;
+		if (!kept)
+			close(fd);
+	}
+	syscall(SYS_close_range, 1024U, ~0U, 0);
+}
+
+static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args)
+{
+	uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
+	int r = receive_listener(sup, args->listener);
+	if (r < 0)
+		return r;
+	close(args->listener);
+	r = take_places(sup, args);
+	if (r < 0)
+		return r;
+	/* 12 us a call instead of 58; older kernels don't know it */
+	(void)ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
+	sup->nests = nests_make();
+	sup->liars = liars_make();
+	sup->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (!sup->nests || !sup->liars || sup->epoll < 0)
+		return -ENOMEM;
+	r = watch(sup, sup->listener);
+	return r < 0 ? r : watch(sup, args->init_pidfd);
+}
+
+static void loop(struct supervisor *sup, int init_pidfd)
+{
+	for (;;) {
+		struct epoll_event events[8];
+		int n = epoll_wait(sup->epoll, events, FVM_COUNT(events), -1);
+		for (int i = 0; i < n; i++) {
+			int fd = events[i].data.fd;
+			if (fd == init_pidfd)
+				return;
+			if (fd != sup->listener && !liars_ended(sup, fd))
+				copies_ended(sup, fd, handle);
+			if (fd == sup->listener && (events[i].events & EPOLLIN) &&
+			    take_call(sup) < 0)
+				return;
+			if (fd == sup->listener && (events[i].events & EPOLLHUP) &&
+			    !(events[i].events & EPOLLIN))
+				return;
+		}
+	}
+}
+
+_Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
+{
+	struct supervisor sup = {
+		.listener = -1,
+		.guard = args->guard,
+		.proc = args->proc,
+		.log = args->log,
+		.owners = args->owners,
+		.trees = args->trees,
+	};
+	set_up_process();
+	close_all_but(args);
+	int r = set_up(&sup, args);
+	if (r < 0) {
+		notify_log(&sup, "supervisor: %s", strerror(-r));
+		_exit(1);
+	}
+	loop(&sup, args->init_pidfd);
+	_exit(0);
+}

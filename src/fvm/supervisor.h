@@ -1,0 +1,45 @@
+/*
+ * fvm/supervisor - what the kernel refuses a rootless VM, made possible from outside
+ *
+ * Theory of operation
+ *   PID 1 installs a filter with notifications (seccomp.def, part "rootless") and sends its
+ *   listener here. A task that makes one of those calls waits until we have answered:
+ *
+ *     about files   if what is named belongs to nobody, adopt it (adopt.h), then let the kernel go
+ *                   on with the call. Owners and devices that can't be had are recorded (owners.h)
+ *                   and answered with success.     notify_file.c, notify_path.c
+ *     about ids     with one mapped id no other can be taken on: a task that drops to another for
+ *                   good gets a user namespace below its own in which the one id has the wished
+ *                   number; one that may come back is lied to.     notify_ids.c, ids.h, nest.c
+ *
+ *   The supervisor lives in the first user namespace of the VM (start_user.c), outside its pid
+ *   namespace: no program of the VM can see, signal or trace it. On files it has no right that the
+ *   VM's root lacks, so a race on a path or a pid costs correctness, not safety. But it holds the
+ *   host's /proc: what it reads from tasks is hostile, and paths are looked up from the VM's root,
+ *   to which it has chrooted. Its working directory is the host's /proc, so that "PID/cwd" and
+ *   "self/fd/N" name what they did outside.
+ *
+ *   One thread, one loop. Copies of more than 1 MiB are made by child processes, one per file;
+ *   others that ask for the same file wait for it. When the supervisor dies, PID 1 ends the VM.
+ *   It ends itself when PID 1 does.
+ */
+#ifndef FVM_SUPERVISOR_H
+#define FVM_SUPERVISOR_H
+
+#include "fvm/root_user.h"
+
+struct fvm_supervisor_args {
+	int listener; /* socket from which the listener and the VM's root come */
+	int guard;    /* only to be kept open */
+	int init_pidfd;
+	int proc;     /* the host's /proc, O_PATH */
+	int log;      /* the VM's log, or -1 */
+	int owners;   /* the workspace's list (owners.h), to append to, or -1 */
+	ino_t userns; /* of PID 1 */
+	const struct fvm_trees *trees;
+};
+
+/** fvm_supervisor_main() - closes every descriptor that @args does not name */
+_Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args);
+
+#endif
