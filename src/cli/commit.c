@@ -193,7 +193,7 @@ static int run(const struct cli *cli, struct commit_args *args, const struct fvm
 	cli_progress_end(&view.progress);
 	if (!cli->json || r < 0)
 		commit_print_problems(&result.problems);
-	if (r == -EEXIST && result.problems.count)
+	if (r == -ECANCELED && result.problems.count)
 		hint_problems(&result.problems, err);
 	int status = r < 0 ? cli_fail(err) : 0;
 	if (cli->json && (r == 0 || result.problems.count)) {

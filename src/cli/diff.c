@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/diff.h"
 #include "cli/paths.h"
+#include "fvm/stamps.h"
 
 enum { OPT_STAT = 256, OPT_PATCH, OPT_MEANING, OPT_NAME_ONLY, OPT_ALL };
 
@@ -243,6 +244,15 @@ static void say_gone_bases(const struct diff *d)
 	}
 }
 
+/* What the base is now, so that a commit sees what the host changes from here on. */
+static void note_base(const struct diff *d)
+{
+	struct fvm_error err = { 0 };
+	if (fvm_vm_state(d->vm) != FVM_RUNNING &&
+	    fvm_stamps_update_digests(d->vm, d->stacks, &err) < 0)
+		log_debug("%s", err.text);
+}
+
 static int show(struct diff *d, const struct fvm_strv *paths, struct fvm_error *err)
 {
 	struct fvm_stacks stacks = { 0 };
@@ -264,6 +274,8 @@ static int show(struct diff *d, const struct fvm_strv *paths, struct fvm_error *
 		r = d->view->end(d);
 	if (d->cli->json)
 		fputs(d->seen ? "\n]\n" : "[]\n", d->out);
+	if (r >= 0)
+		note_base(d);
 	fvm_stacks_close(&stacks);
 	if (r >= 0 && fflush(d->out) != 0)
 		r = -EIO;

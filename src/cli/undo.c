@@ -149,7 +149,7 @@ static int undo(const struct cli *cli, const struct fvm_store *store, uint32_t i
 	cli_progress_end(&view.progress);
 	if (!cli->json || r < 0)
 		commit_print_problems(&result.problems);
-	if (r == -EEXIST)
+	if (r == -ECANCELED)
 		fvm_error_hint(err,
 			       "--force takes it back all the same, and these changes are lost");
 	int status = r < 0 ? cli_fail(err) : 0;

@@ -97,7 +97,7 @@ void fvm_commit_result_free(struct fvm_commit_result *result);
 /**
  * fvm_commit() - apply a VM's changes to the host
  * @vm: stopped or paused, opened FVM_LOCK
- * Return: 0; -EBUSY (it runs); -EEXIST (problems: nothing was done, @ret->problems has them);
+ * Return: 0; -EBUSY (it runs); -ECANCELED (problems: nothing was done, @ret->problems has them);
  *         -ENOENT (nothing changed at a path that was named); or another errno: the host is as it
  *         was, or the next command that opens the store puts it back
  */
@@ -108,7 +108,7 @@ int fvm_commit(const struct fvm_vm *vm, const struct fvm_commit_options *options
  * fvm_commit_undo() - put back what commit @id replaced, and give its changes back to the VM
  * @id: 0: the latest
  * @force: also where something was changed since, which is lost then
- * Return: 0; -EEXIST (problems); -ENOENT; -EBUSY (the VM runs); or another errno
+ * Return: 0; -ECANCELED (problems); -ENOENT; -EBUSY (the VM runs); or another errno
  */
 int fvm_commit_undo(const struct fvm_store *store, uint32_t id,
 		    const struct fvm_commit_options *options, struct fvm_commit_result *ret,

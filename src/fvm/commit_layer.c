@@ -276,27 +276,49 @@ int commit_layer_give(struct commit *c, const struct fvm_stacks *stacks)
 
 /* ---- stamps ---- */
 
+/* What left the workspace is no change any more, and a later one starts from what is there then. */
+static bool has_left(const struct commit *c, size_t index, int keep)
+{
+	char number[24];
+	const struct commit_entry *e = &c->entries[index];
+	snprintf(number, sizeof(number), "%zu", e->top == COMMIT_NO_TOP ? index : (size_t)e->top);
+	return keep >= 0 && faccessat(keep, number, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int stamp_one(struct commit *c, const struct commit_entry *e, struct fvm_stamps *stamps,
+		     const char *path)
+{
+	struct fvm_stamp stamp;
+	struct stat st;
+	int dir = commit_host_dir(c, e);
+	bool there = dir >= 0 && fstatat(dir, *e->rel ? commit_name(e->rel) : "", &st,
+					 AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) == 0;
+	if (dir == -ENOMEM)
+		return dir;
+	fvm_stamp_of(there ? &st : NULL, &stamp);
+	if (stamp.kind == 'd' && e->op != COMMIT_DIR) {
+		fvm_stamps_drop(stamps, path); /* a tree: its times tell as much */
+		return 0;
+	}
+	return fvm_stamps_set(stamps, path, &stamp);
+}
+
 int commit_stamps(struct commit *c, const struct fvm_vm *vm)
 {
 	struct fvm_stamps *stamps = NULL;
-	struct fvm_stamp stamp;
-	struct stat st;
+	scoped_fd keep = keep_dir_open(c, false);
 	int r = fvm_stamps_load(vm->dir, &stamps, NULL);
 	for (size_t i = 0; r == 0 && i < c->count; i++) {
 		const struct commit_entry *e = &c->entries[i];
 		if (e->op == COMMIT_DIR && !(e->flags & COMMIT_META))
 			continue;
 		scoped_free char *path = commit_path(c, e);
-		int dir = path ? commit_host_dir(c, e) : -ENOMEM;
-		bool there = dir >= 0 && fstatat(dir, *e->rel ? commit_name(e->rel) : "", &st,
-						 AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) == 0;
-		fvm_stamp_of(there ? &st : NULL, &stamp);
-		if (dir == -ENOMEM)
+		if (!path)
 			r = -ENOMEM;
-		else if (stamp.kind == 'd' && e->op == COMMIT_DELETE)
-			fvm_stamps_drop(stamps, path); /* a tree: its digest would be needed */
+		else if (has_left(c, i, keep))
+			fvm_stamps_drop(stamps, path);
 		else
-			r = fvm_stamps_set(stamps, path, &stamp);
+			r = stamp_one(c, e, stamps, path);
 	}
 	if (r == 0)
 		r = fvm_stamps_save(stamps, vm->dir);

@@ -657,9 +657,9 @@ static int plan_run(struct planner *p, struct fvm_error *err)
 	if (r < 0)
 		return r;
 	if (p->result->problems.count > 0 && !p->options->force) {
-		fvm_error_set(err, EEXIST, "commit VM '%s': %zu of its changes can't be applied",
+		fvm_error_set(err, ECANCELED, "commit VM '%s': %zu of its changes can't be applied",
 			      p->vm->config.name, p->result->problems.count);
-		return -EEXIST;
+		return -ECANCELED;
 	}
 	return 0;
 }

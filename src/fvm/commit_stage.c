@@ -130,10 +130,10 @@ static int make_file(struct commit_entry *e, const struct spot *s)
 	struct stat st;
 	scoped_fd from = fvm_open_file(s->from, s->from_name);
 	if (from < 0)
-		return from;
+		return from == -EINVAL ? -ESTALE : from; /* it was a regular file */
 	if (fstat(from, &st) < 0)
 		return -errno;
-	if (st.st_ino != e->layer_ino || (uint64_t)st.st_size != e->now.size)
+	if (st.st_ino != e->layer_ino || (!e->merged && (uint64_t)st.st_size != e->now.size))
 		return -ESTALE;
 	scoped_fd to =
 		openat(s->dir, s->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

@@ -216,7 +216,7 @@ static int undo(struct commit *c, const struct fvm_commit_options *o, const stru
 	if (r == 0)
 		r = find_problems(c, &result->problems);
 	if (r == 0 && result->problems.count > 0 && !o->force)
-		return fvm_error_set(err, EEXIST, "undo commit %u: %zu paths were changed since",
+		return fvm_error_set(err, ECANCELED, "undo commit %u: %zu paths were changed since",
 				     c->id, result->problems.count);
 	if (r < 0)
 		return err->code

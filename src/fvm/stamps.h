@@ -12,15 +12,15 @@
  *     drifted      the base's ctime is later than that. Nobody can set a ctime.
  *
  *   A program that replaces a file a second time moves the birth time, and a base file may be
- *   touched without a change. So at each stop, snapshot and diff fvm_stamps_update() writes down
- *   what the base was when its change was first seen: inode, size, ctime, mode, owner, and a
- *   digest. From then on the stamp counts: equal ctime and inode means no drift at once, otherwise
- *   the digest decides. A stamp stays until its path is no change any more.
- *   A tree deleted whole has one stamp, whose digest is that of its list of names and inodes.
+ *   touched without a change. So at each stop and snapshot fvm_stamps_update() writes down what the
+ *   base was when its change was first seen: inode, size, ctime, mode, owner; diff adds a digest.
+ *   From then on the stamp counts: equal ctime and inode means no drift at once, otherwise the
+ *   digest decides. A stamp stays until its path is no change any more.
+ *   A tree deleted whole has one stamp, with the latest ctime in it and a digest of its list.
  *   A directory that stays drifts by mode and owner only; entries in it have stamps of their own.
  *
  *   The content of small text files under change (below 256 KiB, no NUL byte, at most 1000 of
- *   them) is kept in vms/NAME/ancestors/DIGEST: it is the ancestor for a three-way merge.
+ *   them) is kept in vms/NAME/ancestors/INO-CTIME: it is the ancestor for a three-way merge.
  *
  * File
  *   vms/NAME/stamps, replaced whole; lines of text:
@@ -70,17 +70,32 @@ size_t fvm_stamps_count(const struct fvm_stamps *stamps);
 /** fvm_stamp_of() - what can be said of the base by a stat alone; @st NULL: absent */
 void fvm_stamp_of(const struct stat *st, struct fvm_stamp *ret);
 
-/* ---- stamps.c: with digests, so it needs libcrypto ---- */
-
 /**
  * fvm_stamps_update() - write down the base of each change not yet known, forget what is none
- * To be called of a stopped or paused VM: at each stop, snapshot and diff.
+ * To be called of a stopped or paused VM at each stop and snapshot. Needs no libcrypto.
  */
 int fvm_stamps_update(const struct fvm_vm *vm, struct fvm_error *err);
 
-/** fvm_stamps_update_from() - the same for stacks that are open already */
-int fvm_stamps_update_from(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
-			   struct fvm_error *err);
+/* Digest of the base under a change of that kind. Return: 0, -ENODATA for what has none, ... */
+typedef int (*fvm_stamp_digest_fn)(const struct fvm_change *c, char kind,
+				   unsigned char ret[FVM_DIGEST_SIZE]);
+/** fvm_stamps_update_with() - the same for stacks that are open; @digest: NULL leaves them out */
+int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
+			   fvm_stamp_digest_fn digest, struct fvm_error *err);
+
+/** fvm_stamp_drift_by_time() - what births and ctimes say of a change without a stamp; see below */
+int fvm_stamp_drift_by_time(const struct fvm_config *config, const struct fvm_change *change,
+			    const char **ret_why);
+/** fvm_stamp_tree_ctime() - the latest ctime below a deleted directory. Return: 0 or -errno */
+int fvm_stamp_tree_ctime(const struct fvm_change *change, int64_t *ret_ns);
+
+/* ---- stamps.c: with digests, so it needs libcrypto ---- */
+
+int fvm_stamp_digest(const struct fvm_change *c, char kind, unsigned char ret[FVM_DIGEST_SIZE]);
+
+/** fvm_stamps_update_digests() - as fvm_stamps_update_with(), with digests: at each diff */
+int fvm_stamps_update_digests(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
+			      struct fvm_error *err);
 
 /**
  * fvm_stamps_drift() - whether the host's side of a change has changed since the VM made its own

@@ -1,0 +1,221 @@
+/*
+ * Stamps made: what a scan tells, the births and ctimes, and the ancestors of texts. No libcrypto
+ * here, so that every stop of a VM can afford it; digests are filled in by who has it.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fvm/inode.h"
+#include "fvm/stamps.h"
+
+#define NAME_SIZE 48 /* of an ancestor */
+
+static int64_t ctime_ns(const struct stat *st)
+{
+	return st->st_ctim.tv_sec * 1000000000LL + st->st_ctim.tv_nsec;
+}
+
+static int latest(const struct fvm_change *c, void *arg)
+{
+	int64_t *most = arg;
+	if (ctime_ns(c->was) > *most)
+		*most = ctime_ns(c->was);
+	return 0;
+}
+
+int fvm_stamp_tree_ctime(const struct fvm_change *c, int64_t *ret_ns)
+{
+	int64_t most = 0; /* its own tells of a rename of the whole, and nothing else */
+	int r = fvm_change_deleted(c, latest, &most);
+	if (r == 0)
+		*ret_ns = most;
+	return r;
+}
+
+/* When the VM's side was made: see the header. */
+static int64_t made_ns(const struct fvm_config *config, const struct fvm_change *c)
+{
+	struct statx sx;
+	if (c->now && c->layer_dir >= 0 &&
+	    statx(c->layer_dir, c->name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) == 0 &&
+	    (sx.stx_mask & STATX_BTIME))
+		return sx.stx_btime.tv_sec * 1000000000LL + sx.stx_btime.tv_nsec;
+	return config->first_start_ns;
+}
+
+int fvm_stamp_drift_by_time(const struct fvm_config *config, const struct fvm_change *c,
+			    const char **ret_why)
+{
+	*ret_why = "changed on the host since the VM made its own version";
+	if (!c->was)
+		return 0;
+	bool stays = c->now && S_ISDIR(c->now->st_mode) && S_ISDIR(c->was->st_mode);
+	if (stays) /* its ctime tells of entries that come and go */
+		return 0;
+	int64_t made = made_ns(config, c), last;
+	if (!S_ISDIR(c->was->st_mode))
+		return ctime_ns(c->was) > made;
+	*ret_why = "something in it changed on the host since the VM's first start";
+	int r = fvm_stamp_tree_ctime(c, &last);
+	return r < 0 ? r : last > made;
+}
+
+/* ---- ancestors: named by what no other content of the base ever had ---- */
+
+static void ancestor_name(const struct fvm_stamp *stamp, char ret[NAME_SIZE])
+{
+	snprintf(ret, NAME_SIZE, "%llu-%lld", (unsigned long long)stamp->ino,
+		 (long long)stamp->ctime_ns);
+}
+
+static int ancestor_keep(int dir, const struct fvm_change *c, const char *name)
+{
+	scoped_free char *text = malloc(FVM_ANCESTOR_MAX);
+	if (!text)
+		return -ENOMEM;
+	scoped_fd fd = fvm_open_file(c->base_dir, c->name);
+	ssize_t n = fd < 0 ? fd : fvm_read_full(fd, text, FVM_ANCESTOR_MAX);
+	if (n < 0)
+		return n == -EACCES ? 0 : (int)n;
+	if (n == FVM_ANCESTOR_MAX || memchr(text, '\0', (size_t)n))
+		return 0;
+	return fvm_write_file_atomic(dir, name, text, (size_t)n, false);
+}
+
+int fvm_ancestor_read(int vm_dir, const struct fvm_stamp *stamp, char **ret, size_t *ret_len)
+{
+	char path[NAME_SIZE + 16] = "ancestors/";
+	ancestor_name(stamp, path + strlen(path));
+	return fvm_read_file(vm_dir, path, FVM_ANCESTOR_MAX, ret, ret_len);
+}
+
+/* Delete kept files that no stamp speaks of; @used has their names as paths. */
+static int ancestors_prune(int dir, const struct fvm_stamps *used)
+{
+	DIR *d = fdopendir(dup(dir));
+	if (!d)
+		return -errno;
+	for (struct dirent *e = readdir(d); e; e = readdir(d)) {
+		if (e->d_name[0] != '.' && !fvm_stamps_find(used, e->d_name))
+			(void)unlinkat(dir, e->d_name, 0);
+	}
+	closedir(d);
+	return 0;
+}
+
+/* ---- update ---- */
+
+struct update {
+	const struct fvm_config *config;
+	fvm_stamp_digest_fn digest;
+	struct fvm_stamps *old, *fresh, *used; /* used: names of ancestors */
+	int ancestors;
+	size_t kept;
+};
+
+static int note_ancestor(struct update *u, const struct fvm_change *c, const struct fvm_stamp *t)
+{
+	char name[NAME_SIZE];
+	if (t->kind != 'f' || t->drifted || t->size >= FVM_ANCESTOR_MAX ||
+	    u->kept >= FVM_ANCESTOR_COUNT)
+		return 0;
+	ancestor_name(t, name);
+	int r = 0;
+	if (!fvm_stamps_find(u->old, c->path)) /* else it was kept then, and may be newer now */
+		r = ancestor_keep(u->ancestors, c, name);
+	u->kept++;
+	return r < 0 ? r : fvm_stamps_set(u->used, name, t);
+}
+
+/* The base is still what the stamp says, so a digest of it can be added later too. */
+static bool is_same_base(const struct fvm_change *c, const struct fvm_stamp *t)
+{
+	struct fvm_stamp now;
+	fvm_stamp_of(c->was, &now);
+	return now.ino == t->ino && (t->kind == 't' || now.ctime_ns == t->ctime_ns);
+}
+
+static void note_new(const struct update *u, const struct fvm_change *c, struct fvm_stamp *t)
+{
+	const char *why;
+	fvm_stamp_of(c->was, t);
+	if (!c->now && t->kind == 'd')
+		t->kind = 't';
+	t->drifted = fvm_stamp_drift_by_time(u->config, c, &why) > 0;
+	if (t->kind == 't' && fvm_stamp_tree_ctime(c, &t->ctime_ns) < 0)
+		t->drifted = true;
+}
+
+static int note_change(const struct fvm_change *c, void *arg)
+{
+	struct update *u = arg;
+	struct fvm_stamp t;
+	const struct fvm_stamp *known = fvm_stamps_find(u->old, c->path);
+	if (fvm_stamps_find(u->fresh, c->path))
+		return 0; /* deleted and added again: two changes of one path */
+	if (known)
+		t = *known;
+	else
+		note_new(u, c, &t);
+	/* a base that can't be read has no digest, and no drift that could be missed */
+	if (u->digest && !t.drifted && !t.has_digest && t.kind != 'a' && is_same_base(c, &t))
+		t.has_digest = u->digest(c, t.kind, t.digest) == 0;
+	int r = note_ancestor(u, c, &t);
+	return r < 0 ? r : fvm_stamps_set(u->fresh, c->path, &t);
+}
+
+static int update_run(struct update *u, const struct fvm_vm *vm, const struct fvm_stacks *stacks,
+		      struct fvm_error *err)
+{
+	const struct fvm_scan_options options = { .skip_content = true };
+	if (mkdirat(vm->dir, "ancestors", 0700) < 0 && errno != EEXIST)
+		return fvm_error_set(err, errno, "make a directory for the base's text files");
+	scoped_fd dir = fvm_open_nofollow(vm->dir, "ancestors", O_RDONLY | O_DIRECTORY);
+	if (dir < 0)
+		return fvm_error_set(err, -dir, "open the base's text files");
+	u->ancestors = dir;
+	int r = fvm_stacks_scan(stacks, &options, note_change, u, err);
+	if (r < 0)
+		return err && err->code ? r : fvm_error_set(err, -r, "note the base files");
+	if (fvm_stamps_count(u->fresh) > 0)
+		r = fvm_stamps_save(u->fresh, vm->dir);
+	else if (unlinkat(vm->dir, "stamps", 0) < 0 && errno != ENOENT)
+		r = -errno;
+	if (r == 0)
+		r = ancestors_prune(dir, u->used);
+	return r < 0 ? fvm_error_set(err, -r, "write the list of stamps") : 0;
+}
+
+int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
+			   fvm_stamp_digest_fn digest, struct fvm_error *err)
+{
+	struct update u = { .config = &vm->config, .digest = digest, .ancestors = -1 };
+	int r = fvm_stamps_load(vm->dir, &u.old, err);
+	if (r == 0)
+		r = fvm_stamps_parse("", 0, &u.fresh, err);
+	if (r == 0)
+		r = fvm_stamps_parse("", 0, &u.used, err);
+	if (r == 0)
+		r = update_run(&u, vm, stacks, err);
+	fvm_stamps_free(u.old);
+	fvm_stamps_free(u.fresh);
+	fvm_stamps_free(u.used);
+	return r;
+}
+
+int fvm_stamps_update(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct fvm_stacks stacks;
+	int r = fvm_stacks_open(vm, &stacks, err);
+	if (r < 0)
+		return r;
+	r = fvm_stamps_update_with(vm, &stacks, NULL, err);
+	fvm_stacks_close(&stacks);
+	return r;
+}
