@@ -9,7 +9,8 @@
 # a second disk and is built there; results come out by the serial console, line by line
 # (tests/vm/guest.sh). Nothing is written to the image.
 # Environment: VM_SECONDS limits the whole (default 3600), VM_KERNELS="6.1 newer" chooses,
-# VM_TESTS="unit e2e" the stages, TESTS the bats files. RESULT gets "passed failed skipped".
+# VM_TESTS="unit e2e" the stages, TESTS the bats files; VM_COMMAND runs that in a built tree instead;
+# VM_EMULATE=1 goes on without KVM. RESULT gets "passed failed skipped".
 set -u
 cd "$(dirname "$0")/.." || exit 1
 result=$1
@@ -98,8 +99,8 @@ image() {
 # boot KERNEL SECONDS: run the suite under one kernel; its lines go to the terminal and a log
 boot() {
 	local version=$1 seconds=$2 log=$dir/console-$1.log
-	printf 'VM_TESTS="%s"\nTESTS="%s"\nVM_SECONDS=%d\n' "${VM_TESTS:-unit e2e}" "${TESTS:-}" \
-		$((seconds - 60)) >"$dir/tree/vm-settings"
+	printf 'VM_TESTS=%q\nTESTS=%q\nVM_COMMAND=%q\nVM_SECONDS=%d\n' "${VM_TESTS:-unit e2e}" \
+		"${TESTS:-}" "${VM_COMMAND:-}" $((seconds - 60)) >"$dir/tree/vm-settings"
 	git ls-files -z -co --exclude-standard | xargs -0 tar -cf "$dir/tree.tar" --ignore-failed-read \
 		-C "$dir/tree" vm-settings -C "$PWD" 2>/dev/null
 	say "kernel $version, at most $seconds s"

@@ -186,12 +186,12 @@ static void find_groups(const struct fvm_vm *vm, const struct who *w, struct fvm
 static int parse_ids(const char *text, struct who *w)
 {
 	char *end;
-	unsigned long uid = strtoul(text, &end, 10), gid = uid;
+	unsigned long uid = strtoul(text, &end, 10);
 	if (end == text || uid >= UINT_MAX)
 		return -EINVAL;
 	if (*end == ':') {
 		const char *rest = end + 1;
-		gid = strtoul(rest, &end, 10);
+		unsigned long gid = strtoul(rest, &end, 10);
 		if (end == rest || gid >= UINT_MAX)
 			return -EINVAL;
 		w->gid = (gid_t)gid;

@@ -471,8 +471,7 @@ ssize_t commit_parse(struct commit *c, const void *data, size_t len)
 {
 	size_t pos = 0;
 	struct journal_record record;
-	int r;
-	while ((r = journal_next(data, len, &pos, &record)) == 1) {
+	while (journal_next(data, len, &pos, &record) == 1) {
 		int read = get_record(c, &record);
 		if (read < 0)
 			return read;

@@ -102,7 +102,6 @@ static int open_parent(const struct reader *r, char *at, const char **ret_name)
 	if (dir == -ENOENT) {
 		/* component by component: mkdir follows links on its way */
 		scoped_fd top = fcntl(r->fs, F_DUPFD_CLOEXEC, 0);
-		dir = top;
 		for (char *p = at; top >= 0 && *p;) {
 			size_t n = strcspn(p, "/");
 			char part[256];

@@ -175,9 +175,7 @@ static int mount_overlay(const char *dir, const char *more)
 		(void)mkdirat(fd, parts[i], 0700);
 	snprintf(options, sizeof(options), "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work%s",
 		 top, top, top, more);
-	if (mount("overlay", top, "overlay", 0, options) < 0)
-		r = -errno;
-	else if (umount2(top, MNT_DETACH) < 0)
+	if (mount("overlay", top, "overlay", 0, options) < 0 || umount2(top, MNT_DETACH) < 0)
 		r = -errno;
 	scoped_fd store = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	(void)fvm_remove_tree(store, strrchr(top, '/') + 1);

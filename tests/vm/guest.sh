@@ -19,6 +19,16 @@ tell "apparmor: $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null || ech
 tell "root: $(findmnt -no FSTYPE,OPTIONS /)"
 
 git init -q . && git add -A >/dev/null 2>&1
+if [ "$VM_COMMAND" ]; then
+	{ meson setup build && ninja -C build --quiet; } 2>&1 | tail -n 3 | lines
+	timeout "$VM_SECONDS" bash -c "$VM_COMMAND" 2>&1 | lines
+	status=${PIPESTATUS[0]}
+	tell "status $status"
+	tell "counts $([ "$status" = 0 ] && echo 1 0 0 || echo 0 1 0)"
+	tell "done"
+	sync
+	exit
+fi
 # shellcheck disable=SC2086  # one argument for each stage
 JOBS=$(nproc) TESTS="${TESTS:-}" timeout "$VM_SECONDS" tools/test.sh $VM_TESTS 2>&1 |
 	grep -v '^The Meson\|^Compiler for\|^Dependency\|^Found\|^$' | lines
