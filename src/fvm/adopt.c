@@ -1,16 +1,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fvm/adopt.h"
+#include "fvm/inode.h"
 #include "fvm/internal.h"
 
 #define TEMP_PREFIX ".fvm-adopt-"
@@ -30,72 +28,6 @@ static bool same_file(const struct stat *a, const struct stat *b)
 {
 	return a->st_ino == b->st_ino && a->st_dev == b->st_dev &&
 	       (a->st_mode & S_IFMT) == (b->st_mode & S_IFMT);
-}
-
-/* ---- data ---- */
-
-static int copy_by_hand(int from, int to, off_t at, off_t end)
-{
-	char buf[65536];
-	while (at < end) {
-		size_t want = (size_t)(end - at) < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
-		ssize_t n = pread(from, buf, want, at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : 0;
-		for (ssize_t done = 0; done < n;) {
-			ssize_t w = pwrite(to, buf + done, (size_t)(n - done), at + done);
-			if (w < 0 && errno != EINTR)
-				return -errno;
-			done += w > 0 ? w : 0;
-		}
-		at += n;
-	}
-	return 0;
-}
-
-static int copy_range(int from, int to, off_t at, off_t end)
-{
-	while (at < end) {
-		off_t in = at, out = at;
-		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - at), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP ||
-			      errno == ENOSYS || errno == EPERM))
-			return copy_by_hand(from, to, at, end);
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return 0; /* it became shorter */
-		at += n;
-	}
-	return 0;
-}
-
-static int copy_data(int from, int to, off_t size)
-{
-	if (size == 0 || ioctl(to, FICLONE, from) == 0)
-		return 0;
-	/* by far most files are small and have no hole */
-	if (size <= 4096)
-		return copy_by_hand(from, to, 0, size);
-	for (off_t at = 0; at < size;) {
-		off_t data = lseek(from, at, SEEK_DATA);
-		if (data < 0 && errno == ENXIO)
-			break;
-		off_t hole = data < 0 ? -1 : lseek(from, data, SEEK_HOLE);
-		if (data < 0 || hole < 0 || hole > size) {
-			data = data < 0 ? at : data;
-			hole = size;
-		}
-		int r = copy_range(from, to, data, hole);
-		if (r < 0)
-			return r;
-		at = hole;
-	}
-	return ftruncate(to, size) < 0 ? -errno : 0;
 }
 
 /* ---- attributes ---- */
@@ -137,7 +69,7 @@ static int copy_file(int from_dir, const char *name, int to_dir, const char *to_
 	if (to < 0)
 		return -errno;
 	const struct timespec times[2] = { is.st_atim, is.st_mtim };
-	int r = empty ? 0 : copy_data(from, to, is.st_size);
+	int r = empty ? 0 : fvm_copy_data(from, to, (uint64_t)is.st_size);
 	if (r == 0)
 		copy_xattrs(from, to);
 	if (r == 0 && (fchmod(to, is.st_mode & 07777) < 0 || futimens(to, times) < 0))
