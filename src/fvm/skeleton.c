@@ -8,12 +8,15 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fvm/internal.h"
 #include "fvm/skeleton_priv.h"
 
-#define LIST_LIMIT (512U << 20)
+#define LIST_LIMIT    (512U << 20)
+#define CHECK_EVERY_S 10
+#define QUICK_DEPTH   3 /* "/var/lib/dpkg" is renewed by whatever dpkg does */
 
 struct refresh {
 	const struct fvm_store *store;
@@ -26,6 +29,7 @@ struct refresh {
 	char *list; /* of the current generation, NULL: none */
 	size_t list_len;
 	struct fvm_buf header;
+	bool check_later;
 };
 
 void fvm_skeleton_close(struct fvm_skeleton *s)
@@ -102,8 +106,6 @@ static int open_generation(struct refresh *r, const char *name)
 	r->tree = fvm_open_nofollow(r->dir, "tree", O_RDONLY | O_DIRECTORY);
 	if (r->tree < 0)
 		return r->tree;
-	if (fvm_read_file(r->dir, "list", LIST_LIMIT, &r->list, &r->list_len) < 0)
-		r->list = NULL;
 	snprintf(r->gen, sizeof(r->gen), "%s", name);
 	return 0;
 }
@@ -120,6 +122,13 @@ static int open_current(struct refresh *r)
 	return open_generation(r, name);
 }
 
+static void read_list(struct refresh *r)
+{
+	free(r->list);
+	if (fvm_read_file(r->dir, "list", LIST_LIMIT, &r->list, &r->list_len) < 0)
+		r->list = NULL;
+}
+
 /* ---- is it what the host has? ---- */
 
 static bool header_fits(const struct refresh *r)
@@ -128,17 +137,44 @@ static bool header_fits(const struct refresh *r)
 	       memcmp(r->list, r->header.data, r->header.len) == 0;
 }
 
-static bool list_is_fresh(const struct refresh *r)
+static bool records_are_fresh(const struct refresh *r, const char *list, size_t len)
 {
 	struct skel_record record;
-	if (!header_fits(r))
+	if (!list || len < r->header.len || memcmp(list, r->header.data, r->header.len) != 0)
 		return false;
-	const char *at = r->list + r->header.len, *end = r->list + r->list_len;
+	const char *at = list + r->header.len, *end = list + len;
 	while (at < end) {
 		if (!skel_next(&at, end, &record) || !skel_fresh(&record, &r->outs))
 			return false;
 	}
 	return true;
+}
+
+/* Sets the stamp when the whole list is right. */
+static bool list_is_fresh(const struct refresh *r)
+{
+	if (!header_fits(r) || !records_are_fresh(r, r->list, r->list_len)) {
+		(void)unlinkat(r->dir, "checked", 0);
+		return false;
+	}
+	scoped_fd stamp =
+		openat(r->dir, "checked", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (stamp >= 0)
+		(void)futimens(stamp, NULL);
+	return true;
+}
+
+/* Whether what is compared at each start is right, and the rest was when somebody looked last. */
+static bool quick_is_fresh(const struct refresh *r, bool *ret_check_later)
+{
+	scoped_free char *list = NULL;
+	struct stat st;
+	size_t len;
+	if (fstatat(r->dir, "checked", &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    fvm_read_file(r->dir, "quick", LIST_LIMIT, &list, &len) < 0)
+		return false;
+	*ret_check_later = llabs(fvm_now_ns() / 1000000000 - st.st_mtim.tv_sec) >= CHECK_EVERY_S;
+	return records_are_fresh(r, list, len);
 }
 
 /* ---- making it so ---- */
@@ -155,6 +191,36 @@ static uint64_t count_dirs(const struct refresh *r)
 	return n;
 }
 
+static bool is_quick(const struct skel_record *record)
+{
+	size_t slashes = 0;
+	for (size_t i = 0; i < record->len; i++)
+		slashes += record->path[i] == '/';
+	return slashes <= QUICK_DEPTH || (record->len > 5 && memcmp(record->path, "/etc/", 5) == 0);
+}
+
+static int write_quick(const struct refresh *r, const struct fvm_buf *records)
+{
+	scoped_buf quick = { 0 };
+	struct skel_record record;
+	const char *at = records->data, *end = at + records->len;
+	fvm_buf_add(&quick, r->header.data, r->header.len);
+	while (at < end) {
+		const char *start = at;
+		if (!skel_next(&at, end, &record))
+			break;
+		if (is_quick(&record))
+			fvm_buf_add(&quick, start, (size_t)(at - start));
+	}
+	int e = quick.failed ? -ENOMEM
+			     : fvm_write_file_atomic(r->dir, "quick", quick.data, quick.len, false);
+	scoped_fd stamp =
+		openat(r->dir, "checked", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (e == 0 && (stamp < 0 || futimens(stamp, NULL) < 0))
+		e = -errno;
+	return e;
+}
+
 static int write_list(const struct refresh *r, const struct fvm_buf *records, struct fvm_error *err)
 {
 	scoped_buf all = { 0 };
@@ -164,6 +230,8 @@ static int write_list(const struct refresh *r, const struct fvm_buf *records, st
 	if (all.failed)
 		return fvm_error_set(err, ENOMEM, "list the host's directories");
 	int e = fvm_write_file_atomic(r->dir, "list", all.data, all.len, false);
+	if (e == 0)
+		e = write_quick(r, records);
 	return e < 0 ? fvm_error_set(err, -e, "write the skeleton's list") : 0;
 }
 
@@ -236,7 +304,8 @@ static int change(struct refresh *r, bool all, struct fvm_error *err)
 	struct skel_walk w = make_walk(r);
 	w.total = count_dirs(r);
 	int e = 0;
-	if (unlinkat(r->dir, "list", 0) < 0 && errno != ENOENT)
+	if ((unlinkat(r->dir, "checked", 0) < 0 && errno != ENOENT) ||
+	    (unlinkat(r->dir, "list", 0) < 0 && errno != ENOENT))
 		e = fvm_error_set(err, errno, "renew the skeleton");
 	if (e == 0 && !all)
 		e = sync_changed(r, &w, err);
@@ -292,6 +361,8 @@ static void drop_old(const struct refresh *r)
 static int renew(struct refresh *r, struct fvm_error *err)
 {
 	bool usable = open_current(r) == 0;
+	if (usable)
+		read_list(r);
 	if (usable && list_is_fresh(r))
 		return 0; /* somebody else was faster */
 	bool listed = usable && header_fits(r);
@@ -325,8 +396,9 @@ static int refresh(struct refresh *r, struct fvm_error *err)
 	int e = take_flock(r->top, "lock", LOCK_SH, &lock);
 	if (e < 0)
 		return fvm_error_set(err, -e, "lock the skeleton");
-	if (open_current(r) == 0 && list_is_fresh(r))
+	if (open_current(r) == 0 && quick_is_fresh(r, &r->check_later))
 		return 0;
+	r->check_later = false;
 	while (flock(lock, LOCK_EX) < 0) {
 		if (errno != EINTR)
 			return fvm_error_set(err, errno, "lock the skeleton");
@@ -335,28 +407,55 @@ static int refresh(struct refresh *r, struct fvm_error *err)
 	return e < 0 ? fvm_error_wrap(err, e, "skeleton of the host's directories") : 0;
 }
 
+static void refresh_init(struct refresh *r, const struct fvm_store *store)
+{
+	*r = (struct refresh){ .store = store, .top = -1, .dir = -1, .tree = -1, .lock = -1 };
+}
+
+static void refresh_free(struct refresh *r)
+{
+	forget_generation(r);
+	fvm_fd_closep(&r->top);
+	fvm_buf_free(&r->header);
+	fvm_strv_free(&r->outs);
+}
+
 int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,
 		      const struct fvm_skeleton_progress *progress, struct fvm_skeleton *ret,
 		      struct fvm_error *err)
 {
-	struct refresh r = {
-		.store = store,
-		.progress = progress,
-		.top = -1,
-		.dir = -1,
-		.tree = -1,
-		.lock = -1,
-	};
+	struct refresh r;
+	refresh_init(&r, store);
+	r.progress = progress;
 	int e = skel_outs(plan, &r.outs) < 0 ? fvm_error_set(err, ENOMEM, "list the mounts")
 					     : refresh(&r, err);
 	if (e == 0) {
 		ret->tree = fvm_fd_take(&r.tree);
 		ret->lock = fvm_fd_take(&r.lock);
+		ret->check_later = r.check_later;
 		snprintf(ret->path, sizeof(ret->path), "skeleton/%s/%s/tree", r.host, r.gen);
 	}
-	forget_generation(&r);
-	fvm_fd_closep(&r.top);
-	fvm_buf_free(&r.header);
-	fvm_strv_free(&r.outs);
+	refresh_free(&r);
 	return e;
+}
+
+void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan)
+{
+	struct refresh r;
+	if (fork() != 0)
+		return;
+	/* nothing of the starter's may stay open in us, least of all its output */
+	(void)syscall(SYS_close_range, 0U, ~0U, 0U);
+	setsid();
+	(void)!nice(5);
+	struct fvm_store own = *store;
+	own.dir = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	refresh_init(&r, &own);
+	skel_header(&r.header);
+	if (own.dir >= 0 && skel_outs(plan, &r.outs) == 0 && (r.top = open_top(&r)) >= 0 &&
+	    open_current(&r) == 0) {
+		read_list(&r);
+		(void)list_is_fresh(&r);
+	}
+	_exit(0);
 }

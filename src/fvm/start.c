@@ -463,10 +463,13 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 		r = start_relay(&s, err);
 	if (r == 0)
 		r = note_running(&s, err);
-	if (r == 0)
+	if (r == 0) {
 		hand_over(&s, ret);
-	else
+		if (s.skeleton.check_later)
+			fvm_skeleton_check(vm->store, &s.plan);
+	} else {
 		start_undo(&s);
+	}
 	start_free(&s);
 	return r;
 }

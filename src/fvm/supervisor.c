@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "fvm/copies.h"
+#include "fvm/helper.h"
 #include "fvm/liars.h"
 #include "fvm/nest.h"
 #include "fvm/supervisor.h"
@@ -131,20 +132,6 @@ static void set_up_process(void)
 	prctl(PR_SET_NAME, "fvm-supervisor");
 }
 
-static void close_all_but(const struct fvm_supervisor_args *args)
-{
-	const int keep[] = { args->listener, args->guard, args->init_pidfd,
-			     args->proc,     args->log,	  args->owners };
-	for (int fd = 0; fd < 1024; fd++) {
-		bool kept = false;
-		for (size_t i = 0; i < FVM_COUNT(keep); i++)
-			kept |= keep[i] == fd;
-		if (!kept)
-			close(fd);
-	}
-	syscall(SYS_close_range, 1024U, ~0U, 0);
-}
-
 static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args)
 {
 	uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
@@ -198,7 +185,9 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.trees = args->trees,
 	};
 	set_up_process();
-	close_all_but(args);
+	const int keep[] = { args->listener, args->guard, args->init_pidfd,
+			     args->proc,     args->log,	  args->owners };
+	fvm_helper_close(keep, FVM_COUNT(keep));
 	int r = set_up(&sup, args);
 	if (r < 0) {
 		notify_log(&sup, "supervisor: %s", strerror(-r));
