@@ -43,7 +43,7 @@ fi
 say "Install a package in a virtual machine of this machine"
 show fvm run --name tour --root --keep -- sh -c "$install"
 say "It runs there .."
-show fvm exec tour "$package"
+show fvm run --name tour "$package"
 say ".. and is not on this machine"
 show ls -l "/usr/bin/$package" || :
 [ ! -e "/usr/bin/$package" ]
