@@ -39,7 +39,8 @@ void fvm_buf_add(struct fvm_buf *b, const void *data, size_t len)
 {
 	if (!buf_grow(b, len))
 		return;
-	memcpy(b->data + b->len, data, len);
+	if (len > 0) /* memcpy() takes no NULL, not even for nothing */
+		memcpy(b->data + b->len, data, len);
 	b->len += len;
 	b->data[b->len] = '\0';
 }
