@@ -15,9 +15,11 @@
  *   touched without a change. So at each stop and snapshot fvm_stamps_update() writes down what the
  *   base was when its change was first seen: inode, size, ctime, mode, owner; diff adds a digest.
  *   From then on the stamp counts: equal ctime and inode means no drift at once, otherwise the
- *   digest decides. A stamp stays until its path is no change any more.
- *   A tree deleted whole has one stamp, with the latest ctime in it and a digest of its list.
- *   A directory that stays drifts by mode and owner only; entries in it have stamps of their own.
+ *   digest decides. A stamp stays until its path is no change any more. If the layer still has a
+ *   copy then, equal to the base (put back, or committed while the VM was paused), its stamp
+ * becomes that of the base as it is now: that is what the copy will be changed from. A tree deleted
+ * whole has one stamp, with the latest ctime in it and a digest of its list. A directory that stays
+ * drifts by mode and owner only; entries in it have stamps of their own.
  *
  *   The content of small text files under change (below 256 KiB, no NUL byte, at most 1000 of
  *   them) is kept in vms/NAME/ancestors/INO-CTIME: it is the ancestor for a three-way merge.
@@ -65,6 +67,9 @@ const struct fvm_stamp *fvm_stamps_find(const struct fvm_stamps *stamps, const c
 /** fvm_stamps_set() - add or replace; Return: 0 or -ENOMEM */
 int fvm_stamps_set(struct fvm_stamps *stamps, const char *path, const struct fvm_stamp *stamp);
 void fvm_stamps_drop(struct fvm_stamps *stamps, const char *path);
+/** fvm_stamps_each() - call @fn for each, in no order, until it returns something else than 0 */
+typedef int (*fvm_stamps_fn)(const char *path, const struct fvm_stamp *stamp, void *arg);
+int fvm_stamps_each(const struct fvm_stamps *stamps, fvm_stamps_fn fn, void *arg);
 size_t fvm_stamps_count(const struct fvm_stamps *stamps);
 
 /** fvm_stamp_of() - what can be said of the base by a stat alone; @st NULL: absent */

@@ -98,6 +98,16 @@ void fvm_stamps_drop(struct fvm_stamps *s, const char *path)
 	s->changed = true;
 }
 
+int fvm_stamps_each(const struct fvm_stamps *s, fvm_stamps_fn fn, void *arg)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < s->capacity; i++) {
+		if (s->slots[i].path && !s->slots[i].gone)
+			r = fn(s->slots[i].path, &s->slots[i].stamp, arg);
+	}
+	return r;
+}
+
 size_t fvm_stamps_count(const struct fvm_stamps *s)
 {
 	return s->count;

@@ -112,6 +112,7 @@ static int ancestors_prune(int dir, const struct fvm_stamps *used)
 /* ---- update ---- */
 
 struct update {
+	const struct fvm_stacks *stacks;
 	const struct fvm_config *config;
 	fvm_stamp_digest_fn digest;
 	struct fvm_stamps *old, *fresh, *used; /* used: names of ancestors */
@@ -170,6 +171,48 @@ static int note_change(const struct fvm_change *c, void *arg)
 	return r < 0 ? r : fvm_stamps_set(u->fresh, c->path, &t);
 }
 
+static const struct fvm_stack *stack_of(const struct fvm_stacks *stacks, const char *path,
+					const char **ret_rel)
+{
+	for (size_t i = stacks->count; i-- > 0;) { /* the longest mount points come last */
+		const char *mount = stacks->items[i].mount_point;
+		size_t len = strcmp(mount, "/") == 0 ? 0 : strlen(mount);
+		if (strncmp(path, mount, len) == 0 && path[len] == '/') {
+			*ret_rel = path + len + 1;
+			return &stacks->items[i];
+		}
+	}
+	return NULL;
+}
+
+static int stat_deep(int top, const char *rel, struct stat *ret)
+{
+	scoped_fd fd = top < 0 ? -ENOENT : fvm_open_deep(top, rel, O_PATH);
+	if (fd < 0)
+		return fd;
+	return fstat(fd, ret) < 0 ? -errno : 0;
+}
+
+/* A stamp whose path is no change now: equal to the base, or gone from the layers. */
+static int note_equal(const char *path, const struct fvm_stamp *old, void *arg)
+{
+	struct update *u = arg;
+	const char *rel = NULL;
+	struct fvm_stamp stamp = *old;
+	struct stat st;
+	bool there = false;
+	if (fvm_stamps_find(u->fresh, path))
+		return 0;
+	const struct fvm_stack *stack = stack_of(u->stacks, path, &rel);
+	for (size_t i = 0; stack && !there && i < stack->count; i++)
+		there = stat_deep(stack->layers[i], rel, &st) == 0 && !S_ISCHR(st.st_mode);
+	if (!there)
+		return 0;
+	if (!fvm_path_is_noise(path)) /* of which the scan told nothing */
+		fvm_stamp_of(stat_deep(stack->base, rel, &st) == 0 ? &st : NULL, &stamp);
+	return fvm_stamps_set(u->fresh, path, &stamp);
+}
+
 static int update_run(struct update *u, const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 		      struct fvm_error *err)
 {
@@ -183,9 +226,10 @@ static int update_run(struct update *u, const struct fvm_vm *vm, const struct fv
 	int r = fvm_stacks_scan(stacks, &options, note_change, u, err);
 	if (r < 0)
 		return err && err->code ? r : fvm_error_set(err, -r, "note the base files");
-	if (fvm_stamps_count(u->fresh) > 0)
+	r = fvm_stamps_each(u->old, note_equal, u);
+	if (r == 0 && fvm_stamps_count(u->fresh) > 0)
 		r = fvm_stamps_save(u->fresh, vm->dir);
-	else if (unlinkat(vm->dir, "stamps", 0) < 0 && errno != ENOENT)
+	else if (r == 0 && unlinkat(vm->dir, "stamps", 0) < 0 && errno != ENOENT)
 		r = -errno;
 	if (r == 0)
 		r = ancestors_prune(dir, u->used);
@@ -195,7 +239,9 @@ static int update_run(struct update *u, const struct fvm_vm *vm, const struct fv
 int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 			   fvm_stamp_digest_fn digest, struct fvm_error *err)
 {
-	struct update u = { .config = &vm->config, .digest = digest, .ancestors = -1 };
+	struct update u = {
+		.stacks = stacks, .config = &vm->config, .digest = digest, .ancestors = -1
+	};
 	int r = fvm_stamps_load(vm->dir, &u.old, err);
 	if (r == 0)
 		r = fvm_stamps_parse("", 0, &u.fresh, err);

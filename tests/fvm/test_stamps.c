@@ -117,6 +117,19 @@ static void stamp_goes_with_its_change(void **state)
 	assert_string_equal(left, "ancestors\nlock\nworkspace\n");
 }
 
+static void copy_that_equals_the_base_is_changed_from_there(void **state)
+{
+	const struct box *box = *state;
+	shell(box, "mkdir -p base l0; echo 1 >base/f; sleep 0.02; echo 2 >l0/f");
+	note(box);
+	shell(box, "echo 2 >base/f; touch -r base/f l0/f"); /* as a commit under a paused VM */
+	note(box);
+	shell(box, "sleep 0.02; echo 3 >>l0/f");
+	assert_drifts(box, INT64_MAX, "");
+	shell(box, "echo 4 >>base/f");
+	assert_drifts(box, INT64_MAX, "/f ");
+}
+
 static void damaged_list_is_told(void **state)
 {
 	(void)state;
@@ -148,6 +161,7 @@ int main(void)
 		TEST(touched_base_is_no_drift),
 		TEST(made_and_deleted_on_the_host_is_drift),
 		TEST(stamp_goes_with_its_change),
+		TEST(copy_that_equals_the_base_is_changed_from_there),
 		TEST(damaged_list_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
