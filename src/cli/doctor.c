@@ -46,7 +46,7 @@ static json_t *to_json(const struct fvm_doctor *d)
 	for (size_t i = 0; i < d->count; i++) {
 		const struct fvm_finding *f = &d->findings[i];
 		json_array_append_new(list,
-				      json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:s, s:s}", "id",
+				      json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:s, s:s}", "name",
 						f->id, "what", f->what, "for", whom[f->for_whom],
 						"needed", f->needed, "ok", f->good, "found",
 						f->found, "without", f->without, "fix", f->fix));

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -111,6 +112,7 @@ static int refuse(struct fvm_error *err, const struct fvm_bind *b, const char *w
 /* What is made anew in a VM, and what would be all of the host. */
 static int check_one(const struct fvm_bind *b, const char *store, struct fvm_error *err)
 {
+	assert(b->target);
 	static const char *const kernels[] = { "/proc", "/sys" };
 	static const char *const whole[] = { "/", "/dev", "/etc", "/run", "/usr", "/var" };
 	for (size_t i = 0; i < FVM_COUNT(kernels); i++) {
@@ -135,6 +137,7 @@ static int check_one(const struct fvm_bind *b, const char *store, struct fvm_err
 
 static int add(struct fvm_binds *all, struct fvm_bind *b, struct fvm_error *err)
 {
+	assert(b->target);
 	for (size_t i = 0; i < all->count; i++) {
 		struct fvm_bind *o = &all->items[i];
 		if (strcmp(o->target, b->target) != 0)

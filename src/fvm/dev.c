@@ -87,7 +87,8 @@ static int add_device(int dev, const char *path, struct fvm_error *err)
 			return fvm_error_set(err, errno, "make the directory of '%s'", path);
 	}
 	int r = make_device(dev, name, st.st_mode & S_IFMT, st.st_rdev);
-	return r < 0 ? fvm_error_set(err, -r, "make '%s'", path) : 0;
+	/* one of those that every VM has */
+	return r < 0 && r != -EEXIST ? fvm_error_set(err, -r, "make '%s'", path) : 0;
 }
 
 int fvm_dev_make(const struct fvm_build *b, struct fvm_error *err)

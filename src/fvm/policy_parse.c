@@ -108,7 +108,7 @@ static int read_number(double low, double high, const char *value, double *to,
 
 static int read_cpus(uint32_t *to, const char *value, struct fvm_error *err)
 {
-	double n;
+	double n = 0;
 	int r = read_number(0.01, 10000, value, &n, err);
 	if (r == 0)
 		*to = (uint32_t)(n * 100 + 0.5);
@@ -117,7 +117,7 @@ static int read_cpus(uint32_t *to, const char *value, struct fvm_error *err)
 
 static int read_count(uint32_t *to, const char *value, struct fvm_error *err)
 {
-	double n;
+	double n = 0;
 	int r = read_number(1, 4194304, value, &n, err);
 	if (r == 0 && n != (double)(uint32_t)n)
 		r = fvm_error_set(err, EBADMSG, "'%.40s' is not a whole number", value);

@@ -172,6 +172,14 @@ static void userfaultfd_only_for_user_mode(void **state)
 	assert_int_equal(ask(0, NATIVE, SYS_userfaultfd, O_CLOEXEC | 1, 0, 0), ALLOW);
 }
 
+static void limits_of_pid_one_are_not_set(void **state)
+{
+	(void)state;
+	assert_int_equal(ask(0, NATIVE, SYS_prlimit64, 1, 7, 0x7fff00000000), WITH(EPERM));
+	assert_int_equal(ask(0, NATIVE, SYS_prlimit64, 1, 7, 0), ALLOW);
+	assert_int_equal(ask(0, NATIVE, SYS_prlimit64, 0, 7, 1), ALLOW);
+}
+
 static void supervisor_is_asked_about_opening_to_write(void **state)
 {
 	static const struct {
@@ -268,6 +276,7 @@ int main(void)
 		cmocka_unit_test(socketcall_makes_no_socket_unless_permitted),
 		cmocka_unit_test(x32_and_strange_architectures_do_not_exist),
 		cmocka_unit_test(userfaultfd_only_for_user_mode),
+		cmocka_unit_test(limits_of_pid_one_are_not_set),
 		cmocka_unit_test(supervisor_is_asked_about_opening_to_write),
 		cmocka_unit_test(supervisor_is_asked_about_owners_that_are_not_there),
 		cmocka_unit_test(kernel_agrees),

@@ -1,0 +1,271 @@
+# Every channel between VM and host, and between VMs, tried by programs that mean harm.
+# limit: 600
+load helper
+
+setup_file() {
+	e2e_setup_file
+	local name
+	for name in ipc mounts escape; do
+		cc -D_GNU_SOURCE -O1 -w -o "$E2E/hostile_$name" "$BATS_TEST_DIRNAME/hostile_$name.c" || return 1
+	done
+}
+
+setup() {
+	needs_root
+	servers=()
+}
+
+teardown() {
+	local pid
+	for pid in "${servers[@]}"; do
+		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+	done
+	vms_remove
+	rm -rf "$E2E/ends"
+}
+
+# KIND NAME pairs; the files of named and fifo are made by who serves
+kinds() {
+	echo "named $E2E/ends/socket
+		abstract fvm-e2e-$$
+		fifo $E2E/ends/fifo
+		tcp $((20000 + $$ % 10000))
+		sysv-shm 4711$(($$ % 1000))
+		sysv-msg 4712$(($$ % 1000))
+		sysv-sem 4713$(($$ % 1000))
+		queue /fvm-e2e-$$
+		shm /fvm-e2e-$$
+		lock $E2E/ends/locked"
+}
+
+serve_here() { # KIND NAME
+	"$E2E/hostile_ipc" serve "$1" "$2" >"$E2E/ends/ready" 3>&- &
+	servers+=($!)
+	wait_until 5 grep -q ready "$E2E/ends/ready"
+}
+
+ends_made() {
+	mkdir -p "$E2E/ends"
+	chmod 0777 "$E2E/ends"
+	: >"$E2E/ends/locked"
+}
+
+@test "the test itself: what is served on the host is reached from the host" {
+	ends_made
+	while read -r kind name; do
+		serve_here "$kind" "$name"
+		expect 0 "$E2E/hostile_ipc" reach "$kind" "$name"
+		kill "${servers[-1]}" && wait "${servers[-1]}"
+		rm -f "$E2E/ends/ready"
+	done < <(kinds)
+}
+
+@test "VM to host: no name of the host's can be reached" {
+	ends_made
+	fvm -q create --net none v
+	fvm start v
+	while read -r kind name; do
+		serve_here "$kind" "$name"
+		expect 1 fvm exec v "$E2E/hostile_ipc" reach "$kind" "$name" || {
+			echo "through: $kind" >&2
+			return 1
+		}
+		kill "${servers[-1]}" && wait "${servers[-1]}"
+		rm -f "$E2E/ends/ready"
+	done < <(kinds)
+}
+
+@test "VM to host with nat: neither loopback, nor the gateway, nor abstract names" {
+	ends_made
+	serve_here abstract "fvm-e2e-$$"
+	expect 1 fvm run --rm -- "$E2E/hostile_ipc" reach abstract "fvm-e2e-$$"
+	serve_here tcp "$((20000 + $$ % 10000))"
+	expect 1 fvm run --rm -- "$E2E/hostile_ipc" reach tcp "$((20000 + $$ % 10000))"
+}
+
+@test "VM to host with --net host: abstract sockets and signals stop at Landlock" {
+	[ "$(fvm --json doctor | jq .landlock)" -ge 6 ] || skip "needs Landlock 6"
+	ends_made
+	serve_here abstract "fvm-e2e-$$"
+	expect 1 fvm run --rm --net host -- "$E2E/hostile_ipc" reach abstract "fvm-e2e-$$"
+	expect 0 fvm run --rm --net host -- sh -c "
+		'$E2E/hostile_ipc' serve abstract fvm-inner > /tmp/ready &
+		until grep -q ready /tmp/ready; do sleep 0.1; done
+		'$E2E/hostile_ipc' reach abstract fvm-inner"
+}
+
+@test "host to VM, and VM to VM: no name of a VM's can be reached" {
+	ends_made
+	fvm -q create --net none a
+	fvm -q create --net none b
+	fvm start a b
+	while read -r kind name; do
+		fvm exec --detach a sh -c "'$E2E/hostile_ipc' serve $kind $name >/tmp/ready.$kind 2>&1"
+		wait_until 5 fvm exec a grep -q ready "/tmp/ready.$kind"
+		expect 0 fvm exec a "$E2E/hostile_ipc" reach "$kind" "$name"
+		expect 1 "$E2E/hostile_ipc" reach "$kind" "$name" || {
+			echo "from the host: $kind" >&2
+			return 1
+		}
+		expect 1 fvm exec b "$E2E/hostile_ipc" reach "$kind" "$name" || {
+			echo "from another VM: $kind" >&2
+			return 1
+		}
+	done < <(kinds)
+}
+
+@test "processes of the host and of other VMs are neither seen nor signalled nor read" {
+	sleep 300 3>&- &
+	servers+=($!)
+	fvm -q create --net none a
+	fvm start a
+	expect 1 fvm exec a "$E2E/hostile_ipc" reach pid "${servers[0]}"
+	fvm -q create --net none b
+	fvm start b
+	init=$(fvm --json inspect a | jq .init_pid)
+	expect 1 fvm exec b "$E2E/hostile_ipc" reach pid "$init"
+	equal "$(fvm exec b sh -c 'set -- /proc/[0-9]*; echo $#')" 2
+}
+
+@test "vsock does not exist in a VM, by whichever call" {
+	expect 1 fvm run --rm --net host -- "$E2E/hostile_ipc" reach vsock 7777
+	expect 0 fvm run --rm --prove --net none -- true
+}
+
+@test "no mount of a VM can be taken away, moved, or relaxed" {
+	mkdir -p "$E2E/shared" "$E2E/through"
+	printf '[vm]\nread-only = /usr\n' >"$E2E/ro.policy"
+	expect 0 fvm run --rm --policy "$E2E/ro.policy" --bind "$E2E/shared:ro" \
+		--direct "$E2E/through" -- "$E2E/hostile_mounts"
+	expect 0 fvm run --rm -- "$E2E/hostile_mounts"
+}
+
+@test "no way out by proc, sys, descriptors, namespaces, chroot, or the kernel's doors" {
+	expect 0 fvm run --rm -- "$E2E/hostile_escape" 7</etc 8</tmp
+	expect 0 fvm run --rm --net host -- "$E2E/hostile_escape"
+}
+
+@test "a directory or a socket as stdin is no way out" {
+	expect 0 fvm run --rm -- sh -c '! ls /proc/self/fd/0/ && ! cd /proc/self/fd/0' <"/etc"
+}
+
+@test "the self-test holds in every mode, tells what is open, and leaves nothing" {
+	expect 0 fvm run --rm --prove -- true
+	says "0 leak"
+	expect 0 fvm run --rm --prove --net none -- true
+	says "0 are open"
+	expect 0 fvm run --rm --prove --net host --io-uring -- true
+	says "open: io_uring: --io-uring"
+	says "0 leak"
+	fails compgen -G "/tmp/fvm-prove-*"
+}
+
+@test "a leak ends the VM before its program starts" {
+	# with /tmp written through the bait that lies there is reached
+	mkdir "$E2E/other"
+	FVM_HOME=$(mktemp -d /var/tmp/fvm-e2e-other.XXXXXX)
+	expect 125 fvm run --rm --prove --direct /tmp -- touch "$E2E/other/ran"
+	rm -rf "$FVM_HOME"
+	FVM_HOME=$E2E/home
+	says "LEAK: named sockets"
+	says "LEAK: files"
+	fails test -e "$E2E/other/ran"
+	fails compgen -G "/tmp/fvm-prove-*"
+}
+
+@test "secrets and the store are hidden, and the VM may make its own in their place" {
+	mkdir -p "$E2E/me/.ssh" "$E2E/me/.config/gh" "$E2E/me/dots"
+	echo key >"$E2E/me/.ssh/id"
+	echo token >"$E2E/me/.config/gh/hosts.yml"
+	echo pass >"$E2E/me/dots/netrc"
+	ln -s dots/netrc "$E2E/me/.netrc"
+	expect 0 env HOME="$E2E/me" fvm run --name s --keep -- sh -c "cd '$E2E/me'
+		! cat .ssh/id && ! ls .config/gh && ! cat .netrc && ! cat dots/netrc && ! ls '$FVM_HOME' &&
+		[ -z \"\$(ls -A .config)\" ] && mkdir .ssh && echo mine >.ssh/id"
+	expect 0 env HOME="$E2E/me" fvm run --name s -- cat "$E2E/me/.ssh/id"
+	equal "$output" mine
+	equal "$(cat "$E2E/me/.ssh/id")" key
+	expect 0 env HOME="$E2E/me" fvm run --rm --secrets -- cat "$E2E/me/.ssh/id"
+	equal "$output" key
+	expect 0 env HOME="$E2E/me" fvm run --rm --net none -- cat "$E2E/me/.netrc"
+	equal "$output" pass
+	# what the host gets later is hidden, too
+	expect 0 env HOME="$E2E/me" fvm run -d --name l -- sleep 60
+	mkdir "$E2E/me/.aws"
+	fails fvm exec l ls "$E2E/me/.aws"
+}
+
+@test "the directory above something hidden is as the host has it, on one device" {
+	install -d -m 2751 -o 1 -g 2 "$E2E/dir" "$E2E/dir/in"
+	touch "$E2E/dir/in/a" "$E2E/dir/in/b"
+	touch -d 2020-02-02 "$E2E/dir/in" "$E2E/dir"
+	want=$(stat -c '%a %u %g %Y' "$E2E/dir/in" "$E2E/dir")
+	expect 0 fvm run --rm --hide "$E2E/dir/in/a" -- sh -c "stat -c '%a %u %g %Y' '$E2E/dir/in' \
+		'$E2E/dir'; ls '$E2E/dir/in'; find '$E2E/dir' -xdev -printf '%D\n' | sort -u | wc -l"
+	equal "$output" "$want
+b
+1"
+}
+
+@test "policies: by name, by program, and what they refuse" {
+	mkdir -p "$E2E/policies"
+	printf '[match]\nprogram = printenv\n[vm]\nenv = FVM_TEST=by-program\nnet = none\n' \
+		>"$E2E/policies/auto.policy"
+	printf '[vm]\npids = 20\nhide = %s/ends\n' "$E2E" >"$E2E/policies/small.policy"
+	printf '[vm]\nnett = none\n' >"$E2E/broken.policy"
+	export FVM_POLICY_PATH=$E2E/policies
+	ends_made
+	expect 0 fvm run --rm -- printenv FVM_TEST
+	equal "$output" by-program
+	expect 0 fvm run --rm --policy small -- sh -c "! ls $E2E/ends"
+	expect 125 fvm run --rm --policy "$E2E/broken.policy" -- true
+	says "line 2: there is no key 'nett'"
+	expect 125 fvm run --rm --policy absent -- true
+	says "there are: auto, small"
+	expect 0 fvm run --name p -d --policy small -- sleep 60
+	equal "$(fvm --json inspect p | jq -c .policy)" '["small"]'
+}
+
+@test "the shipped policies are understood and do what they say" {
+	export FVM_POLICY_PATH=$BATS_TEST_DIRNAME/../../contrib/policy.d
+	mkdir -p "$E2E/me/.ssh" "$E2E/me/Documents"
+	for name in agent browser build wine32; do
+		expect 0 env HOME="$E2E/me" fvm run --rm --policy $name -- sh -c '! ls ~/.ssh'
+	done
+	expect 0 env HOME="$E2E/me" fvm run --rm --policy untrusted -- sh -c \
+		'! ls ~/.ssh && ! ls ~/Documents && [ "$(ls /sys/class/net)" = lo ]'
+}
+
+@test "binds: written through, read-only, and nothing hidden shows through" {
+	mkdir -p "$E2E/share" "$E2E/me/.ssh"
+	expect 0 fvm run --rm --direct "$E2E/share" -- sh -c "echo hi >'$E2E/share/new'"
+	equal "$(cat "$E2E/share/new") $(stat -c %u "$E2E/share/new")" "hi 0"
+	expect 0 fvm run --rm --bind "$E2E/share:/other:ro" -- sh -c 'cat /other/new && ! touch /other/x'
+	expect 125 env HOME="$E2E/me" fvm run --rm --direct "$E2E/me" -- true
+	says "is hidden from the VM"
+	expect 125 fvm run --rm --direct /etc -- true
+	expect 125 fvm run --rm --bind a:b:c -- true
+	says "S[:D][:ro]"
+}
+
+@test "sudo, bubblewrap, strace and nested user namespaces work inside" {
+	expect 0 fvm run --rm -- unshare -Urm true
+	if command -v bwrap >/dev/null; then
+		expect 0 fvm run --rm -- bwrap --unshare-all --ro-bind / / --dev /dev --proc /proc true
+	fi
+	if command -v strace >/dev/null; then
+		expect 0 fvm run --rm -- strace -qq -o /dev/null true
+	fi
+	if command -v sudo >/dev/null; then
+		expect 0 fvm run --rm -- sudo -n -u nobody id -u
+	fi
+}
+
+@test "doctor judges this host, as table and as JSON" {
+	expect 0 fvm doctor
+	says "VMs of root can run."
+	equal "$(fvm --json doctor | jq .root_works)" true
+	fvm --json doctor | jq -e 'all(.findings[]; .ok or .fix != "" or .needed == false)'
+	expect 0 as_user one fvm doctor
+	says "VMs of ordinary users can run."
+}
