@@ -139,21 +139,23 @@ image || give_up 1 "0 1 0" "the guest's image could not be made"
 mkdir -p "$dir/tree"
 
 passed=0 failed=0 skipped=0
-mapfile -t kernels < <(find "$dir" -name 'vmlinuz-*' -printf '%f\n' | sed 's/^vmlinuz-//' | sort -V)
-number=0
-for kernel in "${kernels[@]}"; do
+there=0
+kernels=()
+for kernel in $(find "$dir" -name 'vmlinuz-*' -printf '%f\n' | sed 's/^vmlinuz-//' | sort -V); do
+	there=$((there + 1))
 	case $kernel in 6.1.*) kind=6.1 ;; *) kind=newer ;; esac
-	case " ${VM_KERNELS:-6.1 newer} " in *" $kind "*) ;; *) continue ;; esac
+	case " ${VM_KERNELS:-6.1 newer} " in *" $kind "*) kernels+=("$kernel") ;; esac
+done
+for ((number = 0; number < ${#kernels[@]}; number++)); do
 	left=$((limit - $(date +%s) + started))
 	if [ $left -lt 180 ]; then
-		say "kernel $kernel: skipped, no time left"
+		say "kernel ${kernels[number]}: skipped, no time left"
 		skipped=$((skipped + 1))
 		continue
 	fi
-	boot "$kernel" $((left / (${#kernels[@]} - number)))
-	number=$((number + 1))
+	boot "${kernels[number]}" $((left / (${#kernels[@]} - number)))
 done
-if [ ${#kernels[@]} -lt 2 ]; then
+if [ $there -lt 2 ]; then
 	say "newer kernel: skipped, none in the image"
 	skipped=$((skipped + 1))
 fi
