@@ -10,21 +10,20 @@ case $prefix in
 *) echo "install: PREFIX must be an absolute path, not '$prefix'" >&2; exit 2 ;;
 esac
 meson configure "$build" -Dprefix="$prefix" >/dev/null
+ninja -C "$build" --quiet
 
-# Targets of all installed files, without DESTDIR, one a line.
-installed() {
-	meson introspect "$build" --installed |
-		python3 -c 'import json, sys; print("\n".join(json.load(sys.stdin).values()))'
-}
-
-# Directories that carry our name are ours; the others belong to the system.
+# What is installed is known by installing it into an empty place.
 uninstall() {
-	installed | while IFS= read -r file; do
-		rm -f -- "$destdir$file"
+	scratch=$(mktemp -d)
+	trap 'rm -rf -- "$scratch"' EXIT
+	meson install -C "$build" --no-rebuild --quiet --destdir "$scratch" >/dev/null
+	(cd "$scratch" && find . ! -type d) | while IFS= read -r file; do
+		rm -f -- "$destdir/$file"
 	done
-	installed | sed 's,/[^/]*$,,' | sort -ru | while IFS= read -r dir; do
+	# directories that carry our name are ours; the others belong to the system
+	(cd "$scratch" && find . -depth -type d) | while IFS= read -r dir; do
 		case $dir in
-		*/fvm | */fvm/*) rmdir --ignore-fail-on-non-empty -p -- "$destdir$dir" 2>/dev/null || : ;;
+		*/fvm | */fvm/*) rmdir --ignore-fail-on-non-empty -- "$destdir/$dir" 2>/dev/null || : ;;
 		esac
 	done
 	echo "removed; VMs in /var/lib/fvm and ~/.local/share/fvm were left: fvm rm takes those"
@@ -32,7 +31,6 @@ uninstall() {
 
 case $mode in
 install)
-	ninja -C "$build" --quiet
 	meson install -C "$build" --no-rebuild --quiet ${destdir:+--destdir "$destdir"}
 	echo "installed under $destdir$prefix"
 	;;

@@ -252,7 +252,7 @@ static int sync_changed(const struct refresh *r, struct skel_walk *w, struct fvm
 	if (more && !skel_next(&at, end, &dir))
 		return -EBADMSG;
 	while (more) {
-		const char *start = dir.path - 11, *stop = at;
+		const char *start = dir.path - 11, *stop;
 		bool fresh = skel_fresh(&dir, &r->outs);
 		for (;;) {
 			stop = at;
