@@ -49,9 +49,9 @@ load helper
 
 @test "what a VM writes is not on the host" {
 	needs_root
-	host_inventory before /etc /usr/local
+	host_inventory before /etc/passwd /etc/hostname /usr/local
 	expect 0 fvm run --name writer --keep -- sh -c 'echo changed >>/etc/passwd; rm /etc/hostname; mkdir /usr/local/new'
-	host_inventory after /etc /usr/local
+	host_inventory after /etc/passwd /etc/hostname /usr/local
 	assert_same_inventory before after
 	expect 0 fvm rm writer
 	assert_clean
