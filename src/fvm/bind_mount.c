@@ -74,7 +74,7 @@ static int mount_source(const struct fvm_build *b, const struct fvm_bind *bind,
 	int r = attach(tree, target,
 		       MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID |
 			       (bind->read_only ? MOUNT_ATTR_RDONLY : 0),
-		       (uint64_t)b->userns);
+		       b->trees ? 0 : (uint64_t)b->userns); /* an ordinary user's ids are his */
 	if (r == -EINVAL)
 		fvm_error_hint(err, "its file system can't map ids: share a directory elsewhere");
 	return r < 0 ? fvm_error_set(err, -r, "share '%s'", bind->source) : 0;

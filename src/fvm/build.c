@@ -453,10 +453,12 @@ static int mount_proc(void *arg)
 
 static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)
 {
-	int flags = CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWIPC;
+	/* the host's network namespace is no user's: neither to be entered nor to be shown */
+	bool others_net = b->trees && b->vm->config.net == FVM_NET_HOST;
+	int flags = CLONE_NEWCGROUP | CLONE_NEWIPC | (others_net ? 0 : CLONE_NEWNET);
 	if (setns(b->init_pidfd, flags) < 0)
 		return fvm_error_set(err, errno, "enter the VM's namespaces");
-	int r = mount_kernel_fs(b, "sysfs", "sys", MS_RDONLY, true, err);
+	int r = mount_kernel_fs(b, "sysfs", "sys", MS_RDONLY, !others_net, err);
 	if (r == 0)
 		r = mount_kernel_fs(b, "cgroup2", "sys/fs/cgroup", b->systemd ? 0 : MS_RDONLY,
 				    false, err);

@@ -55,6 +55,7 @@ struct fvm_config {
 	bool secrets;		 /* --secrets: the secrets' policy does not apply */
 	bool no_secrets;	 /* a policy's: it applies without network, too */
 	bool io_uring;
+	bool soft_limits;      /* by policies: memory, cpus, pids if they can be had; not stored */
 	bool i386_sockets;     /* 32-bit programs may make sockets: see seccomp.def */
 	bool private_networks;	 /* nat: RFC 1918 and ULA destinations may be reached */
 	uint64_t memory_bytes; /* 0: no limit; likewise below */

@@ -402,6 +402,9 @@ int fvm_policy_apply(const struct fvm_config *config, const char *program, struc
 		r = apply_matching(&a, program, err);
 	if (r < 0)
 		return r;
+	/* what the command line asks for is never left out */
+	if (config->memory_bytes || config->cpu_percent || config->pids)
+		c.soft_limits = false;
 	r = expand_all(&c);
 	if (r < 0)
 		return fvm_error_set(err, -r, "find the homes that a policy is about");

@@ -18,7 +18,7 @@
  *   policy that is half understood protects half.
  *   The keys of [vm] are the table in policy_parse.c, and fvm-policy(5).
  *   "~/" is every home in hide and show, and the caller's in other paths. A '-' before a path
- *   stands for "if it is there".
+ *   stands for "if it is there", one before memory, cpus or pids for "if the host can".
  *
  *   Files are looked for in ~/.config/fvm/policy.d, /etc/fvm/policy.d, and where the shipped ones
  *   are; a name found in one hides the same name in the later ones. FVM_POLICY_PATH (directories,

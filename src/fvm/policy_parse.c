@@ -59,6 +59,13 @@ static bool is_list(const struct key *k)
 	return k->kind == K_PATH || k->kind == K_BIND || k->kind == K_ENV;
 }
 
+/* Limits that depend on the host's cgroups. */
+static bool is_soft(const struct key *k)
+{
+	return k->offset == offsetof(struct fvm_config, memory_bytes) || k->kind == K_CPUS ||
+	       k->kind == K_COUNT;
+}
+
 /* ---- values ---- */
 
 static int read_bool(bool *to, const char *value, struct fvm_error *err)
@@ -157,6 +164,10 @@ static int read_value(struct fvm_config *c, const struct key *k, const char *val
 		      struct fvm_error *err)
 {
 	void *to = member(c, k);
+	if (is_soft(k) && value[0] == '-') {
+		c->soft_limits = true;
+		value++;
+	}
 	switch (k->kind) {
 	case K_NET:
 		return read_net(to, value, err);
@@ -314,6 +325,8 @@ static void copy_value(struct fvm_config *to, const struct fvm_config *from, con
 	memcpy(member(to, k), member(from, k), sizes[k->kind]);
 	if (k->kind == K_NET)
 		to->net_given = true;
+	if (is_soft(k))
+		to->soft_limits |= from->soft_limits;
 	if (strcmp(k->name, "secrets") == 0)
 		to->no_secrets = !from->secrets;
 }

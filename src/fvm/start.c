@@ -304,6 +304,22 @@ static int take_slot(struct start *s, struct fvm_error *err)
 	return 0;
 }
 
+static int make_cgroups(struct start *s, struct fvm_error *err)
+{
+	struct fvm_config *c = &s->vm->config;
+	int r = fvm_cgroup_plan(c->id, c->rootless, &s->cgroups, err);
+	if (r == 0)
+		r = fvm_cgroup_make(&s->cgroups, c, err);
+	if (r != -EOPNOTSUPP || !c->soft_limits)
+		return r;
+	log_warn("a policy's limits are left out: %s", err ? err->text : "no cgroups");
+	if (err)
+		*err = (struct fvm_error){ 0 };
+	c->memory_bytes = c->cpu_percent = c->pids = 0;
+	c->soft_limits = false;
+	return make_cgroups(s, err);
+}
+
 static int take_resources(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
@@ -313,9 +329,7 @@ static int take_resources(struct start *s, struct fvm_error *err)
 	if (r == 0)
 		r = prepare_disk(s, err);
 	if (r == 0)
-		r = fvm_cgroup_plan(c->id, c->rootless, &s->cgroups, err);
-	if (r == 0)
-		r = fvm_cgroup_make(&s->cgroups, c, err);
+		r = make_cgroups(s, err);
 	if (r < 0)
 		return r;
 	s->has_cgroup = true;

@@ -145,6 +145,27 @@ ends_made() {
 	expect 0 fvm run --rm --net host -- "$E2E/hostile_escape"
 }
 
+@test "an ordinary user's VM holds as well: mounts, ways out, names, secrets" {
+	needs_user
+	user_make one
+	chmod 0711 "$E2E"
+	mkdir -p /home/fvmt-one/.ssh /home/fvmt-one/share
+	chown -R fvmt-one: /home/fvmt-one
+	expect 0 as_user one fvm run --rm --prove -- sh -c '! ls ~/.ssh'
+	says "0 leak"
+	expect 0 as_user one fvm run --rm --root --direct /home/fvmt-one/share -- "$E2E/hostile_mounts"
+	expect 0 as_user one fvm run --rm --root -- "$E2E/hostile_escape"
+	expect 0 as_user one fvm run --rm --direct /home/fvmt-one/share -- touch share/new
+	equal "$(stat -c %U /home/fvmt-one/share/new)" fvmt-one
+	ends_made
+	serve_here abstract "fvm-e2e-$$"
+	expect 1 as_user one fvm run --rm --net none -- "$E2E/hostile_ipc" reach abstract "fvm-e2e-$$"
+	expect 0 as_user one fvm run --rm --net none -- true
+	[ "$(fvm --json doctor | jq .landlock)" -ge 6 ] || return 0
+	expect 1 as_user one fvm run --rm --net host -- "$E2E/hostile_ipc" reach abstract "fvm-e2e-$$"
+	expect 0 as_user one fvm run --rm --net host --prove -- true
+}
+
 @test "a directory or a socket as stdin is no way out" {
 	expect 0 fvm run --rm -- sh -c '! ls /proc/self/fd/0/ && ! cd /proc/self/fd/0' <"/etc"
 }

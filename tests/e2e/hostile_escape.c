@@ -105,6 +105,17 @@ static void files_of_the_kernel(void)
 		fclose(f);
 }
 
+/* An ordinary user's VM keeps a record of the wish, in a plain file. */
+static void open_node(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_NONBLOCK);
+	if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+		worked("a device node");
+	if (fd >= 0)
+		close(fd);
+}
+
 static void devices(void)
 {
 	static const struct {
@@ -120,7 +131,7 @@ static void devices(void)
 			snprintf(path, sizeof(path), "%s/hostile-node", dirs[d]);
 			if (mknod(path, kinds[i].type | 0666,
 				  makedev(kinds[i].major, kinds[i].minor)) == 0)
-				must_fail(open(path, O_RDONLY | O_NONBLOCK), "a device node");
+				open_node(path);
 			unlink(path);
 		}
 	}

@@ -64,7 +64,8 @@ static void errors_name_line_and_reason(void **state)
 	assert_error("[vm]\ncpus = nan\n", "not a number");
 	assert_error("[vm]\ncpus = 0x10\n", "not a number");
 	assert_error("[vm]\npids = 1.5\n", "not a whole number");
-	assert_error("[vm]\npids = -1\n", "not a number");
+	assert_error("[vm]\npids = --1\n", "not a number");
+	assert_error("[vm]\ndisk = -1G\n", "not a size");
 	assert_error("[vm]\nhide = secrets\n", "neither / nor ~/");
 	assert_error("[vm]\nhide = ~/../x\n", "'..'");
 	assert_error("[vm]\nbind = /a:/b:/c\n", "S[:D][:ro]");
@@ -238,6 +239,23 @@ static void tilde_and_dash_are_expanded(void **state)
 	assert_string_equal(got.devices.items[0], "/dev/null");
 }
 
+static void soft_limit_is_hard_once_the_command_line_has_one(void **state)
+{
+	const struct box *box = *state;
+	scoped_config c = { 0 }, soft = { 0 }, hard = { 0 };
+	use_box(box);
+	write_policy(box, "shipped", "p", "[vm]\nmemory = -1G\ncpus = -2\npids = -9\n");
+	config_named(&c, "p");
+	apply(&c, NULL, &soft, NULL);
+	assert_true(soft.soft_limits);
+	assert_int_equal(soft.memory_bytes, 1 << 30);
+	assert_int_equal(soft.cpu_percent, 200);
+	assert_int_equal(soft.pids, 9);
+	c.pids = 5;
+	apply(&c, NULL, &hard, NULL);
+	assert_false(hard.soft_limits);
+}
+
 static void pattern_with_a_slash_is_for_the_whole_path(void **state)
 {
 	struct fvm_policy p = { 0 };
@@ -266,6 +284,7 @@ int main(void)
 		TEST(broken_policy_that_might_match_stops_the_start),
 		TEST(file_that_all_may_write_is_not_trusted),
 		TEST(tilde_and_dash_are_expanded),
+		TEST(soft_limit_is_hard_once_the_command_line_has_one),
 		TEST(pattern_with_a_slash_is_for_the_whole_path),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
