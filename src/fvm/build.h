@@ -50,6 +50,8 @@ struct fvm_build {
 	/* out */
 	struct fvm_running *running; /* keys and left_out are added to */
 
+	int owners; /* rootless: the list of owners.h, to append to; else untouched */
+
 	/* between the steps */
 	int store, scratch, root;
 	size_t overlays;

@@ -14,6 +14,7 @@
 struct liar {
 	pid_t pid;
 	int pidfd;
+	bool truth; /* no longer lied to, but its parent is */
 	struct fvm_ids ids;
 };
 
@@ -58,7 +59,7 @@ static struct liar *find(const struct supervisor *sup, pid_t pid)
 	return NULL;
 }
 
-static int add(struct supervisor *sup, pid_t pid, const struct fvm_ids *ids)
+static int add(struct supervisor *sup, pid_t pid, const struct fvm_ids *ids, bool truth)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 	struct liars *all = sup->liars;
@@ -73,7 +74,7 @@ static int add(struct supervisor *sup, pid_t pid, const struct fvm_ids *ids)
 		close(fd);
 		return r;
 	}
-	all->items[all->count++] = (struct liar){ pid, fd, *ids };
+	all->items[all->count++] = (struct liar){ pid, fd, truth, *ids };
 	return 0;
 }
 
@@ -85,12 +86,13 @@ bool liars_find(const struct call *c, struct fvm_ids *ret)
 	const struct liar *known = find(c->sup, pid);
 	if (!known) {
 		known = find(c->sup, parent);
-		if (known)
-			(void)add(c->sup, pid, &known->ids);
+		if (known && !known->truth && add(c->sup, pid, &known->ids, false) == 0)
+			known = find(c->sup, pid);
 	}
-	if (known)
-		*ret = known->ids;
-	return known;
+	if (!known || known->truth)
+		return false;
+	*ret = known->ids;
+	return true;
 }
 
 int liars_set(const struct call *c, const struct fvm_ids *ids)
@@ -101,8 +103,9 @@ int liars_set(const struct call *c, const struct fvm_ids *ids)
 		return r;
 	struct liar *known = find(c->sup, pid);
 	if (!known)
-		return add(c->sup, pid, ids);
+		return add(c->sup, pid, ids, false);
 	known->ids = *ids;
+	known->truth = false;
 	return 0;
 }
 
@@ -118,7 +121,13 @@ void liars_forget(const struct call *c)
 	if (!liars_any(c->sup) || family((pid_t)c->req->pid, &pid, &parent) < 0)
 		return;
 	struct liar *known = find(c->sup, pid);
-	if (known)
+	const struct liar *above = find(c->sup, parent);
+	const struct fvm_ids none = { 0 };
+	if (above && !above->truth && !known)
+		(void)add(c->sup, pid, &none, true);
+	else if (above && !above->truth)
+		known->truth = true;
+	else if (known)
 		forget(c->sup, known);
 }
 

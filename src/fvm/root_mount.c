@@ -17,6 +17,7 @@
 
 #include "fvm/adopt.h"
 #include "fvm/build.h"
+#include "fvm/owners.h"
 #include "fvm/skeleton.h"
 #include "fvm/sys.h"
 
@@ -232,6 +233,74 @@ static int add_synthetic(const struct fvm_build *b, struct stack *s, const struc
 	return r < 0 ? r : stack_add(s, fvm_fd_take(&dir));
 }
 
+/* ---- directories of other people, where there is no skeleton ---- */
+
+#define MAX_FOREIGN 512
+
+struct foreign {
+	int layer;	      /* -1: none yet */
+	struct fvm_strv dirs; /* still to be looked into, relative to the top */
+	size_t made, next;
+};
+
+static int foreign_add(const struct fvm_build *b, struct foreign *f, const char *path,
+		       const struct stat *st)
+{
+	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	if (f->layer < 0)
+		f->layer = scratch_dir(b, "foreign", b->overlays, 0755);
+	if (f->layer < 0)
+		return f->layer;
+	if (mkdirat(f->layer, path, 0700) < 0 ||
+	    fchmodat(f->layer, path, st->st_mode & 07777, 0) < 0)
+		return -errno;
+	(void)utimensat(f->layer, path, times, 0);
+	f->made++;
+	return fvm_strv_add(&f->dirs, path);
+}
+
+static int foreign_look(const struct fvm_build *b, struct foreign *f, int top, const char *path)
+{
+	int fd = openat(top, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int r = 0;
+	for (struct dirent *e; d && r == 0 && f->made < MAX_FOREIGN && (e = readdir(d));) {
+		char child[PATH_MAX];
+		struct stat st;
+		if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 ||
+		    strcmp(e->d_name, "..") == 0 ||
+		    fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    st.st_uid != FVM_NOBODY || faccessat(fd, e->d_name, R_OK | X_OK, 0) < 0)
+			continue;
+		if (snprintf(child, sizeof(child), "%s/%s", path, e->d_name) < (int)sizeof(child))
+			r = foreign_add(b, f, child, &st);
+	}
+	if (d)
+		closedir(d);
+	return r;
+}
+
+/*
+ * A skeleton made at each start, of what is not the user's in a tree that is nobody's system: what
+ * he owns, or may write, below such a directory could not be written otherwise. From the top
+ * down, and not more than is made in 3 ms.
+ */
+static int add_foreign(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	struct foreign f = { .layer = -1 };
+	scoped_fd top = open(t->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (top < 0)
+		return 0;
+	int r = foreign_look(b, &f, top, ".");
+	while (r == 0 && f.next < f.dirs.count && f.made < MAX_FOREIGN)
+		r = foreign_look(b, &f, top, f.dirs.items[f.next++]);
+	fvm_strv_free(&f.dirs);
+	if (f.layer < 0)
+		return r;
+	int added = stack_add(s, f.layer);
+	return r < 0 ? r : added;
+}
+
 /* ---- the host's own directory ---- */
 
 static int mount_at(int target, unsigned long flags, const char *options)
@@ -287,7 +356,7 @@ static int add_lower(const struct fvm_build *b, struct stack *s, const struct fv
 	if (r == 0 && t->kind != FVM_TREE_SYNTHETIC)
 		r = add_hidden(b, s, t);
 	if (r == 0 && t->kind == FVM_TREE_OVERLAY)
-		r = add_skeleton(b, s, t);
+		r = fvm_skeleton_has(t->path) ? add_skeleton(b, s, t) : add_foreign(b, s, t);
 	if (r == 0 && t->kind != FVM_TREE_SYNTHETIC)
 		r = add_host(b, s, t);
 	/* nothing readable on the host, or only one where a read-only overlay wants two */
@@ -364,6 +433,19 @@ static int mount_tree(struct fvm_build *b, const struct fvm_tree *t, struct fvm_
 
 /* ---- the scratch tmpfs ---- */
 
+/* Where the workspace is mounted, which is why nobody could before. */
+static int open_owners(const struct fvm_build *b)
+{
+	char path[FVM_NAME_MAX + 64];
+	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
+	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	if (fs < 0)
+		return fs;
+	int fd = openat(fs, FVM_OWNERS_FILE, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+			0600);
+	return fd < 0 ? -errno : fd;
+}
+
 static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 {
 	char path[sizeof(b->vm->store->path) + 8];
@@ -373,6 +455,9 @@ static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 	b->store = open(b->vm->store->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (b->store < 0)
 		return fvm_error_set(err, errno, "open %s", b->vm->store->path);
+	b->owners = open_owners(b);
+	if (b->owners < 0)
+		return fvm_error_set(err, -b->owners, "open the list of owners");
 	/* what others are building there can't be seen from here any more, and need not */
 	snprintf(path, sizeof(path), "%s/tmp", b->vm->store->path);
 	if (mount("fvm", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0)

@@ -20,7 +20,9 @@
  *   refuses; a read-only overlay between the two makes it another file system (as build.c does).
  *   Everything is mounted by the builder in the user's first namespace; PID 1 lives in a second one
  *   and takes a copy of the mounts, which locks them, as with privileges (build.h).
- *   Limits: synthetic directories show the files that were in them at the start, up to 1 MiB each.
+ *   Limits: in trees without a skeleton (/home, /tmp, /data) the first 512 directories of other
+ *   people can be written in; synthetic directories show the files that were in them
+ *   at the start, up to 1 MiB each.
  */
 #ifndef FVM_ROOT_USER_H
 #define FVM_ROOT_USER_H

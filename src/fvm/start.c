@@ -161,7 +161,10 @@ int start_build_world(struct start *s)
 		.user_gid = s->options->user_gid,
 		.running = &s->running,
 	};
-	return fvm_build_world(&b, &s->err);
+	b.owners = -1;
+	int r = fvm_build_world(&b, &s->err);
+	s->owners = b.owners;
+	return r;
 }
 
 static int builder(void *arg)
@@ -194,7 +197,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 {
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
-	s->skeleton.tree = s->skeleton.lock = -1;
+	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
 		s->supervisor[i] = s->guard[i] = -1;
@@ -477,6 +480,8 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 		r = start_relay(&s, err);
 	if (r == 0)
 		r = note_running(&s, err);
+	if (r == 0 && vm->config.rootless)
+		r = start_user_hand_over(&s, err);
 	if (r == 0) {
 		hand_over(&s, ret);
 		if (s.skeleton.check_later)

@@ -41,6 +41,7 @@ struct start {
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
 	int supervisor[2]; /* over which the supervisor gets its listener */
+	int owners;	   /* for the supervisor, too */
 	int guard[2];	   /* hangs up when the supervisor ends */
 	pid_t supervisor_pid;
 	pid_t init;
@@ -58,6 +59,8 @@ int start_build_world(struct start *s);
 
 /** start_user_take() - skeleton, plan of the overlays, sockets */
 int start_user_take(struct start *s, struct fvm_error *err);
+/** start_user_hand_over() - all is well: let the supervisor begin */
+int start_user_hand_over(struct start *s, struct fvm_error *err);
 /** start_user_builder() - the builder, for fvm_spawn_shared(); @arg: struct start */
 int start_user_builder(void *arg);
 /** start_user_inside() - PID 1, last of all: filter on, listener to the supervisor */

@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #include "fvm/internal.h"
-#include "fvm/owners.h"
 #include "fvm/seccomp.h"
 #include "fvm/start_priv.h"
 #include "fvm/supervisor.h"
@@ -44,10 +43,17 @@ void start_user_free(struct start *s)
 {
 	fvm_trees_free(&s->trees);
 	fvm_skeleton_close(&s->skeleton);
+	fvm_fd_closep(&s->owners);
 	for (int i = 0; i < 2; i++) {
 		fvm_fd_closep(&s->supervisor[i]);
 		fvm_fd_closep(&s->guard[i]);
 	}
+}
+
+int start_user_hand_over(struct start *s, struct fvm_error *err)
+{
+	int r = fvm_send_fds(s->supervisor[1], "o", 1, &s->owners, 1);
+	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
 }
 
 /* ---- PID 1 ---- */
@@ -112,19 +118,15 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 {
 	struct stat st = { 0 };
 	char path[64];
-	snprintf(path, sizeof(path), "workspace/%s", FVM_OWNERS_FILE);
-	int owners = openat(s->vm->dir, path,
-			    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	/* PID 1 waits and can still be looked at */
 	snprintf(path, sizeof(path), "%d/ns/user", (int)s->init);
 	(void)fstatat(proc, path, &st, 0);
 	const struct fvm_supervisor_args args = {
-		.listener = s->supervisor[0],
+		.socket = s->supervisor[0],
 		.guard = s->guard[1],
 		.init_pidfd = s->pidfd,
 		.proc = proc,
 		.log = s->log,
-		.owners = owners,
 		.userns = st.st_ino,
 		.trees = &s->trees,
 	};

@@ -91,6 +91,8 @@ static int receive_listener(struct supervisor *sup, int sock)
 	char byte;
 	int fds[2] = { -1, -1 };
 	size_t n = 0;
+	if (fvm_recv_fds(sock, &byte, 1, &sup->owners, 1, &n) != 1 || n != 1)
+		return -EPIPE; /* the start has failed */
 	if (fvm_recv_fds(sock, &byte, 1, fds, 2, &n) != 1 || n != 2)
 		return -EPIPE;
 	sup->listener = fds[0];
@@ -135,10 +137,10 @@ static void set_up_process(void)
 static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args)
 {
 	uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
-	int r = receive_listener(sup, args->listener);
+	int r = receive_listener(sup, args->socket);
 	if (r < 0)
 		return r;
-	close(args->listener);
+	close(args->socket);
 	r = take_places(sup, args);
 	if (r < 0)
 		return r;
@@ -181,12 +183,10 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.guard = args->guard,
 		.proc = args->proc,
 		.log = args->log,
-		.owners = args->owners,
 		.trees = args->trees,
 	};
 	set_up_process();
-	const int keep[] = { args->listener, args->guard, args->init_pidfd,
-			     args->proc,     args->log,	  args->owners };
+	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc, args->log };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	int r = set_up(&sup, args);
 	if (r < 0) {

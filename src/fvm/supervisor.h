@@ -29,12 +29,11 @@
 #include "fvm/root_user.h"
 
 struct fvm_supervisor_args {
-	int listener; /* socket from which the listener and the VM's root come */
-	int guard;    /* only to be kept open */
+	int socket; /* brings the list of owners ("o"), then the listener and the VM's root ("l") */
+	int guard;  /* only to be kept open */
 	int init_pidfd;
 	int proc;     /* the host's /proc, O_PATH */
 	int log;      /* the VM's log, or -1 */
-	int owners;   /* the workspace's list (owners.h), to append to, or -1 */
 	ino_t userns; /* of PID 1 */
 	const struct fvm_trees *trees;
 };

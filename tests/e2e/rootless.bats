@@ -1,0 +1,178 @@
+# VMs of an ordinary user: no privileges, one id, nothing set up beforehand. The user has no
+# subordinate ids here, so that nobody helps.
+# limit: 900
+# test-limit: 400
+load helper
+
+setup_file() {
+	e2e_setup_file
+	[ "$(id -u)" != 0 ] || user_make lone no-ranges
+}
+
+setup() {
+	needs_user lone
+	needs_command jq getfattr
+}
+teardown() {
+	local name
+	for name in $(as_user lone fvm --json ls 2>/dev/null | jq -r '.[].name'); do
+		as_user lone fvm -q rm --force "$name"
+	done
+	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new
+}
+
+run_root() { as_user lone fvm -q run --rm --net none --root -- "$@"; }
+run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
+
+@test "VM root may write what is the host root's, and the host keeps its own" {
+	local before
+	before=$(sha256sum /etc/passwd /usr/bin/env)
+	expect 0 run_root sh -ec '
+		echo line >>/etc/passwd; tail -n1 /etc/passwd
+		echo more >>/usr/bin/env; rm /usr/bin/ls; mv /usr/bin/cat /usr/bin/dog
+		ln /usr/bin/dog /usr/bin/wolf; chmod 700 /usr/bin/dog; stat -c "%U %a %h" /usr/bin/dog
+		mkdir /usr/lib/new /new; : >/usr/lib/new/file; echo >/new/file
+		printf x | dd of=/etc/hostname conv=notrunc status=none
+		touch -d 2001-01-01 /usr/bin/wc; [ -w /usr/bin/tr ]'
+	says "root 700 2"
+	equal "$before" "$(sha256sum /etc/passwd /usr/bin/env)"
+	[ -e /usr/bin/cat ] && [ ! -e /new ]
+}
+
+@test "one's own files are one's own, and the store can't be seen" {
+	as_user lone sh -c 'echo mine >~/own'
+	expect 0 run_user sh -ec 'id -un; cat ~/own; echo >>~/own; stat -c %U ~/own; ls -A ~/.local/share'
+	equal "${lines[*]}" "fvmt-lone mine fvmt-lone"
+	equal "$(as_user lone cat own)" mine
+}
+
+@test "owners, modes and devices that can't be had are answered, recorded and told by diff" {
+	expect 0 as_user lone fvm -q run --keep --name own --net none --root -- sh -ec '
+		: >/usr/a; chmod 4755 /usr/a; chown daemon:mail /usr/a; stat -c %a /usr/a
+		ln -s a /usr/l; chown -h daemon /usr/l
+		mkdir /usr/d; chgrp mail /usr/d
+		mknod /usr/null c 1 3; chown 0:0 /usr/bin/env'
+	equal "$output" 755
+	expect 0 as_user lone getfattr --only-values -n user.fvm.owner \
+		.local/share/fvm/vms/own/workspace/fs/usr/upper/a
+	equal "$output" "1:8"
+	expect 0 as_user lone getfattr --only-values -n user.fvm.owner \
+		.local/share/fvm/vms/own/workspace/fs/usr/upper/null
+	equal "$output" "0:0:20644:1.3"
+	grep -q "^own 1:0 .* usr/l$" /home/fvmt-lone/.local/share/fvm/vms/own/workspace/fs/+owners
+	expect 0 as_user lone fvm -q diff --name-only own
+	equal "${lines[*]}" "/usr/a /usr/d /usr/l /usr/null"
+}
+
+@test "a task that drops to another id has it, and no way back" {
+	expect 0 run_root setpriv --reuid 33 --regid 33 --clear-groups sh -c \
+		'id -u; id -g; : >/tmp/f; stat -c %u /tmp/f; grep CapEff /proc/self/status'
+	equal "${lines[*]}" "33 33 33 CapEff:	0000000000000000"
+	expect 0 run_root su -s /bin/sh nobody -c 'id -un; cat /proc/self/uid_map'
+	says nobody
+	expect 0 run_root perl -e '
+		$> = 33; print "$<,$>\n"; $> = 0; print "$<,$>\n";
+		$) = "5 5"; $( = 5; $< = $> = 33; print "$<,$>\n"; $> = 0; print "$<,$>\n"'
+	equal "${lines[*]}" "0,33 0,0 33,33 33,33"
+	fails run_root perl -e '$< = $> = 33; use POSIX; exit 1 unless POSIX::setuid(0)'
+}
+
+@test "a user is added, logs in with su, and owns what it makes" {
+	expect 0 run_root sh -ec '
+		useradd --create-home --shell /bin/bash joe
+		echo joe:secret | chpasswd; grep -c ^joe:. /etc/shadow
+		su - joe -c "id -un; pwd; touch f; stat -c %U f .bashrc"'
+	equal "${lines[*]}" "1 joe /home/joe joe joe"
+}
+
+@test "VM root can neither undo a mount nor see what is outside" {
+	expect 0 run_root sh -c '
+		for at in /usr /etc /home /proc /sys /dev /dev/null /run; do umount -l $at && echo gone $at; done
+		mount -o remount,rw /sys && echo rw; mount -o remount,dev,suid /run && echo dev
+		cat /proc/1/environ; ls /proc/1/root /proc/1/cwd/; nsenter -t 1 -m true && echo entered
+		echo x >/proc/sys/kernel/domainname && echo wrote; dmesg >/dev/null && echo log
+		ps -e | grep -c supervisor || :' 2>/dev/null
+	equal "${lines[-1]}" 0
+	equal "$(grep -cE '^(gone|rw|dev|entered|wrote|log)' <<<"$output")" 0
+	expect 0 run_root unshare --user --map-root-user --mount mount -t tmpfs none /mnt
+}
+
+@test "directories that the host got since are the VM's to write" {
+	expect 0 run_root true
+	mkdir -p /usr/share/fvm-e2e-new/a /opt/fvm-e2e-new
+	: >/usr/share/fvm-e2e-new/a/file
+	expect 0 run_root sh -ec 'echo x >>/usr/share/fvm-e2e-new/a/file; : >/opt/fvm-e2e-new/b
+		rm -r /usr/share/fvm-e2e-new'
+	# while another VM runs on what was before
+	expect 0 as_user lone fvm -q run -d --name long --net none --root -- sleep 300
+	mkdir /usr/share/fvm-e2e-new/c
+	expect 0 run_root touch /usr/share/fvm-e2e-new/c/d
+	expect 0 as_user lone fvm exec --root long touch /usr/share/fvm-e2e-new/a/e
+	expect 0 as_user lone fvm -q stop long
+	rm -r /usr/share/fvm-e2e-new
+	expect 0 run_root sh -c '[ ! -e /usr/share/fvm-e2e-new ]'
+	equal "$(find /home/fvmt-lone/.local/share/fvm/skeleton/*/ -maxdepth 1 -name 'g*' | wc -l)" 1
+}
+
+@test "what can't be read is absent, and shadow is made up" {
+	local secret=/etc/fvm-e2e-secret
+	(umask 077 && echo secret >$secret)
+	expect 0 run_root sh -c "[ ! -e $secret ]; cut -d: -f2 /etc/shadow | sort -u; ls -A /root"
+	rm -f $secret
+	equal "$output" "*"
+}
+
+@test "changes stay in their place when a mount comes between two starts" {
+	mkdir -p "$E2E/m/sub" && chown -R fvmt-lone: "$E2E/m"
+	expect 0 as_user lone fvm -q run --keep --name apart --net none --root -- sh -c \
+		"echo 1 >$E2E/m/file; mkdir $E2E/m/dir; echo 2 >$E2E/m/dir/file"
+	mount -t tmpfs none "$E2E/m/sub"
+	expect 0 as_user lone fvm -q run --name apart --root -- sh -c \
+		"cat $E2E/m/file $E2E/m/dir/file; echo 3 >$E2E/m/dir/new; echo 4 >$E2E/m/sub/new"
+	umount "$E2E/m/sub"
+	equal "${lines[*]}" "1 2"
+	expect 0 as_user lone fvm -q run --name apart --root -- sh -c \
+		"cat $E2E/m/file $E2E/m/dir/file $E2E/m/dir/new"
+	equal "${lines[*]}" "1 2 3"
+}
+
+@test "a VM whose supervisor is killed ends, and says so" {
+	local pid parent
+	expect 0 as_user lone fvm -q run -d --name lost --net none --root -- sleep 300
+	pid=$(as_user lone cat "/run/user/$(id -u fvmt-lone)/fvm/vms/lost/state.json" | jq .helper_pid)
+	kill -KILL "$pid"
+	stopped() { [ "$(as_user lone fvm --json inspect lost | jq -r .state)" = stopped ]; }
+	wait_until 10 stopped
+	grep -q "supervisor is gone" /home/fvmt-lone/.local/share/fvm/vms/lost/log
+}
+
+@test "a large file is adopted while others go on" {
+	mkdir -p /opt/fvm-e2e-new
+	truncate -s 1G "/opt/fvm-e2e-new/large" && dd if=/dev/urandom of="/opt/fvm-e2e-new/large" bs=1M count=200 conv=notrunc status=none
+	expect 0 run_root sh -ec "
+		(echo >>/opt/fvm-e2e-new/large) & (echo >>/opt/fvm-e2e-new/large) &
+		echo small >>/etc/hosts; wait; stat -c '%U %s' /opt/fvm-e2e-new/large"
+	equal "$output" "root $((1024 * 1024 * 1024 + 2))"
+}
+
+@test "packages are installed, reinstalled, upgraded and removed with one id" {
+	needs_packages
+	[ -w /dev/net/tun ] && [ "$(stat -c %a /dev/net/tun)" = 666 ] || skip "needs /dev/net/tun for users"
+	expect 0 as_user lone fvm -q run --keep --name pkg --root -- sh -ec '
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get -qq update
+		apt-get -qqy install --no-install-recommends hello nginx-light cron >/dev/null 2>&1; hello
+		apt-get -qqy install --reinstall coreutils login hostname >/dev/null 2>&1
+		apt-get -qqy install --only-upgrade perl-base dpkg >/dev/null 2>&1
+		nginx -t 2>&1; dpkg --audit'
+	says "Hello, world!"
+	says "test is successful"
+	as_user lone fvm diff --name-only pkg >"$E2E/paths"
+	grep -qx /usr/bin/hello "$E2E/paths"
+	fails grep -q '^/usr/bin/env$' "$E2E/paths"
+	expect 0 as_user lone fvm -q run --name pkg --root -- sh -ec '
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get -qqy purge hello nginx-light nginx-common >/dev/null 2>&1
+		dpkg --audit; [ ! -e /usr/bin/hello ]; [ ! -e /etc/nginx ]'
+	[ ! -e /usr/bin/hello ]
+}
