@@ -168,7 +168,8 @@ int commit_remove_areas(struct commit *c)
 			r = fvm_remove_tree(c->stacks[a->stack].base, a->rel);
 	}
 	snprintf(name, sizeof(name), "%u", c->id);
-	return r == 0 ? fvm_remove_tree(c->all, name) : r;
+	/* there may be 100,000 files in it: nobody waits for that */
+	return r == 0 ? fvm_trash(c->store, c->all, name, true) : r;
 }
 
 /* ---- exchange ---- */

@@ -28,6 +28,7 @@ static inline void world_open(const struct box *box, size_t layers, struct world
 {
 	*w = (struct world){ .host = -1 };
 	box_mkdir(box, "store/vms/v/workspace");
+	box_mkdir(box, "store/trash");
 	w->store.dir = box_dir(box, "store");
 	w->store.vms = box_dir(box, "store/vms");
 	w->store.run = -1;
