@@ -16,6 +16,7 @@
 #include "fvm/changes.h"
 #include "fvm/prove.h"
 #include "fvm/sys.h"
+#include "fvm/stamps.h"
 
 enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE, OPT_PROVE };
 
@@ -160,6 +161,7 @@ static int dispose(struct run *run, int status, struct fvm_error *err)
 		return cli_exec_changes((char *[]){ (char *)"fvm", (char *)"commit",
 						    (char *)(uintptr_t)name, NULL });
 	}
+	fvm_stamps_update_later(&vm);
 	if (run->made && any)
 		say_next_steps(run);
 	return status;

@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "fvm/init.h"
 #include "fvm/pause.h"
+#include "fvm/stamps.h"
 
 #define GRACE_S	    10
 #define SLACK_MS    2000 /* for the kernel to end what is left, after the grace period */
@@ -106,7 +107,8 @@ static int finish(const struct fvm_store *store, struct stopping *s, long long d
 	}
 	/* opening takes away what it left behind; if somebody else has it, he does */
 	scoped_vm again = { .dir = -1, .lock = -1 };
-	(void)fvm_vm_open(store, s->vm.config.name, FVM_LOCK_NOWAIT, &again, NULL);
+	if (fvm_vm_open(store, s->vm.config.name, FVM_LOCK_NOWAIT, &again, NULL) == 0)
+		fvm_stamps_update_later(&again);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/snapshot.h"
+#include "fvm/stamps.h"
 
 static int check_stopped(const struct fvm_vm *vm, struct fvm_error *err)
 {
@@ -270,5 +271,9 @@ int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, struct
 	strcpy(config.name, name);
 	fvm_random_hex(config.id, 32);
 	config.created_ns = fvm_now_ns();
-	return fvm_vm_create(vm->store, &config, true, ret, err);
+	r = fvm_vm_create(vm->store, &config, true, ret, err);
+	/* without its stamps births count alone, which is no reason to fail */
+	if (r == 0 && fvm_stamps_copy(vm->dir, ret->dir) < 0)
+		log_warn("clone of VM '%s': its stamps are not copied", vm->config.name);
+	return r;
 }

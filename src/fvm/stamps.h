@@ -12,7 +12,7 @@
  *     drifted      the base's ctime is later than that. Nobody can set a ctime.
  *
  *   A program that replaces a file a second time moves the birth time, and a base file may be
- *   touched without a change. So at each stop and snapshot fvm_stamps_update() writes down what the
+ *   touched without a change. So after each stop fvm_stamps_update() writes down what the
  *   base was when its change was first seen: inode, size, ctime, mode, owner; diff adds a digest.
  *   From then on the stamp counts: equal ctime and inode means no drift at once, otherwise the
  *   digest decides. A stamp stays until its path is no change any more. If the layer still has a
@@ -61,6 +61,8 @@ int fvm_stamps_parse(const char *text, size_t len, struct fvm_stamps **ret, stru
 /** fvm_stamps_save() - replace the file, when anything was changed */
 int fvm_stamps_save(struct fvm_stamps *stamps, int dir);
 void fvm_stamps_free(struct fvm_stamps *stamps);
+/** fvm_stamps_copy() - a clone knows what its origin knew; directories of two VMs */
+int fvm_stamps_copy(int from, int to);
 
 /** fvm_stamps_find() - the stamp of a path as seen in the VM, or NULL */
 const struct fvm_stamp *fvm_stamps_find(const struct fvm_stamps *stamps, const char *path);
@@ -77,9 +79,13 @@ void fvm_stamp_of(const struct stat *st, struct fvm_stamp *ret);
 
 /**
  * fvm_stamps_update() - write down the base of each change not yet known, forget what is none
- * To be called of a stopped or paused VM at each stop and snapshot. Needs no libcrypto.
+ * To be called of a stopped or paused VM. Takes as long as the workspace is large. Needs no
+ * libcrypto.
  */
 int fvm_stamps_update(const struct fvm_vm *vm, struct fvm_error *err);
+
+/** fvm_stamps_update_later() - the same in a child process, while the caller goes on: at a stop */
+void fvm_stamps_update_later(struct fvm_vm *vm);
 
 /* Digest of the base under a change of that kind. Return: 0, -ENODATA for what has none, ... */
 typedef int (*fvm_stamp_digest_fn)(const struct fvm_change *c, char kind,

@@ -289,3 +289,13 @@ int fvm_stamps_load(int dir, struct fvm_stamps **ret, struct fvm_error *err)
 		return fvm_error_set(err, -r, "read the list of stamps");
 	return fvm_stamps_parse(text ? text : "", len, ret, err);
 }
+
+int fvm_stamps_copy(int from, int to)
+{
+	scoped_free char *text = NULL;
+	size_t len = 0;
+	int r = fvm_read_file(from, "stamps", FILE_MAX, &text, &len);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	return fvm_write_file_atomic(to, "stamps", text, len, true);
+}

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fvm/inode.h"
+#include "fvm/internal.h"
 #include "fvm/stamps.h"
 
 #define NAME_SIZE 48 /* of an ancestor */
@@ -264,4 +265,23 @@ int fvm_stamps_update(const struct fvm_vm *vm, struct fvm_error *err)
 	r = fvm_stamps_update_with(vm, &stacks, NULL, err);
 	fvm_stacks_close(&stacks);
 	return r;
+}
+
+/* Whoever locks the VM next shall not wait for us: of a VM that runs again nothing is written. */
+static void update_alone(void *arg)
+{
+	const struct fvm_vm *vm = arg;
+	struct fvm_error err = { 0 };
+	if (vm->lock >= 0)
+		close(vm->lock);
+	if (fvm_vm_state(vm) != FVM_RUNNING)
+		(void)fvm_stamps_update(vm, &err);
+}
+
+void fvm_stamps_update_later(struct fvm_vm *vm)
+{
+	pid_t self = getpid();
+	fvm_later(update_alone, vm);
+	if (getpid() == self && vm->lock >= 0 && fcntl(vm->lock, F_GETFD) < 0)
+		vm->lock = -1; /* there could be no child, and it was done here */
 }

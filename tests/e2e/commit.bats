@@ -139,7 +139,7 @@ settled() {
 
 @test "an ordinary user commits what is his, and is told of the rest" {
 	needs_user commit
-	as_user commit sh -c 'mkdir ~/mine; echo one >~/mine/file'
+	as_user commit sh -c 'fvm -q rm --force u 2>/dev/null; rm -rf ~/mine; mkdir ~/mine; echo one >~/mine/file'
 	as_user commit fvm -q run --net none --name u -- sh -c 'echo two >~/mine/file; echo x >~/mine/new'
 	as_user commit fvm commit u
 	equal "$(as_user commit sh -c 'cat ~/mine/*' | xargs)" "two x"
