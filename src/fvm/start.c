@@ -499,6 +499,10 @@ int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	const struct fvm_command *first = options->first;
 	const char *program = first && first->argv.count ? first->argv.items[0] : NULL;
 	int r = fvm_vm_policies(vm, program, err);
+	if (r == 0 && vm->effective->init == FVM_INIT_SYSTEMD) {
+		fvm_error_hint(err, "this fvm starts VMs with its own init only: --init fvm");
+		r = fvm_error_set(err, EOPNOTSUPP, "have systemd as PID 1");
+	}
 	if (r == 0) {
 		/* what is stored comes back afterwards: policies are never saved with it */
 		struct fvm_config stored = vm->config;
