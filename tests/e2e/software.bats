@@ -6,6 +6,8 @@ load helper
 
 setup_file() {
 	e2e_setup_file
+	# before the inventory: an account comes and goes with changes of /etc
+	[ "$(id -u)" != 0 ] || user_make one
 	[ -z "${CI:-}" ] || host_inventory before
 }
 
