@@ -26,6 +26,7 @@
 #include "fvm/disk.h"
 #include "fvm/hide.h"
 #include "fvm/idmap.h"
+#include "fvm/idmap_user.h"
 #include "fvm/plan.h"
 #include "fvm/root_user.h"
 #include "fvm/state.h"
@@ -39,6 +40,9 @@ struct fvm_build {
 	const struct fvm_binds *binds;
 	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */
 	const struct fvm_skeleton *skeleton;
+	const char *owned; /* with ranges of ids: text of skeleton->owned, else NULL */
+	size_t owned_len;
+	const struct fvm_user_ids *ids; /* rootless */
 	enum fvm_disk disk;	/* what keeps the workspace */
 	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
 	bool systemd;		/* cgroup2 writable, /run/systemd/system */

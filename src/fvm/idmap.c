@@ -97,7 +97,11 @@ static int write_map(pid_t pid, const char *which, const struct fvm_idmap *map, 
 {
 	char path[64], text[FVM_IDMAP_EXTRAS * 40];
 	uint32_t base = map->base;
-	int n = snprintf(text, sizeof(text), "0 %u %u\n", base, map->same ? map->same : LOW_IDS);
+	int n;
+	if (map->same > 1) /* a line must lie in one line of the map above */
+		n = snprintf(text, sizeof(text), "0 0 1\n1 1 %u\n", map->same - 1);
+	else
+		n = snprintf(text, sizeof(text), "0 %u %u\n", base, map->same ? 1 : LOW_IDS);
 	for (size_t i = 0; i < count; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%u %u 1\n", ids[i],
 			      base + LOW_IDS + (uint32_t)i);

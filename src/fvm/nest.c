@@ -26,7 +26,7 @@
 
 struct nest {
 	ino_t parent, ino;
-	struct nest_ids ids;
+	struct nest_ids from, ids;
 	int fd;
 };
 
@@ -59,29 +59,73 @@ struct making {
 	const struct nest_ids *from, *to;
 };
 
-static int write_map(const char *name, uint32_t inside, uint32_t outside)
+/* The ids from @first to @last keep their numbers. */
+static void keep_ids(struct fvm_buf *text, uint32_t first, uint32_t last)
 {
-	char path[40], text[40];
-	snprintf(path, sizeof(path), "self/%s", name);
-	snprintf(text, sizeof(text), "%u %u 1\n", inside, outside);
-	return fvm_write_file(AT_FDCWD, path, text);
+	if (first <= last)
+		fvm_buf_printf(text, "%u %u %u\n", first, first, last - first + 1);
+}
+
+/*
+ * @outside is called @inside. With ranges of ids (1 to @count beside 0) all others keep their
+ * numbers, and the two change places: what is really @inside's is seen as @outside's. No line may
+ * span 0 and 1, as none of the maps above does.
+ */
+static void make_map(struct fvm_buf *text, uint32_t inside, uint32_t outside, uint32_t count)
+{
+	uint32_t low = inside < outside ? inside : outside, high = inside ^ outside ^ low;
+	if (inside != outside || count == 0)
+		fvm_buf_printf(text, "%u %u 1\n", inside, outside);
+	if (count == 0)
+		return;
+	if (inside != outside && inside <= count)
+		fvm_buf_printf(text, "%u %u 1\n", outside, inside);
+	if (low > 0 || inside == outside)
+		keep_ids(text, 0, 0);
+	if (inside == outside) {
+		keep_ids(text, 1, count);
+		return;
+	}
+	keep_ids(text, 1, low ? low - 1 : 0);
+	keep_ids(text, low + 1, high <= count ? high - 1 : count);
+	keep_ids(text, high + 1, count);
+}
+
+static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside, uint32_t count)
+{
+	char path[40];
+	scoped_buf text = { 0 };
+	snprintf(path, sizeof(path), "%d/%s", (int)pid, name);
+	make_map(&text, inside, outside, count);
+	return text.failed ? -ENOMEM : fvm_write_file(AT_FDCWD, path, text.data);
 }
 
 /* In a child that shares our memory and descriptors, but not our credentials. */
 static int make_in_child(void *arg)
 {
 	struct making *m = arg;
+	char path[32];
 	/* who is chrooted gets no user namespace */
 	if (fchdir(m->sup->own_root) < 0 || chroot(".") < 0 || fchdir(m->sup->proc) < 0)
 		return 1;
-	if (setns(m->parent, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWUSER) < 0)
+	if (setns(m->parent, CLONE_NEWUSER) < 0)
 		return 1;
-	/* already so below a namespace that denies it */
-	(void)fvm_write_file(AT_FDCWD, "self/setgroups", "deny");
-	if (write_map("uid_map", m->to->uid, m->from->uid) < 0 ||
-	    write_map("gid_map", m->to->gid, m->from->gid) < 0)
+	/* who writes the maps must be in the namespace above, who owns it only has to be there */
+	const struct clone_args args = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
+	int pid = sys_clone3(&args);
+	if (pid == 0) {
+		for (;;)
+			pause();
+	}
+	if (pid < 0)
 		return 1;
-	m->fd = open("self/ns/user", O_RDONLY | O_CLOEXEC);
+	uint32_t count = m->sup->ids->count;
+	snprintf(path, sizeof(path), "%d/ns/user", pid);
+	if (write_map(pid, "uid_map", m->to->uid, m->from->uid, count) == 0 &&
+	    write_map(pid, "gid_map", m->to->gid, m->from->gid, count) == 0)
+		m->fd = open(path, O_RDONLY | O_CLOEXEC);
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
 	return m->fd < 0;
 }
 
@@ -96,7 +140,8 @@ static int get_nest(const struct call *c, const struct nest_ids *from, const str
 		return -errno;
 	for (size_t i = 0; i < all->count; i++) {
 		const struct nest *n = &all->items[i];
-		if (n->parent == st.st_ino && n->ids.uid == to->uid && n->ids.gid == to->gid)
+		if (n->parent == st.st_ino && memcmp(&n->ids, to, sizeof(*to)) == 0 &&
+		    memcmp(&n->from, from, sizeof(*from)) == 0)
 			return n->fd;
 	}
 	if (all->count == MAX_NESTS)
@@ -104,7 +149,7 @@ static int get_nest(const struct call *c, const struct nest_ids *from, const str
 	struct making m = { c->sup, parent, -1, from, to };
 	if (fvm_spawn_shared(make_in_child, &m, -1) != 0 || m.fd < 0 || fstat(m.fd, &made) < 0)
 		return -EPERM;
-	all->items[all->count++] = (struct nest){ st.st_ino, made.st_ino, *to, m.fd };
+	all->items[all->count++] = (struct nest){ st.st_ino, made.st_ino, *from, *to, m.fd };
 	return m.fd;
 }
 

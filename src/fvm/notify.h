@@ -7,6 +7,7 @@
 #include <linux/seccomp.h>
 #include <sys/stat.h>
 
+#include "fvm/idmap_user.h"
 #include "fvm/ids.h"
 #include "fvm/root_user.h"
 
@@ -22,6 +23,9 @@ struct supervisor {
 	struct stat root_st;
 	ino_t userns; /* of the VM's root */
 	const struct fvm_trees *trees;
+	const struct fvm_user_ids *ids;
+	const char *owned; /* see supervisor.h */
+	size_t owned_len;
 	struct nests *nests;
 	struct liars *liars;
 	struct copy *copies;
@@ -142,6 +146,9 @@ enum verdict on_get_uid(struct call *c, const struct file_call *f);
 enum verdict on_get_gid(struct call *c, const struct file_call *f);
 enum verdict on_getres_uid(struct call *c, const struct file_call *f);
 enum verdict on_getres_gid(struct call *c, const struct file_call *f);
+
+/** notify_kernel_uid() - the task's effective uid as the VM's own namespace numbers it */
+uint32_t notify_kernel_uid(const struct call *c);
 
 /** notify_is_root() - whether the task is in the VM's own user namespace, and believes to be root
  */

@@ -18,6 +18,7 @@
 #include "fvm/copies.h"
 #include "fvm/notify.h"
 #include "fvm/owners.h"
+#include "fvm/skeleton.h"
 
 #define NO_ID	   UINT32_MAX
 #define SMALL_COPY (1 << 20) /* larger ones are made by a child */
@@ -72,19 +73,86 @@ static void say_foreign_dir(struct supervisor *sup, const struct target *t)
 			(int)n, path);
 }
 
+/*
+ * What no id of ours owns is shown as nobody's. With ranges of ids nobody has files of his own,
+ * too: then a change that changes nothing tells, which is refused where an id has no place.
+ */
+static bool is_nobodys(const struct call *c, const struct target *t)
+{
+	char link[32];
+	if (t->st.st_uid != FVM_NOBODY && t->st.st_gid != FVM_NOBODY)
+		return false;
+	if (c->sup->ids->count == 0)
+		return true;
+	if (S_ISLNK(t->st.st_mode))
+		return fchownat(t->fd, "", NO_ID, NO_ID, AT_EMPTY_PATH) < 0;
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	return chmod(link, t->st.st_mode & 07777) < 0;
+}
+
 /* Whether adopting would help. */
 static bool wants_adoption(struct call *c, const struct target *t)
 {
 	bool read_only;
 	if (c->no_adopt || (t->st.st_uid != FVM_NOBODY && t->st.st_gid != FVM_NOBODY))
 		return false;
-	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only)
+	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only || !is_nobodys(c, t))
 		return false;
 	if (fvm_adoptable(&t->st))
 		return true;
 	if (S_ISDIR(t->st.st_mode))
 		say_foreign_dir(c->sup, t);
 	return false;
+}
+
+/* Whom the host's file @path belongs to; root unless the skeleton's list says otherwise. */
+static void owner_of(const struct supervisor *sup, const char *path, struct fvm_skeleton_owned *ret)
+{
+	const char *at = sup->owned, *end = at + sup->owned_len;
+	size_t n = strlen(path);
+	while (sup->owned && fvm_skeleton_owned(&at, end, ret)) {
+		if (ret->len == n && memcmp(ret->path, path, n) == 0)
+			return;
+	}
+	*ret = (struct fvm_skeleton_owned){ 0 };
+}
+
+static void owner_of_target(const struct supervisor *sup, const struct target *t,
+			    struct fvm_skeleton_owned *ret)
+{
+	char link[32], path[PATH_MAX];
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = '\0';
+	owner_of(sup, path, ret);
+}
+
+/* With ranges of ids: the copy gets the owner that the host's file has, as far as he can be had. */
+static void give_back(const struct supervisor *sup, const struct target *t,
+		      const struct fvm_skeleton_owned *o)
+{
+	uid_t uid = o->uid <= sup->ids->count ? o->uid : 0;
+	gid_t gid = o->gid <= sup->ids->count ? o->gid : 0;
+	if (uid == sup->ids->uid)
+		uid = 0;
+	if (gid == sup->ids->gid)
+		gid = 0;
+	mode_t mode = t->st.st_mode & 07777;
+	if ((uid || gid) && fchownat(t->fd, "", uid, gid, AT_EMPTY_PATH) == 0 &&
+	    S_ISREG(t->st.st_mode) && (mode & (S_ISUID | S_ISGID))) {
+		char link[32];
+		snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+		(void)chmod(link, mode);
+	}
+}
+
+/* With ranges of ids: whether the task may write the file, as its owner and mode on the host say.
+ * Root may, and who is root by another name. */
+static bool may_write(const struct call *c, const struct target *t,
+		      const struct fvm_skeleton_owned *o)
+{
+	uint32_t uid = notify_kernel_uid(c);
+	return uid == 0 || (t->st.st_mode & 0002) || (o->uid == uid && (t->st.st_mode & 0200));
 }
 
 /**
@@ -101,6 +169,12 @@ static int adopt(struct call *c, struct target *t, bool empty)
 		return dir;
 	if (!notify_valid(c))
 		return -ESRCH;
+	struct fvm_skeleton_owned owner = { 0 };
+	if (c->sup->owned) {
+		owner_of_target(c->sup, t, &owner);
+		if (!may_write(c, t, &owner))
+			return -EACCES;
+	}
 	bool large = S_ISREG(t->st.st_mode) && t->st.st_blocks * 512LL > SMALL_COPY && !empty;
 	if (large || copies_find(c->sup, &t->st))
 		return copies_add(c, dir, name, &t->st);
@@ -114,6 +188,7 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	}
 	close(t->fd);
 	t->fd = fd;
+	give_back(c->sup, t, &owner);
 	return 0;
 }
 
@@ -254,6 +329,17 @@ static void drop_set_id(const struct target *t)
 	(void)chmod(link, t->st.st_mode & 01777);
 }
 
+/* An id that the kernel can give: with ranges all but the user's @own, which are VM root's. */
+static bool is_real(const struct supervisor *sup, uint32_t id, uint32_t own)
+{
+	return id == NO_ID || (id <= sup->ids->count && id != own);
+}
+
+static uint32_t held_as(const struct supervisor *sup, uint32_t id, uint32_t own)
+{
+	return is_real(sup, id, own) ? id : 0;
+}
+
 static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid, uint32_t gid)
 {
 	struct fvm_owner owner = { 0 };
@@ -261,16 +347,22 @@ static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid,
 	if (r < 0)
 		return after(r);
 	bool known = read_record(t, &owner) == 0;
+	if (c->sup->ids->count && !known && is_real(c->sup, uid, c->sup->ids->uid) &&
+	    is_real(c->sup, gid, c->sup->ids->gid))
+		return GO_ON;
 	bool ours = (uid == 0 || uid == NO_ID) && (gid == 0 || gid == NO_ID);
 	if (ours && !known)
 		return GO_ON;
-	if (t->st.st_uid == FVM_NOBODY || !keeps_records(t))
+	if (is_nobodys(c, t) || !keeps_records(t))
 		return GO_ON;
 	owner.uid = uid == NO_ID ? owner.uid : uid;
 	owner.gid = gid == NO_ID ? owner.gid : gid;
 	write_record(c->sup, t, &owner);
 	if (ours)
 		return GO_ON;
+	if (c->sup->ids->count)
+		(void)fchownat(t->fd, "", held_as(c->sup, uid, c->sup->ids->uid),
+			       held_as(c->sup, gid, c->sup->ids->gid), AT_EMPTY_PATH);
 	drop_set_id(t);
 	return answer(c, 0);
 }
@@ -293,7 +385,7 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 {
 	struct fvm_owner owner;
 	char link[32];
-	bool was_nobodys = t->st.st_uid == FVM_NOBODY || t->st.st_gid == FVM_NOBODY;
+	bool was_nobodys = is_nobodys(c, t);
 	int r = adopt(c, t, false);
 	if (r < 0)
 		return after(r);
@@ -302,7 +394,7 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 		write_record(c->sup, t, &owner);
 	}
 	/* the descriptor by which it is named still has the old file */
-	if (!was_nobodys || !t->by_fd || t->st.st_uid == FVM_NOBODY)
+	if (!was_nobodys || !t->by_fd || is_nobodys(c, t))
 		return GO_ON;
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	return answer(c, chmod(link, mode & 07777) < 0 ? -errno : 0);

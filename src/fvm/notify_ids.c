@@ -31,15 +31,6 @@ static bool kernel_ids(const struct call *c, struct nest_ids *ret)
 	return nest_known(c->sup, st.st_ino, ret);
 }
 
-bool notify_is_root(const struct call *c)
-{
-	struct nest_ids kernel;
-	struct fvm_ids ids;
-	if (!kernel_ids(c, &kernel) || kernel.uid != 0)
-		return false;
-	return !liars_find(c, &ids) || ids.uid[FVM_ID_EFFECTIVE] == 0;
-}
-
 static bool is_never_nested(const struct call *c)
 {
 	char path[32], exe[PATH_MAX];
@@ -80,13 +71,84 @@ static bool has_setgid(const struct call *c)
 
 /* ---- what a task believes ---- */
 
+static bool has_ranges(const struct call *c)
+{
+	return c->sup->ids->count > 0;
+}
+
+/* An id that the kernel can give: with ranges all but the user's own, which are VM root's. */
+static bool is_real(const struct call *c, uint32_t id, bool group)
+{
+	uint32_t own = group ? c->sup->ids->gid : c->sup->ids->uid;
+	return id == UINT32_MAX || (id <= c->sup->ids->count && id != own);
+}
+
+static void read_ids(const char *line, uint32_t *ret)
+{
+	if (line)
+		(void)sscanf(line, "%*s %u %u %u %u", &ret[0], &ret[1], &ret[2], &ret[3]);
+}
+
+/* Where the kernel may hold any ids: what it holds, as the supervisor's namespace numbers them. */
+static void held_ids(const struct call *c, struct fvm_ids *ret)
+{
+	scoped_free char *text = status_of(c);
+	fvm_ids_init(ret, UINT32_MAX, UINT32_MAX);
+	if (!text)
+		return;
+	read_ids(strstr(text, "\nUid:"), ret->uid);
+	read_ids(strstr(text, "\nGid:"), ret->gid);
+}
+
 static bool beliefs(const struct call *c, struct nest_ids *kernel, struct fvm_ids *ret)
 {
+	struct fvm_ids lie;
 	if (!kernel_ids(c, kernel))
 		return false;
-	if (!liars_find(c, ret))
-		fvm_ids_init(ret, kernel->uid, kernel->gid);
+	fvm_ids_init(ret, kernel->uid, kernel->gid);
+	if (has_ranges(c) && kernel->uid == 0) {
+		held_ids(c, ret);
+		kernel->uid = ret->uid[FVM_ID_EFFECTIVE];
+		kernel->gid = ret->gid[FVM_ID_EFFECTIVE];
+	}
+	if (liars_find(c, &lie))
+		*ret = lie;
 	return true;
+}
+
+/* With ranges, what the kernel can do is the kernel's, unless the task was lied to before. */
+static bool is_kernels(const struct call *c, bool group, enum fvm_id_call how, const uint32_t *a)
+{
+	static const int count[] = {
+		[FVM_SET] = 1, [FVM_SETRE] = 2, [FVM_SETRES] = 3, [FVM_SETFS] = 1
+	};
+	struct nest_ids kernel;
+	struct fvm_ids ids;
+	if (!has_ranges(c))
+		return false;
+	if (!kernel_ids(c, &kernel) || kernel.uid != 0)
+		return true;
+	for (int i = 0; i < count[how]; i++) {
+		if (!is_real(c, a[i], group))
+			return false;
+	}
+	return !liars_find(c, &ids);
+}
+
+uint32_t notify_kernel_uid(const struct call *c)
+{
+	struct fvm_ids ids;
+	held_ids(c, &ids);
+	return ids.uid[FVM_ID_EFFECTIVE];
+}
+
+bool notify_is_root(const struct call *c)
+{
+	struct nest_ids kernel;
+	struct fvm_ids ids;
+	if (!beliefs(c, &kernel, &ids) || kernel.uid != 0)
+		return false;
+	return ids.uid[FVM_ID_EFFECTIVE] == 0;
 }
 
 static enum verdict remember(struct call *c, const struct fvm_ids *ids, int64_t result)
@@ -117,7 +179,7 @@ static enum verdict apply(struct call *c, bool group, enum fvm_id_call how)
 	struct nest_ids kernel;
 	struct fvm_ids ids, before;
 	const uint32_t a[3] = { (uint32_t)c->args[0], (uint32_t)c->args[1], (uint32_t)c->args[2] };
-	if (!beliefs(c, &kernel, &ids))
+	if (is_kernels(c, group, how, a) || !beliefs(c, &kernel, &ids))
 		return GO_ON;
 	before = ids;
 	int64_t result = fvm_ids_set(&ids, group, how, a);
@@ -151,13 +213,26 @@ enum verdict on_set_gid(struct call *c, const struct file_call *f)
 	return apply(c, true, (enum fvm_id_call)f->how);
 }
 
-/* The kernel denies it for good; groups are only believed. */
+static bool groups_are_real(const struct call *c)
+{
+	uint32_t groups[NGROUPS_MAX / 64];
+	size_t n = c->args[0] < FVM_COUNT(groups) ? (size_t)c->args[0] : FVM_COUNT(groups);
+	if (n && notify_read(c, c->args[1], groups, n * sizeof(groups[0])) < 0)
+		return true;
+	for (size_t i = 0; i < n; i++) {
+		if (!is_real(c, groups[i], true))
+			return false;
+	}
+	return true;
+}
+
+/* With one id the kernel denies it for good; groups are only believed. */
 enum verdict on_setgroups(struct call *c, const struct file_call *f)
 {
 	struct nest_ids kernel;
 	struct fvm_ids ids;
 	(void)f;
-	if (!beliefs(c, &kernel, &ids))
+	if ((has_ranges(c) && groups_are_real(c)) || !beliefs(c, &kernel, &ids))
 		return GO_ON;
 	bool may = ids.uid[FVM_ID_EFFECTIVE] == 0 || (kernel.uid != 0 && has_setgid(c));
 	return answer(c, may ? 0 : -EPERM);

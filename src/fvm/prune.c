@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fvm/idmap_user.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/prune.h"
@@ -45,7 +46,7 @@ static void tidy_run(int dir, const char *name, void *arg)
 	if (vm_dir < 0) {
 		w->pruned->runs++;
 		if (!w->dry_run)
-			(void)fvm_remove_tree(dir, name);
+			(void)fvm_user_remove_tree(dir, name);
 		return;
 	}
 	if (fvm_lock_alive(vm_dir))

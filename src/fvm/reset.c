@@ -7,6 +7,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fvm/idmap_user.h"
 #include "fvm/changes.h"
 #include "fvm/compare.h"
 #include "fvm/lock.h"
@@ -144,7 +145,7 @@ static int reset_mount(const struct fvm_stack *stack)
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
 		any = 1;
-		r = fvm_remove_tree(upper, e->d_name);
+		r = fvm_user_remove_tree(upper, e->d_name);
 	}
 	closedir(d);
 	if (r == 0 && stack->base >= 0 && fstat(stack->base, &base) == 0 && !stack->owners &&
@@ -181,7 +182,7 @@ static int reset_one(const struct fvm_stacks *s, const char *path, bool dry, str
 						 fvm_quote_error(path, text));
 	if (dry)
 		return 1;
-	int r = fvm_remove_tree(dir, name);
+	int r = fvm_user_remove_tree(dir, name);
 	return r < 0 ? fvm_error_set(err, -r, "reset %s", fvm_quote_error(path, text)) : 1;
 }
 

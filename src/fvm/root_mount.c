@@ -233,6 +233,66 @@ static int add_synthetic(const struct fvm_build *b, struct stack *s, const struc
 	return r < 0 ? r : stack_add(s, fvm_fd_take(&dir));
 }
 
+/* ---- directories of services' accounts, where their ids can be had ---- */
+
+/* One directory in @layer with the skeleton's attributes, and the owner's if it is the last. */
+static int owned_step(const struct fvm_build *b, int layer, const char *path, const char *rel,
+		      const struct fvm_skeleton_owned *o)
+{
+	char at[PATH_MAX];
+	struct stat st;
+	if (snprintf(at, sizeof(at), "%s%s", b->skeleton->path, path) >= (int)sizeof(at) ||
+	    fstatat(b->store, at, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+		return -ENOENT;
+	const struct timespec times[2] = { st.st_atim, st.st_mtim };
+	if (mkdirat(layer, rel, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	if (o && fchownat(layer, rel, fvm_idmap_uid(b->map, o->uid), fvm_idmap_gid(b->map, o->gid),
+			  AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	(void)fchmodat(layer, rel, st.st_mode & 07777, 0);
+	(void)utimensat(layer, rel, times, 0);
+	return 0;
+}
+
+static int owned_add(const struct fvm_build *b, int layer, const struct fvm_tree *t,
+		     const struct fvm_skeleton_owned *o)
+{
+	char path[PATH_MAX], part[PATH_MAX];
+	size_t top = strlen(t->path);
+	memcpy(path, o->path, o->len);
+	path[o->len] = '\0';
+	for (size_t n = top + 1; n <= o->len; n++) {
+		if (path[n] != '/' && path[n] != '\0')
+			continue;
+		memcpy(part, path, n);
+		part[n] = '\0';
+		int r = owned_step(b, layer, part, part + top + 1, n == o->len ? o : NULL);
+		if (r < 0)
+			return r == -ENOENT ? 0 : r;
+	}
+	return 0;
+}
+
+static int add_owned(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	const char *at = b->owned, *end = at + b->owned_len;
+	struct fvm_skeleton_owned o;
+	scoped_fd layer = -1;
+	size_t top = strlen(t->path);
+	while (b->owned && fvm_skeleton_owned(&at, end, &o)) {
+		if (!o.dir || o.len <= top || memcmp(o.path, t->path, top) != 0 ||
+		    o.path[top] != '/')
+			continue;
+		if (layer < 0)
+			layer = scratch_dir(b, "owned", b->overlays, 0755);
+		int r = layer < 0 ? layer : owned_add(b, layer, t, &o);
+		if (r < 0)
+			return r;
+	}
+	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
+}
+
 /* ---- directories of other people, where there is no skeleton ---- */
 
 #define MAX_FOREIGN 512
@@ -348,6 +408,12 @@ static int add_host(const struct fvm_build *b, struct stack *s, const struct fvm
 
 /* ---- one overlay ---- */
 
+static int add_system(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+{
+	int r = add_owned(b, s, t);
+	return r < 0 ? r : add_skeleton(b, s, t);
+}
+
 static int add_lower(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
 	int r = add_vm_layers(b, s, t);
@@ -356,7 +422,7 @@ static int add_lower(const struct fvm_build *b, struct stack *s, const struct fv
 	if (r == 0 && t->kind != FVM_TREE_SYNTHETIC)
 		r = add_hidden(b, s, t);
 	if (r == 0 && t->kind == FVM_TREE_OVERLAY)
-		r = fvm_skeleton_has(t->path) ? add_skeleton(b, s, t) : add_foreign(b, s, t);
+		r = fvm_skeleton_has(t->path) ? add_system(b, s, t) : add_foreign(b, s, t);
 	if (r == 0 && t->kind != FVM_TREE_SYNTHETIC)
 		r = add_host(b, s, t);
 	/* nothing readable on the host, or only one where a read-only overlay wants two */
@@ -433,6 +499,20 @@ static int mount_tree(struct fvm_build *b, const struct fvm_tree *t, struct fvm_
 
 /* ---- the scratch tmpfs ---- */
 
+/* Of whom the files are, for who reads the layer from outside; once, at the top. */
+static int write_maps(const struct fvm_build *b, int fd)
+{
+	scoped_buf text = { 0 };
+	struct stat st;
+	if (!b->owned || fstat(fd, &st) < 0 || st.st_size > 0)
+		return 0;
+	fvm_buf_printf(&text, "map u 0 %u 1\nmap u 1 %u %u\n", b->ids->uid, b->ids->sub_uid,
+		       b->ids->count);
+	fvm_buf_printf(&text, "map g 0 %u 1\nmap g 1 %u %u\n", b->ids->gid, b->ids->sub_gid,
+		       b->ids->count);
+	return text.failed ? -ENOMEM : fvm_write_all(fd, text.data, text.len);
+}
+
 /* Where the workspace is mounted, which is why nobody could before. */
 static int open_owners(const struct fvm_build *b)
 {
@@ -443,7 +523,13 @@ static int open_owners(const struct fvm_build *b)
 		return fs;
 	int fd = openat(fs, FVM_OWNERS_FILE, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
 			0600);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	int r = write_maps(b, fd);
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
 }
 
 static int make_scratch(struct fvm_build *b, struct fvm_error *err)

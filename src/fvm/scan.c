@@ -327,6 +327,14 @@ static int levels_open(struct scan *s, const struct fvm_frame *parent, const str
 			break;
 		}
 		int fd = fvm_open_dir(in->fd, f->name, false);
+		if (fd == -EACCES && s->stack->user_xattr) {
+			/* of one of the user's subordinate ids: only the VM can look into it */
+			log_warn("%s: belongs to another id of the VM; what is in it can't be seen "
+				 "from outside",
+				 s->path.data);
+			frame->hidden = true;
+			break;
+		}
 		if (fd < 0)
 			return fd;
 		bool was_hidden = frame->hidden;

@@ -194,9 +194,29 @@ static uint64_t count_dirs(const struct refresh *r)
 static bool is_quick(const struct skel_record *record)
 {
 	size_t slashes = 0;
+	if (record->kind == SKEL_OWNED_DIR || record->kind == SKEL_OWNED_FILE)
+		return false;
 	for (size_t i = 0; i < record->len; i++)
 		slashes += record->path[i] == '/';
 	return slashes <= QUICK_DEPTH || (record->len > 5 && memcmp(record->path, "/etc/", 5) == 0);
+}
+
+static int write_owned(const struct refresh *r, const struct fvm_buf *records)
+{
+	scoped_buf owned = { 0 };
+	struct skel_record record;
+	const char *at = records->data, *end = at + records->len;
+	while (at < end) {
+		const char *start = at;
+		if (!skel_next(&at, end, &record))
+			break;
+		if (record.kind == SKEL_OWNED_DIR || record.kind == SKEL_OWNED_FILE)
+			fvm_buf_add(&owned, start, (size_t)(at - start));
+	}
+	if (owned.failed)
+		return -ENOMEM;
+	return fvm_write_file_atomic(r->dir, "owned", owned.data ? owned.data : "", owned.len,
+				     false);
 }
 
 static int write_quick(const struct refresh *r, const struct fvm_buf *records)
@@ -230,6 +250,8 @@ static int write_list(const struct refresh *r, const struct fvm_buf *records, st
 	if (all.failed)
 		return fvm_error_set(err, ENOMEM, "list the host's directories");
 	int e = fvm_write_file_atomic(r->dir, "list", all.data, all.len, false);
+	if (e == 0)
+		e = write_owned(r, records);
 	if (e == 0)
 		e = write_quick(r, records);
 	return e < 0 ? fvm_error_set(err, -e, "write the skeleton's list") : 0;
@@ -434,6 +456,7 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 		ret->lock = fvm_fd_take(&r.lock);
 		ret->check_later = r.check_later;
 		snprintf(ret->path, sizeof(ret->path), "skeleton/%s/%s/tree", r.host, r.gen);
+		snprintf(ret->owned, sizeof(ret->owned), "skeleton/%s/%s/owned", r.host, r.gen);
 	}
 	refresh_free(&r);
 	return e;

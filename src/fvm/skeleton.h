@@ -19,6 +19,7 @@
  *     gN/tree/...                 the layer;  gN/lock: flock shared by every VM that runs on it
  *     gN/list                     what was copied, with the host's ctimes (skeleton_priv.h)
  *     gN/quick                    the part of it that is compared at each start
+ *     gN/owned                    what is not root's: service accounts' files and directories
  *     gN/checked                  stamp: the whole list was right then; not there: it is not
  *
  *   At each start the list's ctimes are compared with the host's: those of /etc and of the upper
@@ -42,6 +43,7 @@ struct fvm_skeleton {
 	int tree;	/* gN/tree; of the caller's mount namespace */
 	int lock;	/* to be kept open as long as a VM runs on it */
 	char path[128]; /* gN/tree below STORE */
+	char owned[128]; /* gN/owned below STORE */
 	bool check_later; /* see fvm_skeleton_check() */
 };
 
@@ -65,6 +67,18 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan);
 
 void fvm_skeleton_close(struct fvm_skeleton *s);
+
+/* Something of the skeleton's directories that is not root's. */
+struct fvm_skeleton_owned {
+	bool dir;
+	uid_t uid;
+	gid_t gid;
+	const char *path; /* not terminated */
+	size_t len;
+};
+
+/** fvm_skeleton_owned() - take the next of gN/owned's text, from *@at to @end. False: no more */
+bool fvm_skeleton_owned(const char **at, const char *end, struct fvm_skeleton_owned *ret);
 
 /** fvm_skeleton_has() - whether @path is among the directories that a skeleton has */
 bool fvm_skeleton_has(const char *path);

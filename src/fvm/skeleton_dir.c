@@ -138,6 +138,13 @@ static int sync_file(struct skel_walk *w, int host, int skel, const char *name,
 	return mknodat(skel, name, S_IFCHR, 0) < 0 ? -errno : 0;
 }
 
+static void note_owner(struct skel_walk *w, const struct stat *st, const char *path)
+{
+	if (st->st_uid != 0 || st->st_gid != 0)
+		skel_add(&w->list, S_ISDIR(st->st_mode) ? SKEL_OWNED_DIR : SKEL_OWNED_FILE,
+			 (int64_t)((uint64_t)st->st_uid << 32 | st->st_gid), path);
+}
+
 /* Return: the kind if the layer has something for it, 0 if not, or negative errno */
 static int do_file(struct skel_walk *w, int host, int skel, const char *path, const char *name)
 {
@@ -145,7 +152,12 @@ static int do_file(struct skel_walk *w, int host, int skel, const char *path, co
 	bool etc = fvm_path_below(path, "/etc");
 	if (fstatat(host, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
 		return errno == ENOENT ? 0 : -errno;
+	char full[PATH_MAX];
+	if (snprintf(full, sizeof(full), "%s/%s", path, name) >= (int)sizeof(full))
+		return 0;
 	int kind = wanted(host, name, &st, etc);
+	if (kind != SKEL_WHITEOUT)
+		note_owner(w, &st, full);
 	if (kind == 0)
 		return 0;
 	if (kind == SKEL_WHITEOUT && strcmp(path, "/etc") == 0 &&
@@ -155,8 +167,7 @@ static int do_file(struct skel_walk *w, int host, int skel, const char *path, co
 	/* gone or changed meanwhile, as the ctimes will tell, or not readable after all */
 	if (r < 0 && r != -ENOSPC && r != -EDQUOT && r != -ENOMEM && r != -EROFS)
 		return 0;
-	char full[PATH_MAX];
-	if (r < 0 || snprintf(full, sizeof(full), "%s/%s", path, name) >= (int)sizeof(full))
+	if (r < 0)
 		return r;
 	skel_add(&w->list, (enum skel_kind)kind, skel_ctime(&st), full);
 	return kind;
@@ -255,6 +266,7 @@ static int do_opaque(struct skel_walk *w, int host, int skel, const char *path, 
 	if (r < 0)
 		return r;
 	skel_add(&w->list, SKEL_OPAQUE, skel_ctime(&st), path);
+	note_owner(w, &st, path);
 	scoped_fd fd = w->dry ? -1 : openat(skel, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 ? 0 : finish_dir(w, fd, &st);
 }
@@ -364,6 +376,7 @@ static int sync_dir(struct skel_walk *w, int host, int skel, const char *path, b
 	if (fstat(host, &st) < 0)
 		return -errno;
 	skel_add(&w->list, SKEL_DIR, skel_ctime(&st), path);
+	note_owner(w, &st, path);
 	note_progress(w);
 	int again = openat(host, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = again < 0 ? NULL : fdopendir(again);

@@ -15,7 +15,7 @@ void skel_header(struct fvm_buf *list)
 {
 	gid_t groups[NGROUPS_MAX];
 	int n = getgroups(NGROUPS_MAX, groups);
-	fvm_buf_printf(list, "fvm-skeleton 1 uid %u gid %u groups", geteuid(), getegid());
+	fvm_buf_printf(list, "fvm-skeleton 2 uid %u gid %u groups", geteuid(), getegid());
 	for (int i = 0; i < n; i++)
 		fvm_buf_printf(list, " %u", groups[i]);
 	fvm_buf_puts(list, "\n");
@@ -69,8 +69,23 @@ bool skel_fresh(const struct skel_record *record, const struct fvm_strv *outs)
 		if (fvm_path_below(path, outs->items[i]))
 			return record->kind == SKEL_MOUNT && strcmp(path, outs->items[i]) == 0;
 	}
+	if (record->kind == SKEL_OWNED_DIR || record->kind == SKEL_OWNED_FILE)
+		return true; /* known by the ctime of its directory */
 	if (record->kind == SKEL_MOUNT ||
 	    fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
 		return false;
 	return skel_ctime(&st) == record->ctime_ns;
+}
+
+bool fvm_skeleton_owned(const char **at, const char *end, struct fvm_skeleton_owned *ret)
+{
+	struct skel_record record;
+	if (!skel_next(at, end, &record))
+		return false;
+	ret->dir = record.kind == SKEL_OWNED_DIR;
+	ret->uid = (uint32_t)((uint64_t)record.ctime_ns >> 32);
+	ret->gid = (uint32_t)record.ctime_ns;
+	ret->path = record.path;
+	ret->len = record.len;
+	return true;
 }

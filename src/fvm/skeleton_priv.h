@@ -17,6 +17,8 @@ enum skel_kind {
 	SKEL_WHITEOUT = 'w', /* a file that can't be read */
 	SKEL_COPY = 'c',
 	SKEL_STANDIN = 's',
+	SKEL_OWNED_DIR = 'D',  /* belongs to others than root; ids stand in the ctime's place */
+	SKEL_OWNED_FILE = 'F',
 	SKEL_MOUNT = 'm', /* a mount point that is not looked into; its ctime is never asked */
 };
 

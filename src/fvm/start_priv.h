@@ -8,6 +8,7 @@
 #include "fvm/cgroup.h"
 #include "fvm/disk.h"
 #include "fvm/hide.h"
+#include "fvm/idmap_user.h"
 #include "fvm/net.h"
 #include "fvm/root_user.h"
 #include "fvm/skeleton.h"
@@ -38,8 +39,11 @@ struct start {
 	int trace[2]; /* over which the tracer gets its listener */
 
 	/* rootless: start_user.c */
+	struct fvm_user_ids ids;
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
+	char *owned; /* text of skeleton.owned; NULL: one id only */
+	size_t owned_len;
 	int supervisor[2]; /* over which the supervisor gets its listener */
 	int owners;	   /* for the supervisor, too */
 	int guard[2];	   /* hangs up when the supervisor ends */

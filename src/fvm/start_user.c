@@ -31,8 +31,14 @@ int start_user_take(struct start *s, struct fvm_error *err)
 		r = fvm_trees_make(s->vm, &s->plan, &s->trees, err);
 	if (r < 0)
 		return r;
-	s->map = (struct fvm_idmap){ .same = 1 };
-	s->running.uid_base = geteuid();
+	fvm_user_ids_find(&s->ids);
+	s->running.uid_base = s->ids.uid;
+	if (s->ids.count) {
+		r = fvm_read_file(s->vm->store->dir, s->skeleton.owned, 64 << 20, &s->owned,
+				  &s->owned_len);
+		if (r < 0)
+			return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
+	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->supervisor) < 0 ||
 	    pipe2(s->guard, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a socket");
@@ -42,6 +48,7 @@ int start_user_take(struct start *s, struct fvm_error *err)
 void start_user_free(struct start *s)
 {
 	fvm_trees_free(&s->trees);
+	free(s->owned);
 	fvm_skeleton_close(&s->skeleton);
 	fvm_fd_closep(&s->owners);
 	for (int i = 0; i < 2; i++) {
@@ -85,32 +92,14 @@ int start_user_inside(const struct start *s, struct fvm_error *err)
 
 /* ---- the builder ---- */
 
-static int write_own(const char *name, uint32_t id)
+static int enter_first_namespace(struct start *s)
 {
-	char path[40], text[32];
-	snprintf(path, sizeof(path), "/proc/self/%s", name);
-	snprintf(text, sizeof(text), "0 %u 1\n", id);
-	return fvm_write_file(AT_FDCWD, path, text);
-}
-
-static int enter_first_namespace(struct fvm_error *err)
-{
-	uid_t uid = geteuid();
-	gid_t gid = getegid();
-	if (unshare(CLONE_NEWUSER) < 0) {
-		fvm_error_set(err, errno, "make a user namespace");
-		fvm_error_hint(err, "this host forbids them to ordinary users: fvm doctor");
-		return -err->code;
-	}
-	int r = fvm_write_file(AT_FDCWD, "/proc/self/setgroups", "deny");
-	if (r == 0)
-		r = write_own("uid_map", uid);
-	if (r == 0)
-		r = write_own("gid_map", gid);
+	int r = fvm_user_ids_enter(&s->ids, &s->err);
 	if (r < 0)
-		return fvm_error_set(err, -r, "map the user's id");
+		return r;
+	s->map = (struct fvm_idmap){ .same = 1 + s->ids.count };
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return fvm_error_set(err, errno, "make a mount namespace");
+		return fvm_error_set(&s->err, errno, "make a mount namespace");
 	return 0;
 }
 
@@ -129,6 +118,9 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 		.log = s->log,
 		.userns = st.st_ino,
 		.trees = &s->trees,
+		.ids = &s->ids,
+		.owned = s->owned,
+		.owned_len = s->owned_len,
 	};
 	fvm_supervisor_main(&args);
 }
@@ -154,7 +146,7 @@ int start_user_builder(void *arg)
 		fvm_error_set(&s->err, errno, "open /proc");
 		return 1;
 	}
-	int r = enter_first_namespace(&s->err);
+	int r = enter_first_namespace(s);
 	if (r == 0)
 		r = start_make_init(s);
 	if (r == 0) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fvm/commit.h"
+#include "fvm/idmap_user.h"
 #include "fvm/internal.h"
 #include "fvm/prune.h"
 #include "fvm/store.h"
@@ -135,7 +136,7 @@ static void tidy_dir(int store, const char *part)
 		scoped_fd entry =
 			openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (entry >= 0 && flock(entry, LOCK_EX | LOCK_NB) == 0)
-			(void)fvm_remove_tree(dir, e->d_name);
+			(void)fvm_user_remove_tree(dir, e->d_name);
 	}
 	if (d)
 		closedir(d);

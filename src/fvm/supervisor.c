@@ -184,6 +184,9 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.proc = args->proc,
 		.log = args->log,
 		.trees = args->trees,
+		.ids = args->ids,
+		.owned = args->owned,
+		.owned_len = args->owned_len,
 	};
 	set_up_process();
 	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc, args->log };

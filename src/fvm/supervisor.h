@@ -26,6 +26,7 @@
 #ifndef FVM_SUPERVISOR_H
 #define FVM_SUPERVISOR_H
 
+#include "fvm/idmap_user.h"
 #include "fvm/root_user.h"
 
 struct fvm_supervisor_args {
@@ -36,6 +37,9 @@ struct fvm_supervisor_args {
 	int log;      /* the VM's log, or -1 */
 	ino_t userns; /* of PID 1 */
 	const struct fvm_trees *trees;
+	const struct fvm_user_ids *ids;
+	const char *owned; /* text of the skeleton's list, with ranges; else NULL */
+	size_t owned_len;
 };
 
 /** fvm_supervisor_main() - closes every descriptor that @args does not name */

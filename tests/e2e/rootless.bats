@@ -14,9 +14,12 @@ setup() {
 	needs_command jq getfattr
 }
 teardown() {
-	local name
-	for name in $(as_user lone fvm --json ls 2>/dev/null | jq -r '.[].name'); do
-		as_user lone fvm -q rm --force "$name"
+	local user name
+	for user in lone range; do
+		id -u "fvmt-$user" >/dev/null 2>&1 || continue
+		for name in $(as_user $user fvm --json ls 2>/dev/null | jq -r '.[].name'); do
+			as_user $user fvm -q rm --force "$name"
+		done
 	done
 	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new
 }
@@ -137,7 +140,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 }
 
 @test "a VM whose supervisor is killed ends, and says so" {
-	local pid parent
+	local pid
 	expect 0 as_user lone fvm -q run -d --name lost --net none --root -- sleep 300
 	pid=$(as_user lone cat "/run/user/$(id -u fvmt-lone)/fvm/vms/lost/state.json" | jq .helper_pid)
 	kill -KILL "$pid"
@@ -153,6 +156,26 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 		(echo >>/opt/fvm-e2e-new/large) & (echo >>/opt/fvm-e2e-new/large) &
 		echo small >>/etc/hosts; wait; stat -c '%U %s' /opt/fvm-e2e-new/large"
 	equal "$output" "root $((1024 * 1024 * 1024 + 2))"
+}
+
+@test "with subordinate ids services' accounts are real, and their files can be deleted" {
+	needs_command newuidmap newgidmap
+	user_make range
+	grep -q ^fvmt-range: /etc/subuid || skip "needs subordinate ids for new users"
+	expect 0 as_user range fvm -q run --keep --name real --net none --root -- sh -ec '
+		setpriv --reuid 33 --regid 33 --clear-groups sh -c "id -u; : >/tmp/w; mkdir -m 700 /tmp/d; : >/tmp/d/f"
+		stat -c "%u %g" /tmp/w
+		: >/usr/a; chown 33:8 /usr/a; stat -c "%u:%g" /usr/a
+		setpriv --reuid 33 --regid 33 --clear-groups sh -c "echo >>/etc/passwd" 2>/dev/null || echo refused
+		id=$(id -u fvmt-range); su fvmt-range -c "id -u; : >~/own; stat -c %U ~/own" | sed "s/$id/me/"'
+	equal "${lines[*]}" "33 33 33 33:8 refused me fvmt-range"
+	fails getfattr -n user.fvm.owner \
+		/home/fvmt-range/.local/share/fvm/vms/real/workspace/fs/usr/upper/a 2>/dev/null
+	expect 0 as_user range fvm --json diff real
+	equal "$(jq -c '.[] | select(.path == "/usr/a").now | [.uid, .gid]' <<<"$output")" "[33,8]"
+	expect 0 as_user range fvm -q rm real
+	empty() { [ -z "$(ls -A /home/fvmt-range/.local/share/fvm/trash)" ]; }
+	wait_until 10 empty
 }
 
 @test "packages are installed, reinstalled, upgraded and removed with one id" {

@@ -1,0 +1,206 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fvm/idmap_user.h"
+#include "fvm/sys.h"
+
+#define UID_HELPER "/usr/bin/newuidmap"
+#define GID_HELPER "/usr/bin/newgidmap"
+#define LEAST	   65535U /* fewer would leave out nobody's */
+#define MOST	   0x7fffffffU
+
+uint32_t fvm_subid_parse(const char *text, const char *name, uid_t uid, uint32_t *ret_first)
+{
+	uint32_t best = 0;
+	char number[16];
+	snprintf(number, sizeof(number), "%u", uid);
+	for (const char *line = text; *line;) {
+		size_t n = strcspn(line, "\n"), user = strcspn(line, ":\n");
+		unsigned long first, count;
+		bool ours = (strlen(name) == user && memcmp(line, name, user) == 0) ||
+			    (strlen(number) == user && memcmp(line, number, user) == 0);
+		if (ours && user > 0 && user < n &&
+		    sscanf(line + user, ":%9lu:%10lu", &first, &count) == 2 && first > 0 &&
+		    first <= MOST && count <= MOST && count > best) {
+			best = (uint32_t)count;
+			*ret_first = (uint32_t)first;
+		}
+		line += n + (line[n] == '\n');
+	}
+	return best;
+}
+
+static uint32_t find_range(const char *file, const char *name, uid_t uid, uint32_t *ret_first)
+{
+	scoped_free char *text = NULL;
+	if (fvm_read_file(AT_FDCWD, file, 16 << 20, &text, NULL) < 0)
+		return 0;
+	return fvm_subid_parse(text, name, uid, ret_first);
+}
+
+void fvm_user_ids_find(struct fvm_user_ids *ret)
+{
+	*ret = (struct fvm_user_ids){ .uid = geteuid(), .gid = getegid() };
+	if (access(UID_HELPER, X_OK) < 0 || access(GID_HELPER, X_OK) < 0)
+		return;
+	const struct passwd *pw = getpwuid(ret->uid);
+	const char *name = pw ? pw->pw_name : "";
+	uint32_t uids = find_range("/etc/subuid", name, ret->uid, &ret->sub_uid);
+	uint32_t gids = find_range("/etc/subgid", name, ret->uid, &ret->sub_gid);
+	uint32_t both = uids < gids ? uids : gids;
+	ret->count = both < LEAST ? 0 : both;
+}
+
+/* ---- the helpers ---- */
+
+struct mapping {
+	const struct fvm_user_ids *ids;
+	pid_t target;
+	int go;
+};
+
+static int run_helper(const char *program, pid_t target, uint32_t own, uint32_t first,
+		      uint32_t count)
+{
+	char words[5][16], one[] = "1", zero[] = "0";
+	int status = 1;
+	snprintf(words[0], sizeof(words[0]), "%d", (int)target);
+	snprintf(words[1], sizeof(words[1]), "%u", own);
+	snprintf(words[2], sizeof(words[2]), "%u", first);
+	snprintf(words[3], sizeof(words[3]), "%u", count);
+	char *const argv[] = { (char *)(uintptr_t)program,
+			       words[0],
+			       zero,
+			       words[1],
+			       one,
+			       one,
+			       words[2],
+			       words[3],
+			       NULL };
+	char *const env[] = { NULL };
+	pid_t pid = fork();
+	if (pid == 0) {
+		execve(program, argv, env);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+}
+
+/* In a child that stays in the first namespace. */
+static int map_child(const struct mapping *m)
+{
+	char byte;
+	int null = open("/dev/null", O_RDWR);
+	signal(SIGCHLD, SIG_DFL); /* ignored, there would be no status to wait for */
+	(void)dup2(m->go, 3);
+	for (int fd = 0; fd < 3; fd++)
+		(void)dup2(null, fd);
+	(void)syscall(SYS_close_range, 4U, ~0U, 0U);
+	(void)fcntl(3, F_SETFD, FD_CLOEXEC);
+	if (read(3, &byte, 1) != 1)
+		return 1;
+	const struct fvm_user_ids *i = m->ids;
+	return run_helper(UID_HELPER, m->target, i->uid, i->sub_uid, i->count) < 0 ||
+	       run_helper(GID_HELPER, m->target, i->gid, i->sub_gid, i->count) < 0;
+}
+
+static int map_one(const char *name, uint32_t id)
+{
+	char path[40], text[32];
+	snprintf(path, sizeof(path), "/proc/self/%s", name);
+	snprintf(text, sizeof(text), "0 %u 1\n", id);
+	return fvm_write_file(AT_FDCWD, path, text);
+}
+
+static bool is_mapped(void)
+{
+	scoped_free char *text = NULL;
+	return fvm_read_file(AT_FDCWD, "/proc/self/gid_map", 65536, &text, NULL) == 0 && text[0];
+}
+
+static int map_only_one(struct fvm_user_ids *ids, struct fvm_error *err)
+{
+	ids->count = 0;
+	int r = fvm_write_file(AT_FDCWD, "/proc/self/setgroups", "deny");
+	if (r == 0)
+		r = map_one("uid_map", ids->uid);
+	/* written already when only the second helper refused */
+	if (r == 0 || r == -EPERM)
+		r = map_one("gid_map", ids->gid);
+	return r < 0 ? fvm_error_set(err, -r, "map the user's id") : 0;
+}
+
+static int unshare_user(struct fvm_error *err)
+{
+	if (unshare(CLONE_NEWUSER) == 0)
+		return 0;
+	fvm_error_set(err, errno, "make a user namespace");
+	fvm_error_hint(err, "this host forbids them to ordinary users: fvm doctor");
+	return err ? -err->code : -EPERM;
+}
+
+static int enter_with_helpers(struct fvm_user_ids *ids, struct fvm_error *err)
+{
+	int go[2];
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	const struct mapping m = { ids, getpid(), go[0] };
+	/* as a system call: our caller may share its memory with others */
+	const struct clone_args args = { .exit_signal = SIGCHLD };
+	int pid = sys_clone3(&args);
+	if (pid == 0)
+		_exit(map_child(&m));
+	close(go[0]);
+	int r = pid < 0 ? fvm_error_set(err, -pid, "start a process") : unshare_user(err);
+	if (r == 0)
+		(void)!write(go[1], "g", 1);
+	close(go[1]);
+	if (pid > 0)
+		(void)waitpid(pid, NULL, 0);
+	if (r < 0)
+		return r;
+	return is_mapped() ? 0 : map_only_one(ids, err);
+}
+
+int fvm_user_ids_enter(struct fvm_user_ids *ids, struct fvm_error *err)
+{
+	if (ids->count)
+		return enter_with_helpers(ids, err);
+	int r = unshare_user(err);
+	return r < 0 ? r : map_only_one(ids, err);
+}
+
+static int remove_in_child(const char *name, int dir, struct fvm_user_ids *ids)
+{
+	int status = 1;
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(fvm_user_ids_enter(ids, NULL) < 0 || fvm_remove_tree(dir, name) < 0);
+	if (pid < 0)
+		return -errno;
+	/* ECHILD: whose children are reaped for him hears nothing of how it went */
+	if (waitpid(pid, &status, 0) < 0)
+		return errno == ECHILD ? 0 : -errno;
+	return status == 0 ? 0 : -EACCES;
+}
+
+int fvm_user_remove_tree(int dir, const char *name)
+{
+	struct fvm_user_ids ids;
+	int r = fvm_remove_tree(dir, name);
+	if ((r != -EACCES && r != -EPERM) || geteuid() == 0)
+		return r;
+	fvm_user_ids_find(&ids);
+	return ids.count ? remove_in_child(name, dir, &ids) : r;
+}

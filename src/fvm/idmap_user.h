@@ -1,0 +1,52 @@
+/*
+ * fvm/idmap_user - which ids the ids of a rootless VM are
+ *
+ * Theory of operation
+ *   VM root is always the user himself: what it writes into the store is his. With nothing else,
+ *   that is the only id there is. Where /etc/subuid and /etc/subgid give him ranges, and shadow's
+ *   newuidmap and newgidmap are installed, ids 1 and up are those of the first range:
+ *
+ *     0 UID 1        VM root is the user
+ *     1 SUB COUNT    services' ids are real: ownership, signals, SO_PEERCRED
+ *
+ *   Inside, his own number is still given by the supervisor (nest.h), as its files must be his.
+ *   The helpers are set-user-id programs; they run with an empty environment, their paths fixed,
+ *   and map only the process that we make. If they refuse, one id it is.
+ */
+#ifndef FVM_IDMAP_USER_H
+#define FVM_IDMAP_USER_H
+
+#include <sys/types.h>
+
+#include "common/common.h"
+
+struct fvm_user_ids {
+	uid_t uid;
+	gid_t gid;
+	uint32_t sub_uid, sub_gid; /* first of the range */
+	uint32_t count;		   /* ids in both; 0: none, one id is all there is */
+};
+
+/**
+ * fvm_subid_parse() - the largest range of a user in the text of subuid(5) (bytes from outside)
+ * @name, @uid: a line names the user by either. Return: ids in it, 0 when there is none
+ */
+uint32_t fvm_subid_parse(const char *text, const char *name, uid_t uid, uint32_t *ret_first);
+
+/** fvm_user_ids_find() - what the caller has */
+void fvm_user_ids_find(struct fvm_user_ids *ret);
+
+/**
+ * fvm_user_ids_enter() - make a user namespace with these ids, and enter it
+ * @ids: count becomes 0 when the helpers refuse
+ * Return: 0 or negative errno with @err
+ */
+int fvm_user_ids_enter(struct fvm_user_ids *ids, struct fvm_error *err);
+
+/**
+ * fvm_user_remove_tree() - fvm_remove_tree() that also removes what belongs to the user's
+ * subordinate ids, from a process in a namespace that has them
+ */
+int fvm_user_remove_tree(int dir, const char *name);
+
+#endif
