@@ -118,16 +118,28 @@ static int set_meta(int from, int to, const struct commit_node *n)
 	return copy_xattrs(&source, &target);
 }
 
-static int fill(const struct commit_entry *e, int from, int to)
+/* @like: what it replaces, or -1 */
+static int fill(const struct commit_entry *e, int from, int to, int like)
 {
 	if (e->merged)
 		return fvm_write_all(to, e->merged->data, e->merged->len);
-	return fvm_copy_data(from, to, e->now.size);
+	int r = fvm_copy_data(from, to, e->now.size);
+	return r == 0 && like >= 0 ? fvm_dig_holes(to, like, e->now.size) : r;
 }
 
-static int make_file(struct commit_entry *e, const struct spot *s)
+/* The host's file that an entry replaces, if there is one that can be opened. */
+static int open_replaced(struct commit *c, const struct commit_entry *e)
+{
+	if (!(e->flags & COMMIT_HAD) || e->top != COMMIT_NO_TOP || !S_ISREG(e->was.mode))
+		return -1;
+	int dir = commit_host_dir(c, e);
+	return dir < 0 ? -1 : fvm_open_file(dir, commit_name(e->rel));
+}
+
+static int make_file(struct commit *c, struct commit_entry *e, const struct spot *s)
 {
 	struct stat st;
+	scoped_fd like = open_replaced(c, e);
 	scoped_fd from = fvm_open_file(s->from, s->from_name);
 	if (from < 0)
 		return from == -EINVAL ? -ESTALE : from; /* it was a regular file */
@@ -136,10 +148,10 @@ static int make_file(struct commit_entry *e, const struct spot *s)
 	if (st.st_ino != e->layer_ino || (!e->merged && (uint64_t)st.st_size != e->now.size))
 		return -ESTALE;
 	scoped_fd to =
-		openat(s->dir, s->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		openat(s->dir, s->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (to < 0)
 		return -errno;
-	int r = fill(e, from, to);
+	int r = fill(e, from, to, like);
 	if (r == 0)
 		r = set_meta(from, to, &e->now);
 	if (r < 0)
@@ -271,7 +283,7 @@ static int stage_one(struct stage *s, uint32_t index)
 		if (r < 0)
 			return r;
 	}
-	return S_ISREG(e->now.mode) ? make_file(e, &spot) : make_named(e, &spot);
+	return S_ISREG(e->now.mode) ? make_file(c, e, &spot) : make_named(e, &spot);
 }
 
 /* A directory's mode and times, once nothing is put into it any more: children first. */

@@ -289,14 +289,21 @@ static int copy_extent(int from, int to, off_t at, off_t end)
 	return 0;
 }
 
-int fvm_copy_data(int from, int to, uint64_t size)
+/* What fallocate() set aside looks like a hole; who did that counts on the space. */
+static int set_aside(int from, int to, off_t size)
 {
-	int r = FVM_FAULT("copy.data");
-	if (r < 0)
-		return r;
-	if (size > 0 && ioctl(to, FICLONE, from) == 0)
+	struct stat st;
+	if (fstat(from, &st) < 0)
+		return -errno;
+	if (st.st_blocks * 512 < size || fallocate(to, FALLOC_FL_KEEP_SIZE, 0, size) == 0)
 		return 0;
-	off_t end = (off_t)size;
+	return errno == ENOSPC || errno == EDQUOT ? -errno : 0;
+}
+
+/* Return: bytes copied, or -errno */
+static off_t copy_extents(int from, int to, off_t end)
+{
+	off_t copied = 0;
 	for (off_t at = 0; at < end;) {
 		off_t data = lseek(from, at, SEEK_DATA);
 		if (data < 0 && errno == ENXIO)
@@ -308,10 +315,72 @@ int fvm_copy_data(int from, int to, uint64_t size)
 			hole = end;
 		if (data >= end)
 			break;
-		r = copy_extent(from, to, data, hole);
+		int r = copy_extent(from, to, data, hole);
 		if (r < 0)
 			return r;
+		copied += hole - data;
 		at = hole;
 	}
-	return ftruncate(to, end) < 0 ? -errno : 0;
+	return copied;
+}
+
+int fvm_copy_data(int from, int to, uint64_t size)
+{
+	int r = FVM_FAULT("copy.data");
+	if (r < 0)
+		return r;
+	if (size > 0 && ioctl(to, FICLONE, from) == 0)
+		return 0;
+	off_t end = (off_t)size, copied = copy_extents(from, to, end);
+	if (copied < 0)
+		return (int)copied;
+	if (ftruncate(to, end) < 0)
+		return -errno;
+	return copied < end ? set_aside(from, to, end) : 0;
+}
+
+#define DIG_BLOCK 4096
+
+/* Give back the whole blocks of zeros between @at and @end. */
+static int dig(int to, off_t at, off_t end)
+{
+	static const char zeros[DIG_BLOCK];
+	char block[DIG_BLOCK];
+	off_t from = -1; /* where the zeros that are not given back yet begin */
+	for (at = (at + DIG_BLOCK - 1) & -DIG_BLOCK; at <= end; at += DIG_BLOCK) {
+		bool zero = at + DIG_BLOCK <= end && pread(to, block, DIG_BLOCK, at) == DIG_BLOCK &&
+			    memcmp(block, zeros, DIG_BLOCK) == 0;
+		if (zero && from < 0)
+			from = at;
+		if (zero || from < 0)
+			continue;
+		if (fallocate(to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, at - from) < 0)
+			return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
+		from = -1;
+	}
+	return 0;
+}
+
+int fvm_dig_holes(int to, int like, uint64_t size)
+{
+	off_t end = (off_t)size;
+	for (off_t at = 0; at < end;) {
+		off_t hole = lseek(like, at, SEEK_HOLE), data = hole;
+		if (hole < 0 || hole >= end)
+			break;
+		data = lseek(like, hole, SEEK_DATA);
+		if (data < 0 || data > end)
+			data = end;
+		/* only what is data in our file can be filled for nothing */
+		off_t filled = lseek(to, hole, SEEK_DATA);
+		while (filled >= 0 && filled < data) {
+			off_t stop = lseek(to, filled, SEEK_HOLE);
+			int r = dig(to, filled, stop < 0 || stop > data ? data : stop);
+			if (r < 0)
+				return r;
+			filled = stop < 0 ? -1 : lseek(to, stop, SEEK_DATA);
+		}
+		at = data;
+	}
+	return 0;
 }

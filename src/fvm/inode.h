@@ -43,9 +43,19 @@ int fvm_xattrs_write(const struct fvm_xattr_at *at, const char *packed, size_t l
 /** fvm_xattrs_has() - whether @packed has the xattr @name */
 bool fvm_xattrs_has(const char *packed, size_t len, const char *name);
 
-/** fvm_copy_data() - fill the empty file @to with @from's @size bytes and holes. Return: 0 or
- * -errno */
+/**
+ * fvm_copy_data() - fill the empty file @to with @from's @size bytes and holes
+ * Blocks that were set aside for @from, and hold nothing yet, are set aside again.
+ * Return: 0 or negative errno
+ */
 int fvm_copy_data(int from, int to, uint64_t size);
+
+/**
+ * fvm_dig_holes() - make holes of @to's zeros where @like has holes
+ * The overlay's copy-up fills small holes; what was sparse on the host is to stay so.
+ * Return: 0 (also where the file system has no holes), or negative errno
+ */
+int fvm_dig_holes(int to, int like, uint64_t size);
 
 /**
  * fvm_open_file() - open a regular file for reading without touching anything else
