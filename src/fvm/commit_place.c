@@ -8,6 +8,7 @@
  * after any crash. Where nothing stood before, or nothing is to stand after, it is a plain rename
  * that must not replace. File systems without exchange get two renames through NUMBER.old.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -102,13 +103,27 @@ int commit_staged_dir(struct commit *c, uint32_t index, struct commit_dir *cache
 
 /* ---- opening ---- */
 
+/* Mounts of which nothing was committed may be gone by now. */
+static bool stack_used(const struct commit *c, size_t stack)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->entries[i].stack == stack)
+			return true;
+	}
+	for (size_t i = 0; i < c->area_count; i++) {
+		if (!c->areas[i].in_store && c->areas[i].stack == stack)
+			return true;
+	}
+	return false;
+}
+
 static int open_bases(struct commit *c, struct fvm_error *err)
 {
 	for (size_t i = 0; i < c->stack_count; i++) {
 		struct commit_stack *s = &c->stacks[i];
 		struct statfs fs;
 		uint64_t fsid = 0;
-		if (s->base >= 0)
+		if (s->base >= 0 || !stack_used(c, i))
 			continue;
 		const char *path = s->mount_point + strspn(s->mount_point, "/");
 		s->base = fvm_open_nofollow(c->host, *path ? path : ".", O_RDONLY | O_DIRECTORY);
@@ -143,15 +158,68 @@ int commit_open_places(struct commit *c, struct fvm_error *err)
 	return r;
 }
 
+/* The directory that an area lies in, and its times: they are none of the commit's changes. */
+static int area_parent(const struct commit *c, const struct commit_area *a, struct stat *ret)
+{
+	const char *name = commit_name(a->rel);
+	size_t len = name == a->rel ? 0 : (size_t)(name - a->rel - 1);
+	scoped_free char *path = strndup(a->rel, len);
+	if (!path)
+		return -ENOMEM;
+	int dir = fvm_open_deep(c->stacks[a->stack].base, path, O_RDONLY | O_DIRECTORY);
+	return dir >= 0 && fstat(dir, ret) < 0 ? -errno : dir;
+}
+
+static void times_back(int dir, const struct stat *st)
+{
+	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	(void)futimens(dir, times); /* not ours: then it shows that we were there */
+}
+
+static int area_make(struct commit *c, const struct commit_area *a)
+{
+	struct stat st;
+	if (a->in_store)
+		return fvm_nerr(mkdirat(c->dir, "area", 0700));
+	scoped_fd dir = area_parent(c, a, &st);
+	if (dir < 0)
+		return dir;
+	int r = fvm_nerr(mkdirat(dir, commit_name(a->rel), 0700));
+	times_back(dir, &st);
+	return r;
+}
+
+/* What is in it goes first, so that there is next to no time between looking and setting back. */
+static int area_remove(struct commit *c, const struct commit_area *a)
+{
+	struct stat st;
+	DIR *d = fdopendir(fcntl(a->fd, F_DUPFD_CLOEXEC, 0));
+	if (!d)
+		return -errno;
+	int r = 0;
+	rewinddir(d);
+	for (struct dirent *e = readdir(d); r == 0 && e; e = readdir(d)) {
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			r = fvm_remove_tree(a->fd, e->d_name);
+	}
+	closedir(d);
+	if (r < 0)
+		return r;
+	scoped_fd dir = area_parent(c, a, &st);
+	if (dir < 0)
+		return dir;
+	r = fvm_nerr(unlinkat(dir, commit_name(a->rel), AT_REMOVEDIR));
+	times_back(dir, &st);
+	return r;
+}
+
 int commit_make_areas(struct commit *c, struct fvm_error *err)
 {
 	for (size_t i = 0; i < c->area_count; i++) {
 		struct commit_area *a = &c->areas[i];
 		int r = FVM_FAULT("commit.area");
-		if (r == 0 && a->in_store)
-			r = fvm_nerr(mkdirat(c->dir, "area", 0700));
-		else if (r == 0)
-			r = fvm_nerr(mkdirat(c->stacks[a->stack].base, a->rel, 0700));
+		if (r == 0)
+			r = area_make(c, a);
 		if (r < 0)
 			return fvm_error_set(err, -r, "make a directory beside what is replaced");
 	}
@@ -165,7 +233,7 @@ int commit_remove_areas(struct commit *c)
 	for (size_t i = 0; r == 0 && i < c->area_count; i++) {
 		struct commit_area *a = &c->areas[i];
 		if (!a->in_store && a->fd >= 0)
-			r = fvm_remove_tree(c->stacks[a->stack].base, a->rel);
+			r = area_remove(c, a);
 	}
 	snprintf(name, sizeof(name), "%u", c->id);
 	/* there may be 100,000 files in it: nobody waits for that */

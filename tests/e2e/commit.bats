@@ -116,6 +116,27 @@ settled() {
 	equal "$(cat $TOP/disk/a $TOP/d/file | xargs) $(cd $TOP/disk && echo *)" "old one a z"
 }
 
+@test "a mount that was none of a commit's may be gone when it is undone" {
+	mkdir $TOP/disk
+	mount -t tmpfs none $TOP/disk
+	in_vm a "echo new >$TOP/d/file"
+	fvm commit a
+	umount $TOP/disk
+	fvm undo
+	equal "$(cat $TOP/d/file)" one
+}
+
+@test "what was sparse stays sparse, and space set aside stays set aside" {
+	truncate -s 40M $TOP/d/sparse
+	printf x | dd of=$TOP/d/sparse bs=1 seek=10000000 conv=notrunc status=none
+	in_vm a "printf y | dd of=$TOP/d/sparse bs=1 seek=20000000 conv=notrunc status=none
+		fallocate -l 1M $TOP/d/aside"
+	fvm commit a
+	[ "$(stat -c %b $TOP/d/sparse)" -le 64 ]
+	equal "$(tr -d '\0' <$TOP/d/sparse)" xy
+	[ "$(stat -c %b $TOP/d/aside)" -ge 2048 ]
+}
+
 @test "killed at any moment, the next command leaves all or nothing" {
 	in_vm a "mkdir $TOP/many; for i in \$(seq 300); do echo \$i >$TOP/many/\$i; done
 		for i in \$(seq 300); do echo \$i >$TOP/d/\$i; done; echo two >$TOP/d/file; rm $TOP/d/gone"
