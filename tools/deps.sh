@@ -39,6 +39,7 @@ btrfs-progs
 clang
 clang-format
 clang-tidy
+debootstrap
 e2fsprogs
 fish
 iproute2
