@@ -54,11 +54,11 @@ static int make_workspace(const struct fvm_build *b, const char *key, const stru
 	scoped_fd top = fvm_open_nofollow(fs, key, O_RDONLY | O_DIRECTORY);
 	if (top < 0)
 		return top;
-	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
-		return -errno;
 	/* a volatile mount that was not unmounted in order leaves a mark which refuses the next */
 	if (b->throw_away && faccessat(top, "work/work/incompat", F_OK, 0) == 0)
 		(void)fvm_remove_tree(top, "work");
+	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
+		return -errno;
 	if (mkdirat(top, "upper", 0700) < 0)
 		return errno == EEXIST ? 0 : -errno;
 	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

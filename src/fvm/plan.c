@@ -280,3 +280,16 @@ int fvm_plan_make(struct fvm_plan *ret, struct fvm_error *err)
 		return fvm_error_set(err, -r, "read /proc/self/mountinfo");
 	return fvm_plan_parse(text, ret, err);
 }
+
+bool fvm_plan_changed(const struct fvm_plan *plan)
+{
+	scoped_plan now = { 0 };
+	if (fvm_plan_make(&now, NULL) < 0 || now.count != plan->count)
+		return true;
+	for (size_t i = 0; i < now.count; i++) {
+		if (now.mounts[i].id != plan->mounts[i].id ||
+		    strcmp(now.mounts[i].path, plan->mounts[i].path) != 0)
+			return true;
+	}
+	return false;
+}

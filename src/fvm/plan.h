@@ -48,6 +48,9 @@ int fvm_plan_parse(const char *mountinfo, struct fvm_plan *ret, struct fvm_error
 /** fvm_plan_make() - the plan for this host, now */
 int fvm_plan_make(struct fvm_plan *ret, struct fvm_error *err);
 
+/** fvm_plan_changed() - whether the mounts of the host are others now than those of @plan */
+bool fvm_plan_changed(const struct fvm_plan *plan);
+
 /** fvm_path_below() - whether @path is @top or lies below it */
 bool fvm_path_below(const char *path, const char *top);
 

@@ -76,11 +76,11 @@ static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 	scoped_fd top = fvm_open_nofollow(fs, t->key, O_RDONLY | O_DIRECTORY);
 	if (top < 0)
 		return top;
-	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
-		return -errno;
 	/* a volatile mount that was not unmounted in order leaves a mark which refuses the next */
 	if (b->throw_away && faccessat(top, "work/work/incompat", F_OK, 0) == 0)
 		(void)fvm_remove_tree(top, "work");
+	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
+		return -errno;
 	int r = make_upper(top, t);
 	return r < 0 ? r : fvm_fd_take(&top);
 }

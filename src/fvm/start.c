@@ -463,8 +463,9 @@ static int plan_world(struct start *s, struct fvm_error *err)
 	return r;
 }
 
-static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *options,
-			   struct fvm_started *ret, struct fvm_error *err)
+/* Return: 0, negative errno, or 1: failed, and the host's mounts have changed meanwhile */
+static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
+		     struct fvm_started *ret, struct fvm_error *err)
 {
 	struct start s;
 	start_init(&s, vm, options);
@@ -491,9 +492,27 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 			fvm_skeleton_check(vm->store, &s.plan);
 	} else {
 		start_undo(&s);
+		/* numbers of mounts are used again: even the same list may be another one */
+		if (s.init && ((r == -EINVAL && vm->config.rootless) || fvm_plan_changed(&s.plan)))
+			r = 1;
 	}
 	start_free(&s);
 	return r;
+}
+
+/* Overlay refuses what was mounted upon since the plan was made; with a new one it is no matter. */
+static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *options,
+			   struct fvm_started *ret, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	int r = 1;
+	for (int tries = 0; r == 1 && tries < 5; tries++) {
+		mine = (struct fvm_error){ 0 };
+		r = try_start(vm, options, ret, &mine);
+	}
+	if (r && err)
+		*err = mine;
+	return r > 0 ? -mine.code : r;
 }
 
 int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
