@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/commit.h"
 #include "cli/paths.h"
+#include "fvm/subids.h"
 
 /* ---- what commit and undo share ---- */
 
@@ -222,7 +223,8 @@ static int commit_main(const struct cli *cli, int argc, char **argv)
 		return cli_exit_parse(first);
 	if (cli_paths_make(argc - first - 1, argv + first + 1, &paths, &err) < 0 ||
 	    fvm_store_open(&store, &err) < 0 ||
-	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0)
+	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
+	    fvm_subids_enter(&vm, &err) < 0)
 		return cli_fail(&err);
 	args.o.paths = paths.count ? (const char *const *)paths.items : NULL;
 	return run(cli, &args, &vm, &err);

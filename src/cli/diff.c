@@ -9,6 +9,7 @@
 #include "cli/diff.h"
 #include "cli/paths.h"
 #include "fvm/stamps.h"
+#include "fvm/subids.h"
 
 enum { OPT_STAT = 256, OPT_PATCH, OPT_MEANING, OPT_NAME_ONLY, OPT_ALL };
 
@@ -306,7 +307,9 @@ static int diff_main(const struct cli *cli, int argc, char **argv)
 	if (d.view->waits || d.renames || !isatty(STDOUT_FILENO))
 		cli_progress_start(&d.progress, cli, "diff");
 	pid_t pager = start_pager(&d);
-	int r = show(&d, &paths, &err);
+	int r = fvm_subids_enter(&vm, &err);
+	if (r == 0)
+		r = show(&d, &paths, &err);
 	end_pager(&d, pager);
 	if (r < 0)
 		return cli_fail(&err);

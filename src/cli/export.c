@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "fvm/image.h"
+#include "fvm/subids.h"
 
 static void show(unsigned long long done, unsigned long long total, void *arg)
 {
@@ -38,7 +39,8 @@ static int export_main(const struct cli *cli, int argc, char **argv)
 		return cli_exit_parse(first);
 	scoped_fd dir = open_dir(argv[first + 1], &name, &err);
 	if (dir < 0 || fvm_store_open(&store, &err) < 0 ||
-	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0)
+	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
+	    fvm_subids_enter(&vm, &err) < 0)
 		return cli_fail(&err);
 	cli_progress_start(&bar, cli, "export");
 	int r = fvm_vm_export(&vm, dir, name, show, &bar, &err);

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/paths.h"
 #include "fvm/reset.h"
+#include "fvm/subids.h"
 
 static int reset_whole(const struct cli *cli, struct fvm_vm *vm, struct fvm_error *err)
 {
@@ -51,7 +52,8 @@ static int reset_main(const struct cli *cli, int argc, char **argv)
 		return cli_exit_parse(first);
 	if (cli_paths_make(argc - first - 1, argv + first + 1, &paths, &err) < 0 ||
 	    fvm_store_open(&store, &err) < 0 ||
-	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0)
+	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
+	    fvm_subids_enter(&vm, &err) < 0)
 		return cli_fail(&err);
 	return paths.count ? reset_some(cli, &vm, &paths, &err) : reset_whole(cli, &vm, &err);
 }

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/commit.h"
+#include "fvm/subids.h"
 
 enum { OPT_LS = 256, OPT_DROP, OPT_DRY_RUN };
 
@@ -182,6 +183,8 @@ static int undo_main(const struct cli *cli, int argc, char **argv)
 		return list(cli, &store, &err);
 	if (args.drop)
 		return drop(cli, &store, args.drop, &err);
+	if (fvm_subids_enter_any(NULL, &err) < 0)
+		return cli_fail(&err);
 	return undo(cli, &store, id, &args, &err);
 }
 

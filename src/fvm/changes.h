@@ -77,6 +77,7 @@ struct fvm_scan_options {
 	bool with_noise;	  /* also what counts as no change */
 	bool skip_content;	  /* compare size and mtime only: fast, may report too much */
 	bool whole_trees;	  /* also everything below a deleted directory */
+	bool must_see;		  /* -EACCES at what can't be looked into, instead of a warning */
 	bool meta_only_dirs;	  /* also directories that were only copied up: 'm' with meta 0 */
 };
 

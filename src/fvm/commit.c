@@ -9,6 +9,7 @@
 
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
+#include "fvm/subids.h"
 
 void fvm_problems_free(struct fvm_problems *p)
 {
@@ -49,6 +50,7 @@ static int record_placed(struct commit *c)
 		if (fstatat(dir, *e->rel ? commit_name(e->rel) : "", &st,
 			    AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0)
 			return -errno;
+		fvm_subids_stat(dir, *e->rel ? commit_name(e->rel) : "", &st);
 		commit_node_from(&e->placed, &st);
 		r = commit_write_placed(c, i);
 	}

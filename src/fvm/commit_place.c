@@ -22,6 +22,7 @@
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
 #include "fvm/internal.h"
+#include "fvm/subids.h"
 
 const char *commit_name(const char *rel)
 {
@@ -397,7 +398,7 @@ static int set_meta(int fd, const struct commit_node *n, const struct fvm_buf *x
 {
 	struct stat st;
 	const struct fvm_xattr_at at = { .fd = fd };
-	if (fstat(fd, &st) < 0)
+	if (fvm_subids_fstat(fd, &st) < 0)
 		return -errno;
 	if ((st.st_uid != n->uid || st.st_gid != n->gid) && fchown(fd, n->uid, n->gid) < 0)
 		return -errno;

@@ -19,6 +19,7 @@
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
 #include "fvm/internal.h"
+#include "fvm/subids.h"
 
 struct planner {
 	struct commit *c;
@@ -121,7 +122,7 @@ static const char *rights_missing(const struct fvm_change *ch, int parent)
 		return NULL; /* new, like itself */
 	if (faccessat(parent, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return "you may not write in its directory";
-	if (fstat(parent, &dir) == 0 && (dir.st_mode & S_ISVTX) && dir.st_uid != me && ch->was &&
+	if (fvm_subids_fstat(parent, &dir) == 0 && (dir.st_mode & S_ISVTX) && dir.st_uid != me && ch->was &&
 	    ch->was->st_uid != me)
 		return "it belongs to somebody else, in a sticky directory";
 	if (ch->was && S_ISDIR(ch->was->st_mode) &&
@@ -341,7 +342,7 @@ static int add_parent(struct planner *p, uint32_t stack, const char *rel, int pa
 	e->op = COMMIT_DIR;
 	e->flags = COMMIT_HAD;
 	e->stack = stack;
-	if (fstat(parent, &st) < 0)
+	if (fvm_subids_fstat(parent, &st) < 0)
 		return -errno;
 	commit_node_from(&e->was, &st);
 	e->now = e->was;

@@ -10,6 +10,7 @@
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
+#include "fvm/subids.h"
 
 /* ---- what was changed since the commit ---- */
 
@@ -51,6 +52,7 @@ static const char *changed_since(struct commit *c, size_t index)
 		return e->op == COMMIT_DELETE ? NULL : "deleted since";
 	if (e->op == COMMIT_DELETE)
 		return "made again since";
+	fvm_subids_stat(dir, *e->rel ? commit_name(e->rel) : "", &st);
 	commit_node_from(&now, &st);
 	if (S_ISDIR(e->placed.mode))
 		return changed_dir(c, index, &now);

@@ -12,6 +12,7 @@
 #include "fvm/changes.h"
 #include "fvm/compare.h"
 #include "fvm/owners.h"
+#include "fvm/subids.h"
 
 #define XATTR_CAPS "security.capability"
 #define BLOCK	   (256 * 1024)
@@ -33,7 +34,10 @@ static int buffers_need(char **buffers, size_t size)
 
 int fvm_stat_at(int dir, const char *name, struct stat *ret)
 {
-	return fstatat(dir, name, ret, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 ? -errno : 0;
+	if (fstatat(dir, name, ret, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+		return -errno;
+	fvm_subids_stat(dir, name, ret);
+	return 0;
 }
 
 int fvm_open_dir(int dir, const char *name, bool path_only)

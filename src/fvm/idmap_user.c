@@ -60,6 +60,12 @@ void fvm_user_ids_find(struct fvm_user_ids *ret)
 	ret->count = both < LEAST ? 0 : both;
 }
 
+void fvm_user_ids_maps(const struct fvm_user_ids *ids, struct fvm_buf *ret)
+{
+	fvm_buf_printf(ret, "map u 0 %u 1\nmap u 1 %u %u\n", ids->uid, ids->sub_uid, ids->count);
+	fvm_buf_printf(ret, "map g 0 %u 1\nmap g 1 %u %u\n", ids->gid, ids->sub_gid, ids->count);
+}
+
 /* ---- the helpers ---- */
 
 struct mapping {
@@ -68,23 +74,29 @@ struct mapping {
 	int go;
 };
 
-static int run_helper(const char *program, pid_t target, uint32_t own, uint32_t first,
-		      uint32_t count)
+struct range {
+	uint32_t own, sub, count; /* of the host */
+	bool same;
+};
+
+static int run_helper(const char *program, pid_t target, const struct range *r)
 {
-	char words[5][16], one[] = "1", zero[] = "0";
+	char words[6][16], one[] = "1";
 	int status = 1;
 	snprintf(words[0], sizeof(words[0]), "%d", (int)target);
-	snprintf(words[1], sizeof(words[1]), "%u", own);
-	snprintf(words[2], sizeof(words[2]), "%u", first);
-	snprintf(words[3], sizeof(words[3]), "%u", count);
+	snprintf(words[1], sizeof(words[1]), "%u", r->same ? r->own : 0);
+	snprintf(words[2], sizeof(words[2]), "%u", r->own);
+	snprintf(words[3], sizeof(words[3]), "%u", r->same ? r->sub : 1);
+	snprintf(words[4], sizeof(words[4]), "%u", r->sub);
+	snprintf(words[5], sizeof(words[5]), "%u", r->count);
 	char *const argv[] = { (char *)(uintptr_t)program,
 			       words[0],
-			       zero,
 			       words[1],
-			       one,
-			       one,
 			       words[2],
+			       one,
 			       words[3],
+			       words[4],
+			       words[5],
 			       NULL };
 	char *const env[] = { NULL };
 	pid_t pid = fork();
@@ -111,15 +123,17 @@ static int map_child(const struct mapping *m)
 	if (read(3, &byte, 1) != 1)
 		return 1;
 	const struct fvm_user_ids *i = m->ids;
-	return run_helper(UID_HELPER, m->target, i->uid, i->sub_uid, i->count) < 0 ||
-	       run_helper(GID_HELPER, m->target, i->gid, i->sub_gid, i->count) < 0;
+	const struct range users = { i->uid, i->sub_uid, i->count, i->same };
+	const struct range groups = { i->gid, i->sub_gid, i->count, i->same };
+	return run_helper(UID_HELPER, m->target, &users) < 0 ||
+	       run_helper(GID_HELPER, m->target, &groups) < 0;
 }
 
-static int map_one(const char *name, uint32_t id)
+static int map_one(const char *name, uint32_t id, bool same)
 {
 	char path[40], text[32];
 	snprintf(path, sizeof(path), "/proc/self/%s", name);
-	snprintf(text, sizeof(text), "0 %u 1\n", id);
+	snprintf(text, sizeof(text), "%u %u 1\n", same ? id : 0, id);
 	return fvm_write_file(AT_FDCWD, path, text);
 }
 
@@ -134,10 +148,10 @@ static int map_only_one(struct fvm_user_ids *ids, struct fvm_error *err)
 	ids->count = 0;
 	int r = fvm_write_file(AT_FDCWD, "/proc/self/setgroups", "deny");
 	if (r == 0)
-		r = map_one("uid_map", ids->uid);
+		r = map_one("uid_map", ids->uid, ids->same);
 	/* written already when only the second helper refused */
 	if (r == 0 || r == -EPERM)
-		r = map_one("gid_map", ids->gid);
+		r = map_one("gid_map", ids->gid, ids->same);
 	return r < 0 ? fvm_error_set(err, -r, "map the user's id") : 0;
 }
 
@@ -179,28 +193,4 @@ int fvm_user_ids_enter(struct fvm_user_ids *ids, struct fvm_error *err)
 		return enter_with_helpers(ids, err);
 	int r = unshare_user(err);
 	return r < 0 ? r : map_only_one(ids, err);
-}
-
-static int remove_in_child(const char *name, int dir, struct fvm_user_ids *ids)
-{
-	int status = 1;
-	pid_t pid = fork();
-	if (pid == 0)
-		_exit(fvm_user_ids_enter(ids, NULL) < 0 || fvm_remove_tree(dir, name) < 0);
-	if (pid < 0)
-		return -errno;
-	/* ECHILD: whose children are reaped for him hears nothing of how it went */
-	if (waitpid(pid, &status, 0) < 0)
-		return errno == ECHILD ? 0 : -errno;
-	return status == 0 ? 0 : -EACCES;
-}
-
-int fvm_user_remove_tree(int dir, const char *name)
-{
-	struct fvm_user_ids ids;
-	int r = fvm_remove_tree(dir, name);
-	if ((r != -EACCES && r != -EPERM) || geteuid() == 0)
-		return r;
-	fvm_user_ids_find(&ids);
-	return ids.count ? remove_in_child(name, dir, &ids) : r;
 }

@@ -12,6 +12,7 @@
  *   Inside, his own number is still given by the supervisor (nest.h), as its files must be his.
  *   The helpers are set-user-id programs; they run with an empty environment, their paths fixed,
  *   and map only the process that we make. If they refuse, one id it is.
+ *   A command that reads or writes layers from outside maps each id to itself instead (subids.h).
  */
 #ifndef FVM_IDMAP_USER_H
 #define FVM_IDMAP_USER_H
@@ -25,6 +26,7 @@ struct fvm_user_ids {
 	gid_t gid;
 	uint32_t sub_uid, sub_gid; /* first of the range */
 	uint32_t count;		   /* ids in both; 0: none, one id is all there is */
+	bool same;		   /* to fvm_user_ids_enter(): inside they have their own numbers */
 };
 
 /**
@@ -32,6 +34,9 @@ struct fvm_user_ids {
  * @name, @uid: a line names the user by either. Return: ids in it, 0 when there is none
  */
 uint32_t fvm_subid_parse(const char *text, const char *name, uid_t uid, uint32_t *ret_first);
+
+/** fvm_user_ids_maps() - append what owners.h wants at the top of a layer's list */
+void fvm_user_ids_maps(const struct fvm_user_ids *ids, struct fvm_buf *ret);
 
 /** fvm_user_ids_find() - what the caller has */
 void fvm_user_ids_find(struct fvm_user_ids *ret);
@@ -42,11 +47,5 @@ void fvm_user_ids_find(struct fvm_user_ids *ret);
  * Return: 0 or negative errno with @err
  */
 int fvm_user_ids_enter(struct fvm_user_ids *ids, struct fvm_error *err);
-
-/**
- * fvm_user_remove_tree() - fvm_remove_tree() that also removes what belongs to the user's
- * subordinate ids, from a process in a namespace that has them
- */
-int fvm_user_remove_tree(int dir, const char *name);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "fvm/digest.h"
 #include "fvm/image.h"
+#include "fvm/idmap_user.h"
 
 #define IMAGE_LAYERS_MAX   128
 #define IMAGE_JSON_MAX	   (4 << 20)
@@ -32,9 +33,11 @@ int image_layer_write(const struct fvm_vm *vm, int fs, int dir,
 /**
  * image_layer_read() - unpack a tar (any compression libarchive knows) into @fs/KEY/upper
  * @keys: mount keys of this host; paths below none of them go to "root"
+ * @ids: for a rootless VM: ids that can be had, which this process has entered (subids.h); the
+ *	 owners of other files are noted as owners.h says. NULL with privileges
  * Return: 0 or negative errno (-EBADMSG with the entry's name)
  */
-int image_layer_read(int blob, int fs, const struct fvm_strv *keys, bool user_xattr,
-		     fvm_progress_fn progress, void *arg, struct fvm_error *err);
+int image_layer_read(int blob, int fs, const struct fvm_strv *keys,
+		     const struct fvm_user_ids *ids, fvm_progress_fn progress, void *arg, struct fvm_error *err);
 
 #endif

@@ -17,6 +17,7 @@
 #include <archive_entry.h>
 
 #include "fvm/image_priv.h"
+#include "fvm/owners.h"
 #include "fvm/plan.h"
 
 #define PATH_BYTES 8192
@@ -27,6 +28,7 @@ struct reader {
 	int fs;
 	const struct fvm_strv *keys;
 	bool user_xattr;
+	const struct fvm_user_ids *ids; /* without privileges */
 	unsigned long long bytes;
 	fvm_progress_fn progress;
 	void *progress_arg;
@@ -166,16 +168,53 @@ static int write_data(struct reader *r, int fd, const char *path, la_int64_t siz
 	return ftruncate(fd, size) < 0 ? fvm_error_set(r->err, errno, "write '%.200s'", path) : 0;
 }
 
+static bool can_have(const struct reader *r, struct archive_entry *e)
+{
+	return archive_entry_uid(e) >= 0 && archive_entry_uid(e) <= r->ids->count &&
+	       archive_entry_gid(e) >= 0 && archive_entry_gid(e) <= r->ids->count;
+}
+
+/* Of what is @name in @fd; "": of @fd. */
+static int set_owner(const struct reader *r, int fd, const char *name, struct archive_entry *e)
+{
+	uid_t uid = (uid_t)archive_entry_uid(e);
+	gid_t gid = (gid_t)archive_entry_gid(e);
+	if (r->ids) {
+		if (!can_have(r, e))
+			return 0; /* see note_owner() */
+		uid = uid ? r->ids->sub_uid + uid - 1 : r->ids->uid;
+		gid = gid ? r->ids->sub_gid + gid - 1 : r->ids->gid;
+	}
+	return fchownat(fd, name, uid, gid, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+/* Whoever wrote the image has told what the file was meant to have; set-id bits are its mode's. */
+static void note_owner(const struct reader *r, const char *link, struct archive_entry *e)
+{
+	char text[64];
+	struct fvm_owner owner = { .uid = (uid_t)archive_entry_uid(e),
+				   .gid = (gid_t)archive_entry_gid(e) };
+	ssize_t n = r->ids ? getxattr(link, FVM_OWNER_XATTR, text, sizeof(text)) : -1;
+	if (r->ids && r->ids->count && n > 0 && can_have(r, e) &&
+	    fvm_owner_parse(text, (size_t)n, &owner) == 0 && !owner.has_mode)
+		(void)removexattr(link, FVM_OWNER_XATTR); /* it is true now */
+	if (!r->ids || can_have(r, e) || n > 0)
+		return;
+	fvm_owner_format(&owner, text, sizeof(text));
+	(void)setxattr(link, FVM_OWNER_XATTR, text, strlen(text), 0);
+}
+
 static int set_attributes(const struct reader *r, int fd, struct archive_entry *e, const char *path)
 {
 	char link[64];
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	if (!r->user_xattr &&
-	    fchown(fd, (uid_t)archive_entry_uid(e), (gid_t)archive_entry_gid(e)) < 0)
-		return fvm_error_set(r->err, errno, "give '%.200s' its owner", path);
+	int x = set_owner(r, fd, "", e);
+	if (x < 0)
+		return fvm_error_set(r->err, -x, "give '%.200s' its owner", path);
 	if (fchmod(fd, archive_entry_perm(e) & 07777) < 0)
 		return fvm_error_set(r->err, errno, "give '%.200s' its mode", path);
 	set_xattrs(link, e);
+	note_owner(r, link, e);
 	return 0;
 }
 
@@ -229,9 +268,7 @@ static int make_special(struct reader *r, int dir, const char *name, struct arch
 	if (type == AE_IFLNK) {
 		if (!archive_entry_symlink(e) || symlinkat(archive_entry_symlink(e), dir, name) < 0)
 			return bad(r, path, "is a link that can't be made");
-		if (!r->user_xattr)
-			(void)fchownat(dir, name, (uid_t)archive_entry_uid(e),
-				       (gid_t)archive_entry_gid(e), AT_SYMLINK_NOFOLLOW);
+		(void)set_owner(r, dir, name, e);
 		return 0;
 	}
 	if (type == AE_IFIFO)
@@ -335,12 +372,13 @@ static int read_entries(struct reader *r)
 	}
 }
 
-int image_layer_read(int blob, int fs, const struct fvm_strv *keys, bool user_xattr,
+int image_layer_read(int blob, int fs, const struct fvm_strv *keys, const struct fvm_user_ids *ids,
 		     fvm_progress_fn progress, void *arg, struct fvm_error *err)
 {
 	struct reader r = { .fs = fs,
 			    .keys = keys,
-			    .user_xattr = user_xattr,
+			    .user_xattr = ids != NULL,
+			    .ids = ids,
 			    .progress = progress,
 			    .progress_arg = arg,
 			    .err = err };

@@ -14,7 +14,9 @@
 
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
+#include "fvm/owners.h"
 #include "fvm/plan.h"
+#include "fvm/subids.h"
 
 #define BLOCK (1 << 20)
 
@@ -26,6 +28,7 @@ struct import {
 	struct fvm_strv keys;	/* this host's overlaid mounts */
 	struct fvm_strv made;	/* ids of STORE/layers that we made */
 	struct fvm_config config;
+	struct fvm_user_ids ids; /* rootless: those that can be had */
 	fvm_progress_fn progress;
 	void *arg;
 	struct fvm_error *err;
@@ -232,6 +235,19 @@ static void copy_tops(int fs)
 		closedir(d);
 }
 
+/* Of whom the files are; see owners.h. */
+static int write_maps(const struct import *m, int fs)
+{
+	scoped_buf text = { 0 };
+	fvm_user_ids_maps(&m->ids, &text);
+	if (!m->ids.count)
+		return 0;
+	int r = text.failed
+			? -ENOMEM
+			: fvm_write_file_atomic(fs, FVM_OWNERS_FILE, text.data, text.len, false);
+	return r < 0 ? fvm_error_set(m->err, -r, "write the record of owners") : 0;
+}
+
 static int fill_layer(struct import *m, int dir, const char *digest)
 {
 	char ref[48];
@@ -243,8 +259,10 @@ static int fill_layer(struct import *m, int dir, const char *digest)
 	scoped_fd blob = openat(m->tmp, digest, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (file < 0 || fs < 0 || blob < 0)
 		return fvm_error_set(m->err, EIO, "open a layer");
-	int r = image_layer_read(blob, fs, &m->keys, m->store->rootless, m->progress, m->arg,
-				 m->err);
+	int r = image_layer_read(blob, fs, &m->keys, m->store->rootless ? &m->ids : NULL,
+				 m->progress, m->arg, m->err);
+	if (r == 0)
+		r = write_maps(m, fs);
 	copy_tops(fs);
 	return r;
 }
@@ -264,7 +282,7 @@ static int import_layer(struct import *m, const char *digest)
 	if (r == 0 && renameat2(m->store->dir, tmp, m->store->dir, path, RENAME_NOREPLACE) < 0)
 		r = fvm_error_set(m->err, errno, "add the layer");
 	if (r < 0)
-		(void)fvm_remove_tree(m->store->dir, tmp);
+		(void)fvm_subids_remove_tree(m->store->dir, tmp);
 	return r;
 }
 
@@ -370,10 +388,13 @@ int fvm_vm_import(const struct fvm_store *store, int fd, const char *name, fvm_p
 	char tmp[40];
 	struct fvm_error mine = { 0 };
 	struct import m = { .store = store, .progress = progress, .arg = arg, .err = &mine };
+	int r = store->rootless ? fvm_subids_enter_any(&m.ids, err) : 0;
+	if (r < 0)
+		return r;
 	m.tmp = fvm_tmp_make(store, tmp);
 	if (m.tmp < 0)
 		return fvm_error_set(err, -m.tmp, "import into %s", store->path);
-	int r = import_all(&m, fd, name, ret);
+	r = import_all(&m, fd, name, ret);
 	close(m.tmp);
 	(void)fvm_remove_tree(store->dir, tmp);
 	free(m.index);

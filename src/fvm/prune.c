@@ -7,10 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fvm/idmap_user.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/prune.h"
+#include "fvm/subids.h"
 
 #define HIDE_AGE_S (7 * 86400)
 #define REF_AGE_S  3600
@@ -46,7 +46,7 @@ static void tidy_run(int dir, const char *name, void *arg)
 	if (vm_dir < 0) {
 		w->pruned->runs++;
 		if (!w->dry_run)
-			(void)fvm_user_remove_tree(dir, name);
+			(void)fvm_subids_remove_tree(dir, name);
 		return;
 	}
 	if (fvm_lock_alive(vm_dir))

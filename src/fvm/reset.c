@@ -7,13 +7,13 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "fvm/idmap_user.h"
 #include "fvm/changes.h"
 #include "fvm/compare.h"
 #include "fvm/lock.h"
 #include "fvm/plan.h"
 #include "fvm/reset.h"
 #include "fvm/snapshot.h"
+#include "fvm/subids.h"
 #include "fvm/whiteout.h"
 
 static int check_stopped(const struct fvm_vm *vm, struct fvm_error *err)
@@ -145,7 +145,7 @@ static int reset_mount(const struct fvm_stack *stack)
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
 		any = 1;
-		r = fvm_user_remove_tree(upper, e->d_name);
+		r = fvm_subids_remove_tree(upper, e->d_name);
 	}
 	closedir(d);
 	if (r == 0 && stack->base >= 0 && fstat(stack->base, &base) == 0 && !stack->owners &&
@@ -182,7 +182,7 @@ static int reset_one(const struct fvm_stacks *s, const char *path, bool dry, str
 						 fvm_quote_error(path, text));
 	if (dry)
 		return 1;
-	int r = fvm_user_remove_tree(dir, name);
+	int r = fvm_subids_remove_tree(dir, name);
 	return r < 0 ? fvm_error_set(err, -r, "reset %s", fvm_quote_error(path, text)) : 1;
 }
 

@@ -506,10 +506,7 @@ static int write_maps(const struct fvm_build *b, int fd)
 	struct stat st;
 	if (!b->owned || fstat(fd, &st) < 0 || st.st_size > 0)
 		return 0;
-	fvm_buf_printf(&text, "map u 0 %u 1\nmap u 1 %u %u\n", b->ids->uid, b->ids->sub_uid,
-		       b->ids->count);
-	fvm_buf_printf(&text, "map g 0 %u 1\nmap g 1 %u %u\n", b->ids->gid, b->ids->sub_gid,
-		       b->ids->count);
+	fvm_user_ids_maps(b->ids, &text);
 	return text.failed ? -ENOMEM : fvm_write_all(fd, text.data, text.len);
 }
 

@@ -224,6 +224,8 @@ static bool has_entries(int dir, const char *key)
 	int fd = fvm_open_nofollow(dir, path, O_RDONLY | O_DIRECTORY);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	int n = 0;
+	if (fd == -EACCES) /* the VM gave it to one of its services */
+		return true;
 	while (d && n < 3 && readdir(d))
 		n++;
 	if (d)

@@ -327,8 +327,8 @@ static int levels_open(struct scan *s, const struct fvm_frame *parent, const str
 			break;
 		}
 		int fd = fvm_open_dir(in->fd, f->name, false);
-		if (fd == -EACCES && s->stack->user_xattr) {
-			/* of one of the user's subordinate ids: only the VM can look into it */
+		if (fd == -EACCES && s->stack->user_xattr && !s->options->must_see) {
+			/* of a subordinate id that the user has no more (subids.h) */
 			log_warn("%s: belongs to another id of the VM; what is in it can't be seen "
 				 "from outside",
 				 s->path.data);

@@ -13,6 +13,7 @@
 #include "fvm/lock.h"
 #include "fvm/snapshot.h"
 #include "fvm/stamps.h"
+#include "fvm/subids.h"
 
 static int check_stopped(const struct fvm_vm *vm, struct fvm_error *err)
 {
@@ -53,6 +54,8 @@ static bool workspace_is_empty(const struct fvm_vm *vm)
 		snprintf(path, sizeof(path), "%s/upper", e->d_name);
 		int upper = fvm_open_nofollow(top, path, O_RDONLY | O_DIRECTORY);
 		DIR *u = upper < 0 ? NULL : fdopendir(upper);
+		if (upper == -EACCES) /* the VM gave it to one of its services */
+			empty = false;
 		while (u && empty && (inner = readdir(u)))
 			empty = strcmp(inner->d_name, ".") == 0 || strcmp(inner->d_name, "..") == 0;
 		if (u)
@@ -95,7 +98,7 @@ static void drop_work(int layer)
 		scoped_fd key =
 			openat(fs, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (key >= 0)
-			(void)fvm_remove_tree(key, "work");
+			(void)fvm_subids_remove_tree(key, "work");
 	}
 	if (d)
 		closedir(d);

@@ -35,6 +35,7 @@
 #include "fvm/plan.h"
 #include "fvm/policy.h"
 #include "fvm/scan.h"
+#include "fvm/subids.h"
 
 #define PROBE_MS 5000
 
@@ -452,8 +453,9 @@ static int stop_at_first(const struct fvm_change *change, void *arg)
 	return -ECANCELED;
 }
 
-int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err)
+static int any_change(const struct fvm_vm *vm, bool must_see, struct fvm_error *err)
 {
+	const struct fvm_scan_options options = { .must_see = must_see };
 	struct fvm_stacks s = { 0 };
 	bool empty = true, any = false;
 	int r = layers_open(vm, &s, err);
@@ -463,7 +465,23 @@ int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err)
 	if (r == 0 && !empty)
 		r = bases_open(vm, &s, err);
 	if (r == 0 && !empty)
-		r = fvm_stacks_scan(&s, NULL, stop_at_first, &any, err);
+		r = fvm_stacks_scan(&s, &options, stop_at_first, &any, err);
 	fvm_stacks_close(&s);
 	return any ? 1 : r;
+}
+
+static int any_with_ids(void *arg, struct fvm_error *err)
+{
+	return any_change(arg, false, err);
+}
+
+int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	int r = any_change(vm, true, &mine);
+	if (r == -EACCES && vm->config.rootless)
+		return fvm_subids_call(any_with_ids, (void *)(uintptr_t)vm, err);
+	if (r < 0 && err)
+		*err = mine;
+	return r;
 }

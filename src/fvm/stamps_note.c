@@ -14,6 +14,7 @@
 #include "fvm/inode.h"
 #include "fvm/internal.h"
 #include "fvm/stamps.h"
+#include "fvm/subids.h"
 
 #define NAME_SIZE 48 /* of an ancestor */
 
@@ -274,7 +275,7 @@ static void update_alone(void *arg)
 	struct fvm_error err = { 0 };
 	if (vm->lock >= 0)
 		close(vm->lock);
-	if (fvm_vm_state(vm) != FVM_RUNNING)
+	if (fvm_vm_state(vm) != FVM_RUNNING && fvm_subids_enter(vm, &err) == 0)
 		(void)fvm_stamps_update(vm, &err);
 }
 

@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 #include "fvm/commit.h"
-#include "fvm/idmap_user.h"
 #include "fvm/internal.h"
 #include "fvm/prune.h"
 #include "fvm/store.h"
+#include "fvm/subids.h"
 
 #define STORE_FORMAT "1\n"
 #define MANY_VMS     64
@@ -136,7 +136,7 @@ static void tidy_dir(int store, const char *part)
 		scoped_fd entry =
 			openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (entry >= 0 && flock(entry, LOCK_EX | LOCK_NB) == 0)
-			(void)fvm_user_remove_tree(dir, e->d_name);
+			(void)fvm_subids_remove_tree(dir, e->d_name);
 	}
 	if (d)
 		closedir(d);
@@ -176,11 +176,20 @@ static int open_parts(struct fvm_store *s, struct fvm_error *err)
 	return r;
 }
 
+static int recover_it(void *arg, struct fvm_error *err)
+{
+	return fvm_commit_recover(arg, err);
+}
+
 /* A commit that a crash cut off: no reason to refuse this command when it can't be finished now. */
 static void recover_commit(const struct fvm_store *s)
 {
 	struct fvm_error err = { 0 };
-	if (fvm_commit_pending(s) && fvm_commit_recover(s, &err) < 0)
+	if (!fvm_commit_pending(s))
+		return;
+	int r = s->rootless ? fvm_subids_call(recover_it, (void *)(uintptr_t)s, &err)
+			    : fvm_commit_recover(s, &err);
+	if (r < 0)
 		log_warn("%s: %s%s%s", err.text, strerror(err.code), err.hint[0] ? "; " : "",
 			 err.hint);
 }

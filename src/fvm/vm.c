@@ -11,11 +11,11 @@
 #include <unistd.h>
 
 #include "fvm/disk.h"
-#include "fvm/idmap_user.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/snapshot.h"
 #include "fvm/store.h"
+#include "fvm/subids.h"
 
 int64_t fvm_now_ns(void)
 {
@@ -98,7 +98,7 @@ struct trash {
 static void trash_delete(void *arg)
 {
 	const struct trash *t = arg;
-	(void)fvm_user_remove_tree(t->store->dir, t->path);
+	(void)fvm_subids_remove_tree(t->store->dir, t->path);
 }
 
 int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later)
@@ -109,7 +109,7 @@ int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool lat
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	if (!later)
-		return fvm_user_remove_tree(store->dir, t.path);
+		return fvm_subids_remove_tree(store->dir, t.path);
 	fvm_later(trash_delete, &t);
 	return 0;
 }
@@ -329,7 +329,7 @@ static void remove_rest(void *arg)
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace >= 0)
 		fvm_disk_release(workspace);
-	(void)fvm_user_remove_tree(vm->store->dir, r->path);
+	(void)fvm_subids_remove_tree(vm->store->dir, r->path);
 	unref_all(vm, false);
 }
 

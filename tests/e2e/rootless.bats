@@ -178,6 +178,45 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	wait_until 10 empty
 }
 
+@test "files of subordinate ids are seen, moved, committed past and deleted from outside" {
+	needs_command newuidmap newgidmap
+	user_make range
+	grep -q ^fvmt-range: /etc/subuid || skip "needs subordinate ids for new users"
+	range() { as_user range fvm -q "$@"; }
+	expect 0 range run --keep --name a --net none --root -- sh -ec '
+		mkdir -m 700 /srv/p; echo secret >/srv/p/f; ln -s f /srv/p/l; chown -hR 33:8 /srv/p
+		chmod 700 /var/mail; : >/var/mail/x; chown 33 /var/mail; echo mine >~fvmt-range/own'
+	local all="/home/fvmt-range/own /srv/p /srv/p/f /srv/p/l /var/mail /var/mail/x"
+	expect 0 range diff --name-only a
+	equal "$(sort <<<"$output" | xargs)" "$all"
+	expect 0 range diff --patch a /srv/p
+	says "+secret"
+	expect 0 range export a a.oci
+	expect 0 range import a.oci b
+	expect 0 range diff --name-only b
+	equal "$(sort <<<"$output" | xargs)" "$all"
+	expect 0 range run --name b --root -- sh -c 'stat -c "%u:%g %a" /srv/p /srv/p/l /var/mail'
+	equal "${lines[*]}" "33:8 700 33:8 777 33:8 2700"
+	expect 0 range snapshot b t
+	expect 0 range run --name b --root -- sh -c 'mkdir -m 700 /srv/q; : >/srv/q/f; chown 5 /srv/q'
+	expect 0 range clone b c
+	expect 0 range rollback b t
+	expect 0 range diff --name-only b /srv
+	equal "${lines[*]}" "/srv/p /srv/p/f /srv/p/l"
+	expect 0 range diff --name-only c /srv
+	equal "${lines[*]}" "/srv/p /srv/p/f /srv/p/l /srv/q /srv/q/f"
+	expect 0 range reset a /srv/p
+	expect 0 range diff --name-only a /srv
+	equal "$output" ""
+	expect 0 range commit --force a
+	equal "$(cat ~fvmt-range/own)" mine
+	expect 0 range undo
+	[ ! -e ~fvmt-range/own ]
+	expect 0 range rm a b c
+	emptied() { [ -z "$(cd ~fvmt-range/.local/share/fvm && ls -A trash layers vms | grep -v :)" ]; }
+	wait_until 10 emptied
+}
+
 @test "packages are installed, reinstalled, upgraded and removed with one id" {
 	needs_packages
 	[ -w /dev/net/tun ] && [ "$(stat -c %a /dev/net/tun)" = 666 ] || skip "needs /dev/net/tun for users"
