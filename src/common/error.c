@@ -53,6 +53,11 @@ void fvm_error_print(const char *program, const struct fvm_error *err)
 		fprintf(stderr, "%s: %s\n", program, err->text);
 	if (err->hint[0])
 		fprintf(stderr, "%s: %s\n", program, err->hint);
+	else if (err->code == ENOSYS)
+		fprintf(stderr,
+			"%s: this kernel, or a container's filter, has not all calls that are "
+			"needed: fvm doctor names them\n",
+			program);
 }
 
 int fvm_nerr(long r)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -13,6 +14,8 @@
 #include "common/error.h"
 #include "common/fd.h"
 #include "common/mem.h"
+
+#define DESCRIPTORS_MAX (1U << 20) /* fs.nr_open, where nobody raised it */
 
 void fvm_fd_closep(const int *fd)
 {
@@ -25,6 +28,18 @@ int fvm_fd_take(int *fd)
 	int taken = *fd;
 	*fd = -1;
 	return taken;
+}
+
+void fvm_close_range(unsigned int first, unsigned int last)
+{
+	struct rlimit limit;
+	if (syscall(SYS_close_range, first, last, 0U) == 0)
+		return;
+	/* refused: one by one, up to the highest that can have been had */
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max > DESCRIPTORS_MAX)
+		limit.rlim_max = DESCRIPTORS_MAX;
+	for (unsigned int fd = first; fd <= last && fd < limit.rlim_max; fd++)
+		(void)close((int)fd);
 }
 
 static int open_how(int dir, const char *path, const struct open_how *how)

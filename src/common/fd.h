@@ -20,6 +20,9 @@ void fvm_fd_closep(const int *fd);
 /** fvm_fd_take() - pass ownership on; *@fd is -1 afterwards */
 int fvm_fd_take(int *fd);
 
+/** fvm_close_range() - close all descriptors from @first to @last, those we know nothing of too */
+void fvm_close_range(unsigned int first, unsigned int last);
+
 /**
  * fvm_open_beneath() - open @path, which can not lead out of @dir
  * @flags: as open(2); O_CLOEXEC is added. Symlinks are followed while they stay beneath.

@@ -57,8 +57,7 @@ static int set_stdio(const struct child *child, struct fvm_error *err)
 		(void)fcntl(REPORT, F_SETFD, FD_CLOEXEC);
 		last++;
 	}
-	if (syscall(SYS_close_range, last, ~0U, 0) < 0)
-		return fvm_error_set(err, errno, "close other descriptors");
+	fvm_close_range(last, ~0U);
 	return 0;
 }
 

@@ -73,10 +73,11 @@ static void check_userns(const struct fvm_doctor *d, struct fvm_finding *f)
 
 static void check_userns_mount(const struct fvm_doctor *d, struct fvm_finding *f)
 {
-	tried(f, d->kernel.userns_mount, "ordinary users can't start VMs",
-	      d->kernel.apparmor_restricts
-		      ? "install contrib/apparmor/fvm: see the finding on AppArmor"
-		      : "a security module refuses it; its log says which rule");
+	const struct fvm_kernel *k = &d->kernel;
+	tried(f, k->userns_mount, "ordinary users can't start VMs",
+	      k->apparmor_restricts ? "install contrib/apparmor/fvm: see the finding on AppArmor"
+	      : k->container	    ? "the container forbids it, see user namespaces"
+				    : "a security module refuses it; its log says which rule");
 }
 
 static void check_apparmor(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -117,7 +118,9 @@ static void check_overlay(const struct fvm_doctor *d, struct fvm_finding *f)
 static void check_overlay_userns(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	tried(f, d->kernel.overlay_userns, "ordinary users can't start VMs",
-	      "set FVM_HOME to a directory on ext4, xfs, btrfs or (6.6) tmpfs");
+	      d->kernel.userns_mount
+		      ? "see mounting in them"
+		      : "set FVM_HOME to a directory on ext4, xfs, btrfs or (6.6) tmpfs");
 }
 
 static void check_idmap(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -322,24 +325,20 @@ static void check_notify(const struct fvm_doctor *d, struct fvm_finding *f)
 static void check_calls(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	const struct fvm_kernel *k = &d->kernel;
-	const struct {
-		const char *name;
-		fvm_tried t;
-	} calls[] = {
-		{ "openat2", k->openat2 },	   { "clone3", k->clone3_cgroup },
-		{ "pidfd_open", k->pidfd },	   { "pidfd_getfd", k->pidfd_getfd },
-		{ "time namespaces", k->time_ns },
-	};
-	found(f, "all there, kernel %.60s", k->release);
-	for (size_t i = 0; i < FVM_COUNT(calls); i++) {
-		if (!calls[i].t)
-			continue;
-		found(f, "%s: %s, kernel %.60s", calls[i].name, strerror(calls[i].t), k->release);
-		bad(f, "no VM can be started",
-		    k->container ? "the container's filter refuses it: --security-opt "
-				   "seccomp=unconfined"
-				 : "use a kernel from 6.1 on");
+	const char *fix = k->container ? "the container's filter refuses it: --security-opt "
+					 "seccomp=unconfined"
+				       : "use a kernel from 6.1 on, without a filter over it";
+	if (k->missing_call) {
+		found(f, "%s: %s, kernel %.60s", k->missing_call, strerror(k->missing), k->release);
+		bad(f, "no VM can be started", fix);
+		return;
 	}
+	found(f, "all there, kernel %.60s", k->release);
+	if (!k->slower_call)
+		return;
+	found(f, "all that are needed; no %s, kernel %.60s", k->slower_call, k->release);
+	snprintf(f->without, sizeof(f->without),
+		 "what needs it goes another way, slower, or is refused");
 }
 
 static void check_place(const struct fvm_doctor *d, struct fvm_finding *f)

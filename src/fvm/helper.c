@@ -24,7 +24,7 @@ void fvm_helper_close(const int *keep, size_t count)
 		if (!kept[fd])
 			close(fd);
 	}
-	(void)close_range(KEEP_BELOW, ~0U, 0);
+	fvm_close_range(KEEP_BELOW, ~0U);
 }
 
 void fvm_helper_report(int report, const struct fvm_error *err)

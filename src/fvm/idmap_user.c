@@ -118,7 +118,7 @@ static int map_child(const struct mapping *m)
 	(void)dup2(m->go, 3);
 	for (int fd = 0; fd < 3; fd++)
 		(void)dup2(null, fd);
-	(void)syscall(SYS_close_range, 4U, ~0U, 0U);
+	fvm_close_range(4, ~0U);
 	(void)fcntl(3, F_SETFD, FD_CLOEXEC);
 	if (read(3, &byte, 1) != 1)
 		return 1;

@@ -125,10 +125,10 @@ static void close_others(int *const *keep, size_t count)
 		if (sorted[i] < 0)
 			continue;
 		if ((unsigned int)sorted[i] > from)
-			syscall(SYS_close_range, from, (unsigned int)sorted[i] - 1, 0);
+			fvm_close_range(from, (unsigned int)sorted[i] - 1);
 		from = (unsigned int)sorted[i] + 1;
 	}
-	syscall(SYS_close_range, from, ~0U, 0);
+	fvm_close_range(from, ~0U);
 }
 
 static void take_descriptors(struct init *init, struct fvm_command *first)

@@ -31,7 +31,9 @@ struct fvm_kernel {
 	fvm_tried overlay_fds;	  /* layers given as descriptors */
 	fvm_tried idmap;	  /* mount_setattr() with a user namespace, on / */
 	fvm_tried idmap_store;	  /* on the store */
-	fvm_tried openat2, clone3_cgroup, pidfd, time_ns, pidfd_getfd;
+	const char *missing_call; /* the first that no VM can do without; NULL: all are there */
+	fvm_tried missing;	  /* what it answered */
+	const char *slower_call;  /* the first for which there is another way; or NULL */
 	fvm_tried netns, veth, nft, tun, fuse, kvm;
 
 	int landlock_abi; /* 0: none; 6 and up guard abstract sockets */

@@ -531,8 +531,8 @@ static int open_inside(int netns, pid_t pid)
 {
 	scoped_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	scoped_fd pidfd = pid > 0 ? sys_pidfd_open(pid, 0) : -1;
-	if (home < 0)
-		return -errno;
+	if (home < 0 || (pid > 0 && pidfd < 0))
+		return home < 0 ? -errno : pidfd;
 	if (setns(pid > 0 ? pidfd : netns, CLONE_NEWNET) < 0)
 		return -errno;
 	int sock = fvm_nl_open(NETLINK_ROUTE);

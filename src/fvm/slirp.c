@@ -140,7 +140,7 @@ static _Noreturn void slirp_exec(const struct slirp *s)
 	int user = fcntl(s->user, F_DUPFD, NET_FD + 1), net = fcntl(s->net, F_DUPFD, NET_FD + 1);
 	(void)dup2(user, USER_FD);
 	(void)dup2(net, NET_FD);
-	(void)close_range(NET_FD + 1, ~0U, 0);
+	fvm_close_range(NET_FD + 1, ~0U);
 	/* pasta ends if it finds this ignored */
 	signal(SIGPIPE, SIG_DFL);
 	execv(s->argv.items[0], s->argv.items);

@@ -2,8 +2,8 @@
  * A child that shares our memory, as vfork() makes it, but with a stack of its own and born in a
  * cgroup. The C library has no wrapper for that: its clone() can't name a cgroup, and a raw
  * clone3() with CLONE_VM returns twice on one stack. So the few instructions between the system
- * call and the call of @fn are ours, per architecture; elsewhere clone() does, and the child moves
- * itself (10 ms instead of 0.2).
+ * call and the call of @fn are ours, per architecture; elsewhere, and where a filter refuses
+ * clone3(), clone() does, and the child moves itself (10 ms instead of 0.2).
  */
 #include <errno.h>
 #include <sched.h>
@@ -16,6 +16,28 @@
 #include "fvm/sys.h"
 
 #define STACK_BYTES (256 * 1024)
+
+struct moved {
+	int (*fn)(void *);
+	void *arg;
+	int cgroup;
+};
+
+static int move_and_run(void *p)
+{
+	const struct moved *m = p;
+	if (m->cgroup >= 0 && fvm_write_file(m->cgroup, "cgroup.procs", "0") < 0)
+		return 1;
+	return m->fn(m->arg);
+}
+
+static int spawn_and_move(int (*fn)(void *), void *arg, int cgroup, char *stack)
+{
+	struct moved m = { fn, arg, cgroup };
+	int pid = clone(move_and_run, stack + STACK_BYTES,
+			CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &m);
+	return pid < 0 ? -errno : pid;
+}
 
 #if defined(__x86_64__)
 static long clone3_call(const struct clone_args *args, int (*fn)(void *), void *arg)
@@ -36,7 +58,7 @@ static long clone3_call(const struct clone_args *args, int (*fn)(void *), void *
 	return ret;
 }
 
-static int spawn(int (*fn)(void *), void *arg, int cgroup, char *stack)
+static int spawn_in_cgroup(int (*fn)(void *), void *arg, int cgroup, char *stack)
 {
 	const struct clone_args args = {
 		.flags = CLONE_VM | CLONE_VFORK | CLONE_FILES |
@@ -48,29 +70,17 @@ static int spawn(int (*fn)(void *), void *arg, int cgroup, char *stack)
 	};
 	return (int)clone3_call(&args, fn, arg);
 }
-#else
-struct moved {
-	int (*fn)(void *);
-	void *arg;
-	int cgroup;
-};
-
-static int move_and_run(void *p)
-{
-	const struct moved *m = p;
-	if (m->cgroup >= 0 && fvm_write_file(m->cgroup, "cgroup.procs", "0") < 0)
-		return 1;
-	return m->fn(m->arg);
-}
+#endif
 
 static int spawn(int (*fn)(void *), void *arg, int cgroup, char *stack)
 {
-	struct moved m = { fn, arg, cgroup };
-	int pid = clone(move_and_run, stack + STACK_BYTES,
-			CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &m);
-	return pid < 0 ? -errno : pid;
-}
+#if defined(__x86_64__)
+	int pid = spawn_in_cgroup(fn, arg, cgroup, stack);
+	if (pid != -ENOSYS)
+		return pid;
 #endif
+	return spawn_and_move(fn, arg, cgroup, stack);
+}
 
 int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup)
 {

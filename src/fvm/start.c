@@ -175,6 +175,7 @@ static int builder(void *arg)
 	struct start *s = arg;
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
 		fvm_error_set(&s->err, errno, "make a mount namespace");
+		fvm_error_hint(&s->err, "a container or a security module forbids it: fvm doctor");
 		return 1;
 	}
 	int r = s->has_cgroup ? fvm_cgroup_join_v1(&s->cgroups) : 0;
