@@ -16,7 +16,7 @@
 #include "fvm/start.h"
 #include "fvm/sys.h"
 
-static int leave_out(struct fvm_build *b, const char *path, const char *why)
+int fvm_build_leave_out(struct fvm_build *b, const char *path, const char *why)
 {
 	struct fvm_running *r = b->running;
 	struct fvm_left_out *more = realloc(r->left_out, (r->left_out_count + 1) * sizeof(*more));
@@ -293,12 +293,12 @@ static int prepare_base(struct fvm_build *b, const struct fvm_mount *m, size_t i
 	if (m->class == FVM_MOUNT_FRESH)
 		return 0;
 	if (m->class == FVM_MOUNT_LEFT_OUT)
-		return leave_out(b, m->path, m->why);
+		return fvm_build_leave_out(b, m->path, m->why);
 	if (fvm_hide_has(b->hide, m->path))
-		return leave_out(b, m->path, "it is hidden");
+		return fvm_build_leave_out(b, m->path, "it is hidden");
 	int r = fvm_mount_key(m->path, base->key, sizeof(base->key));
 	if (r < 0)
-		return leave_out(b, m->path, "its path is too long");
+		return fvm_build_leave_out(b, m->path, "its path is too long");
 	char at[24];
 	snprintf(at, sizeof(at), "b%zu", i);
 	r = attach_idmapped(b, AT_FDCWD, m->path, at, &st);
@@ -307,9 +307,9 @@ static int prepare_base(struct fvm_build *b, const struct fvm_mount *m, size_t i
 	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY)
 		return 0; /* bound as it is */
 	if (r < 0)
-		return leave_out(b, m->path, "its file system can't be idmapped");
+		return fvm_build_leave_out(b, m->path, "its file system can't be idmapped");
 	if (!S_ISDIR(st.st_mode))
-		return leave_out(b, m->path, "a file, not a directory, is mounted there");
+		return fvm_build_leave_out(b, m->path, "a file, not a directory, is mounted there");
 	strcpy(base->at, at);
 	if (m->class != FVM_MOUNT_OVERLAY)
 		return 0;
@@ -331,15 +331,17 @@ static int mount_one(struct fvm_build *b, const struct base *base, struct fvm_er
 		return 0; /* was left out */
 	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY) {
 		if (fvm_hide_in(b->hide, (size_t)(m - b->plan->mounts)))
-			return leave_out(b, m->path, "part of it is hidden, which it can't be");
+			return fvm_build_leave_out(b, m->path,
+						   "part of it is hidden, which it can't be");
 		r = bind_read_only(b, m);
 	}
 	if (r < 0 && strcmp(m->path, "/") == 0)
 		return fvm_error_set(err, -r, "mount the overlay of /");
 	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
-		return leave_out(b, m->path, "the VM has put something else in its place");
+		return fvm_build_leave_out(b, m->path,
+					   "the VM has put something else in its place");
 	if (r < 0)
-		return leave_out(b, m->path, strerror(-r));
+		return fvm_build_leave_out(b, m->path, strerror(-r));
 	if (b->root < 0) {
 		b->root = openat(b->scratch, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (b->root < 0)

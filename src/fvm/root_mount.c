@@ -470,6 +470,16 @@ static int mount_with(struct fvm_build *b, struct stack *s, const struct fvm_tre
 			options.data);
 }
 
+/* One of many file systems, and not all are fit to be below an overlay. */
+static bool is_mount(const struct fvm_plan *plan, const char *path)
+{
+	for (size_t i = 0; i < plan->count; i++) {
+		if (strcmp(plan->mounts[i].path, path) == 0)
+			return true;
+	}
+	return false;
+}
+
 static int mount_tree(struct fvm_build *b, const struct fvm_tree *t, struct fvm_error *err)
 {
 	struct stack s = { 0 };
@@ -480,6 +490,8 @@ static int mount_tree(struct fvm_build *b, const struct fvm_tree *t, struct fvm_
 	b->overlays++;
 	if (b->root >= 0 && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP))
 		return 0; /* the VM has put something else in its place */
+	if (r < 0 && b->root >= 0 && is_mount(b->plan, t->path))
+		return fvm_build_leave_out(b, t->path, strerror(-r));
 	if (r < 0) {
 		fvm_error_set(err, -r, "mount the overlay of %s", t->path);
 		fvm_error_hint(err, "see what this host permits: fvm doctor");
@@ -556,5 +568,10 @@ int fvm_trees_mount(struct fvm_build *b, struct fvm_error *err)
 	int r = make_scratch(b, err);
 	for (size_t i = 0; r == 0 && i < b->trees->count; i++)
 		r = mount_tree(b, &b->trees->items[i], err);
+	for (size_t i = 0; r == 0 && i < b->plan->count; i++) {
+		const struct fvm_mount *m = &b->plan->mounts[i];
+		if (m->class == FVM_MOUNT_LEFT_OUT)
+			r = fvm_build_leave_out(b, m->path, m->why);
+	}
 	return r;
 }
