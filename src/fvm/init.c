@@ -137,6 +137,7 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 	if (!a->bait)
 		a->prove = -1;
 	int *const keep[] = { &a->control, &a->alive,	   &a->keep,	   &a->guard,
+			      &a->net,
 			      &a->log,	   &a->status,	   &a->report,	   &a->prove,
 			      &a->client,  &first->fds[0], &first->fds[1], &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
@@ -414,6 +415,8 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 		first = *args->first;
 	if (init.args.guard == 0)
 		init.args.guard = -1;
+	if (init.args.net == 0)
+		init.args.net = -1;
 	prctl(PR_SET_DUMPABLE, 0);
 	reset_signals();
 	setsid();

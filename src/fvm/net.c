@@ -6,6 +6,7 @@
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include <unistd.h>
 
 #include "fvm/net.h"
-#include "fvm/net_state.h"
+#include "fvm/net_table.h"
 #include "fvm/resolv.h"
 #include "fvm/sys.h"
 
@@ -33,6 +34,9 @@ void fvm_net_free(struct fvm_net *net)
 	free(net->ports);
 	net->ports = NULL;
 	net->port_count = 0;
+	if (net->socket > 0)
+		close(net->socket);
+	net->socket = 0;
 }
 
 /* Addresses of hardware: of our own making (bit 1), the host's and the VM's end by slot. */
@@ -43,203 +47,7 @@ static void mac_of(uint32_t slot, bool guest, uint8_t ret[6])
 	memcpy(ret, mac, sizeof(mac));
 }
 
-/* ---- what one call works on ---- */
-
-struct work {
-	struct net_lock lock;
-	struct net_state *state;
-	int rtnl, nft;
-	uint32_t slot;
-	bool want6;
-};
-
-static void work_free(struct work *w)
-{
-	fvm_net_unlock(&w->lock);
-	fvm_fd_closep(&w->rtnl);
-	fvm_fd_closep(&w->nft);
-}
-#define scoped_work __attribute__((cleanup(work_free))) struct work
-
-static int work_open(struct work *w, uint32_t slot, bool make, struct fvm_error *err)
-{
-	w->lock.fd = w->nft = -1;
-	w->slot = slot;
-	w->rtnl = fvm_nl_open(NETLINK_ROUTE);
-	if (w->rtnl < 0) {
-		fvm_error_set(err, -w->rtnl, "open rtnetlink");
-		return w->rtnl;
-	}
-	w->nft = fvm_nl_open(NETLINK_NETFILTER);
-	if (w->nft < 0) {
-		fvm_error_set(err, EOPNOTSUPP, "open nftables");
-		fvm_error_hint(err, "load the module nf_tables, or use --net none");
-		return -EOPNOTSUPP;
-	}
-	if (slot >= FVM_SLOTS) {
-		fvm_error_set(err, EINVAL, "find an address for slot %u", slot);
-		return -EINVAL;
-	}
-	int r = fvm_net_lock(make, &w->lock, err);
-	if (r < 0)
-		return r;
-	w->state = w->lock.state;
-	assert(w->state);
-	return 0;
-}
-
-/* ---- the table's contents ---- */
-
-static bool is_known(const struct net_state *state, uint32_t slot)
-{
-	return state->known[slot / 8] & 1U << (slot % 8);
-}
-
-static void put_addresses(struct net_state *state, struct fvm_nl_batch *b, uint32_t slot)
-{
-	struct fvm_nft_guest guest;
-	fvm_net_guest(state, slot, &guest);
-	fvm_nft_guest(b, NFT_MSG_NEWSETELEM, &guest);
-	state->known[slot / 8] |= (uint8_t)(1U << (slot % 8));
-}
-
-/* What only some VMs have. */
-static void put_extras(const struct net_state *state, struct fvm_nl_batch *b, uint16_t type,
-		       const struct net_owner *owner)
-{
-	struct fvm_nft_guest guest;
-	fvm_net_guest(state, owner->slot, &guest);
-	if (owner->private_networks)
-		fvm_nft_private(b, type, guest.link);
-	for (uint32_t i = 0; i < state->published_count; i++) {
-		if (state->published[i].slot == owner->slot)
-			fvm_nft_port(b, type, &state->published[i].port);
-	}
-}
-
-static void put_quiet(const struct net_state *state, struct fvm_nl_batch *b)
-{
-	for (uint32_t i = 0; i < state->link_count; i++) {
-		if (state->forward4)
-			fvm_nft_quiet(b, NFT_MSG_NEWSETELEM, AF_INET, state->links[i].name);
-		if (state->forward6)
-			fvm_nft_quiet(b, NFT_MSG_NEWSETELEM, AF_INET6, state->links[i].name);
-	}
-}
-
-/* Everything, for the first VM, or after somebody has flushed the host's rules. */
-static int put_all(struct work *w, struct fvm_nl_batch *b)
-{
-	struct net_state *state = w->state;
-	int r = fvm_nft_table_find(w->nft);
-	if (r < 0)
-		return r;
-	if (r > 0)
-		fvm_nft_table_delete(b);
-	fvm_nft_table_add(b, &state->range, !state->drop_only);
-	put_quiet(state, b);
-	for (uint32_t i = 0; i < state->name_count; i++)
-		fvm_nft_name_server(b, NFT_MSG_NEWSETELEM, &state->names[i]);
-	memset(state->known, 0, sizeof(state->known));
-	for (uint32_t i = 0; i < state->owner_count; i++) {
-		put_addresses(state, b, state->owners[i].slot);
-		put_extras(state, b, NFT_MSG_NEWSETELEM, &state->owners[i]);
-	}
-	r = fvm_firewall_open(w->nft, b);
-	return r < 0 ? r : 0;
-}
-
-/* Name servers of the host that the table does not know yet. */
-static void put_names(struct net_state *state, struct fvm_nl_batch *b)
-{
-	scoped_resolv resolv = { 0 };
-	if (fvm_resolv_read("", &resolv) < 0)
-		return;
-	for (size_t i = 0; i < resolv.count; i++) {
-		uint32_t k = 0;
-		while (k < state->name_count &&
-		       memcmp(&state->names[k], &resolv.servers[i], sizeof(state->names[k])) != 0)
-			k++;
-		if (k < state->name_count)
-			continue;
-		if (k == NET_NAMES_MAX) /* a laptop that travels: the oldest goes */
-			memmove(state->names, state->names + 1,
-				sizeof(state->names[0]) * (NET_NAMES_MAX - 1));
-		else
-			state->name_count++;
-		state->names[state->name_count - 1] = resolv.servers[i];
-		fvm_nft_name_server(b, NFT_MSG_NEWSETELEM, &resolv.servers[i]);
-	}
-}
-
-/* One transaction that brings the table to what the state says. */
-static int transact(struct work *w, bool quiet_changed, bool *whole)
-{
-	scoped_nl_batch b = { 0 };
-	struct net_state *state = w->state;
-	uint32_t generation = 0;
-	int r = fvm_nft_generation(w->nft, &generation);
-	if (r < 0)
-		return r;
-	/* somebody else was there: is our table, are our rules in others' chains still? */
-	*whole = *whole || generation != state->generation;
-	fvm_nft_begin(&b, generation);
-	put_names(state, &b);
-	if (*whole) {
-		fvm_nl_batch_free(&b);
-		b = (struct fvm_nl_batch){ 0 };
-		fvm_nft_begin(&b, generation);
-		r = put_all(w, &b);
-	} else {
-		if (!is_known(state, w->slot))
-			put_addresses(state, &b, w->slot);
-		put_extras(state, &b, NFT_MSG_NEWSETELEM, fvm_net_owner(state, w->slot));
-		if (quiet_changed)
-			put_quiet(state, &b);
-	}
-	if (r == 0 && b.count == 1) /* it is all there */
-		return 0;
-	if (r == 0)
-		r = fvm_nft_run(w->nft, &b, NULL);
-	if (r == 0)
-		state->generation = generation + 1;
-	return r;
-}
-
-static int install(struct work *w, bool first, bool quiet_changed, struct fvm_error *err)
-{
-	bool whole = first;
-	int r = -EAGAIN;
-	for (int i = 0; i < TRIES && r < 0; i++) {
-		r = transact(w, quiet_changed, &whole);
-		if (r == 0 || r == -ERESTART || r == -EINTR)
-			continue;
-		/* an expression is unknown to this kernel: the one it can do without is reject */
-		if (whole && r == -ENOENT && !w->state->drop_only)
-			w->state->drop_only = 1;
-		else if (whole)
-			break;
-		whole = true; /* an element is not as we thought: make it all anew */
-	}
-	if (r == 0)
-		return 0;
-	fvm_error_set(err, r == -ENOENT || r == -EPROTONOSUPPORT ? EOPNOTSUPP : -r,
-		      "install the rules of VMs (nftables table inet fvm)");
-	fvm_error_hint(err, "fvm doctor tells what this kernel lacks; --net none needs nothing");
-	return err ? -err->code : r;
-}
-
 /* ---- slots and ports in the state ---- */
-
-static void unpublish(struct net_state *state, uint32_t slot)
-{
-	for (uint32_t i = 0; i < state->published_count;) {
-		if (state->published[i].slot == slot)
-			state->published[i] = state->published[--state->published_count];
-		else
-			i++;
-	}
-}
 
 static bool ports_collide(const struct fvm_nft_port *a, const struct fvm_nft_port *b)
 {
@@ -298,13 +106,6 @@ static int publish(struct net_state *state, const struct fvm_net *net, const cha
 
 /* ---- and back ---- */
 
-static uint32_t now_s(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_BOOTTIME, &t);
-	return (uint32_t)t.tv_sec;
-}
-
 static void delete_link(int rtnl, uint32_t slot)
 {
 	char name[16];
@@ -314,85 +115,36 @@ static void delete_link(int rtnl, uint32_t slot)
 	(void)fvm_nl_run(rtnl, &b, NULL);
 }
 
-static void remove_table(struct work *w)
-{
-	scoped_nl_batch b = { 0 };
-	fvm_nft_begin(&b, 0);
-	if (fvm_nft_table_find(w->nft) > 0)
-		fvm_nft_table_delete(&b);
-	if (fvm_firewall_close(w->nft, &b) >= 0 && b.count > 1)
-		(void)fvm_nft_run(w->nft, &b, NULL);
-}
-
-static void remove_extras(struct work *w, const struct net_owner *owner)
-{
-	scoped_nl_batch b = { 0 };
-	struct net_state *state = w->state;
-	uint32_t generation = 0;
-	(void)fvm_nft_generation(w->nft, &generation);
-	fvm_nft_begin(&b, generation);
-	put_extras(state, &b, NFT_MSG_DELSETELEM, owner);
-	if (b.count == 1)
-		return;
-	/* not as we left it: the next start makes the table anew, without this VM */
-	bool known = fvm_nft_run(w->nft, &b, NULL) == 0 && generation == state->generation;
-	state->generation = known ? generation + 1 : 0;
-}
-
-static void disown(struct work *w, struct net_owner *owner)
-{
-	struct net_state *state = w->state;
-	if (state->owner_count > 1)
-		remove_extras(w, owner);
-	unpublish(state, owner->slot);
-	*owner = state->owners[--state->owner_count];
-}
-
-/* A VM whose starter and link are gone and whom nobody tidied up after. */
-static bool is_lost(const struct net_state *state, const struct net_owner *owner)
-{
-	struct fvm_nft_guest guest;
-	fvm_net_guest(state, owner->slot, &guest);
-	return now_s() - owner->since_s > LOST_AFTER_S && fvm_nl_index(guest.link) < 0;
-}
-
-/* Takes a VM out of the table and the state; after the last one, all goes. */
-static void release(struct work *w)
+/* Takes a VM out of the table and the state; after the last one, all goes: by the keeper, as it
+ * takes a while, or if there is none, by us. */
+static void release(struct net_work *w)
 {
 	struct net_state *state = w->state;
 	struct net_owner *owner = fvm_net_owner(state, w->slot);
 	if (owner)
-		disown(w, owner);
-	for (uint32_t i = state->owner_count; i-- > 0 && state->owner_count <= LOST_LOOK_MAX;) {
-		if (is_lost(state, &state->owners[i]))
-			disown(w, &state->owners[i]);
-	}
-	if (state->owner_count > 0)
-		return;
-	remove_table(w);
-	fvm_net_forward_back(state);
-	fvm_net_forget(&w->lock);
+		fvm_net_disown(w, owner);
+	fvm_net_remove_lost(w);
+	if (state->owner_count == 0 && !fvm_net_holder_signal(&state->keeper, SIGUSR1))
+		fvm_net_remove_all(w);
 }
 
 /* @w->slot is the VM's from now on. */
-static int claim(struct work *w, const struct fvm_net *net, struct fvm_error *err)
+static int claim(struct net_work *w, const struct fvm_net *net, struct fvm_error *err)
 {
 	struct net_state *state = w->state;
 	struct net_owner *owner = fvm_net_owner(state, w->slot);
 	/* of a VM that had the slot and was not tidied up after */
-	if (owner) {
-		remove_extras(w, owner);
-		unpublish(state, w->slot);
-	} else if (state->owner_count == FVM_SLOTS) {
+	if (owner)
+		fvm_net_disown(w, owner);
+	if (state->owner_count == FVM_SLOTS)
 		return fvm_error_set(err, ENOSPC, "find room for another VM");
-	} else {
-		owner = &state->owners[state->owner_count++];
-	}
+	owner = &state->owners[state->owner_count++];
 	*owner = (struct net_owner){
 		.slot = w->slot,
-		.since_s = now_s(),
+		.since_s = fvm_net_now_s(),
 		.private_networks = net->private_networks,
 	};
+	fvm_net_holder_set(&owner->holder, getpid());
 	memcpy(owner->id, net->id, sizeof(owner->id));
 	return 0;
 }
@@ -415,7 +167,7 @@ static int parse_ports(const struct fvm_config *config, struct fvm_net *net, str
 	return 0;
 }
 
-static void tell(const struct work *w, struct fvm_net *net)
+static void tell(const struct net_work *w, struct fvm_net *net)
 {
 	struct fvm_nft_guest guest;
 	struct fvm_address gateway;
@@ -431,13 +183,13 @@ static void tell(const struct work *w, struct fvm_net *net)
 	fvm_address_print(&gateway, net->gateway6, sizeof(net->gateway6));
 }
 
-static int prepare_locked(struct work *w, const struct fvm_net *net, const char *vm,
+static int prepare_locked(struct net_work *w, const struct fvm_net *net, const char *vm,
 			  struct fvm_error *err)
 {
 	struct net_state *state = w->state;
-	const bool first = state->owner_count == 0;
 	int r = 0;
-	if (first)
+	/* a table that waits for its end has the addresses already */
+	if (state->owner_count == 0 && !w->owns)
 		r = fvm_net_range_choose(w->rtnl, &state->range);
 	if (r < 0)
 		return fvm_error_set(err, -r,
@@ -451,7 +203,7 @@ static int prepare_locked(struct work *w, const struct fvm_net *net, const char 
 	if (r == 0) {
 		bool quiet4 = fvm_net_forward_note(state, AF_INET);
 		bool quiet6 = w->want6 && fvm_net_forward_note(state, AF_INET6);
-		r = install(w, first, quiet4 || quiet6, err);
+		r = fvm_net_install(w, quiet4 || quiet6, err);
 	}
 	if (r == 0)
 		r = fvm_net_forward_on(state, AF_INET, err);
@@ -467,13 +219,13 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 		    struct fvm_error *err)
 {
 	struct fvm_net net = { .slot = slot, .private_networks = config->private_networks };
-	scoped_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
+	scoped_net_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
 	strcpy(net.id, config->id);
 	int r = parse_ports(config, &net, err);
 	if (r == 0)
 		r = fvm_ports_check(net.ports, net.port_count, err);
 	if (r == 0)
-		r = work_open(&w, slot, true, err);
+		r = fvm_net_work_open(&w, slot, true, err);
 	if (r == 0)
 		r = prepare_locked(&w, &net, config->name, err);
 	if (r < 0) {
@@ -481,6 +233,7 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 		return fvm_error_wrap(err, r, "set up its network");
 	}
 	tell(&w, &net);
+	net.socket = fvm_fd_take(&w.nft);
 	*ret = net;
 	return 0;
 }
@@ -643,6 +396,18 @@ int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err)
 	return r < 0 ? fvm_error_set(err, -r, "give the VM its address") : 0;
 }
 
+void fvm_net_settle(const struct fvm_net *net, pid_t init)
+{
+	scoped_net_lock lock = { .fd = -1 };
+	if (fvm_net_lock(false, &lock, NULL) < 0)
+		return;
+	struct net_owner *owner = fvm_net_owner(lock.state, net->slot);
+	if (owner && strncmp(owner->id, net->id, sizeof(owner->id)) == 0)
+		fvm_net_holder_set(&owner->holder, init);
+	if (!fvm_net_holder_signal(&lock.state->keeper, 0))
+		fvm_net_keeper_start(&lock, net->socket);
+}
+
 int fvm_net_lo_up(struct fvm_error *err)
 {
 	scoped_nl_batch b = { 0 };
@@ -656,10 +421,10 @@ int fvm_net_lo_up(struct fvm_error *err)
 
 void fvm_net_detach_slot(uint32_t slot, const char *id)
 {
-	scoped_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
-	if (work_open(&w, slot, false, NULL) < 0)
+	scoped_net_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
+	if (fvm_net_work_open(&w, slot, false, NULL) < 0)
 		return;
-	const struct net_owner *owner = fvm_net_owner(w.state, slot);
+	struct net_owner *owner = fvm_net_owner(w.state, slot);
 	/* another VM may have got the slot since */
 	if (owner && strncmp(owner->id, id, sizeof(owner->id)) == 0)
 		release(&w);

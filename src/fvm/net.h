@@ -7,17 +7,18 @@
  *   The pair goes with the VM's namespace. Both ends know the other's hardware
  *   address for good: nothing is asked, flooded, or waited for (no ARP, no DAD), no bridge's 1023
  *   ports or neighbour table's 1024 entries limit, and VMs can not see each other.
- *   One nft table "inet fvm" (nft.h), installed with the first VM and taken away with the last,
- *   holds everything: masquerade of VMs' addresses, what they may not reach (each other, the
- *   host, link-local, metadata, and private networks unless a policy says so), and DNAT for
- *   published ports, also from the host itself. What other firewalls drop is let through by a
- *   rule of ours in their chain (firewall.c). ip_forward is put back with the last VM (forward.c).
- *   What is shared stands in /run/fvm/net-COOKIE, one file per network namespace (net_state.h).
- *   All of it is netlink (libmnl); nothing is run.
+ *   One nft table "inet fvm" (nft.h), installed with the first VM and taken away after the last,
+ *   and which nobody else can flush (net_table.h), holds everything: masquerade of VMs' addresses,
+ * what they may not reach (each other, the host, link-local, metadata, and private networks unless
+ * a policy says so), and DNAT for published ports, also from the host itself. What other firewalls
+ * drop is let through by a rule of ours in their chain (firewall.c). ip_forward is put back with
+ * the last VM (forward.c). What is shared stands in /run/fvm/net-COOKIE, one file per network
+ * namespace (net_state.h). All of it is netlink (libmnl); nothing is run.
  *
  *   Order at start: fvm_net_prepare() in the starter: addresses, table, ports; then
  *   fvm_net_attach() once PID 1's network namespace exists (one RTM_NEWLINK with the peer put
- *   into it), then fvm_net_inside() called in that namespace, fvm_net_serve() at any time after.
+ *   into it), then fvm_net_inside() called in that namespace, fvm_net_serve() at any time after,
+ *   and fvm_net_settle() once the VM runs.
  *   Whatever was prepared is detached, also when the start fails. For a lab and for tests,
  *   everything happens in the caller's network namespace.
  */
@@ -41,6 +42,7 @@ struct fvm_net { /* what one VM got */
 	struct fvm_port *ports;
 	size_t port_count;
 	bool private_networks; /* policy: RFC 1918 and ULA destinations allowed */
+	int socket;	       /* the table's, for PID 1 to hold (net_table.h); 0: none */
 };
 
 void fvm_net_free(struct fvm_net *net);
@@ -61,6 +63,12 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
  *  @netns: descriptor of the VM's network namespace, or with @pid > 0 that process' */
 int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_error *err);
 
+/**
+ * fvm_net_settle() - @init has net->socket, too: note that, and see that there is a keeper
+ * Not urgent: until then the starter is known to have it, who must stay so long.
+ */
+void fvm_net_settle(const struct fvm_net *net, pid_t init);
+
 /** fvm_net_inside() - called inside the VM's namespace: lo, eth0, addresses, routes. */
 int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err);
 
@@ -76,7 +84,7 @@ pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err
 /** fvm_net_lo_up() - net=none: only lo */
 int fvm_net_lo_up(struct fvm_error *err);
 
-/** fvm_net_detach() - close ports, forget the addresses; the table goes with the last VM
+/** fvm_net_detach() - close ports, forget the addresses; the table goes soon after the last VM
  *  The pair is left to the end of the namespace (deleting it takes 10 ms); from here on it leads
  *  nowhere, and who gets the slot next removes what is left of it. */
 void fvm_net_detach(const struct fvm_net *net);
@@ -102,7 +110,8 @@ int fvm_net_resolv_conf(const struct fvm_net *net, char **ret, struct fvm_error 
  */
 pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_error *err);
 
-/** fvm_slirp_wait() - until @init's network works. Return: 0, -ETIMEDOUT, or -ECHILD: @slirp died */
+/** fvm_slirp_wait() - until @init's network works. Return: 0, -ETIMEDOUT, or -ECHILD: @slirp died
+ */
 int fvm_slirp_wait(pid_t init, pid_t slirp, unsigned int timeout_ms);
 
 #endif

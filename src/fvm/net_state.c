@@ -17,7 +17,7 @@
 
 #define RUN_DIR "/run/fvm"
 
-static const char state_magic[8] = "fvmnet1";
+static const char state_magic[8] = "fvmnet2";
 
 static int state_path(char *ret, size_t size)
 {

@@ -18,7 +18,14 @@
 #define NET_LINKS_MAX 128
 #define NET_NAMES_MAX 16 /* name servers seen since the first VM */
 
+struct net_holder { /* a process with the table's socket: net_table.h */
+	int32_t pid;
+	uint32_t zero;
+	uint64_t start;
+};
+
 struct net_owner { /* who has a slot */
+	struct net_holder holder;
 	uint32_t slot;
 	uint32_t since_s; /* CLOCK_BOOTTIME */
 	char id[16];	  /* first half of the VM's id */
@@ -40,9 +47,12 @@ struct net_state {
 	char magic[8];
 	uint32_t owner_count; /* VMs */
 	uint32_t generation;  /* of the host's rules after our last transaction */
+	uint64_t socket;      /* inode of the table's */
+	struct net_holder keeper;
 	struct fvm_net_range range;
 	uint8_t forward4, forward6; /* turned on by us */
 	uint8_t drop_only;	    /* this kernel can not reject */
+	uint8_t stale;		    /* the table is not as we want it */
 	uint32_t link_count;	    /* links there were when we turned it on */
 	struct net_link links[NET_LINKS_MAX];
 	uint32_t name_count;

@@ -672,6 +672,7 @@ void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range
 {
 	fvm_nft_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
 	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
+	put32(b, NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
 	fvm_nl_end(b);
 	for (size_t i = 0; i < FVM_COUNT(sets); i++)
 		add_set(b, &sets[i], (uint32_t)i + 1);

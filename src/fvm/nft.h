@@ -55,7 +55,8 @@ void fvm_nft_begin(struct fvm_nl_batch *b, uint32_t generation);
 /** fvm_nft_run() - end it and have it done, whole or not at all. As fvm_nl_run(). */
 int fvm_nft_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed);
 
-/** fvm_nft_table_add() - the whole empty table; @reject: refuse audibly, else drop */
+/** fvm_nft_table_add() - the whole empty table, owned by the socket that sends it;
+ *  @reject: refuse audibly, else drop */
 void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range, bool reject);
 void fvm_nft_table_delete(struct fvm_nl_batch *b);
 /** fvm_nft_table_find() - Return: 1 it is there, 0 it is not, or -errno */

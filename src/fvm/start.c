@@ -97,6 +97,7 @@ static _Noreturn void init_main(const struct start *s)
 		.control = s->control,
 		.alive = s->alive,
 		.keep = rootless ? s->skeleton.lock : s->slot,
+		.net = s->net.socket,
 		.log = s->log,
 		.status = s->status,
 		.report = s->report[1],
@@ -489,6 +490,8 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		r = start_user_hand_over(&s, err);
 	if (r == 0) {
 		hand_over(&s, ret);
+		if (s.has_net)
+			fvm_net_settle(&s.net, s.init);
 		if (s.skeleton.check_later)
 			fvm_skeleton_check(vm->store, &s.plan);
 	} else {

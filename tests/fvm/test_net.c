@@ -245,6 +245,8 @@ static void vm_start_with(struct lab *lab, struct vm *vm, uint32_t slot, struct 
 		fvm_error_print("test", &err);
 	assert_int_equal(r, 0);
 	assert_true(vm->relay >= 0);
+	/* as PID 1 would, this process holds the rules' socket */
+	fvm_net_settle(&vm->net, getpid());
 	config_drop(c);
 }
 
@@ -253,6 +255,25 @@ static void vm_start(struct lab *lab, struct vm *vm, uint32_t slot, const char *
 	struct fvm_config c;
 	config_make(&c, slot, ports);
 	vm_start_with(lab, vm, slot, &c);
+}
+
+/* Does it succeed within three seconds? What the keeper does comes a moment later. */
+static bool soon(const char *command)
+{
+	for (int i = 0; i < 60; i++) {
+		if (shell(command) == 0)
+			return true;
+		usleep(50000);
+	}
+	return false;
+}
+
+static bool all_is_gone(void)
+{
+	if (soon("test -z \"$(nft list ruleset)$(ls /run/fvm)\""))
+		return true;
+	(void)shell("nft list ruleset; ls /run/fvm; pgrep -al fvm-keeper");
+	return false;
 }
 
 static void vm_end(struct vm *vm)
@@ -516,6 +537,7 @@ static void the_last_vm_leaves_nothing_behind(void **state)
 {
 	LAB(state);
 	struct vm a, b;
+	assert_true(all_is_gone());
 	assert_int_equal(sysctl("/proc/sys/net/ipv4/ip_forward"), '0');
 	vm_start(lab, &a, 1, NULL);
 	vm_start(lab, &b, 2, NULL);
@@ -524,10 +546,9 @@ static void the_last_vm_leaves_nothing_behind(void **state)
 	vm_end(&a);
 	assert_int_equal(shell("nft list table inet fvm >/dev/null"), 0);
 	vm_end(&b);
+	assert_true(all_is_gone());
 	assert_int_equal(sysctl("/proc/sys/net/ipv4/ip_forward"), '0');
 	assert_int_equal(sysctl("/proc/sys/net/ipv6/conf/all/forwarding"), '0');
-	assert_int_equal(shell("test -z \"$(nft list ruleset)\""), 0);
-	assert_int_equal(shell("test -z \"$(ls /run/fvm)\""), 0);
 }
 
 static void forwarding_that_somebody_relies_on_stays(void **state)
@@ -537,6 +558,7 @@ static void forwarding_that_somebody_relies_on_stays(void **state)
 	vm_start(lab, &vm, 1, NULL);
 	assert_int_equal(shell("ip link add docker0 type bridge"), 0);
 	vm_end(&vm);
+	assert_true(all_is_gone());
 	assert_int_equal(sysctl("/proc/sys/net/ipv4/ip_forward"), '1');
 	assert_int_equal(shell("ip link del docker0 && sysctl -qw net.ipv4.ip_forward=0 "
 			       "net.ipv6.conf.all.forwarding=0 net.ipv6.conf.up0.accept_ra=1"),
@@ -549,10 +571,12 @@ static void routes_by_advertisement_survive_forwarding(void **state)
 	LAB(state);
 	struct vm vm;
 	const char *path = "/proc/sys/net/ipv6/conf/up0/accept_ra";
+	assert_true(all_is_gone());
 	assert_int_equal(sysctl(path), '1');
 	vm_start(lab, &vm, 1, NULL);
 	assert_int_equal(sysctl(path), '2');
 	vm_end(&vm);
+	assert_true(all_is_gone());
 	assert_int_equal(sysctl(path), '1');
 	(void)lab;
 }
@@ -567,40 +591,81 @@ static void a_firewall_that_drops_forwarding_lets_vms_through(void **state)
 		skip();
 	assert_int_equal(shell("iptables-nft -P FORWARD DROP && iptables-nft -N DOCKER-USER && "
 			       "iptables-nft -A FORWARD -j DOCKER-USER && "
-			       "iptables-nft -S >/run/before && "
+			       "iptables-nft -S >/run/before && iptables-nft-save >/run/drops && "
 			       "nft 'add table inet firewalld; add chain inet firewalld "
 			       "filter_FORWARD { type filter hook forward priority 10; }; "
-			       "add rule inet firewalld filter_FORWARD reject'"),
+			       "add rule inet firewalld filter_FORWARD reject' && "
+			       "nft list table inet firewalld >/run/rejects"),
 			 0);
 	vm_start(lab, &vm, 7, ports);
 	int inside = server(lab, vm.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
 	assert_true(reaches(lab, vm.machine.ns, OUTSIDE4, 80));
 	assert_true(carries(lab, lab->outside.ns, HOST4, 8080, inside));
 	assert_int_equal(shell("iptables-nft -S | grep -q -- '-i fvm+.*-j ACCEPT'"), 0);
-	vm_end(&vm);
-	assert_int_equal(shell("iptables-nft -S | diff /run/before - && "
-			       "! nft list table inet firewalld | grep -q fvm && "
-			       "nft flush ruleset"),
+	/* reloaded: ours are back a moment later, once */
+	assert_int_equal(shell("nft flush ruleset && iptables-nft-restore /run/drops && "
+			       "nft -f /run/rejects"),
 			 0);
+	assert_true(soon("iptables-nft -S | grep -q -- '-o fvm+.*-j ACCEPT' && "
+			 "test $(nft list table inet firewalld | grep -c fvm) = 2"));
+	assert_true(reaches(lab, vm.machine.ns, OUTSIDE4, 80));
+	vm_end(&vm);
+	assert_true(soon("iptables-nft -S | diff /run/before - && "
+			 "! nft list table inet firewalld | grep -q fvm"));
+	assert_int_equal(shell("nft flush ruleset"), 0);
 	close(s);
 	close(inside);
 }
 
-static void a_flushed_table_is_made_again_by_the_next_start(void **state)
+static void nobody_can_flush_the_rules_away(void **state)
 {
 	LAB(state);
 	struct vm a, b;
 	const char *const ports[] = { "8080:80", NULL };
 	vm_start(lab, &a, 1, ports);
-	int inside = server(lab, a.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
-	assert_int_equal(shell("nft flush ruleset"), 0);
-	assert_false(reaches(lab, lab->outside.ns, HOST4, 8080));
 	vm_start(lab, &b, 2, NULL);
-	assert_true(reaches(lab, lab->outside.ns, HOST4, 8080));
+	int inside = server(lab, a.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
+	int outside = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE4, 80);
+	int here = server(lab, lab->host, SOCK_STREAM, "0.0.0.0", 2222);
+	assert_int_equal(shell("nft flush ruleset; iptables-nft -F 2>/dev/null; "
+			       "! nft delete table inet fvm 2>/dev/null"),
+			 0);
+	for (int killed = 0; killed < 2; killed++) {
+		assert_true(reaches(lab, lab->outside.ns, HOST4, 8080));
+		assert_true(reaches(lab, b.machine.ns, OUTSIDE4, 80));
+		assert_false(reaches(lab, b.machine.ns, HOST4, 2222));
+		assert_false(reaches(lab, b.machine.ns, b.net.gateway4, 2222));
+		assert_false(reaches(lab, b.machine.ns, a.net.address4, 80));
+		/* nor are they gone with the keeper: we have their socket, as PID 1 has */
+		assert_true(soon("pid=$(pgrep -x -P $PPID fvm-keeper) && kill -KILL $pid"));
+	}
 	vm_end(&b);
-	assert_int_equal(shell("nft flush ruleset"), 0);
+	vm_start(lab, &b, 2, NULL); /* makes another keeper */
+	assert_false(reaches(lab, b.machine.ns, HOST4, 2222));
 	vm_end(&a);
+	vm_end(&b);
+	assert_true(all_is_gone());
 	close(inside);
+	close(outside);
+	close(here);
+}
+
+static void a_start_soon_after_finds_the_rules_ready(void **state)
+{
+	LAB(state);
+	struct vm vm;
+	vm_start(lab, &vm, 1, NULL);
+	vm_end(&vm);
+	assert_int_equal(
+		shell("nft -a list table inet fvm | head -1 | cut -d' ' -f1-7 >/run/first"), 0);
+	vm_start(lab, &vm, 1, NULL);
+	usleep(800000); /* longer than an unused table is kept */
+	assert_int_equal(
+		shell("nft -a list table inet fvm | head -1 | cut -d' ' -f1-7 | diff /run/first -"),
+		0);
+	vm_end(&vm);
+	assert_true(all_is_gone());
+	(void)lab;
 }
 
 static void links_that_were_apart_stay_apart(void **state)
@@ -623,9 +688,12 @@ static void links_that_were_apart_stay_apart(void **state)
 	vm_start(lab, &vm, 1, NULL);
 	assert_true(reaches(lab, vm.machine.ns, OUTSIDE4, 80));
 	assert_false(reaches(lab, other.ns, OUTSIDE4, 80));
-	assert_int_equal(shell("nft flush ruleset"), 0);
-	assert_true(reaches(lab, other.ns, OUTSIDE4, 80)); /* what it would be without */
 	vm_end(&vm);
+	assert_true(all_is_gone());
+	/* what it would be without */
+	assert_int_equal(shell("sysctl -qw net.ipv4.ip_forward=1"), 0);
+	assert_true(reaches(lab, other.ns, OUTSIDE4, 80));
+	assert_int_equal(shell("sysctl -qw net.ipv4.ip_forward=0"), 0);
 	machine_end(&other);
 	shell_in(lab, lab->outside.ns, "ip route del 203.0.113.0/24");
 	close(s);
@@ -675,6 +743,7 @@ static int start_and_end(uint32_t slot)
 			fvm_error_print("test", &err);
 			break;
 		}
+		fvm_net_settle(&net, getpid());
 		fvm_net_detach(&net);
 		fvm_net_free(&net);
 		config_drop(&c);
@@ -696,7 +765,7 @@ static void vms_start_and_end_at_the_same_time(void **state)
 		waitpid(children[i], &status, 0);
 		assert_int_equal(status, 0);
 	}
-	assert_int_equal(shell("test -z \"$(nft list ruleset)\""), 0);
+	assert_true(all_is_gone());
 	assert_int_equal(sysctl("/proc/sys/net/ipv4/ip_forward"), '0');
 	(void)lab;
 }
@@ -715,7 +784,8 @@ int main(void)
 		cmocka_unit_test(forwarding_that_somebody_relies_on_stays),
 		cmocka_unit_test(routes_by_advertisement_survive_forwarding),
 		cmocka_unit_test(a_firewall_that_drops_forwarding_lets_vms_through),
-		cmocka_unit_test(a_flushed_table_is_made_again_by_the_next_start),
+		cmocka_unit_test(nobody_can_flush_the_rules_away),
+		cmocka_unit_test(a_start_soon_after_finds_the_rules_ready),
 		cmocka_unit_test(links_that_were_apart_stay_apart),
 		cmocka_unit_test(a_resolver_on_the_hosts_loopback_is_relayed_to),
 		cmocka_unit_test(vms_start_and_end_at_the_same_time),

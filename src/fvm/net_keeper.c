@@ -1,0 +1,249 @@
+/*
+ * The keeper of the table, and who else has its socket: see net_table.h.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fvm/helper.h"
+#include "fvm/net_table.h"
+#include "fvm/internal.h"
+#include "fvm/sys.h"
+
+#define LINGER_MS 500	/* how long the table waits for another VM */
+#define SETTLE_MS 50	/* after a change of others' rules: there will be more */
+#define LOOK_MS	  60000 /* for VMs that were lost */
+
+#ifndef SOL_NETLINK
+#define SOL_NETLINK 270
+#endif
+
+/* ---- holders ---- */
+
+void fvm_net_holder_set(struct net_holder *holder, pid_t pid)
+{
+	*holder = (struct net_holder){ .pid = pid, .start = fvm_process_start(pid) };
+}
+
+/* Return: its pidfd, or -ESRCH: a pid that was given away has another start time */
+static int holder_open(const struct net_holder *holder)
+{
+	if (holder->pid <= 0)
+		return -ESRCH;
+	scoped_fd pidfd = sys_pidfd_open(holder->pid, 0);
+	if (pidfd < 0 || fvm_process_start(holder->pid) != holder->start)
+		return -ESRCH;
+	return fvm_fd_take(&pidfd);
+}
+
+bool fvm_net_holder_signal(const struct net_holder *holder, int sig)
+{
+	scoped_fd pidfd = holder_open(holder);
+	/* a zombie still takes signals */
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	return pidfd >= 0 && poll(&p, 1, 0) == 0 && sys_pidfd_send_signal(pidfd, sig) == 0;
+}
+
+/* Number of the socket @inode among a process' descriptors. */
+static int socket_number(pid_t pid, uint64_t inode)
+{
+	char path[64], want[64], link[64];
+	int number = -ENOENT;
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	snprintf(want, sizeof(want), "socket:[%llu]", (unsigned long long)inode);
+	DIR *dir = opendir(path);
+	if (!dir)
+		return errno == EACCES ? -EPERM : -errno;
+	for (const struct dirent *e = readdir(dir); e && number < 0; e = readdir(dir)) {
+		ssize_t n = readlinkat(dirfd(dir), e->d_name, link, sizeof(link) - 1);
+		link[n > 0 ? n : 0] = '\0';
+		if (n > 0 && strcmp(link, want) == 0)
+			number = atoi(e->d_name);
+	}
+	closedir(dir);
+	return number;
+}
+
+/* Answers to somebody who was killed before he had read them are not ours. */
+static void drain(int sock)
+{
+	char byte;
+	while (recv(sock, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) >= 0)
+		;
+}
+
+static int copy_from(const struct net_holder *holder, uint64_t inode)
+{
+	struct stat st;
+	scoped_fd pidfd = holder_open(holder);
+	if (pidfd < 0)
+		return -ENOENT;
+	int number = socket_number(holder->pid, inode);
+	if (number < 0)
+		return number == -EPERM ? number : -ENOENT;
+	scoped_fd got = fvm_nerr(syscall(SYS_pidfd_getfd, pidfd, number, 0));
+	if (got < 0)
+		return got == -EPERM ? got : -ENOENT;
+	if (fstat(got, &st) < 0 || (uint64_t)st.st_ino != inode || !S_ISSOCK(st.st_mode))
+		return -ENOENT;
+	drain(got);
+	int r = fcntl(got, F_DUPFD_CLOEXEC, 3);
+	return r < 0 ? -errno : r;
+}
+
+int fvm_net_socket_copy(const struct net_state *state)
+{
+	int r = copy_from(&state->keeper, state->socket);
+	for (uint32_t i = 0; i < state->owner_count && r == -ENOENT; i++)
+		r = copy_from(&state->owners[i].holder, state->socket);
+	return r;
+}
+
+/* ---- the keeper ---- */
+
+struct keeper {
+	int table; /* the socket; only ever held */
+	int signals, changes;
+	int64_t idle_ms; /* since when there is no VM; 0: there is */
+	int64_t tend_ms; /* when to look after things; 0: nothing has happened */
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
+}
+
+/* What it needs: the host's network, and to signal PID 1 of VMs. Its files are root's. */
+static int drop_rights(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2] = { 0 };
+	caps[0].effective = caps[0].permitted = 1U << CAP_NET_ADMIN | 1U << CAP_KILL;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &head, caps) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Tells when anybody has changed the host's rules. */
+static int watch_rules(void)
+{
+	const int group = NFNLGRP_NFTABLES;
+	scoped_fd sock = fvm_nl_open(NETLINK_NETFILTER);
+	if (sock < 0 ||
+	    setsockopt(sock, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0)
+		return -errno;
+	return fvm_fd_take(&sock);
+}
+
+static int keeper_open(struct keeper *k, int table)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	*k = (struct keeper){ .table = table, .changes = -1 };
+	const int keep[] = { table };
+	fvm_helper_close(keep, FVM_COUNT(keep));
+	k->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	k->changes = watch_rules();
+	if (k->signals < 0 || k->changes < 0)
+		return -EIO;
+	return drop_rights();
+}
+
+/* Does the state still name us? Else another has taken over, or all is gone. */
+static bool is_ours(const struct net_state *state)
+{
+	return state->keeper.pid == getpid();
+}
+
+/* Return: false when there is nothing left to keep */
+static bool look_after(struct keeper *k)
+{
+	scoped_net_work w = { .lock.fd = -1, .rtnl = -1, .nft = -1 };
+	if (fvm_net_work_open(&w, 0, false, NULL) < 0 || !is_ours(w.state))
+		return false;
+	fvm_net_remove_lost(&w);
+	if (w.state->owner_count > 0) {
+		k->idle_ms = 0;
+		if (k->tend_ms)
+			(void)fvm_net_tend(&w);
+		k->tend_ms = 0;
+		return true;
+	}
+	k->tend_ms = 0;
+	if (!k->idle_ms)
+		k->idle_ms = now_ms();
+	if (now_ms() - k->idle_ms < LINGER_MS)
+		return true;
+	fvm_net_remove_all(&w);
+	return false;
+}
+
+static int next_wait(const struct keeper *k)
+{
+	int64_t wait = k->idle_ms ? k->idle_ms + LINGER_MS - now_ms() : LOOK_MS;
+	if (k->tend_ms && k->tend_ms - now_ms() < wait)
+		wait = k->tend_ms - now_ms();
+	return wait < 0 ? 0 : (int)wait;
+}
+
+static void keeper_loop(struct keeper *k)
+{
+	struct signalfd_siginfo info;
+	bool due = true;
+	while (!due || look_after(k)) {
+		struct pollfd p[] = { { .fd = k->signals, .events = POLLIN },
+				      { .fd = k->changes, .events = POLLIN } };
+		due = poll(p, FVM_COUNT(p), next_wait(k)) <= 0;
+		if (p[0].revents && read(k->signals, &info, sizeof(info)) > 0) {
+			k->idle_ms = 0;
+			due = true;
+		}
+		/* whatever it was, and also when there was more than the socket could hold */
+		if (p[1].revents) {
+			drain(k->changes);
+			k->tend_ms = k->tend_ms ? k->tend_ms : now_ms() + SETTLE_MS;
+		}
+	}
+}
+
+void fvm_net_keeper_start(struct net_lock *lock, int socket)
+{
+	struct keeper k;
+	sigset_t usr1, old;
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	/* it may be told before it listens */
+	sigprocmask(SIG_BLOCK, &usr1, &old);
+	pid_t pid = fork();
+	sigprocmask(SIG_SETMASK, pid == 0 ? &usr1 : &old, NULL);
+	if (pid > 0)
+		fvm_net_holder_set(&lock->state->keeper, pid);
+	if (pid != 0)
+		return;
+	/* a lock that we share would last as long as we do */
+	fvm_net_unlock(lock);
+	(void)setsid();
+	(void)prctl(PR_SET_NAME, "fvm-keeper", 0, 0, 0);
+	(void)!chdir("/");
+	if (keeper_open(&k, socket) == 0)
+		keeper_loop(&k);
+	_exit(0);
+}
