@@ -59,7 +59,8 @@ static int make_workspace(const struct fvm_build *b, const char *key, const stru
 		(void)fvm_remove_tree(top, "work");
 	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
 		return -errno;
-	if (mkdirat(top, "upper", 0700) < 0)
+	/* a spare's is there, with what the last base was like */
+	if (mkdirat(top, "upper", 0700) < 0 && !(errno == EEXIST && b->throw_away))
 		return errno == EEXIST ? 0 : -errno;
 	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return upper < 0 ? -errno : copy_top(upper, base);
@@ -458,9 +459,12 @@ static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)
 	/* the host's network namespace is no user's: neither to be entered nor to be shown */
 	bool others_net = b->trees && b->vm->config.net == FVM_NET_HOST;
 	int flags = CLONE_NEWCGROUP | CLONE_NEWIPC | (others_net ? 0 : CLONE_NEWNET);
+	int r = b->await_spaces(b->await_arg);
+	if (r < 0)
+		return fvm_error_set(err, -r, "await the VM's namespaces");
 	if (setns(b->init_pidfd, flags) < 0)
 		return fvm_error_set(err, errno, "enter the VM's namespaces");
-	int r = mount_kernel_fs(b, "sysfs", "sys", MS_RDONLY, !others_net, err);
+	r = mount_kernel_fs(b, "sysfs", "sys", MS_RDONLY, !others_net, err);
 	if (r == 0)
 		r = mount_kernel_fs(b, "cgroup2", "sys/fs/cgroup", b->systemd ? 0 : MS_RDONLY,
 				    false, err);

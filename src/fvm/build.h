@@ -43,13 +43,16 @@ struct fvm_build {
 	const char *owned; /* with ranges of ids: text of skeleton->owned, else NULL */
 	size_t owned_len;
 	const struct fvm_user_ids *ids; /* rootless */
-	enum fvm_disk disk;	/* what keeps the workspace */
-	bool throw_away;	/* overlay "volatile": nothing needs to reach the disk */
-	bool systemd;		/* cgroup2 writable, /run/systemd/system */
+	enum fvm_disk disk;		/* what keeps the workspace */
+	bool throw_away;		/* overlay "volatile": nothing needs to reach the disk */
+	bool systemd;			/* cgroup2 writable, /run/systemd/system */
 	int init_pidfd;
-	int userns;		/* the VM's */
-	const char *resolv;	/* contents for /etc/resolv.conf; NULL: as it is */
-	uid_t user_uid;		/* for /run/user/UID; VM's id */
+	int userns;	    /* the VM's */
+	const char *resolv; /* contents for /etc/resolv.conf; NULL: as it is */
+	/* called before step 6: until PID 1 has all its namespaces. Return: 0 or negative errno */
+	int (*await_spaces)(void *await_arg);
+	void *await_arg;
+	uid_t user_uid; /* for /run/user/UID; VM's id */
 	gid_t user_gid;
 	/* out */
 	struct fvm_running *running; /* keys and left_out are added to */

@@ -136,10 +136,13 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 	struct fvm_init_args *a = &init->args;
 	if (!a->bait)
 		a->prove = -1;
-	int *const keep[] = { &a->control, &a->alive,	   &a->keep,	   &a->guard,
+	if (!a->enter)
+		a->enter_fd = -1;
+	int *const keep[] = { &a->control,   &a->alive,	   &a->keep,	   &a->guard,
 			      &a->net,
-			      &a->log,	   &a->status,	   &a->report,	   &a->prove,
-			      &a->client,  &first->fds[0], &first->fds[1], &first->fds[2] };
+			      &a->log,	     &a->status,   &a->report,	   &a->prove,
+			      &a->client,    &a->enter_fd, &first->fds[0], &first->fds[1],
+			      &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
@@ -388,7 +391,6 @@ static int set_up(struct init *init, struct fvm_error *err)
 		return fvm_error_set(err, errno, "make PID 1's epoll set");
 	init->epoll = fcntl(init->epoll, F_DUPFD_CLOEXEC, 3);
 	fill_stdio(init);
-	init->pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	init->signals.fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	init->signals.ready = signals_ready;
 	if (init->signals.fd < 0 || source_watch(init, &init->signals, EPOLLIN) < 0)
@@ -399,8 +401,19 @@ static int set_up(struct init *init, struct fvm_error *err)
 		return fvm_error_set(err, errno, "watch the supervisor");
 	if (serve_start(init) < 0)
 		return fvm_error_set(err, errno, "listen to the control socket");
-	int r = install_filter(init->args.filter, err);
-	if (r == 0 && init->args.bait)
+	return install_filter(init->args.filter, err);
+}
+
+/* From here on / is the VM's. */
+static int enter_world(struct init *init, struct fvm_error *err)
+{
+	int r = init->args.enter ? init->args.enter(init->args.enter_fd, err) : 0;
+	fvm_fd_closep(&init->args.enter_fd);
+	if (r < 0)
+		return r;
+	(void)!chdir("/");
+	init->pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (init->args.bait)
 		r = fvm_prove_inside(init->args.bait, init->args.prove, err);
 	fvm_fd_closep(&init->args.prove);
 	return r;
@@ -423,9 +436,8 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 	take_descriptors(&init, &first);
 	set_name();
 	raise_limits(&init);
-	(void)!chdir("/");
 	umask(022);
-	if (set_up(&init, &err) < 0)
+	if (set_up(&init, &err) < 0 || enter_world(&init, &err) < 0)
 		give_up(&init, &err);
 	if (args->first)
 		start_first(&init, &first);

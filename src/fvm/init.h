@@ -86,6 +86,10 @@ struct fvm_init_args {
 	int guard;	/* the VM ends when it hangs up (a rootless VM's supervisor); or 0 or -1 */
 	int client;	/* connected SOCK_SEQPACKET of the starter for the first session, or -1 */
 	const struct fvm_filter *filter;	/* seccomp program without notifications, or NULL */
+	/* when PID 1 is ready before the VM's world is: called to wait for it and enter it, with
+	 * the one descriptor that this takes; or NULL */
+	int (*enter)(int enter_fd, struct fvm_error *err);
+	int enter_fd;
 };
 
 /**

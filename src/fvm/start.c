@@ -1,11 +1,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -50,21 +52,68 @@ static int init_trace(const struct start *s, struct fvm_error *err)
 	return r < 0 ? fvm_error_set(err, -r, "reach the tracer") : 0;
 }
 
-static int init_prepare(const struct start *s, struct fvm_error *err)
+/* Each byte lets PID 1 do one step more; without it, whoever was to give it has died. */
+static int await(int go, enum start_step step, struct fvm_error *err)
 {
 	char byte;
-	close(s->go[1]);
-	if (fvm_read_full(s->go[0], &byte, 1) != 0)
+	if (fvm_read_full(go, &byte, 1) != 1 || byte != (char)step)
 		return fvm_error_set(err, ECANCELED, "start PID 1");
-	if (unshare(CLONE_NEWNS) < 0)
-		return fvm_error_set(err, errno, "take the mounts over");
-	int r = become_root(err);
-	if (r == 0 && s->has_net)
-		r = fvm_net_inside(&s->net, err);
-	else if (r == 0 && s->vm->config.net != FVM_NET_HOST)
-		r = fvm_net_lo_up(err);
-	else if (r == 0 && fvm_landlock_guard() < 0)
-		r = fvm_error_set(err, EOPNOTSUPP, "guard the host's abstract sockets");
+	return 0;
+}
+
+/*
+ * Namespaces that take their time are made here, while the builder mounts: the network's alone
+ * is a third of all. Once this VM's ids are mapped, as their files belong to its root.
+ */
+static int make_spaces(const struct start *s, struct fvm_error *err)
+{
+	static const uint64_t for_both = 2; /* builder and net thread */
+	int net = s->vm->config.net == FVM_NET_HOST ? 0 : CLONE_NEWNET;
+	int r = await(s->go[0], START_MAPPED, err);
+	if (r == 0)
+		r = become_root(err);
+	if (r < 0)
+		return r;
+	if (unshare(CLONE_NEWIPC | CLONE_NEWUTS | net) < 0)
+		return fvm_error_set(err, errno, "make the VM's namespaces");
+	if (write(s->spaces, &for_both, sizeof(for_both)) != sizeof(for_both))
+		return fvm_error_set(err, errno, "tell of the VM's namespaces");
+	return 0;
+}
+
+static int net_prepare(const struct start *s, struct fvm_error *err)
+{
+	if (s->has_net) {
+		int r = await(s->go[0], START_CONNECTED, err);
+		return r < 0 ? r : fvm_net_inside(&s->net, err);
+	}
+	if (s->vm->config.net != FVM_NET_HOST)
+		return fvm_net_lo_up(err);
+	if (fvm_landlock_guard() < 0)
+		return fvm_error_set(err, EOPNOTSUPP, "guard the host's abstract sockets");
+	return 0;
+}
+
+static int enter_world(int go, struct fvm_error *err)
+{
+	int r = await(go, START_GO, err);
+	if (r == 0 && unshare(CLONE_NEWNS) < 0)
+		r = fvm_error_set(err, errno, "take the mounts over");
+	return r;
+}
+
+/* PID 1 gets ready while its world is built, unless a filter with a listener has to be last. */
+static bool gets_ready_early(const struct start *s)
+{
+	return !s->vm->config.rootless && !s->options->trace;
+}
+
+static int init_prepare(const struct start *s, struct fvm_error *err)
+{
+	close(s->go[1]);
+	int r = make_spaces(s, err);
+	if (r == 0)
+		r = net_prepare(s, err);
 	if (r < 0)
 		return r;
 	/* the caller's session keyring is not the VM's */
@@ -73,9 +122,13 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	if (host && sethostname(host, strlen(host)) < 0)
 		return fvm_error_set(err, errno, "set the host name");
 	umask(022);
-	if (s->vm->config.rootless)
-		return start_user_inside(s, err);
-	return s->options->trace ? init_trace(s, err) : 0;
+	if (!gets_ready_early(s))
+		r = enter_world(s->go[0], err);
+	if (r == 0 && s->vm->config.rootless)
+		r = start_user_inside(s, err);
+	else if (r == 0 && s->options->trace)
+		r = init_trace(s, err);
+	return r;
 }
 
 static unsigned int filter_flags(const struct fvm_config *c)
@@ -106,6 +159,8 @@ static _Noreturn void init_main(const struct start *s)
 		.bait = s->bait,
 		.guard = s->guard[0],
 		.filter = rootless ? NULL : fvm_filter_get(filter_flags(&s->vm->config)),
+		.enter = gets_ready_early(s) ? enter_world : NULL,
+		.enter_fd = s->go[0],
 	};
 	fvm_init_main(&args);
 }
@@ -116,9 +171,8 @@ int start_make_init(struct start *s)
 {
 	int pidfd = -1;
 	const struct clone_args args = {
-		.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
-			 CLONE_NEWCGROUP | CLONE_NEWTIME | CLONE_PIDFD | CLONE_PARENT |
-			 (s->vm->config.net == FVM_NET_HOST ? 0 : CLONE_NEWNET),
+		.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWTIME |
+			 CLONE_PIDFD | CLONE_PARENT,
 		.pidfd = (uintptr_t)&pidfd,
 	};
 	int pid = sys_clone3(&args);
@@ -129,6 +183,39 @@ int start_make_init(struct start *s)
 	s->init = pid;
 	s->pidfd = pidfd;
 	return 0;
+}
+
+int start_map_ids(struct start *s)
+{
+	int r = fvm_idmap_write(&s->map, s->init);
+	if (r == 0)
+		r = start_let(s, START_MAPPED);
+	return r < 0 ? fvm_error_set(&s->err, -r, "map the VM's ids") : 0;
+}
+
+int start_let(const struct start *s, enum start_step step)
+{
+	const char byte = (char)step;
+	return write(s->go[1], &byte, 1) == 1 ? 0 : -errno;
+}
+
+int start_await_spaces(const struct start *s)
+{
+	struct pollfd p[2] = { { .fd = s->spaces, .events = POLLIN },
+			       { .fd = s->pidfd, .events = POLLIN } };
+	uint64_t one;
+	while (poll(p, 2, -1) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	if (!(p[0].revents & POLLIN))
+		return -ESRCH;
+	return read(s->spaces, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
+}
+
+static int await_spaces(void *arg)
+{
+	return start_await_spaces(arg);
 }
 
 static int open_userns(const struct start *s)
@@ -164,6 +251,8 @@ int start_build_world(struct start *s)
 		.user_uid = s->options->user_uid,
 		.user_gid = s->options->user_gid,
 		.running = &s->running,
+		.await_spaces = await_spaces,
+		.await_arg = s,
 	};
 	b.owners = -1;
 	int r = fvm_build_world(&b, &s->err);
@@ -184,13 +273,10 @@ static int builder(void *arg)
 		fvm_error_set(&s->err, -r, "join the VM's cgroups");
 	if (r == 0)
 		r = start_make_init(s);
-	if (r == 0) {
-		r = fvm_idmap_write(&s->map, s->init);
-		if (r < 0)
-			fvm_error_set(&s->err, -r, "map the VM's ids");
-	}
+	if (r == 0)
+		r = start_map_ids(s);
 	if (r == 0 && s->has_net)
-		r = fvm_net_attach(&s->net, -1, s->init, &s->err);
+		start_net_connect(s);
 	if (r == 0)
 		r = start_build_world(s);
 	return r < 0;
@@ -202,6 +288,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 {
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
+	s->spaces = -1;
 	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
@@ -221,10 +308,10 @@ static void start_free(struct start *s)
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);
-	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,  s->log,
-			    s->status,	  s->pidfd,	s->go[0],     s->go[1],	   s->report[0],
-			    s->report[1], s->client[0], s->client[1], s->trace[0], s->trace[1],
-			    s->prove[0],  s->prove[1] };
+	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,   s->log,
+			    s->status,	  s->pidfd,	s->spaces,    s->go[0],	    s->go[1],
+			    s->report[0], s->report[1], s->client[0], s->client[1], s->trace[0],
+			    s->trace[1],  s->prove[0],	s->prove[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -233,6 +320,7 @@ static void start_free(struct start *s)
 static void start_undo(struct start *s)
 {
 	int status;
+	start_net_abandon(s);
 	if (s->init > 0) {
 		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
 		while (waitpid(s->init, &status, 0) < 0 && errno == EINTR)
@@ -273,13 +361,12 @@ static int open_files(struct start *s, struct fvm_error *err)
 	int r = listen_control(s, err);
 	if (r < 0)
 		return r;
-	s->log = openat(s->vm->dir, "log", O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
-			0600);
-	s->status = openat(s->vm->dir, "status",
-			   O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	s->log = fvm_vm_open_output(s->vm, "log", O_RDWR | O_APPEND | O_CREAT);
+	s->status = fvm_vm_open_output(s->vm, "status", O_WRONLY | O_CREAT | O_TRUNC);
 	if (s->log < 0 || s->status < 0)
-		return fvm_error_set(err, errno, "open its log");
-	if (pipe2(s->go, O_CLOEXEC) < 0 || pipe2(s->report, O_CLOEXEC) < 0)
+		return fvm_error_set(err, s->log < 0 ? -s->log : -s->status, "open its log");
+	s->spaces = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);
+	if (s->spaces < 0 || pipe2(s->go, O_CLOEXEC) < 0 || pipe2(s->report, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a pipe");
 	const struct fvm_command *first = s->options->first;
 	if (first && !first->detached && first->terminal &&
@@ -334,6 +421,8 @@ static int take_resources(struct start *s, struct fvm_error *err)
 	int r = fvm_vm_alive_lock(s->vm, &s->alive, err);
 	if (r == 0)
 		r = c->rootless ? start_user_take(s, err) : take_slot(s, err);
+	if (r == 0 && c->net == FVM_NET_NAT && !c->rootless)
+		r = start_net_begin(s, err);
 	if (r == 0)
 		r = prepare_disk(s, err);
 	if (r == 0)
@@ -342,13 +431,7 @@ static int take_resources(struct start *s, struct fvm_error *err)
 		return r;
 	s->has_cgroup = true;
 	if (c->net == FVM_NET_NAT && c->rootless)
-		return fvm_net_resolv_conf(NULL, &s->resolv, err);
-	if (c->net == FVM_NET_NAT) {
-		r = fvm_net_prepare(s->running.slot, c, &s->net, err);
-		s->has_net = r == 0;
-		if (r == 0)
-			r = fvm_net_resolv_conf(&s->net, &s->resolv, err);
-	}
+		r = fvm_net_resolv_conf(NULL, &s->resolv, err);
 	return r;
 }
 
@@ -425,7 +508,7 @@ static int note_running(struct start *s, struct fvm_error *err)
 
 static void hand_over(struct start *s, struct fvm_started *ret)
 {
-	close(fvm_fd_take(&s->go[1])); /* PID 1 goes */
+	close(fvm_fd_take(&s->go[1]));
 	close(fvm_fd_take(&s->report[1]));
 	fvm_fd_closep(&s->prove[1]);
 	s->prove[1] = -1;
@@ -453,9 +536,7 @@ static int plan_world(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
 	const char *store = s->vm->store->path;
-	int r = check_net(c, err);
-	if (r == 0)
-		r = fvm_plan_make(&s->plan, err);
+	int r = fvm_plan_make(&s->plan, err);
 	if (r == 0)
 		r = fvm_hide_plan(c, store, &s->plan, &s->hide, err);
 	if (r == 0)
@@ -471,9 +552,13 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 {
 	struct start s;
 	start_init(&s, vm, options);
-	int r = plan_world(&s, err);
+	int r = check_net(&vm->config, err);
+	if (r == 0 && vm->config.rootless) /* resources are planned by it */
+		r = plan_world(&s, err);
 	if (r == 0)
 		r = take_resources(&s, err);
+	if (r == 0 && !vm->config.rootless)
+		r = plan_world(&s, err);
 	if (r == 0)
 		r = open_files(&s, err);
 	if (r == 0 && options->prove)
@@ -481,13 +566,19 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	if (r == 0 && options->trace)
 		r = start_tracer(&s, err);
 	if (r == 0)
+		r = start_net_prepared(&s, err);
+	if (r == 0)
 		r = run_builder(&s, err);
+	if (r == 0)
+		r = start_net_end(&s, err);
 	if (r == 0)
 		r = start_relay(&s, err);
 	if (r == 0)
 		r = note_running(&s, err);
 	if (r == 0 && vm->config.rootless)
 		r = start_user_hand_over(&s, err);
+	if (r == 0 && start_let(&s, START_GO) < 0)
+		r = fvm_error_set(err, errno, "let PID 1 go");
 	if (r == 0) {
 		hand_over(&s, ret);
 		if (s.has_net)

@@ -4,6 +4,9 @@
 #ifndef FVM_START_PRIV_H
 #define FVM_START_PRIV_H
 
+#include <pthread.h>
+#include <semaphore.h>
+
 #include "fvm/build.h"
 #include "fvm/cgroup.h"
 #include "fvm/disk.h"
@@ -13,6 +16,23 @@
 #include "fvm/root_user.h"
 #include "fvm/skeleton.h"
 #include "fvm/start.h"
+
+/* What PID 1 waits for, in this order. */
+enum start_step {
+	START_MAPPED = 'm',    /* its user namespace has ids */
+	START_CONNECTED = 'n', /* nat: its network namespace has its end of the pair */
+	START_GO = 'g',	       /* its world is built, and noted for who finds it */
+};
+
+/* The net thread: start_net.c. */
+struct start_net {
+	pthread_t thread;
+	sem_t prepared, cloned;
+	bool running;
+	bool abandoned; /* no PID 1 came */
+	int result;
+	struct fvm_error err;
+};
 
 /* All that one start needs; lives in the starter's memory, which the builder shares. */
 struct start {
@@ -24,6 +44,7 @@ struct start {
 	struct fvm_idmap map;
 	struct fvm_cgroups cgroups;
 	struct fvm_net net;
+	struct start_net net_thread;
 	enum fvm_disk disk;
 	struct fvm_running running;
 	struct fvm_error err; /* the builder's */
@@ -31,7 +52,8 @@ struct start {
 	char *resolv; /* /etc/resolv.conf for the VM, NULL: the host's */
 
 	int alive, slot, run_dir, control, log, status;
-	int go[2]; /* closed by the builder: PID 1 may go; a byte: it must end */
+	int go[2];  /* to PID 1: a byte for each enum start_step; its end: somebody died */
+	int spaces; /* eventfd: its namespaces are made; a count for each who waits */
 	int report[2];
 	int prove[2];
 	struct fvm_bait *bait;
@@ -56,8 +78,28 @@ struct start {
 
 /** start_make_init() - clone PID 1 into namespaces of its own; it waits to be let go */
 int start_make_init(struct start *s);
+/** start_map_ids() - write the maps of PID 1's user namespace, and let it go on */
+int start_map_ids(struct start *s);
+/** start_let() - PID 1 may do the next step. Return: 0 or negative errno */
+int start_let(const struct start *s, enum start_step step);
+/** start_await_spaces() - until PID 1 has all its namespaces. Return: 0, or -ESRCH: it died */
+int start_await_spaces(const struct start *s);
 /** start_build_world() - see build.h */
 int start_build_world(struct start *s);
+
+/* ---- start_net.c: nat beside everything else, in a thread ---- */
+
+/** start_net_begin() - addresses, rules, ports: under way from here on; needs the slot */
+int start_net_begin(struct start *s, struct fvm_error *err);
+/** start_net_prepared() - wait for that; the thread sleeps now, so that a copy of our memory is
+ *  sound. Return: 0 (also without nat), or the thread's error */
+int start_net_prepared(struct start *s, struct fvm_error *err);
+/** start_net_connect() - PID 1 is there: the thread makes its link and lets it go on */
+void start_net_connect(struct start *s);
+/** start_net_end() - wait for the thread. Return: 0 (also without nat), or its error */
+int start_net_end(struct start *s, struct fvm_error *err);
+/** start_net_abandon() - after a failure: end the thread wherever it is. PID 1 may still live */
+void start_net_abandon(struct start *s);
 
 /* ---- start_user.c: a rootless VM ---- */
 

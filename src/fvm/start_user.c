@@ -149,11 +149,8 @@ int start_user_builder(void *arg)
 	int r = enter_first_namespace(s);
 	if (r == 0)
 		r = start_make_init(s);
-	if (r == 0) {
-		r = fvm_idmap_write(&s->map, s->init);
-		if (r < 0)
-			fvm_error_set(&s->err, -r, "map the VM's ids");
-	}
+	if (r == 0)
+		r = start_map_ids(s);
 	/* before the world is built: its proc makes all our later children the VM's */
 	if (r == 0)
 		r = start_supervisor(s, proc);

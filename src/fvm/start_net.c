@@ -1,0 +1,119 @@
+/*
+ * The network of a starting VM, beside everything else.
+ *
+ * Rules, a link, addresses: a third of the time a start takes is netlink, and nothing of it has to
+ * wait for a mount. So a thread does it, in two parts. The first needs the slot only and runs while
+ * the starter plans; then the thread sleeps, as PID 1 is a copy of our memory in which nobody
+ * else's lock may be held. The second needs PID 1's network namespace and runs while the builder
+ * mounts. The builder shares memory and C library with both of us: all may allocate.
+ */
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+
+#include "fvm/start_priv.h"
+#include "fvm/sys.h"
+
+#define STACK_BYTES (256 * 1024)
+
+static void sem_await(sem_t *sem)
+{
+	while (sem_wait(sem) < 0 && errno == EINTR)
+		;
+}
+
+static int prepare(struct start *s)
+{
+	struct start_net *t = &s->net_thread;
+	int r = fvm_net_prepare(s->running.slot, &s->vm->config, &s->net, &t->err);
+	s->has_net = r == 0;
+	return r == 0 ? fvm_net_resolv_conf(&s->net, &s->resolv, &t->err) : r;
+}
+
+static int connect_guest(struct start *s)
+{
+	struct start_net *t = &s->net_thread;
+	int r = start_await_spaces(s);
+	if (r < 0)
+		return fvm_error_set(&t->err, -r, "make the VM's namespaces");
+	r = fvm_net_attach(&s->net, -1, s->init, &t->err);
+	if (r == 0 && start_let(s, START_CONNECTED) < 0)
+		r = fvm_error_set(&t->err, errno, "reach PID 1");
+	return r;
+}
+
+static void *net_main(void *arg)
+{
+	struct start *s = arg;
+	struct start_net *t = &s->net_thread;
+	t->result = prepare(s);
+	sem_post(&t->prepared);
+	if (t->result < 0)
+		return NULL;
+	sem_await(&t->cloned);
+	if (!t->abandoned)
+		t->result = connect_guest(s);
+	/* PID 1 waits for its network, and whoever waits for PID 1 would wait for ever */
+	if (t->result < 0 && s->pidfd >= 0)
+		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
+	return NULL;
+}
+
+int start_net_begin(struct start *s, struct fvm_error *err)
+{
+	struct start_net *t = &s->net_thread;
+	pthread_attr_t attr;
+	sigset_t all, old;
+	if (sem_init(&t->prepared, 0, 0) < 0 || sem_init(&t->cloned, 0, 0) < 0 ||
+	    pthread_attr_init(&attr) != 0)
+		return fvm_error_set(err, errno, "make a thread");
+	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+	(void)mallopt(M_ARENA_MAX, 1); /* one more heap is not worth it for a millisecond */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int r = pthread_create(&t->thread, &attr, net_main, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	t->running = r == 0;
+	return r ? fvm_error_set(err, r, "make a thread") : 0;
+}
+
+int start_net_prepared(struct start *s, struct fvm_error *err)
+{
+	struct start_net *t = &s->net_thread;
+	if (!t->running)
+		return 0;
+	sem_await(&t->prepared);
+	return t->result < 0 ? start_net_end(s, err) : 0;
+}
+
+void start_net_connect(struct start *s)
+{
+	sem_post(&s->net_thread.cloned);
+}
+
+int start_net_end(struct start *s, struct fvm_error *err)
+{
+	struct start_net *t = &s->net_thread;
+	if (!t->running)
+		return 0;
+	pthread_join(t->thread, NULL);
+	t->running = false;
+	if (t->result < 0 && err)
+		*err = t->err;
+	return t->result;
+}
+
+void start_net_abandon(struct start *s)
+{
+	struct start_net *t = &s->net_thread;
+	if (!t->running)
+		return;
+	/* it may have been let go already: then PID 1's end ends its wait */
+	if (s->pidfd < 0)
+		t->abandoned = true;
+	else
+		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
+	sem_post(&t->cloned);
+	(void)start_net_end(s, NULL);
+}
