@@ -112,11 +112,12 @@ static int show(const struct fvm_vm *vm, const struct logs_options *o, struct fv
 {
 	struct stat st;
 	off_t at = 0;
-	scoped_fd log = openat(vm->dir, "log", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (log < 0 && errno == ENOENT)
+	scoped_fd log = fvm_vm_open_output(vm, "log", O_RDONLY);
+	if (log == -ENOENT)
 		return 0; /* it never ran */
 	if (log < 0 || fstat(log, &st) < 0)
-		return fvm_error_set(err, errno, "open the log of VM '%s'", vm->config.name);
+		return fvm_error_set(err, log < 0 ? -log : errno, "open the log of VM '%s'",
+				     vm->config.name);
 	if (o->tail == 0)
 		at = st.st_size;
 	else if (o->tail > 0)

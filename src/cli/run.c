@@ -108,6 +108,7 @@ static int open_or_make(struct run *run, struct run_options *o, struct fvm_error
 	if (r < 0)
 		return r;
 	o->config.throw_away = o->rm;
+	o->config.first_start_ns = cli_now_ns(); /* it starts at once: one write for both */
 	run->made = true;
 	return fvm_vm_create(&run->store, &o->config, !o->rm, &run->vm, err);
 }

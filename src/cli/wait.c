@@ -54,9 +54,9 @@ static int wait_one(const struct fvm_store *store, const char *name, int *ret_st
 	if (r < 0)
 		return r;
 	/* opened first: with --rm the VM is deleted at its end, and this stays readable */
-	scoped_fd status = openat(vm.dir, "status", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	scoped_fd status = fvm_vm_open_output(&vm, "status", O_RDONLY);
 	if (status < 0) {
-		r = fvm_error_set(err, errno == ENOENT ? ESRCH : errno,
+		r = fvm_error_set(err, status == -ENOENT ? ESRCH : -status,
 				  "wait for VM '%s': it was never started", name);
 		fvm_error_hint(err, "fvm start %s", name);
 		return r;

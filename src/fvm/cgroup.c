@@ -217,9 +217,16 @@ static bool wanted(const struct fvm_config *config, enum fvm_controller c)
 	       (c == FVM_CG_CPU && config->cpu_percent) || (c == FVM_CG_PIDS && config->pids);
 }
 
-/* Which controllers are worth a cgroup though there is no limit: for the accounts. */
-static bool accounts(const struct fvm_cgroups *g, enum fvm_controller c)
+/*
+ * Which controllers are worth a cgroup though there is no limit: for the accounts, and to pause. A
+ * VM that is thrown away has none of its own in v1's hierarchies, where each is another directory
+ * to make and take away; fvm stats then counts its processes.
+ */
+static bool accounts(const struct fvm_cgroups *g, const struct fvm_config *config,
+		     enum fvm_controller c)
 {
+	if (config->throw_away && g->v2[0] && !g->v2_has[c])
+		return false;
 	return c == FVM_CG_MEMORY || c == FVM_CG_PIDS || c == FVM_CG_FREEZER ||
 	       (c == FVM_CG_CPUACCT && !g->v2[0]);
 }
@@ -234,7 +241,7 @@ static int make_v2(struct fvm_cgroups *g, const struct fvm_config *config, int w
 		if (!g->v2_has[i])
 			continue;
 		g->v2_has[i] = false;
-		if (r < 0 || !(limit || accounts(g, i))) {
+		if (r < 0 || !(limit || accounts(g, config, i))) {
 			why[i] = r;
 			continue;
 		}
@@ -259,10 +266,10 @@ static void make_v1(struct fvm_cgroups *g, const struct fvm_config *config, int 
 	for (int i = 0; i < FVM_CG_COUNT; i++) {
 		if (!g->v1[i][0] || made_before(g, i))
 			continue;
-		int r = wanted(config, i) || accounts(g, i) ? place_make(g->v1[i]) : 0;
+		int r = wanted(config, i) || accounts(g, config, i) ? place_make(g->v1[i]) : 0;
 		if (r < 0)
 			why[i] = r;
-		if (r < 0 || !(wanted(config, i) || accounts(g, i)))
+		if (r < 0 || !(wanted(config, i) || accounts(g, config, i)))
 			g->v1[i][0] = '\0';
 	}
 }

@@ -3,10 +3,13 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -347,6 +350,29 @@ int fvm_config_load(int dir, struct fvm_config *ret, struct fvm_error *err)
 		return fvm_error_set(err, -r, "read config.json");
 	r = fvm_config_parse(text, len, ret, err);
 	return r < 0 ? fvm_error_wrap(err, r, "config.json") : 0;
+}
+
+int fvm_config_overwrite(int dir, const struct fvm_config *c, struct fvm_error *err)
+{
+	scoped_free char *text = fvm_config_print(c);
+	struct stat st;
+	if (!text)
+		return fvm_error_set(err, EILSEQ,
+				     "write config.json: a path or value in it is not UTF-8");
+	scoped_fd fd = fvm_open_nofollow(dir, "config.json", O_WRONLY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fvm_error_set(err, fd < 0 ? -fd : errno, "open config.json");
+	size_t len = strlen(text), size = st.st_size > 0 ? (size_t)st.st_size : 0;
+	/* blanks after it are JSON, too; to cut a file costs more than all else here */
+	scoped_free char *padded = malloc(len + size);
+	if (!padded)
+		return fvm_error_set(err, ENOMEM, "write config.json");
+	memcpy(padded, text, len);
+	if (size > len)
+		memset(padded + len, '\n', size - len);
+	size_t all = size > len ? size : len;
+	ssize_t n = pwrite(fd, padded, all, 0);
+	return n == (ssize_t)all ? 0 : fvm_error_set(err, n < 0 ? errno : EIO, "write config.json");
 }
 
 int fvm_config_save(int dir, const struct fvm_config *c, bool sync, struct fvm_error *err)

@@ -90,6 +90,10 @@ int fvm_config_load(int dir, struct fvm_config *ret, struct fvm_error *err);
 /** fvm_config_save() - replace @dir/config.json; @sync: must survive a power cut */
 int fvm_config_save(int dir, const struct fvm_config *c, bool sync, struct fvm_error *err);
 
+/** fvm_config_overwrite() - write over an existing @dir/config.json, of a VM that nobody sees yet
+ *  and that a power cut may take; makes and deletes no inode */
+int fvm_config_overwrite(int dir, const struct fvm_config *c, struct fvm_error *err);
+
 /** fvm_config_layers() - every layer that layers and snapshots name, each once */
 int fvm_config_layers(const struct fvm_config *c, struct fvm_strv *ret);
 

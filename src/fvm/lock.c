@@ -14,6 +14,8 @@
 
 enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1 };
 
+#define HOLDER_BYTES 64
+
 static int lock_byte(int fd, off_t byte, int how)
 {
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
@@ -23,11 +25,13 @@ static int lock_byte(int fd, off_t byte, int how)
 /* Who took it is advice for people, so a race here costs nothing. */
 static void write_holder(int fd)
 {
-	char text[64];
-	int n = snprintf(text, sizeof(text), "%s (pid %d)\n", program_invocation_short_name,
+	char text[HOLDER_BYTES];
+	int n = snprintf(text, sizeof(text), "%.32s (pid %d)", program_invocation_short_name,
 			 (int)getpid());
-	(void)!ftruncate(fd, 0);
-	(void)!pwrite(fd, text, (size_t)n, 0);
+	/* always as long: cutting a file is dear, and twice so for one that is deleted soon */
+	memset(text + n, ' ', sizeof(text) - (size_t)n);
+	text[sizeof(text) - 1] = '\n';
+	(void)!pwrite(fd, text, sizeof(text), 0);
 }
 
 static void read_holder(int fd, char *text, size_t size)
@@ -35,6 +39,8 @@ static void read_holder(int fd, char *text, size_t size)
 	ssize_t n = pread(fd, text, size - 1, 0);
 	text[n > 0 ? n : 0] = '\0';
 	text[strcspn(text, "\n")] = '\0';
+	for (size_t len = strlen(text); len > 0 && text[len - 1] == ' ';)
+		text[--len] = '\0';
 	for (char *p = text; *p; p++) {
 		if (*p < ' ' || *p > '~')
 			*p = '?';
@@ -43,7 +49,7 @@ static void read_holder(int fd, char *text, size_t size)
 
 static int wait_for(int fd, const char *name, struct fvm_error *err)
 {
-	char holder[64];
+	char holder[HOLDER_BYTES + 1];
 	for (int tenths = 0; tenths < 600; tenths++) {
 		int r = lock_byte(fd, BYTE_COMMAND, F_OFD_SETLK);
 		if (r != -EAGAIN && r != -EACCES)
@@ -66,7 +72,7 @@ int fvm_lock_take(int dir, const char *name, bool wait, int *ret_fd, struct fvm_
 	if ((r == -EAGAIN || r == -EACCES) && wait)
 		r = wait_for(fd, name, err);
 	if (r == -EAGAIN || r == -EACCES) {
-		char holder[64];
+		char holder[HOLDER_BYTES + 1];
 		read_holder(fd, holder, sizeof(holder));
 		fvm_error_set(err, EBUSY, "VM '%s' is in use by %s", name, holder);
 		fvm_error_hint(err, "try again when that command has ended");

@@ -10,6 +10,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/prune.h"
+#include "fvm/spare.h"
 #include "fvm/subids.h"
 
 #define HIDE_AGE_S (7 * 86400)
@@ -69,7 +70,7 @@ static void tidy_gone(int dir, const char *name, void *arg)
 	const struct walk *w = arg;
 	(void)dir;
 	if (!w->dry_run)
-		fvm_tidy_ended_dir(w->store, name);
+		fvm_tidy_ended_dir(w->store, name, -1);
 }
 
 unsigned int fvm_store_tidy_ended(const struct fvm_store *store, bool dry_run)
@@ -158,5 +159,7 @@ int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_prun
 		each_entry(store->dir, "hide", prune_hide, &w);
 	}
 	fvm_strv_free(&w.ids);
+	if (!dry_run)
+		fvm_spare_prune(store);
 	return r;
 }

@@ -52,9 +52,10 @@ static int stack_add(struct stack *s, int fd)
 
 /* ---- workspaces ---- */
 
-static int make_upper(int top, const struct fvm_tree *t)
+static int make_upper(int top, const struct fvm_tree *t, bool throw_away)
 {
-	if (mkdirat(top, "upper", 0700) < 0)
+	/* a spare's is there, with what the last base was like */
+	if (mkdirat(top, "upper", 0700) < 0 && !(errno == EEXIST && throw_away))
 		return errno == EEXIST ? 0 : -errno;
 	const struct timespec times[2] = { t->st.st_atim, t->st.st_mtim };
 	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -81,7 +82,7 @@ static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 		(void)fvm_remove_tree(top, "work");
 	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
 		return -errno;
-	int r = make_upper(top, t);
+	int r = make_upper(top, t, b->throw_away);
 	return r < 0 ? r : fvm_fd_take(&top);
 }
 

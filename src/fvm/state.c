@@ -175,17 +175,16 @@ static void tidy_from(const struct fvm_store *store, int dir, const char *vm_id)
 {
 	scoped_running r = { 0 };
 	struct fvm_cgroups cgroups = { 0 };
-	if (load_from(dir, &r) == 0) {
-		if (r.interface[0])
-			fvm_net_detach_slot(r.slot, vm_id);
-		if (!store->rootless)
-			fvm_slot_drop(r.slot);
-	}
+	bool has_state = load_from(dir, &r) == 0;
 	/* by its name: a user's own place may be another now than when he started it */
 	int found = r.cgroup[0] ? fvm_cgroup_named(r.cgroup, &cgroups)
 				: fvm_cgroup_plan(vm_id, store->rootless, &cgroups, NULL);
 	if (found == 0)
 		(void)fvm_cgroup_remove(&cgroups, 2000);
+	if (has_state && !store->rootless)
+		fvm_slot_drop(r.slot); /* who gets it knows what to do with a link that is left */
+	if (has_state && r.interface[0])
+		fvm_net_detach_slot(r.slot, vm_id);
 }
 
 void fvm_tidy_stopped(const struct fvm_vm *vm)
@@ -199,26 +198,33 @@ void fvm_tidy_stopped(const struct fvm_vm *vm)
 	(void)fvm_remove_tree(vm->store->run, path);
 }
 
-void fvm_tidy_later(const struct fvm_vm *vm)
+int fvm_tidy_later(const struct fvm_vm *vm)
 {
 	char from[FVM_NAME_MAX + 8], to[48];
 	snprintf(from, sizeof(from), "vms/%s", vm->config.name);
 	snprintf(to, sizeof(to), "ended/%s", vm->config.id);
-	if (renameat(vm->store->run, from, vm->store->run, to) == 0 || errno != ENOENT ||
-	    faccessat(vm->store->run, from, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-		return;
-	(void)mkdirat(vm->store->run, "ended", 0700);
-	(void)renameat(vm->store->run, from, vm->store->run, to);
+	scoped_fd dir = fvm_vm_run_dir(vm, false);
+	if (dir < 0)
+		return -1;
+	(void)flock(dir, LOCK_EX | LOCK_NB);
+	if (renameat(vm->store->run, from, vm->store->run, to) < 0 && errno == ENOENT) {
+		(void)mkdirat(vm->store->run, "ended", 0700);
+		(void)renameat(vm->store->run, from, vm->store->run, to);
+	}
+	return fvm_fd_take(&dir);
 }
 
-void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id)
+void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id, int held)
 {
 	char path[48];
 	if (snprintf(path, sizeof(path), "ended/%s", vm_id) >= (int)sizeof(path))
 		return;
-	scoped_fd dir = openat(store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dir < 0 || flock(dir, LOCK_EX | LOCK_NB) < 0)
-		return; /* somebody is at it */
-	tidy_from(store, dir, vm_id);
+	scoped_fd dir = -1;
+	if (held < 0) {
+		dir = openat(store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (dir < 0 || flock(dir, LOCK_EX | LOCK_NB) < 0)
+			return; /* somebody is at it */
+	}
+	tidy_from(store, held < 0 ? dir : held, vm_id);
 	(void)fvm_remove_tree(store->run, path);
 }

@@ -54,8 +54,14 @@ void fvm_tidy_stopped(const struct fvm_vm *vm);
 /**
  * fvm_tidy_later() - the first, quick half of it: the run-time directory is moved to RUN/ended/VMID
  * so that its name is free at once; fvm_tidy_ended_dir() does the rest, now or after a crash
+ * Return: its descriptor, which holds flock(2) so that nobody else begins; -1 if there is none
  */
-void fvm_tidy_later(const struct fvm_vm *vm);
-void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id);
+int fvm_tidy_later(const struct fvm_vm *vm);
+
+/**
+ * fvm_tidy_ended_dir() - the second half
+ * @held: what fvm_tidy_later() returned; -1: take it, unless somebody else has it
+ */
+void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id, int held);
 
 #endif

@@ -11,6 +11,7 @@
  *     STORE/layers/ID/fs/KEY/upper                   frozen: a snapshot's or a clone's
  *     STORE/layers/ID/refs/VMID                      which VMs stand on it
  *     STORE/commits/ID/       journal and what a commit replaced, for undo
+ *     STORE/spare/            directories of thrown-away VMs, for the next ones (spare.h)
  *     STORE/hide/HASH/KEY/    lower layers that hide the store and secrets
  *     STORE/trash/            renamed here first, deleted afterwards
  *     STORE/tmp/              made here first, renamed to their place when whole; the maker holds
@@ -104,6 +105,11 @@ int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *er
 
 /** fvm_vm_run_dir() - open (with @make: and make) RUN/vms/NAME. Return: descriptor or -errno */
 int fvm_vm_run_dir(const struct fvm_vm *vm, bool make);
+
+/** fvm_vm_open_output() - open its "log" or "status"
+ *  They stand in STORE/vms/NAME, those of a VM that is thrown away in RUN/vms/NAME, and go with it.
+ *  @flags: as open(2). Return: descriptor or negative errno */
+int fvm_vm_open_output(const struct fvm_vm *vm, const char *name, int flags);
 
 /** fvm_store_discard() - delete a VM whose configuration can't be read, by its directory alone
  *  Return: 0, or -EBUSY when it runs */

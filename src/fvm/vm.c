@@ -14,6 +14,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/snapshot.h"
+#include "fvm/spare.h"
 #include "fvm/store.h"
 #include "fvm/subids.h"
 
@@ -221,12 +222,14 @@ static void unref_all(const struct fvm_vm *vm, bool later)
 		(void)fvm_layer_unref(vm->store, layers.items[i], vm->config.id, later);
 }
 
-static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool sync,
+static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool used, bool sync,
 		    struct fvm_error *err)
 {
 	int r = fvm_lock_take(vm->dir, vm->config.name, false, &vm->lock, err);
 	if (r < 0)
 		return r;
+	if (used)
+		return fvm_config_overwrite(vm->dir, &vm->config, err);
 	if (mkdirat(vm->dir, "workspace", 0700) < 0 || mkdirat(vm->dir, "workspace/fs", 0700) < 0)
 		return fvm_error_set(err, errno, "make its workspace");
 	scoped_strv layers = { 0 };
@@ -256,6 +259,11 @@ static int put_in_place(const struct fvm_store *store, const char *tmp, struct f
 	return 0;
 }
 
+static bool may_be_spare(const struct fvm_config *c)
+{
+	return c->throw_away && c->layers.count == 0 && c->disk_bytes == 0;
+}
+
 int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
 		  struct fvm_vm *ret, struct fvm_error *err)
 {
@@ -268,10 +276,12 @@ int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config
 	r = fvm_config_copy(&vm.config, config);
 	if (r < 0)
 		return fvm_error_set(err, -r, "make VM '%s'", config->name);
-	vm.dir = fvm_tmp_make(store, tmp);
+	bool used = false;
+	vm.dir =
+		may_be_spare(config) ? fvm_spare_take(store, tmp, &used) : fvm_tmp_make(store, tmp);
 	if (vm.dir < 0)
 		return fvm_error_set(err, -vm.dir, "make VM '%s' in %s", config->name, store->path);
-	r = fill_new(store, &vm, sync, &mine);
+	r = fill_new(store, &vm, used, sync, &mine);
 	if (r == 0)
 		r = put_in_place(store, tmp, &vm, sync, &mine);
 	if (r < 0) {
@@ -318,14 +328,15 @@ static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
 
 struct removal {
 	struct fvm_vm *vm;
+	int held, run_held; /* its two directories, locked */
 	char path[48];
 };
 
-static void remove_rest(void *arg)
+static void remove_files(const struct removal *r)
 {
-	const struct removal *r = arg;
 	const struct fvm_vm *vm = r->vm;
-	fvm_tidy_ended_dir(vm->store, vm->config.id);
+	if (may_be_spare(&vm->config) && fvm_spare_keep(vm->store, r->path, r->held))
+		return;
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace >= 0)
 		fvm_disk_release(workspace);
@@ -333,11 +344,18 @@ static void remove_rest(void *arg)
 	unref_all(vm, false);
 }
 
+static void remove_rest(void *arg)
+{
+	const struct removal *r = arg;
+	remove_files(r);
+	fvm_tidy_ended_dir(r->vm->store, r->vm->config.id, r->run_held);
+}
+
 int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 {
 	const char *name = vm->config.name;
-	struct removal removal = { .vm = vm };
-	scoped_fd held = -1;
+	struct removal removal = { .vm = vm, .held = -1, .run_held = -1 };
+	scoped_fd held = -1, run_held = -1;
 	if (fvm_lock_alive(vm->dir)) {
 		fvm_error_set(err, EBUSY, "VM '%s' is running", name);
 		fvm_error_hint(err, "fvm stop %s first, or fvm rm --force %s", name, name);
@@ -346,10 +364,12 @@ int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 	int r = check_no_mounts(vm, err);
 	if (r < 0)
 		return r;
-	fvm_tidy_later(vm);
+	run_held = fvm_tidy_later(vm);
 	r = trash_take(vm->store, vm->store->vms, name, removal.path, &held);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);
+	removal.held = held;
+	removal.run_held = run_held;
 	if (later)
 		fvm_later(remove_rest, &removal);
 	else
@@ -392,6 +412,13 @@ int fvm_vm_run_dir(const struct fvm_vm *vm, bool make)
 	if (make && mkdirat(vm->store->run, path, 0700) < 0 && errno != EEXIST)
 		return -errno;
 	int fd = openat(vm->store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int fvm_vm_open_output(const struct fvm_vm *vm, const char *name, int flags)
+{
+	scoped_fd run = vm->config.throw_away ? fvm_vm_run_dir(vm, false) : -1;
+	int fd = openat(run >= 0 ? run : vm->dir, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -1,0 +1,226 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "fvm/internal.h"
+#include "fvm/spare.h"
+
+#define SPARES "spare"
+
+/* ---- which there are ---- */
+
+static DIR *list_open(int at, const char *path)
+{
+	int fd = fvm_open_nofollow(at, path, O_RDONLY | O_DIRECTORY);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d)
+		fvm_fd_closep(&fd);
+	return d;
+}
+
+static const char *list_next(DIR *d)
+{
+	struct dirent *e;
+	while ((e = readdir(d)) && e->d_name[0] == '.')
+		;
+	return e ? e->d_name : NULL;
+}
+
+static unsigned int list_names(const struct fvm_store *store, char names[][33], unsigned int max)
+{
+	unsigned int count = 0;
+	DIR *d = list_open(store->dir, SPARES);
+	for (const char *name; d && count < max && (name = list_next(d));) {
+		if (strlen(name) == 32)
+			strcpy(names[count++], name);
+	}
+	if (d)
+		closedir(d);
+	return count;
+}
+
+/* Open it and hold it. Return: descriptor, or -EBUSY when somebody else does, -ENOENT.. */
+static int hold(const struct fvm_store *store, const char *path)
+{
+	struct stat held, named;
+	scoped_fd fd = fvm_open_nofollow(store->dir, path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return fd;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return -EBUSY;
+	/* it may have become a VM between open and flock */
+	if (fstat(fd, &held) < 0 || fstatat(store->dir, path, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    held.st_ino != named.st_ino)
+		return -EBUSY;
+	return fvm_fd_take(&fd);
+}
+
+/* ---- taking ---- */
+
+static void make_place(const struct fvm_store *store)
+{
+	int flags = 0;
+	if (mkdirat(store->dir, SPARES, 0700) < 0)
+		return;
+	scoped_fd fd = fvm_open_nofollow(store->dir, SPARES, O_RDONLY | O_DIRECTORY);
+	if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
+		return;
+	flags |= FS_TOPDIR_FL;
+	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags); /* ext4 has it, others need it not */
+}
+
+static int make_new(const struct fvm_store *store, char *ret_name)
+{
+	char id[33];
+	for (int tries = 0; tries < 100; tries++) {
+		fvm_random_hex(id, 32);
+		snprintf(ret_name, 40, SPARES "/%s", id);
+		int r = mkdirat(store->dir, ret_name, 0700) < 0 ? -errno : 0;
+		if (r == -ENOENT)
+			make_place(store);
+		else if (r < 0)
+			return r;
+		int fd = r < 0 ? r : hold(store, ret_name);
+		if (fd >= 0 || (fd != -EBUSY && fd != -ENOENT))
+			return fd;
+	}
+	return -EBUSY;
+}
+
+int fvm_spare_take(const struct fvm_store *store, char *ret_name, bool *ret_used)
+{
+	char names[FVM_SPARES_MAX][33];
+	unsigned int count = list_names(store, names, FVM_SPARES_MAX);
+	char lot[9];
+	fvm_random_hex(lot, 8);
+	for (unsigned int i = 0, at = (unsigned int)strtoul(lot, NULL, 16); i < count; i++, at++) {
+		snprintf(ret_name, 40, SPARES "/%.32s", names[at % count]);
+		int fd = hold(store, ret_name);
+		if (fd < 0)
+			continue;
+		/* one that a crash left half made */
+		if (faccessat(fd, "config.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+			*ret_used = true;
+			return fd;
+		}
+		(void)fvm_remove_tree(store->dir, ret_name);
+		close(fd);
+	}
+	*ret_used = false;
+	return make_new(store, ret_name);
+}
+
+/* ---- keeping ---- */
+
+/* None but the number that overlay gives to each upper directory. */
+static bool has_attributes(int fd)
+{
+	char names[256];
+	ssize_t len = flistxattr(fd, names, sizeof(names));
+	for (ssize_t at = 0; at < len; at += (ssize_t)strlen(names + at) + 1) {
+		if (strcmp(names + at, "trusted.overlay.uuid") != 0 &&
+		    strcmp(names + at, "user.overlay.uuid") != 0)
+			return true;
+	}
+	return len < 0 && errno != EOPNOTSUPP;
+}
+
+/* As it was made: no entry, and no attribute that the VM has set. */
+static bool is_blank(int at, const char *name)
+{
+	scoped_fd fd = fvm_open_nofollow(at, name, O_RDONLY | O_DIRECTORY);
+	if (fd < 0 || has_attributes(fd))
+		return false;
+	DIR *d = list_open(fd, ".");
+	bool empty = d && !list_next(d);
+	if (d)
+		closedir(d);
+	return empty;
+}
+
+/* upper and work of one mount; what overlay leaves in work would refuse the next mount. */
+static bool clear_mount(int fs, const char *key)
+{
+	scoped_fd dir = fvm_open_nofollow(fs, key, O_RDONLY | O_DIRECTORY);
+	if (dir < 0 || !is_blank(dir, "upper"))
+		return false;
+	(void)fvm_remove_tree(dir, "work/work");
+	if (!is_blank(dir, "work"))
+		return false;
+	DIR *d = list_open(dir, ".");
+	unsigned int others = 0;
+	for (const char *name; d && (name = list_next(d));)
+		others += strcmp(name, "upper") != 0 && strcmp(name, "work") != 0;
+	if (d)
+		closedir(d);
+	return d && others == 0;
+}
+
+static bool clear_mounts(int vm)
+{
+	scoped_fd fs = fvm_open_nofollow(vm, "workspace/fs", O_RDONLY | O_DIRECTORY);
+	DIR *d = fs < 0 ? NULL : list_open(fs, ".");
+	bool clear = d;
+	for (const char *key; clear && (key = list_next(d));)
+		clear = clear_mount(fs, key);
+	if (d)
+		closedir(d);
+	return clear;
+}
+
+/* Only what the next VM overwrites, or has as well. */
+static bool has_only_known(int vm)
+{
+	static const char *const known[] = { "config.json", "lock", "workspace" };
+	DIR *d = list_open(vm, ".");
+	unsigned int found = 0, others = 0;
+	for (const char *name; d && (name = list_next(d));) {
+		size_t i = 0;
+		while (i < FVM_COUNT(known) && strcmp(known[i], name) != 0)
+			i++;
+		found += i < FVM_COUNT(known);
+		others += i == FVM_COUNT(known);
+	}
+	if (d)
+		closedir(d);
+	DIR *w = list_open(vm, "workspace");
+	for (const char *name; w && (name = list_next(w));)
+		others += strcmp(name, "fs") != 0;
+	if (w)
+		closedir(w);
+	return d && w && found == FVM_COUNT(known) && others == 0;
+}
+
+bool fvm_spare_keep(const struct fvm_store *store, const char *path, int held)
+{
+	char names[FVM_SPARES_MAX][33], to[48];
+	const char *slash = strrchr(path, '/');
+	if (held < 0 || !slash || strlen(slash + 1) != 32 ||
+	    list_names(store, names, FVM_SPARES_MAX) >= FVM_SPARES_MAX)
+		return false;
+	if (!has_only_known(held) || !clear_mounts(held))
+		return false;
+	snprintf(to, sizeof(to), SPARES "/%s", slash + 1);
+	return renameat2(store->dir, path, store->dir, to, RENAME_NOREPLACE) == 0;
+}
+
+void fvm_spare_prune(const struct fvm_store *store)
+{
+	char names[FVM_SPARES_MAX][33], path[48];
+	unsigned int count = list_names(store, names, FVM_SPARES_MAX);
+	for (unsigned int i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), SPARES "/%.32s", names[i]);
+		scoped_fd fd = hold(store, path);
+		if (fd >= 0)
+			(void)fvm_remove_tree(store->dir, path);
+	}
+}
