@@ -1,11 +1,18 @@
 # What every benchmark starts with: ". bench/lib.sh". Run by bench/run.sh, which sets
-# BENCH_BUILD (absolute path of the build directory).
+# BENCH_BUILD (absolute path of the build directory). With BENCH_QUICK=1 all is done small and
+# few times: the figures mean nothing then, but what rots is seen.
 # shellcheck shell=sh
 
 : "${BENCH_BUILD:?run by bench/run.sh}"
-# shellcheck disable=SC2034  # for the files that source this
-TIMER=$BENCH_BUILD/bench/bench-timer
-ROUNDS=${ROUNDS:-30}
+QUICK=${BENCH_QUICK:-}
+# sized LARGE SMALL: how much of something this run makes.
+sized() { if [ "$QUICK" ]; then echo "$2"; else echo "$1"; fi; }
+# rounds_of N: for what takes too long to be done 30 times; ROUNDS from outside counts all the same.
+BENCH_ROUNDS=${ROUNDS:-}
+rounds_of() { ROUNDS=${BENCH_ROUNDS:-$(sized "$1" 1)}; }
+rounds_of 30
+# shellcheck disable=SC2034
+WARM_UP=$(sized 3 0)
 BENCH_DIR=$(mktemp -d "${TMPDIR:-/tmp}/fvm-bench.XXXXXX")
 chmod 0755 "$BENCH_DIR"
 FVM_HOME=$BENCH_DIR/home
@@ -13,15 +20,22 @@ export FVM_HOME
 mkdir -p "$BENCH_DIR/bin" "$BENCH_DIR/libexec/fvm"
 cp "$BENCH_BUILD/src/cli/fvm" "$BENCH_DIR/bin/"
 cp "$BENCH_BUILD/src/cli/fvm-changes" "$BENCH_DIR/libexec/fvm/"
+# shellcheck disable=SC2034  # for the files that source this
 FVM=$BENCH_DIR/bin/fvm
+# Readable for every user and inside of every VM, as the checkout need not be.
+for tool in timer files forks; do
+	cp "$BENCH_BUILD/bench/bench-$tool" "$BENCH_DIR/bin/"
+done
+TIMER=$BENCH_DIR/bin/bench-timer
 
-# May be added to by "at_end COMMAND": run before the rest is removed.
+# May be added to by "at_end COMMAND": run before the rest is removed, the last one first.
 BENCH_END=
-at_end() { BENCH_END="$BENCH_END
-$1"; }
+at_end() { BENCH_END="$1
+$BENCH_END"; }
 bench_end() {
+	trap '' INT TERM
 	eval "$BENCH_END"
-	"$FVM" ls --names 2>/dev/null | xargs -r "$FVM" -q rm --force >/dev/null 2>&1
+	"$FVM" -q rm --force --all >/dev/null 2>&1
 	cd / && rm -rf --one-file-system -- "$BENCH_DIR"
 }
 trap bench_end EXIT
@@ -29,17 +43,63 @@ trap 'exit 130' INT TERM
 
 have() { command -v "$1" >/dev/null 2>&1; }
 skip() { echo "# skipped: $*"; }
+print() { echo "$1 $2 $3"; }
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# took NAME COMMAND..: how long one run of it took, in ms; its output is not seen. A command that
+# failed has no figure, and the benchmark has not worked.
+took() {
+	took_name=$1
+	shift
+	if line=$("$TIMER" -1 "$@"); then
+		print "$took_name" "${line% *}" ms
+		print "$took_name.cpu" "${line#* }" ms
+	else
+		echo "# $took_name: failed: $*" >&2
+		BENCH_STATUS=1
+		return 1
+	fi
+}
+# turns PREFIX NAME COMMAND ..: against each other, with ratios to the first; a command that fails
+# is left out, and the benchmark has not worked.
+turns() {
+	prefix=$1
+	shift
+	"$TIMER" -e -r -n "$ROUNDS" -w "$WARM_UP" -p "$prefix" "$@" 2>"$BENCH_DIR/failed"
+	turns_failed
+}
+# The same with commands that measure by themselves: see timer.c.
+turns_inside() {
+	prefix=$1
+	shift
+	"$TIMER" -e -r -i -n "$ROUNDS" -w "$WARM_UP" -p "$prefix" "$@" 2>"$BENCH_DIR/failed"
+	turns_failed
+}
+turns_failed() {
+	sed 's/^/# /' "$BENCH_DIR/failed" >&2
+	grep -q '^timer: ' "$BENCH_DIR/failed" || return 0
+	# shellcheck disable=SC2034
+	BENCH_STATUS=1
+}
+# A benchmark ends with "exit $BENCH_STATUS".
+# shellcheck disable=SC2034
+BENCH_STATUS=0
+
+# The nearest that bubblewrap has to a VM: namespaces, and the machine's files as they are.
+# shellcheck disable=SC2034
+BWRAP="bwrap --unshare-all --dev-bind / / --dev /dev --proc /proc"
 
 # An ordinary user for this run, with subordinate ids; sets BENCH_USER and AS_USER, a prefix of
 # commands without quotes that runs them as that user.
 bench_user() {
-	BENCH_USER=fvmbench
-	id -u $BENCH_USER >/dev/null 2>&1 || useradd --create-home $BENCH_USER || return 1
+	BENCH_USER=fvmbench$$
+	useradd --create-home $BENCH_USER || return 1
 	at_end "userdel --remove --force $BENCH_USER >/dev/null 2>&1"
 	uid=$(id -u $BENCH_USER)
 	install -d -m 0700 -o $BENCH_USER "/run/user/$uid"
 	at_end "rm -rf --one-file-system /run/user/$uid"
 	AS_USER="setpriv --reuid $uid --regid $(id -g $BENCH_USER) --init-groups --inh-caps=-all \
 env -i PATH=$BENCH_DIR/bin:/usr/bin:/bin HOME=/home/$BENCH_USER XDG_RUNTIME_DIR=/run/user/$uid"
+	at_end "$AS_USER fvm -q rm --force --all >/dev/null 2>&1"
 	export BENCH_USER AS_USER
 }

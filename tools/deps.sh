@@ -63,7 +63,11 @@ bench='
 bubblewrap
 crun
 firejail
+git
 jq
+rsync
+sqlite3
+strace
 systemd-container
 '
 vm='

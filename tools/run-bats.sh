@@ -17,7 +17,8 @@ shift 3
 [ $# -gt 0 ] || set -- tests/e2e/*.bats
 
 E2E_STAGE=$(mktemp -d /tmp/fvm-stage.XXXXXX)
-export E2E_STAGE
+E2E_BUILD=$(cd "$build" && pwd)
+export E2E_STAGE E2E_BUILD
 chmod 0755 "$E2E_STAGE"
 
 # What a file that was killed left: its VMs, then its directory.

@@ -27,7 +27,7 @@ as_root() {
 		set -- "$@" crun "crun --cgroup-manager=disabled run -b $BENCH_DIR/bundle fvm-bench"
 	have systemd-nspawn && set -- "$@" nspawn \
 		"systemd-nspawn -q -D / --volatile=yes --register=no --keep-unit --private-network true"
-	"$TIMER" -e -n "$ROUNDS" -p fvm/start/root/ "$@"
+	turns fvm/start/root/ "$@"
 }
 
 as_user() {
@@ -37,7 +37,7 @@ as_user() {
 		fvm-no-network "$AS_USER fvm run --rm --net none true"
 	have bwrap && set -- "$@" bwrap "$AS_USER $bwrap"
 	have firejail && set -- "$@" firejail "$AS_USER firejail --quiet --noprofile --net=none true"
-	"$TIMER" -e -n "$ROUNDS" -p fvm/start/user/ "$@"
+	turns fvm/start/user/ "$@"
 }
 
 if [ "$(id -u)" = 0 ]; then
