@@ -43,7 +43,11 @@ _fvm() {
 		esac
 	done
 	if [ -z "$command" ]; then
-		mapfile -t COMPREPLY < <(compgen -W "$(_fvm_words commands) --json --quiet --debug --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "$(_fvm_words commands) help --json --quiet --debug --help --version" -- "$word")
+		return
+	fi
+	if [ "$command" = help ]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_fvm_words commands)" -- "$word")
 		return
 	fi
 	local argument=''

@@ -68,6 +68,10 @@ struct cli_command {
 int cli_parse(const struct cli_command *command, int argc, char **argv, cli_option_fn fn,
 	      void *into);
 
+/** cli_globals_take() - take --json and --quiet out of the options behind a command's name, where
+ *  @command has none of that name. Return: the new @argc */
+int cli_globals_take(const struct cli_command *command, struct cli *cli, int argc, char **argv);
+
 /** cli_exit_parse() - exit status for a negative result of cli_parse() */
 int cli_exit_parse(int r);
 

@@ -204,7 +204,7 @@ static int identify(const struct fvm_vm *vm, const struct cli_command_options *o
 		    struct fvm_error *err)
 {
 	if (o->root && o->user)
-		return fvm_error_set(err, EINVAL, "use --root and --user at once");
+		return fvm_error_say(err, EINVAL, "--root and --user exclude each other");
 	if (o->user && find_user(vm, o->user, 0, w))
 		return 0;
 	w->uid = o->root ? 0 : geteuid();
@@ -212,7 +212,7 @@ static int identify(const struct fvm_vm *vm, const struct cli_command_options *o
 	if (o->user) {
 		struct who ids = { .gid = (gid_t)-1 };
 		if (parse_ids(o->user, &ids) < 0) {
-			fvm_error_set(err, ENOENT, "VM '%s' has no user '%s'", vm->config.name,
+			fvm_error_say(err, ENOENT, "VM '%s' has no user '%s'", vm->config.name,
 				      o->user);
 			fvm_error_hint(err, "add it inside, or give a number");
 			return -ENOENT;
@@ -337,6 +337,7 @@ static int set_argv(struct fvm_command *c, const struct who *w, int argc, char *
 static int set_workdir(struct fvm_command *c, const struct cli_command_options *o)
 {
 	char here[PATH_MAX];
+	c->workdir_must = o->workdir != NULL;
 	if (o->workdir)
 		c->workdir = strdup(o->workdir);
 	else
@@ -384,6 +385,8 @@ int cli_exec_failure(const struct fvm_error *err)
 	/* what execve(2) says of a file that is there */
 	static const int not_executable[] = { EACCES, ENOEXEC, EISDIR, ETXTBSY, ELOOP, ENOTDIR };
 	fvm_error_print("fvm", err);
+	if (err->plain)
+		return CLI_FAILED; /* not what execve(2) says */
 	if (err->code == ENOENT)
 		return CLI_NOT_FOUND;
 	for (size_t i = 0; i < FVM_COUNT(not_executable); i++) {
@@ -399,12 +402,11 @@ int cli_need_awake(const struct fvm_vm *vm, struct fvm_error *err)
 	enum fvm_state state = fvm_vm_state(vm);
 	if (state == FVM_RUNNING)
 		return 0;
-	int r = fvm_error_set(err, ESRCH, "VM '%s' is %s", name, fvm_state_name(state));
+	int r = fvm_error_say(err, ESRCH, "VM '%s' is %s", name, fvm_state_name(state));
 	if (state == FVM_PAUSED)
 		fvm_error_hint(err, "fvm resume %s", name);
 	else
 		fvm_error_hint(err, "fvm start %s, or fvm run --name %s CMD", name, name);
-	err->code = 0; /* "no such process" would add nothing */
 	return r;
 }
 

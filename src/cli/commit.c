@@ -233,7 +233,7 @@ static int commit_main(const struct cli *cli, int argc, char **argv)
 const struct cli_command cli_commit = {
 	.name = "commit",
 	.operands = "VM [PATH..]",
-	.summary = "apply a VM's changes to this machine, all or none; undo takes them back",
+	.summary = "Apply a VM's changes to this machine, all or none; undo takes them back.",
 	.text = "The VM must be stopped or paused. What the host changed too since the VM made "
 		"its\n"
 		"version is a conflict: they are listed, and nothing is done. Devices are never\n"

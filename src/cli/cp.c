@@ -10,7 +10,10 @@
 
 #include "cli/command.h"
 #include "cli/commands.h"
+#include "cli/vm_start.h"
 #include "fvm/copy.h"
+#include "fvm/stamps.h"
+#include "fvm/sys.h"
 
 #define PIPE_BYTES (1 << 20)
 
@@ -43,6 +46,7 @@ struct side {
 	const char *path;
 	struct fvm_vm vm;
 	int sock, notes;
+	struct fvm_started started; /* by us, for this copy alone */
 };
 
 struct cp {
@@ -57,7 +61,11 @@ static void side_parse(const char *text, struct side *s)
 {
 	size_t len = strcspn(text, ":/");
 	*s = (struct side){
-		.path = text, .vm = { .dir = -1, .lock = -1 }, .sock = -1, .notes = -1
+		.path = text,
+		.vm = { .dir = -1, .lock = -1 },
+		.sock = -1,
+		.notes = -1,
+		.started = { .pidfd = -1, .report = -1, .prove = -1, .client = -1 },
 	};
 	if (text[len] != ':' || len == 0 || len > FVM_NAME_MAX)
 		return;
@@ -69,6 +77,12 @@ static void side_close(struct side *s)
 {
 	fvm_fd_closep(&s->sock);
 	fvm_fd_closep(&s->notes);
+	if (s->started.pidfd >= 0) { /* it runs nothing but its PID 1 */
+		(void)sys_pidfd_send_signal(s->started.pidfd, SIGKILL);
+		(void)waitpid(s->started.init, NULL, 0);
+		fvm_stamps_update_later(&s->vm);
+	}
+	fvm_started_close(&s->started);
 	fvm_vm_close(&s->vm);
 }
 
@@ -137,7 +151,8 @@ static int here(struct cp *cp, const struct side *s, bool send, int *end, struct
 {
 	struct fvm_copy copy = {
 		.fd = fvm_fd_take(end),
-		.flags = cp->options->owners ? FVM_COPY_OWNERS : 0,
+		.flags = (cp->options->owners ? FVM_COPY_OWNERS : 0) |
+			 (strcmp(s->path, "-") == 0 ? FVM_COPY_STDIO : 0),
 		.note = tell,
 		.progress = progress,
 		.arg = cp,
@@ -177,11 +192,24 @@ static int copy(struct cp *cp, struct side *from, struct side *to, struct fvm_er
 	return r;
 }
 
+/* A stopped VM is started for the copy, so that its files are looked up as its programs do. */
+static int side_start_vm(const struct fvm_store *store, struct side *s, struct fvm_error *err)
+{
+	const struct fvm_start_options so = { .user_uid = geteuid(), .user_gid = getegid() };
+	fvm_vm_close(&s->vm);
+	int r = fvm_vm_open(store, s->vm_name, FVM_LOCK, &s->vm, err);
+	if (r == 0)
+		r = cli_vm_start(&s->vm, &so, &s->started, err);
+	return r < 0 ? r : fvm_start_wait_exec(&s->started, err);
+}
+
 static int side_open(const struct fvm_store *store, struct side *s, struct fvm_error *err)
 {
 	if (!s->vm_name[0])
 		return 0;
 	int r = fvm_vm_open(store, s->vm_name, FVM_NO_LOCK, &s->vm, err);
+	if (r == 0 && fvm_vm_state(&s->vm) == FVM_STOPPED)
+		return side_start_vm(store, s, err);
 	return r < 0 ? r : cli_need_awake(&s->vm, err);
 }
 
@@ -221,12 +249,13 @@ static int cp_main(const struct cli *cli, int argc, char **argv)
 const struct cli_command cli_cp = {
 	.name = "cp",
 	.operands = "[VM:]SRC [VM:]DST",
-	.summary = "Copy files into a running VM, out of it, or between two.",
+	.summary = "Copy files into a VM, out of it, or between two.",
 	.text = "Directories are copied whole; SRC/. means what is in it. Relative paths in a VM "
 		"start\n"
 		"at your working directory, as they do for exec. Files get your rights, or with "
 		"--root\n"
-		"or --user that user's; their mode without set-id bits, and their time, are kept.",
+		"or --user that user's; their mode without set-id bits, and their time, are kept.\n"
+		"On this side \"-\" is the standard input or output, for one file.",
 	.options = options,
 	.anywhere = true,
 	.min_operands = 2,

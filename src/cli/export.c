@@ -19,6 +19,13 @@ static int open_dir(const char *file, const char **ret_name, struct fvm_error *e
 {
 	char dir[PATH_MAX];
 	const char *slash = strrchr(file, '/');
+	if (strcmp(file, "-") == 0) {
+		*ret_name = NULL;
+		if (!isatty(STDOUT_FILENO))
+			return dup(STDOUT_FILENO);
+		fvm_error_hint(err, "fvm export VM FILE, or: fvm export VM - | ..");
+		return fvm_error_say(err, EINVAL, "an image is nothing for a terminal");
+	}
 	*ret_name = slash ? slash + 1 : file;
 	if (!**ret_name)
 		return fvm_error_set(err, EISDIR, "write '%s'", file);
@@ -52,6 +59,7 @@ const struct cli_command cli_export = {
 	.name = "export",
 	.operands = "VM FILE",
 	.summary = "Write a VM to one file, an OCI image archive.",
+	.text = "FILE may be \"-\", the standard output.",
 	.min_operands = 2,
 	.max_operands = 2,
 	.main = export_main,
@@ -90,6 +98,7 @@ const struct cli_command cli_import = {
 	.name = "import",
 	.operands = "FILE [NAME]",
 	.summary = "Make a VM from a file that export wrote.",
+	.text = "FILE may be \"-\", the standard input. Without NAME it gets the name it had.",
 	.min_operands = 1,
 	.max_operands = 2,
 	.main = import_main,

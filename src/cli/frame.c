@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "common/nearest.h"
 
 /* Where fvm-changes lies: beside us in a build tree, in libexec when installed. */
 int cli_exec_changes(char **argv)
@@ -84,6 +85,33 @@ static int print_tables(const struct cli_command *const *table, const char *cons
 	return elsewhere ? go_on_elsewhere("__commands") : 0;
 }
 
+static int no_such_command(const struct cli_command *const *table, const char *const *elsewhere,
+			   const char *name)
+{
+	struct fvm_nearest near = { 0 };
+	for (; *table; table++)
+		fvm_nearest_try(&near, name, strlen(name), (*table)->name);
+	for (; elsewhere && *elsewhere; elsewhere++)
+		fvm_nearest_try(&near, name, strlen(name), *elsewhere);
+	if (near.word)
+		fprintf(stderr, "fvm: there is no command '%s'; did you mean '%s'?\n", name,
+			near.word);
+	else
+		fprintf(stderr, "fvm: there is no command '%s'; fvm --help lists them\n", name);
+	return CLI_FAILED;
+}
+
+static int run_command(const struct cli_command *c, struct cli *cli, int argc, char **argv)
+{
+	argc = cli_globals_take(c, cli, argc, argv);
+	return c->main(cli, argc, argv);
+}
+
+static bool is_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
 static bool listed(const char *const *names, const char *name)
 {
 	for (; names && *names; names++) {
@@ -113,6 +141,7 @@ static int global_options(struct cli *cli, int argc, char **argv)
 int cli_main(const struct cli_command *const *table, const char *const *elsewhere, int argc,
 	     char **argv)
 {
+	static char help[] = "--help";
 	struct cli cli = { 0 };
 	int at = global_options(&cli, argc, argv);
 	if (at >= argc) {
@@ -120,8 +149,14 @@ int cli_main(const struct cli_command *const *table, const char *const *elsewher
 		return argc == 1 ? r : CLI_FAILED;
 	}
 	const char *name = argv[at];
-	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+	if (is_help(name) && at + 1 >= argc)
 		return print_commands(table, elsewhere);
+	if (is_help(name)) { /* "help run" is "run --help" */
+		argv[at] = argv[at + 1];
+		argv[at + 1] = help;
+		name = argv[at];
+		argv[argc = at + 2] = NULL;
+	}
 	if (strcmp(name, "--version") == 0)
 		name = "version";
 	if (strcmp(name, "__commands") == 0)
@@ -132,10 +167,9 @@ int cli_main(const struct cli_command *const *table, const char *const *elsewher
 		return cli_exec_changes(argv);
 	for (const struct cli_command *const *c = table; *c; c++) {
 		if (strcmp((*c)->name, name) == 0)
-			return (*c)->main(&cli, argc - at, argv + at);
+			return run_command(*c, &cli, argc - at, argv + at);
 	}
-	fprintf(stderr, "fvm: there is no command '%s'; fvm --help lists them\n", name);
-	return CLI_FAILED;
+	return no_such_command(table, elsewhere, name);
 }
 
 int cli_fail(const struct fvm_error *err)

@@ -49,12 +49,12 @@ static json_t *inspect(const struct fvm_vm *vm)
 	json_t *policy = json_array();
 	fvm_strv_each(&vm->config.policies, i)
 		json_array_append_new(policy, json_string(vm->config.policies.items[i]));
-	json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:n, s:s, s:s+, s:o, s:o, s:o}", "name",
+	json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:n, s:s, s:s++, s:o, s:o, s:o}", "name",
 				 vm->config.name, "id", vm->config.id, "state",
 				 fvm_state_name(fvm_vm_state(vm)), "created",
 				 (json_int_t)vm->config.created_ns, "init_pid", "address", "",
-				 "directory", vm->store->path, "/vms", "layers", layers, "policy",
-				 policy, "config", config ? config : json_null());
+				 "directory", vm->store->path, "/vms/", vm->config.name, "layers",
+				 layers, "policy", policy, "config", config ? config : json_null());
 	add_running(root, vm);
 	return root;
 }

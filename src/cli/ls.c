@@ -10,6 +10,7 @@ struct ls_options {
 
 static const struct cli_option options[] = {
 	{ 'n', "names", NULL, "only their names, one per line" },
+	{ 'q', "quiet", NULL, "the same" },
 	{ 'r', "running", NULL, "only those that run" },
 	{ 0 },
 };
@@ -18,7 +19,7 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 {
 	struct ls_options *o = into;
 	(void)value, (void)err;
-	if (key == 'n')
+	if (key == 'n' || key == 'q')
 		o->quiet = true;
 	else
 		o->running = true;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "common/nearest.h"
 
 static void print_help(const struct cli_command *c)
 {
@@ -56,6 +57,30 @@ static const struct cli_option *find_short(const struct cli_command *c, char let
 	return NULL;
 }
 
+static int unknown_option(const struct cli_command *c, const char *arg, size_t len)
+{
+	struct fvm_nearest near = { 0 };
+	char text[160];
+	for (const struct cli_option *o = c->options; o && o->name; o++)
+		fvm_nearest_try(&near, arg, len, o->name);
+	snprintf(text, sizeof(text), near.word ? "%.*s; did you mean --%s?" : "%.*s", (int)len, arg,
+		 near.word);
+	return usage(c, "unknown option --", text);
+}
+
+/* Whether the option @arg has the next word as its argument. */
+static bool takes_next(const struct cli_command *c, const char *arg)
+{
+	const struct cli_option *o = NULL;
+	if (arg[1] == '-') {
+		o = find_long(c, arg + 2, strlen(arg + 2));
+		return o && o->arg;
+	}
+	for (arg++; *arg && (o = find_short(c, *arg)) && !o->arg; arg++)
+		;
+	return o && o->arg && arg[1] == '\0';
+}
+
 struct walk {
 	const struct cli_command *command;
 	int argc, at;
@@ -87,7 +112,7 @@ static int long_option(struct walk *w, const char *arg)
 	size_t len = equals ? (size_t)(equals - arg) : strlen(arg);
 	const struct cli_option *o = find_long(w->command, arg, len);
 	if (!o)
-		return usage(w->command, "unknown option --", arg);
+		return unknown_option(w->command, arg, len);
 	if (equals && !o->arg)
 		return usage(w->command, "no argument is taken by --", o->name);
 	return give(w, o, equals ? equals + 1 : NULL);
@@ -109,10 +134,26 @@ static int short_options(struct walk *w, const char *letters)
 	return 0;
 }
 
+/* The operand of the usage line that stands at @index, without the dots behind it. */
+static void operand_name(const struct cli_command *c, int index, char *to, size_t room)
+{
+	const char *at = c->operands ? c->operands : "";
+	for (;; at += strcspn(at, " ")) {
+		at += strspn(at, " ");
+		if (*at != '[' || strncmp(at, "[VM:]", 5) == 0) /* "[--]", "[PATH..]" */
+			index--;
+		if (!*at || index < 0)
+			break;
+	}
+	snprintf(to, room, "%.*s", (int)strcspn(at, " ."), at);
+}
+
 static int check_count(const struct cli_command *c, int count)
 {
+	char name[64];
+	operand_name(c, count, name, sizeof(name));
 	if (count < c->min_operands)
-		return usage(c, "something is missing", "");
+		return usage(c, *name ? name : "something", " is missing");
 	if (c->max_operands >= 0 && count > c->max_operands)
 		return usage(c, "too many arguments", "");
 	return 0;
@@ -126,7 +167,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, cli_opti
 	for (; w.at < argc; w.at++) {
 		char *arg = argv[w.at];
 		int r = 0;
-		if (strcmp(arg, "--help") == 0) {
+		if (strcmp(arg, "--help") == 0 ||
+		    (strcmp(arg, "-h") == 0 && !find_short(command, 'h'))) {
 			print_help(command);
 			return -1;
 		}
@@ -149,6 +191,28 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, cli_opti
 	memmove(argv + first, argv + 1, (size_t)kept * sizeof(*argv));
 	int r = check_count(command, argc - first);
 	return r < 0 ? r : first;
+}
+
+int cli_globals_take(const struct cli_command *command, struct cli *cli, int argc, char **argv)
+{
+	int kept = 1, at = 1;
+	for (; at < argc; at++) {
+		const char *arg = argv[at];
+		bool option = arg[0] == '-' && arg[1] != '\0', json = strcmp(arg, "--json") == 0;
+		bool quiet = strcmp(arg, "--quiet") == 0;
+		if (strcmp(arg, "--") == 0 || (!option && !command->anywhere))
+			break; /* what follows is not ours */
+		if ((json || quiet) && !find_long(command, arg + 2, strlen(arg + 2))) {
+			cli->json |= json;
+			cli->quiet |= quiet;
+			continue;
+		}
+		argv[kept++] = argv[at];
+		if (option && takes_next(command, arg) && at + 1 < argc)
+			argv[kept++] = argv[++at];
+	}
+	memmove(argv + kept, argv + at, (size_t)(argc - at + 1) * sizeof(*argv));
+	return argc - (at - kept);
 }
 
 int cli_exit_parse(int r)

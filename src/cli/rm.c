@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -8,16 +9,17 @@
 #include "fvm/state.h"
 #include "fvm/sys.h"
 
-enum { OPT_FORCE = 'f', OPT_ALL = 'a' };
+enum { OPT_FORCE = 'f', OPT_ALL = 'a', OPT_YES = 'y' };
 
 struct rm_options {
-	bool force, all;
+	bool force, all, yes;
 };
 
 static const struct cli_option options[] = {
 	{ OPT_FORCE, "force", NULL,
 	  "also when it is running or can't be read: it is killed first" },
 	{ OPT_ALL, "all", NULL, "all VMs of this store" },
+	{ OPT_YES, "yes", NULL, "do not ask" },
 	{ 0 },
 };
 
@@ -27,8 +29,10 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 	(void)value, (void)err;
 	if (key == OPT_FORCE)
 		o->force = true;
-	else
+	else if (key == OPT_ALL)
 		o->all = true;
+	else
+		o->yes = true;
 	return 0;
 }
 
@@ -76,13 +80,23 @@ static int remove_one(const struct fvm_store *store, const char *name, bool forc
 	return r < 0 ? r : fvm_vm_remove(&vm, false, err);
 }
 
+/* All of them, by a person at a terminal: that is much to lose by a slip. */
+static bool agreed(const struct cli *cli, const struct rm_options *o, size_t count)
+{
+	char line[16];
+	if (!o->all || o->yes || o->force || count == 0 || cli->json || !isatty(STDIN_FILENO) ||
+	    !isatty(STDERR_FILENO))
+		return true;
+	fprintf(stderr, "delete all %zu VMs with all they changed? [y/N] ", count);
+	return fgets(line, sizeof(line), stdin) && (line[0] == 'y' || line[0] == 'Y');
+}
+
 static int rm_main(const struct cli *cli, int argc, char **argv)
 {
 	struct rm_options o = { 0 };
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	scoped_strv names = { 0 };
 	struct fvm_error err = { 0 };
-	(void)cli;
 	int first = cli_parse(&cli_rm, argc, argv, take_option, &o);
 	if (first < 0)
 		return cli_exit_parse(first);
@@ -98,6 +112,8 @@ static int rm_main(const struct cli *cli, int argc, char **argv)
 		fvm_error_set(&err, 0, "rm: name the VMs to delete, or give --all");
 		return cli_fail(&err);
 	}
+	if (!agreed(cli, &o, names.count))
+		return 0;
 	int status = 0;
 	fvm_strv_each(&names, i) {
 		err = (struct fvm_error){ 0 };

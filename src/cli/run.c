@@ -25,7 +25,12 @@ struct run_options {
 	struct cli_command_options command;
 	const char *name;
 	bool rm, keep, commit, detach, trace, prove;
-	bool config_given; /* an option that says what the VM is */
+	/* options that say what the VM is, for one that exists already */
+	struct {
+		int key;
+		const char *value;
+	} given[64];
+	size_t given_count;
 };
 
 static const struct cli_option options[] = {
@@ -73,16 +78,21 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = cli_vm_option(&o->config, key, value, err);
-	o->config_given |= r > 0;
+	if (r > 0 && o->given_count == FVM_COUNT(o->given))
+		return fvm_error_say(err, E2BIG, "too many options");
+	if (r > 0) {
+		o->given[o->given_count].key = key;
+		o->given[o->given_count++].value = value;
+	}
 	return r < 0 ? r : 0;
 }
 
 static int check_options(const struct run_options *o, struct fvm_error *err)
 {
 	if (o->rm + o->keep + o->commit > 1)
-		return fvm_error_set(err, EINVAL, "use more than one of --rm, --keep, --commit");
+		return fvm_error_say(err, EINVAL, "--rm, --keep and --commit exclude each other");
 	if (o->commit && o->detach)
-		return fvm_error_set(err, EINVAL, "use --commit with --detach");
+		return fvm_error_say(err, EINVAL, "--commit and --detach exclude each other");
 	return 0;
 }
 
@@ -96,12 +106,40 @@ struct run {
 	struct fvm_started started;
 };
 
+/* A VM that exists and is stopped takes the options given as its own, from now on. */
+static int change_config(struct run *run, const struct run_options *o, struct fvm_error *err)
+{
+	struct fvm_vm *vm = &run->vm;
+	const char *name = vm->config.name;
+	if (o->given_count == 0)
+		return 0;
+	if (fvm_vm_state(vm) != FVM_STOPPED) {
+		fvm_error_hint(err, "fvm stop %s first, or run it without these options", name);
+		return fvm_error_say(err, EBUSY, "VM '%s' is running: what it is can't be changed",
+				     name);
+	}
+	for (size_t i = 0; i < o->given_count; i++) {
+		if (o->given[i].key == OPT_DISK || o->given[i].key == OPT_INIT)
+			return fvm_error_say(err, EINVAL,
+					     "VM '%s' exists: --disk and --init are for new ones",
+					     name);
+		cli_vm_option_clear(&vm->config, o->given[i].key);
+	}
+	for (size_t i = 0; i < o->given_count; i++) {
+		int r = cli_vm_option(&vm->config, o->given[i].key, o->given[i].value, err);
+		if (r < 0)
+			return r;
+	}
+	cli_say(run->cli, "VM %s keeps these options from now on", name);
+	return fvm_vm_save(vm, err);
+}
+
 static int open_or_make(struct run *run, struct run_options *o, struct fvm_error *err)
 {
 	if (o->name) {
 		int r = fvm_vm_open(&run->store, o->name, FVM_LOCK, &run->vm, err);
 		if (r != -ENOENT)
-			return r;
+			return r < 0 ? r : change_config(run, o, err);
 		*err = (struct fvm_error){ 0 };
 	}
 	int r = cli_vm_new(&run->store, &o->config, o->name, err);
@@ -138,6 +176,45 @@ static void say_next_steps(const struct run *run)
 		name, name, name, name, name);
 }
 
+static _Noreturn void become_commit(const struct run *run)
+{
+	char *argv[8], quiet[] = "--quiet", json[] = "--json";
+	size_t n = 0;
+	argv[n++] = (char *)(uintptr_t) "fvm";
+	if (run->cli->quiet)
+		argv[n++] = quiet;
+	if (run->cli->json)
+		argv[n++] = json;
+	argv[n++] = (char *)(uintptr_t) "commit";
+	argv[n++] = (char *)(uintptr_t)run->vm.config.name;
+	argv[n] = NULL;
+	_exit(cli_exec_changes(argv));
+}
+
+/* fvm-changes does it; a VM of ours in which nothing is left then goes, as others do. */
+static int commit(struct run *run)
+{
+	struct fvm_error err = { 0 };
+	const char *name = run->vm.config.name;
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	int status = 0;
+	pid_t pid = fork();
+	if (pid == 0)
+		become_commit(run);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (pid < 0) {
+		fvm_error_set(&err, errno, "start the commit");
+		return cli_fail(&err);
+	}
+	if (status != 0)
+		return exit_status(status);
+	if (run->made && fvm_vm_open(&run->store, name, FVM_LOCK, &vm, &err) == 0 &&
+	    fvm_changes_any(&vm, &err) == 0)
+		(void)fvm_vm_remove(&vm, false, NULL);
+	return 0;
+}
+
 /* After the end: what becomes of the VM. Return: exit status */
 static int dispose(struct run *run, int status, struct fvm_error *err)
 {
@@ -159,8 +236,7 @@ static int dispose(struct run *run, int status, struct fvm_error *err)
 	}
 	if (o->commit && status == 0 && any) {
 		fvm_vm_close(&vm);
-		return cli_exec_changes((char *[]){ (char *)"fvm", (char *)"commit",
-						    (char *)(uintptr_t)name, NULL });
+		return commit(run);
 	}
 	fvm_stamps_update_later(&vm);
 	if (run->made && any)

@@ -191,7 +191,7 @@ static int undo_main(const struct cli *cli, int argc, char **argv)
 const struct cli_command cli_undo = {
 	.name = "undo",
 	.operands = "[ID]",
-	.summary = "take back a commit: the machine as it was, the changes in the VM again",
+	.summary = "Take back a commit: the machine as it was, the changes in the VM again.",
 	.text = "Without ID the latest one. Paths that were changed since the commit are "
 		"conflicts:\n"
 		"they are listed, and nothing is done.",

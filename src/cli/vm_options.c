@@ -19,7 +19,11 @@ static int word(const char *const *words, const char *value, int *ret, struct fv
 			return 1;
 		}
 	}
-	return fvm_error_set(err, EINVAL, "'%s' is none of those it can be", value);
+	scoped_buf all = { 0 };
+	for (int i = 0; words[i]; i++)
+		fvm_buf_printf(&all, "%s%s", i ? ", " : "", words[i]);
+	fvm_error_hint(err, "it can be: %s", all.data ? all.data : "");
+	return fvm_error_set(err, EINVAL, "'%s' is none of what it can be", value);
 }
 
 static int size(const char *value, uint64_t *ret, struct fvm_error *err)
@@ -36,8 +40,10 @@ static int cpus(const char *value, uint32_t *ret, struct fvm_error *err)
 {
 	char *end;
 	double n = strtod(value, &end);
-	if (*end || end == value || !(n >= 0.01 && n <= 10000))
+	if (*end || end == value || !(n >= 0.01 && n <= 10000)) {
+		fvm_error_hint(err, "give a number from 0.01 on, as in 1.5");
 		return fvm_error_set(err, EINVAL, "'%s' is not a number of processors", value);
+	}
 	*ret = (uint32_t)(n * 100 + 0.5);
 	return 1;
 }
@@ -131,6 +137,21 @@ int cli_vm_option(struct fvm_config *c, int key, const char *value, struct fvm_e
 		return 1;
 	default:
 		return 0;
+	}
+}
+
+void cli_vm_option_clear(struct fvm_config *c, int key)
+{
+	const struct {
+		int key;
+		struct fvm_strv *list;
+	} lists[] = {
+		{ 'p', &c->ports },	{ OPT_DEVICE, &c->devices }, { OPT_BIND, &c->binds },
+		{ OPT_HIDE, &c->hide }, { OPT_DIRECT, &c->direct },  { OPT_POLICY, &c->policies },
+	};
+	for (size_t i = 0; i < FVM_COUNT(lists); i++) {
+		if (lists[i].key == key)
+			fvm_strv_free(lists[i].list);
 	}
 }
 

@@ -47,6 +47,9 @@ enum {
  */
 int cli_vm_option(struct fvm_config *config, int key, const char *value, struct fvm_error *err);
 
+/** cli_vm_option_clear() - take the list that option @key adds to out of @config */
+void cli_vm_option_clear(struct fvm_config *config, int key);
+
 /** cli_vm_new() - a name (made up when @name is NULL), an id and the time for a new VM's @config */
 struct fvm_store;
 int cli_vm_new(const struct fvm_store *store, struct fvm_config *config, const char *name,

@@ -13,6 +13,20 @@ int fvm_error_set(struct fvm_error *err, int code, const char *fmt, ...)
 		vsnprintf(err->text, sizeof(err->text), fmt, ap);
 		va_end(ap);
 		err->code = code;
+		err->plain = false;
+	}
+	return -code;
+}
+
+int fvm_error_say(struct fvm_error *err, int code, const char *fmt, ...)
+{
+	if (err) {
+		va_list ap;
+		va_start(ap, fmt);
+		vsnprintf(err->text, sizeof(err->text), fmt, ap);
+		va_end(ap);
+		err->code = code;
+		err->plain = true;
 	}
 	return -code;
 }
@@ -47,7 +61,7 @@ void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
 
 void fvm_error_print(const char *program, const struct fvm_error *err)
 {
-	if (err->code)
+	if (err->code && !err->plain)
 		fprintf(stderr, "%s: %s: %s\n", program, err->text, strerror(err->code));
 	else
 		fprintf(stderr, "%s: %s\n", program, err->text);

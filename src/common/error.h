@@ -11,11 +11,13 @@
 #ifndef FVM_COMMON_ERROR_H
 #define FVM_COMMON_ERROR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct fvm_error {	/* owned by the caller; starts as { 0 } */
 	int code;	/* errno value, > 0 once set */
-	char text[348]; /* "start VM 'web': mount the root: open the overlay driver" */
+	char text[347]; /* "start VM 'web': mount the root: open the overlay driver" */
+	bool plain;	/* the text says it all: no strerror(code) after it */
 	char hint[160]; /* "try: fvm doctor", or empty */
 };
 
@@ -27,6 +29,14 @@ struct fvm_error {	/* owned by the caller; starts as { 0 } */
  * Return: -@code
  */
 int fvm_error_set(struct fvm_error *err, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/**
+ * fvm_error_say() - as fvm_error_set(), for what needs no reason behind it
+ * @fmt: a whole statement, as "there is no VM 'x'"; @code is for the program alone
+ * Return: -@code
+ */
+int fvm_error_say(struct fvm_error *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /**

@@ -99,13 +99,17 @@ static int set_ids(const struct fvm_command *c, struct fvm_error *err)
 	return 0;
 }
 
-static void set_workdir(const struct fvm_command *c)
+static int set_workdir(const struct fvm_command *c, struct fvm_error *err)
 {
 	if (!c->workdir || chdir(c->workdir) == 0)
-		return;
+		return 0;
+	if (c->workdir_must)
+		return fvm_error_say(err, errno, "work in %.200s inside the VM: %s", c->workdir,
+				     strerror(errno));
 	dprintf(STDERR_FILENO, "fvm: warning: can't work in %s (%s), working in /\n", c->workdir,
 		strerror(errno));
 	(void)!chdir("/");
+	return 0;
 }
 
 static const char *env_get(const struct fvm_command *c, const char *name)
@@ -238,7 +242,8 @@ _Noreturn void fvm_child_main(const struct child *child)
 	if (set_ids(c, &err) < 0)
 		fail(report, &err);
 	(void)prctl(PR_SET_DUMPABLE, 0);
-	set_workdir(c);
+	if (set_workdir(c, &err) < 0)
+		fail(report, &err);
 	if (c->helper) {
 		close(report); /* as an exec would */
 		_exit(fvm_copy_helper(c));

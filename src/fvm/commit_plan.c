@@ -122,8 +122,8 @@ static const char *rights_missing(const struct fvm_change *ch, int parent)
 		return NULL; /* new, like itself */
 	if (faccessat(parent, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return "you may not write in its directory";
-	if (fvm_subids_fstat(parent, &dir) == 0 && (dir.st_mode & S_ISVTX) && dir.st_uid != me && ch->was &&
-	    ch->was->st_uid != me)
+	if (fvm_subids_fstat(parent, &dir) == 0 && (dir.st_mode & S_ISVTX) && dir.st_uid != me &&
+	    ch->was && ch->was->st_uid != me)
 		return "it belongs to somebody else, in a sticky directory";
 	if (ch->was && S_ISDIR(ch->was->st_mode) &&
 	    faccessat(parent, ch->name, W_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0)
@@ -635,7 +635,7 @@ static int unmet(const struct planner *p, struct fvm_error *err)
 	for (size_t i = 0; paths && paths[i]; i++) {
 		if (p->named[i])
 			continue;
-		fvm_error_set(err, ENOENT, "VM '%s' changed nothing at %s", p->vm->config.name,
+		fvm_error_say(err, ENOENT, "VM '%s' changed nothing at %s", p->vm->config.name,
 			      paths[i]);
 		fvm_error_hint(err, "see: fvm diff %s", p->vm->config.name);
 		return -ENOENT;
@@ -658,8 +658,10 @@ static int plan_run(struct planner *p, struct fvm_error *err)
 	if (r < 0)
 		return r;
 	if (p->result->problems.count > 0 && !p->options->force) {
-		fvm_error_set(err, ECANCELED, "commit VM '%s': %zu of its changes can't be applied",
-			      p->vm->config.name, p->result->problems.count);
+		fvm_error_say(
+			err, ECANCELED,
+			"commit VM '%s': nothing was done, as %zu of its changes can't be applied",
+			p->vm->config.name, p->result->problems.count);
 		return -ECANCELED;
 	}
 	return 0;

@@ -82,7 +82,8 @@ int commit_open_all(struct commit *c, const struct fvm_store *store, bool wait)
 	c->lock = fvm_create_beneath(c->all, "lock", O_RDWR, 0600);
 	if (c->lock < 0)
 		return c->lock;
-	/* the process' own, not the descriptor's: the child that empties the trash must not hold it */
+	/* the process' own, not the descriptor's: the child that empties the trash must not hold it
+	 */
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	if (fcntl(c->lock, wait ? F_SETLKW : F_SETLK, &lock) < 0)
 		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;

@@ -156,10 +156,10 @@ static int load_kept(struct commit *c, uint32_t id, struct fvm_error *err)
 	if (r < 0)
 		return fvm_error_set(err, -r, "list the store's commits");
 	if (id == 0)
-		return fvm_error_set(err, ENOENT, "no commit is kept");
+		return fvm_error_say(err, ENOENT, "there is no commit to be undone");
 	snprintf(name, sizeof(name), "%u", id);
 	if (faccessat(c->all, name, F_OK, 0) < 0) {
-		fvm_error_set(err, ENOENT, "there is no commit %u", id);
+		fvm_error_say(err, ENOENT, "there is no commit %u", id);
 		fvm_error_hint(err, "fvm undo --ls lists them");
 		return -ENOENT;
 	}
@@ -218,8 +218,10 @@ static int undo(struct commit *c, const struct fvm_commit_options *o, const stru
 	if (r == 0)
 		r = find_problems(c, &result->problems);
 	if (r == 0 && result->problems.count > 0 && !o->force)
-		return fvm_error_set(err, ECANCELED, "undo commit %u: %zu paths were changed since",
-				     c->id, result->problems.count);
+		return fvm_error_say(
+			err, ECANCELED,
+			"undo commit %u: nothing was done, as %zu paths were changed since", c->id,
+			result->problems.count);
 	if (r < 0)
 		return err->code
 			       ? r

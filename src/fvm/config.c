@@ -402,7 +402,7 @@ int fvm_name_check(const char *name, struct fvm_error *err)
 	}
 	if (good)
 		return 0;
-	fvm_error_set(err, EINVAL, "'%.80s' can't be the name of a VM", name);
+	fvm_error_say(err, EINVAL, "'%.80s' can't be the name of a VM", name);
 	fvm_error_hint(err,
 		       "use up to %d letters, digits, '.', '_', '-', the first a letter or digit",
 		       FVM_NAME_MAX);

@@ -52,7 +52,7 @@ int fvm_run_pack(const struct fvm_command *c, struct fvm_buf *ret)
 		.terminal = c->terminal,
 		.detached = c->detached,
 		.login = c->login,
-		.has_workdir = c->workdir != NULL,
+		.has_workdir = c->workdir ? 1 + c->workdir_must : 0,
 		.helper = (uint8_t)c->helper,
 		.rows = c->window.ws_row,
 		.cols = c->window.ws_col,
@@ -148,6 +148,7 @@ static int parse_rest(struct cursor *c, const struct run_head *head, struct fvm_
 		const char *workdir = take_string(c);
 		if (!workdir)
 			return -EBADMSG;
+		into->workdir_must = head->has_workdir > 1;
 		into->workdir = strdup(workdir);
 		if (!into->workdir)
 			return -ENOMEM;

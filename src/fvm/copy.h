@@ -18,6 +18,7 @@
 
 enum fvm_copy_flags {
 	FVM_COPY_OWNERS = 1, /* give files to the owners they had */
+	FVM_COPY_STDIO = 2,  /* outside only: one file from stdin, or to stdout; path is ignored */
 };
 
 struct fvm_copy {

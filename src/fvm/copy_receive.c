@@ -262,6 +262,44 @@ static int open_place(const char *path, const struct entry *e, char name[NAME_MA
 	return openat(AT_FDCWD, slash ? real : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* A file's bytes, holes as zeros. */
+static int get_bytes(struct receiver *r, int fd)
+{
+	static const char zeros[4096];
+	struct fvm_copy_piece piece;
+	uint64_t at = 0;
+	for (;;) {
+		int n = get(r, &piece, sizeof(piece));
+		if (n < 0)
+			return n;
+		if (piece.len > FVM_COPY_PIECE || piece.offset < at ||
+		    piece.offset > INT64_MAX - FVM_COPY_PIECE)
+			return broken(r, "a piece out of order");
+		for (size_t hole; n == 0 && at < piece.offset; at += hole) {
+			hole = piece.offset - at < sizeof(zeros) ? (size_t)(piece.offset - at)
+								 : sizeof(zeros);
+			n = fvm_write_all(fd, zeros, hole);
+		}
+		if (n == 0 && piece.len == 0)
+			return 0;
+		if (n == 0 && get(r, r->buf, piece.len) < 0)
+			return -EPIPE;
+		if (n == 0)
+			n = fvm_write_all(fd, r->buf, piece.len);
+		if (n < 0)
+			return fvm_error_set(r->err, -n, "write to the standard output");
+		at += piece.len;
+	}
+}
+
+static int receive_to_stdout(struct receiver *r, const struct entry *e)
+{
+	if (e->record.type == FVM_COPY_FILE)
+		return get_bytes(r, STDOUT_FILENO);
+	fvm_error_hint(r->err, "copy it to a directory");
+	return fvm_error_say(r->err, EISDIR, "a directory can't be written to the standard output");
+}
+
 static int receive_top(struct receiver *r, const char *path)
 {
 	char name[NAME_MAX + 1], quoted[200];
@@ -273,6 +311,8 @@ static int receive_top(struct receiver *r, const char *path)
 		return n;
 	if (e->record.type != FVM_COPY_DIR && e->record.type != FVM_COPY_FILE)
 		return broken(r, "it does not begin with a file or directory");
+	if (r->copy->flags & FVM_COPY_STDIO)
+		return receive_to_stdout(r, e);
 	scoped_fd place = open_place(path, e, name);
 	if (place < 0)
 		return fvm_error_set(r->err, errno, "copy to %s", fvm_quote_error(path, quoted));

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fvm/copy.h"
@@ -234,11 +235,57 @@ static int send_top(struct sender *s, const char *path, struct fvm_error *err)
 		       : r;
 }
 
+static mode_t current_umask(void)
+{
+	mode_t mask = umask(0);
+	umask(mask);
+	return mask;
+}
+
+/* What comes from stdin, as a file of that name. */
+static int send_stdin(struct sender *s, struct fvm_error *err)
+{
+	struct fvm_copy_piece piece = { 0 };
+	const struct stat st = { .st_mode = 0666 & ~current_umask(),
+				 .st_uid = geteuid(),
+				 .st_gid = getegid(),
+				 .st_mtim.tv_sec = time(NULL) };
+	int r = put_record(s, FVM_COPY_FILE, "stdin", &st, "");
+	while (r == 0) {
+		ssize_t n = read(STDIN_FILENO, s->buf, FVM_COPY_PIECE);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return fvm_error_set(err, errno, "read the standard input");
+		piece.len = (uint32_t)n;
+		r = put(s, &piece, sizeof(piece));
+		if (r == 0)
+			r = put(s, s->buf, piece.len);
+		if (n == 0)
+			break;
+		piece.offset += piece.len;
+		if (s->copy->progress)
+			s->copy->progress(s->copy->arg, piece.offset);
+	}
+	if (r == 0)
+		r = put_record(s, FVM_COPY_DONE, "", NULL, "");
+	if (r == 0 && fflush(s->out) != 0)
+		r = -errno;
+	return r < 0 && r != -EPIPE ? fvm_error_set(err, -r, "send the standard input") : r;
+}
+
+static int send_it(struct sender *s, const char *path, struct fvm_error *err)
+{
+	if (s->copy->flags & FVM_COPY_STDIO)
+		return send_stdin(s, err);
+	return send_top(s, path, err);
+}
+
 int fvm_copy_send(struct fvm_copy *copy, const char *path, struct fvm_error *err)
 {
 	struct sender s = { .copy = copy, .out = fdopen(copy->fd, "w") };
 	s.buf = malloc(FVM_COPY_PIECE);
-	int r = s.out && s.buf ? send_top(&s, path, err) : fvm_error_set(err, ENOMEM, "copy");
+	int r = s.out && s.buf ? send_it(&s, path, err) : fvm_error_set(err, ENOMEM, "copy");
 	free(s.buf);
 	if (s.out)
 		fclose(s.out);

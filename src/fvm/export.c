@@ -277,7 +277,7 @@ int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progre
 	if (r == 0)
 		r = write_manifest(x);
 	if (r == 0)
-		r = write_image(x, dir, file);
+		r = file ? write_image(x, dir, file) : write_outer(x, dir);
 	(void)fvm_remove_tree(vm->store->dir, tmp);
 	return r < 0 ? fvm_error_wrap(err, r, "export VM '%s'", vm->config.name) : 0;
 }

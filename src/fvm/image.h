@@ -26,7 +26,8 @@ typedef void (*fvm_progress_fn)(unsigned long long done, unsigned long long tota
 
 /**
  * fvm_vm_export() - write the VM, open FVM_LOCK and not running, to @file of directory @dir
- * The file is replaced whole. Return: 0 or negative errno; nothing is left on failure
+ * @file: replaced whole; NULL: @dir is a file, or a pipe, that is written to
+ * Return: 0 or negative errno; nothing is left on failure
  */
 int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progress_fn progress,
 		  void *arg, struct fvm_error *err);

@@ -36,7 +36,7 @@ struct import {
 
 static int damaged(const struct import *m, const char *what)
 {
-	return fvm_error_set(m->err, EBADMSG, "the image is damaged: %s", what);
+	return fvm_error_say(m->err, EBADMSG, "the image is damaged: %s", what);
 }
 
 /* ---- the outer tar ---- */
@@ -363,7 +363,7 @@ static int import_all(struct import *m, int fd, const char *name, struct fvm_vm 
 	if (r == 0)
 		r = adapt_config(m, name);
 	if (r == 0 && faccessat(m->store->vms, m->config.name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-		r = fvm_error_set(m->err, EEXIST, "name the VM '%s'", m->config.name);
+		r = fvm_error_say(m->err, EEXIST, "there is a VM '%s' already", m->config.name);
 		fvm_error_hint(m->err, "give another name: fvm import FILE NAME");
 	}
 	if (r == 0)

@@ -50,7 +50,8 @@ struct fvm_command {
 	struct fvm_strv argv; /* empty: the user's shell, as a login shell when login is set */
 	enum fvm_helper helper;
 	struct fvm_strv env;  /* whole environment */
-	char *workdir;	      /* falls back to "/" with a warning when it is not there */
+	char *workdir;	      /* falls back to "/" with a warning when it is not there .. */
+	bool workdir_must;    /* .. or this, and then it is an error */
 	uid_t uid;
 	gid_t gid;
 	gid_t groups[64];

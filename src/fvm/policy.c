@@ -220,8 +220,9 @@ static int no_such(const char *name, struct fvm_error *err)
 		fvm_policy_free(&all[i]);
 	}
 	free(all);
-	fvm_error_set(err, ENOENT, "find policy '%.60s'", name);
-	fvm_error_hint(err, "there are: %s", n ? names : "none in ~/.config/fvm/policy.d, /etc");
+	fvm_error_say(err, ENOENT, "there is no policy '%.60s'", name);
+	fvm_error_hint(err, "there are: %s",
+		       n ? names : "none; they go into ~/.config/fvm/policy.d");
 	return -ENOENT;
 }
 

@@ -183,7 +183,8 @@ int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
 	if (fvm_name_check(tag, NULL) < 0)
 		return fvm_error_set(err, EINVAL, "'%.80s' can't be a tag", tag);
 	if (fvm_config_find_snapshot(&vm->config, tag) >= 0) {
-		fvm_error_set(err, EEXIST, "tag VM '%s' as '%s'", vm->config.name, tag);
+		fvm_error_say(err, EEXIST, "VM '%s' has a snapshot '%s' already", vm->config.name,
+			      tag);
 		fvm_error_hint(err, "choose another tag, or: fvm snapshot --drop %s %s",
 			       vm->config.name, tag);
 		return -EEXIST;

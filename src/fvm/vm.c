@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/nearest.h"
 #include "fvm/disk.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
@@ -115,46 +116,17 @@ int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool lat
 	return 0;
 }
 
-/* Edit distance, cut off: only a typing mistake is worth a hint. */
-static unsigned int distance(const char *a, const char *b)
-{
-	size_t n = strlen(a), m = strlen(b);
-	unsigned int row[FVM_NAME_MAX + 2];
-	if (n > FVM_NAME_MAX || m > FVM_NAME_MAX)
-		return 99;
-	for (size_t j = 0; j <= m; j++)
-		row[j] = (unsigned int)j;
-	for (size_t i = 1; i <= n; i++) {
-		unsigned int diagonal = row[0];
-		row[0] = (unsigned int)i;
-		for (size_t j = 1; j <= m; j++) {
-			unsigned int above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
-			best = above + 1 < best ? above + 1 : best;
-			best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-			diagonal = above;
-			row[j] = best;
-		}
-	}
-	return row[m];
-}
-
 static int no_such_vm(const struct fvm_store *store, const char *name, struct fvm_error *err)
 {
-	fvm_error_set(err, ENOENT, "there is no VM '%s'", name);
+	fvm_error_say(err, ENOENT, "there is no VM '%s'", name);
 	scoped_strv names = { 0 };
-	const char *best = NULL;
-	unsigned int best_distance = 3;
+	struct fvm_nearest near = { 0 };
 	if (fvm_store_list(store, &names, NULL) == 0) {
-		fvm_strv_each(&names, i) {
-			unsigned int d = distance(name, names.items[i]);
-			if (d < best_distance) {
-				best_distance = d;
-				best = names.items[i];
-			}
-		}
+		fvm_strv_each(&names, i)
+			fvm_nearest_try(&near, name, strlen(name), names.items[i]);
 	}
-	if (best)
-		fvm_error_hint(err, "did you mean '%s'?", best);
+	if (near.word)
+		fvm_error_hint(err, "did you mean '%s'?", near.word);
 	else
 		fvm_error_hint(err, "fvm ls shows those there are");
 	return -ENOENT;
@@ -248,10 +220,10 @@ static int put_in_place(const struct fvm_store *store, const char *tmp, struct f
 {
 	const char *name = vm->config.name;
 	if (renameat2(store->dir, tmp, store->vms, name, RENAME_NOREPLACE) < 0) {
-		fvm_error_set(err, errno, "name it '%s'", name);
-		if (errno == EEXIST)
-			fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
-		return -err->code;
+		if (errno != EEXIST)
+			return fvm_error_set(err, errno, "name it '%s'", name);
+		fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
+		return fvm_error_say(err, EEXIST, "there is one of that name already");
 	}
 	if (sync && fsync(store->vms) < 0)
 		return fvm_error_set(err, errno, "sync %s/vms", store->path);
@@ -357,7 +329,7 @@ int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 	struct removal removal = { .vm = vm, .held = -1, .run_held = -1 };
 	scoped_fd held = -1, run_held = -1;
 	if (fvm_lock_alive(vm->dir)) {
-		fvm_error_set(err, EBUSY, "VM '%s' is running", name);
+		fvm_error_say(err, EBUSY, "VM '%s' is running", name);
 		fvm_error_hint(err, "fvm stop %s first, or fvm rm --force %s", name, name);
 		return -EBUSY;
 	}
@@ -397,7 +369,10 @@ int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err)
 	snprintf(from, sizeof(from), "vms/%s", vm->config.name);
 	snprintf(to, sizeof(to), "vms/%s", name);
 	if (renameat2(store->dir, from, store->dir, to, RENAME_NOREPLACE) < 0)
-		return fvm_error_set(err, errno, "rename VM '%s' to '%s'", vm->config.name, name);
+		return errno == EEXIST
+			       ? fvm_error_say(err, EEXIST, "there is a VM '%s' already", name)
+			       : fvm_error_set(err, errno, "rename VM '%s' to '%s'",
+					       vm->config.name, name);
 	if (renameat(store->run, from, store->run, to) < 0 && errno != ENOENT)
 		log_warn("VM '%s': its run-time directory kept its name: %s", name,
 			 strerror(errno));
@@ -435,7 +410,9 @@ enum fvm_state fvm_vm_state(const struct fvm_vm *vm)
 int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *err)
 {
 	int r = fvm_lock_take_alive(vm->dir, ret_fd);
-	return r < 0 ? fvm_error_set(err, -r, "VM '%s' is running already", vm->config.name) : 0;
+	if (r == -EBUSY)
+		return fvm_error_say(err, EBUSY, "VM '%s' is running already", vm->config.name);
+	return r < 0 ? fvm_error_set(err, -r, "lock VM '%s'", vm->config.name) : 0;
 }
 
 const char *fvm_state_name(enum fvm_state state)
