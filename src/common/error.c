@@ -59,6 +59,20 @@ void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
 	va_end(ap);
 }
 
+/* What helps whatever it was that failed so; or NULL. */
+static const char *hint_of(int code)
+{
+	switch (code) {
+	case ENOSYS:
+		return "this kernel, or a container's filter, has not all calls that are needed: "
+		       "fvm doctor names them";
+	case EMFILE:
+		return "more descriptors are needed: ulimit -n 1024";
+	default:
+		return NULL;
+	}
+}
+
 void fvm_error_print(const char *program, const struct fvm_error *err)
 {
 	if (err->code && !err->plain)
@@ -67,11 +81,8 @@ void fvm_error_print(const char *program, const struct fvm_error *err)
 		fprintf(stderr, "%s: %s\n", program, err->text);
 	if (err->hint[0])
 		fprintf(stderr, "%s: %s\n", program, err->hint);
-	else if (err->code == ENOSYS)
-		fprintf(stderr,
-			"%s: this kernel, or a container's filter, has not all calls that are "
-			"needed: fvm doctor names them\n",
-			program);
+	else if (hint_of(err->code))
+		fprintf(stderr, "%s: %s\n", program, hint_of(err->code));
 }
 
 int fvm_nerr(long r)

@@ -7,6 +7,13 @@
 #include "fvm/state.h"
 #include "fvm/store.h"
 
+/**
+ * fvm_store_place() - choose STORE and RUN: $FVM_HOME, or the first place that can keep VMs
+ * @store, @run: PATH_MAX bytes each. Makes the directory that it chooses.
+ * Return: 0, -EOPNOTSUPP (its file system is not fit), -EROFS, -EACCES...
+ */
+int fvm_store_place(char *store, char *run, struct fvm_error *err);
+
 /** fvm_now_ns() - wall-clock time in nanoseconds since 1970 */
 int64_t fvm_now_ns(void);
 

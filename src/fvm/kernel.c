@@ -194,6 +194,11 @@ static int try_overlay_userns(const char *store)
 	return r < 0 ? r : mount_overlay(store, ",userxattr");
 }
 
+fvm_tried fvm_try_overlay(const char *dir)
+{
+	return try_in_child(has_admin() ? try_overlay : try_overlay_userns, dir);
+}
+
 static int try_overlay_fds(const char *unused)
 {
 	(void)unused;

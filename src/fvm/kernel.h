@@ -48,6 +48,9 @@ struct fvm_kernel {
 /** fvm_kernel_probe() - try everything. @store: directory of the store, or of where it will be */
 void fvm_kernel_probe(const char *store, struct fvm_kernel *ret);
 
+/** fvm_try_overlay() - whether an overlay's changes can be kept below @dir; some milliseconds */
+fvm_tried fvm_try_overlay(const char *dir);
+
 #define FVM_LANDLOCK_SCOPES 6 /* the first version that guards abstract sockets */
 
 /** fvm_landlock_abi() - version of Landlock, 0 without */

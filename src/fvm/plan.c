@@ -272,13 +272,31 @@ int fvm_plan_parse(const char *mountinfo, struct fvm_plan *ret, struct fvm_error
 	return 0;
 }
 
+void fvm_plan_want_home(struct fvm_plan *p, const char *home)
+{
+	struct fvm_mount *best = NULL;
+	for (size_t i = 0; i < p->count; i++) {
+		if (fvm_path_below(home, p->mounts[i].path))
+			best = &p->mounts[i];
+	}
+	if (!best || best->class != FVM_MOUNT_LEFT_OUT || strncmp(best->fstype, "fuse", 4) != 0)
+		return;
+	bool read_only = (best->flags & MS_RDONLY) || best->super_read_only;
+	best->class = read_only ? FVM_MOUNT_READ_ONLY : FVM_MOUNT_OVERLAY;
+	best->why = NULL;
+}
+
 int fvm_plan_make(struct fvm_plan *ret, struct fvm_error *err)
 {
 	scoped_free char *text = NULL;
+	const char *home = getenv("HOME");
 	int r = fvm_read_file(AT_FDCWD, "/proc/self/mountinfo", 64 << 20, &text, NULL);
 	if (r < 0)
 		return fvm_error_set(err, -r, "read /proc/self/mountinfo");
-	return fvm_plan_parse(text, ret, err);
+	r = fvm_plan_parse(text, ret, err);
+	if (r == 0 && home && home[0] == '/')
+		fvm_plan_want_home(ret, home);
+	return r;
 }
 
 bool fvm_plan_changed(const struct fvm_plan *plan)

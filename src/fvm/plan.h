@@ -45,6 +45,10 @@ void fvm_plan_free(struct fvm_plan *plan);
  *  Return: 0, -ENOMEM, or -EBADMSG with the line */
 int fvm_plan_parse(const char *mountinfo, struct fvm_plan *ret, struct fvm_error *err);
 
+/** fvm_plan_want_home() - keep the FUSE mount that @home lies on, as of an encrypted home: who has
+ *  got as far as calling us does not hang on it */
+void fvm_plan_want_home(struct fvm_plan *plan, const char *home);
+
 /** fvm_plan_make() - the plan for this host, now */
 int fvm_plan_make(struct fvm_plan *ret, struct fvm_error *err);
 

@@ -49,34 +49,6 @@ static bool is_rootless(void)
 	       !in_first_user_namespace();
 }
 
-static int choose_paths(struct fvm_store *s, char *store, char *run, struct fvm_error *err)
-{
-	const char *home = getenv("FVM_HOME");
-	const char *data = getenv("XDG_DATA_HOME"), *user_home = getenv("HOME");
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	bool root = geteuid() == 0;
-	int n, m;
-	if (home && *home) {
-		n = snprintf(store, PATH_MAX, "%s", home);
-		m = snprintf(run, PATH_MAX, "%s/run", home);
-	} else if (root) {
-		n = snprintf(store, PATH_MAX, "/var/lib/fvm");
-		m = snprintf(run, PATH_MAX, "/run/fvm");
-	} else {
-		if (!user_home || user_home[0] != '/')
-			return fvm_error_set(err, ENOENT, "find your home: $HOME is not set");
-		n = data && data[0] == '/'
-			    ? snprintf(store, PATH_MAX, "%s/fvm", data)
-			    : snprintf(store, PATH_MAX, "%s/.local/share/fvm", user_home);
-		m = runtime && access(runtime, W_OK) == 0
-			    ? snprintf(run, PATH_MAX, "%s/fvm", runtime)
-			    : snprintf(run, PATH_MAX, "%s/run", store);
-	}
-	if (n >= (int)sizeof(s->path) - 64 || m >= (int)sizeof(s->run_path) - 64)
-		return fvm_error_set(err, ENAMETOOLONG, "use %.100s as the store", store);
-	return 0;
-}
-
 /* mkdir -p with an absolute path; only what is missing is made, with @mode */
 static int make_dir(const char *path, mode_t mode, int *ret_fd)
 {
@@ -198,7 +170,7 @@ int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 {
 	scoped_store s = { .dir = -1, .vms = -1, .run = -1, .rootless = is_rootless() };
 	char store[PATH_MAX], run[PATH_MAX];
-	int r = choose_paths(&s, store, run, err);
+	int r = fvm_store_place(store, run, err);
 	if (r < 0)
 		return r;
 	r = make_dir(store, 0700, &s.dir);

@@ -2,7 +2,8 @@
  * fvm/store - where VMs lie on disk and at run time, and who holds one
  *
  * Theory of operation
- *   STORE = /var/lib/fvm for root, $XDG_DATA_HOME/fvm for others; FVM_HOME overrides.
+ *   STORE = /var/lib/fvm for root, $XDG_DATA_HOME/fvm for others; where their file systems can't
+ *   keep a VM's changes /var/tmp/fvm-UID, /dev/shm/fvm-UID. FVM_HOME overrides.
  *   RUN = /run/fvm, $XDG_RUNTIME_DIR/fvm, or $FVM_HOME/run.
  *
  *     STORE/format            "1": number of the store's layout

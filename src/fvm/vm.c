@@ -251,6 +251,8 @@ int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config
 	bool used = false;
 	vm.dir =
 		may_be_spare(config) ? fvm_spare_take(store, tmp, &used) : fvm_tmp_make(store, tmp);
+	if (vm.dir == -EROFS || vm.dir == -EACCES)
+		fvm_error_hint(err, "set FVM_HOME to a directory that you can write");
 	if (vm.dir < 0)
 		return fvm_error_set(err, -vm.dir, "make VM '%s' in %s", config->name, store->path);
 	r = fill_new(store, &vm, used, sync, &mine);

@@ -80,6 +80,21 @@ static void garbage_is_refused(void **state)
 	}
 }
 
+static void of_a_users_fuse_only_his_home_stays(void **state)
+{
+	static const char *const text = "1 0 8:1 / / rw - ext4 a rw\n"
+					"2 1 0:9 / /home/ann rw - fuse.gocryptfs c rw\n"
+					"3 1 0:8 / /home/bob rw - fuse.gocryptfs c rw\n";
+	scoped_plan p = { 0 };
+	(void)state;
+	assert_int_equal(fvm_plan_parse(text, &p, NULL), 0);
+	fvm_plan_want_home(&p, "/home/ann/sub");
+	assert_int_equal(p.count, 3);
+	assert_int_equal(p.mounts[1].class, FVM_MOUNT_OVERLAY);
+	assert_null(p.mounts[1].why);
+	assert_int_equal(p.mounts[2].class, FVM_MOUNT_LEFT_OUT);
+}
+
 static void this_host_has_a_plan(void **state)
 {
 	scoped_plan p = { 0 };
@@ -105,6 +120,7 @@ int main(void)
 		cmocka_unit_test(covered_mounts_are_left_aside),
 		cmocka_unit_test(root_is_there_even_where_it_is_no_mount_point),
 		cmocka_unit_test(garbage_is_refused),
+		cmocka_unit_test(of_a_users_fuse_only_his_home_stays),
 		cmocka_unit_test(this_host_has_a_plan),
 		cmocka_unit_test(below_means_whole_components),
 	};
