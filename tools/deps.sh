@@ -34,14 +34,17 @@ test='
 acl
 attr
 bats
+bindfs
 binutils
 btrfs-progs
+busybox-static
 clang
 clang-format
 clang-tidy
 debootstrap
 e2fsprogs
 fish
+gocryptfs
 iproute2
 iptables
 jq
@@ -53,6 +56,7 @@ mount
 nftables
 procps
 shellcheck
+squashfs-tools
 tmux
 util-linux
 vim-tiny|vim

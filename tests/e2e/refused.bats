@@ -17,31 +17,7 @@ needed="openat2 open_tree move_mount mount_setattr pidfd_open pivot_root setns u
 
 setup_file() {
 	e2e_setup_file
-	cat >"$E2E/life" <<'END'
-# life DIR: the commands of one VM's life, silent, until one fails
-dir=$1
-rm -rf "$dir" && mkdir "$dir" && echo old >"$dir/old" || exit 1
-fvm -q run --rm true &&
-	fvm -q create one &&
-	fvm -q start one &&
-	fvm -q exec one sh -c "echo 1 >$dir/new; rm $dir/old; mkdir $dir/sub; ln -s new $dir/link" &&
-	fvm -q stop one &&
-	fvm -q diff one "$dir" | grep -q "$dir/new" &&
-	fvm -q snapshot one tag &&
-	fvm -q clone one two &&
-	fvm -q run --name two sh -c "grep -q 1 $dir/new && echo 2 >$dir/new" &&
-	fvm -q export two "$dir.tar" &&
-	fvm -q import "$dir.tar" three &&
-	fvm -q run --name three grep -q 2 "$dir/new" &&
-	fvm -q commit one "$dir" &&
-	grep -q 1 "$dir/new" && [ ! -e "$dir/old" ] &&
-	fvm -q undo &&
-	grep -q old "$dir/old" && [ ! -e "$dir/new" ] &&
-	fvm -q rm one two three >&2
-status=$?
-rm -rf "$dir" "$dir.tar"
-exit $status
-END
+	install -m 0755 "$BATS_TEST_DIRNAME/life.sh" "$E2E/life"
 }
 
 # under REFUSED CMD..: with those calls refused; REFUSED is one or more words
