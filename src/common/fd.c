@@ -188,6 +188,9 @@ static int remove_one(int dir, const char *name)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
 		return -errno;
+	/* most directories of a VM are empty: one call instead of eight */
+	if (unlinkat(dir, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
 
 	struct open_how how = {
 		.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,

@@ -6,8 +6,6 @@
 
 #include "fvm/helper.h"
 
-#define KEEP_BELOW 1024
-
 struct report {
 	pid_t pid;
 	struct fvm_error err;
@@ -15,16 +13,20 @@ struct report {
 
 void fvm_helper_close(const int *keep, size_t count)
 {
-	bool kept[KEEP_BELOW] = { false };
-	for (size_t i = 0; i < count; i++) {
-		if (keep[i] >= 0 && keep[i] < KEEP_BELOW)
-			kept[keep[i]] = true;
+	unsigned int from = 0;
+	for (;;) {
+		unsigned int next = ~0U; /* the lowest of those to keep that is left */
+		for (size_t i = 0; i < count; i++) {
+			if (keep[i] >= (int)from && (unsigned int)keep[i] < next)
+				next = (unsigned int)keep[i];
+		}
+		if (next == ~0U)
+			break;
+		if (next > from)
+			fvm_close_range(from, next - 1);
+		from = next + 1;
 	}
-	for (int fd = 0; fd < KEEP_BELOW; fd++) {
-		if (!kept[fd])
-			close(fd);
-	}
-	fvm_close_range(KEEP_BELOW, ~0U);
+	fvm_close_range(from, ~0U);
 }
 
 void fvm_helper_report(int report, const struct fvm_error *err)

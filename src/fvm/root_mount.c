@@ -17,6 +17,7 @@
 
 #include "fvm/adopt.h"
 #include "fvm/build.h"
+#include "fvm/foreign.h"
 #include "fvm/owners.h"
 #include "fvm/skeleton.h"
 #include "fvm/sys.h"
@@ -296,69 +297,27 @@ static int add_owned(const struct fvm_build *b, struct stack *s, const struct fv
 
 /* ---- directories of other people, where there is no skeleton ---- */
 
-#define MAX_FOREIGN 512
-
-struct foreign {
-	int layer;	      /* -1: none yet */
-	struct fvm_strv dirs; /* still to be looked into, relative to the top */
-	size_t made, next;
-};
-
-static int foreign_add(const struct fvm_build *b, struct foreign *f, const char *path,
-		       const struct stat *st)
+static int open_foreign(void *arg)
 {
-	const struct timespec times[2] = { st->st_atim, st->st_mtim };
-	if (f->layer < 0)
-		f->layer = scratch_dir(b, "foreign", b->overlays, 0755);
-	if (f->layer < 0)
-		return f->layer;
-	if (mkdirat(f->layer, path, 0700) < 0 ||
-	    fchmodat(f->layer, path, st->st_mode & 07777, 0) < 0)
-		return -errno;
-	(void)utimensat(f->layer, path, times, 0);
-	f->made++;
-	return fvm_strv_add(&f->dirs, path);
+	const struct fvm_build *b = arg;
+	return scratch_dir(b, "foreign", b->overlays, 0755);
 }
 
-static int foreign_look(const struct fvm_build *b, struct foreign *f, int top, const char *path)
-{
-	int fd = openat(top, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	int r = 0;
-	for (struct dirent *e; d && r == 0 && f->made < MAX_FOREIGN && (e = readdir(d));) {
-		char child[PATH_MAX];
-		struct stat st;
-		if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 ||
-		    strcmp(e->d_name, "..") == 0 ||
-		    fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    st.st_uid != FVM_NOBODY || faccessat(fd, e->d_name, R_OK | X_OK, 0) < 0)
-			continue;
-		if (snprintf(child, sizeof(child), "%s/%s", path, e->d_name) < (int)sizeof(child))
-			r = foreign_add(b, f, child, &st);
-	}
-	if (d)
-		closedir(d);
-	return r;
-}
-
-/*
- * A skeleton made at each start, of what is not the user's in a tree that is nobody's system: what
- * he owns, or may write, below such a directory could not be written otherwise. From the top
- * down, and not more than is made in 3 ms.
- */
 static int add_foreign(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
-	struct foreign f = { .layer = -1 };
+	int layer = -1;
+	if (t->foreign) {
+		layer = fvm_open_nofollow(b->store, t->foreign, O_PATH | O_DIRECTORY);
+		if (layer >= 0)
+			return stack_add(s, layer);
+	}
 	scoped_fd top = open(t->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (top < 0)
 		return 0;
-	int r = foreign_look(b, &f, top, ".");
-	while (r == 0 && f.next < f.dirs.count && f.made < MAX_FOREIGN)
-		r = foreign_look(b, &f, top, f.dirs.items[f.next++]);
-	fvm_strv_free(&f.dirs);
-	if (f.layer < 0)
+	int r = fvm_foreign_make(top, open_foreign, (void *)(uintptr_t)b, &layer);
+	if (layer < 0)
 		return r;
-	int added = stack_add(s, f.layer);
+	int added = stack_add(s, layer);
 	return r < 0 ? r : added;
 }
 

@@ -23,6 +23,7 @@ void fvm_trees_free(struct fvm_trees *trees)
 	for (size_t i = 0; i < trees->count; i++) {
 		free(trees->items[i].path);
 		free(trees->items[i].key);
+		free(trees->items[i].foreign);
 	}
 	free(trees->items);
 	*trees = (struct fvm_trees){ 0 };

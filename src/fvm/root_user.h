@@ -40,6 +40,7 @@ struct fvm_tree {
 	char *path, *key;
 	unsigned long flags; /* MS_NOSUID, MS_NOEXEC of the mount it lies in */
 	struct stat st;	     /* of the host's directory */
+	char *foreign;	     /* below STORE: see foreign.h; NULL: to be made */
 };
 
 struct fvm_trees {

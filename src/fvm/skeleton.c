@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fvm/foreign.h"
 #include "fvm/internal.h"
 #include "fvm/skeleton_priv.h"
 
@@ -191,10 +192,20 @@ static uint64_t count_dirs(const struct refresh *r)
 	return n;
 }
 
+/* A link can't be changed without its directory. */
+static bool is_link(const struct skel_record *record)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	memcpy(path, record->path, record->len);
+	path[record->len] = '\0';
+	return record->kind == SKEL_COPY && lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 static bool is_quick(const struct skel_record *record)
 {
 	size_t slashes = 0;
-	if (record->kind == SKEL_OWNED_DIR || record->kind == SKEL_OWNED_FILE)
+	if (record->kind == SKEL_OWNED_DIR || record->kind == SKEL_OWNED_FILE || is_link(record))
 		return false;
 	for (size_t i = 0; i < record->len; i++)
 		slashes += record->path[i] == '/';
@@ -462,7 +473,8 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 	return e;
 }
 
-void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan)
+void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,
+			const struct fvm_trees *trees, const struct fvm_user_ids *ids)
 {
 	struct refresh r;
 	if (fork() != 0)
@@ -470,15 +482,17 @@ void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *pl
 	/* nothing of the starter's may stay open in us, least of all its output */
 	(void)syscall(SYS_close_range, 0U, ~0U, 0U);
 	setsid();
-	(void)!nice(5);
+	(void)!nice(19);
 	struct fvm_store own = *store;
 	own.dir = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	refresh_init(&r, &own);
 	skel_header(&r.header);
 	if (own.dir >= 0 && skel_outs(plan, &r.outs) == 0 && (r.top = open_top(&r)) >= 0 &&
 	    open_current(&r) == 0) {
+		fvm_foreign_renew(r.dir, trees, ids);
 		read_list(&r);
 		(void)list_is_fresh(&r);
+		fvm_foreign_drop(r.dir, r.lock);
 	}
 	_exit(0);
 }

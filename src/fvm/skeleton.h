@@ -19,6 +19,7 @@
  *     gN/tree/...                 the layer;  gN/lock: flock shared by every VM that runs on it
  *     gN/list                     what was copied, with the host's ctimes (skeleton_priv.h)
  *     gN/quick                    the part of it that is compared at each start
+ *     gN/foreign/                 see foreign.h
  *     gN/owned                    what is not root's: service accounts' files and directories
  *     gN/checked                  stamp: the whole list was right then; not there: it is not
  *
@@ -63,8 +64,13 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 		      const struct fvm_skeleton_progress *progress, struct fvm_skeleton *ret,
 		      struct fvm_error *err);
 
-/** fvm_skeleton_check() - compare all of it, in a process of its own that nobody waits for */
-void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan);
+struct fvm_trees;
+struct fvm_user_ids;
+
+/** fvm_skeleton_check() - compare all of it, and what foreign.h keeps, in a process of its own that
+ *  nobody waits for */
+void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,
+			const struct fvm_trees *trees, const struct fvm_user_ids *ids);
 
 void fvm_skeleton_close(struct fvm_skeleton *s);
 

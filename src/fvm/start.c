@@ -584,7 +584,7 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		if (s.has_net)
 			fvm_net_settle(&s.net, s.init);
 		if (s.skeleton.check_later)
-			fvm_skeleton_check(vm->store, &s.plan);
+			fvm_skeleton_check(vm->store, &s.plan, &s.trees, &s.ids);
 	} else {
 		start_undo(&s);
 		/* numbers of mounts are used again: even the same list may be another one */

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fvm/foreign.h"
 #include "fvm/internal.h"
 #include "fvm/seccomp.h"
 #include "fvm/start_priv.h"
@@ -31,6 +32,7 @@ int start_user_take(struct start *s, struct fvm_error *err)
 		r = fvm_trees_make(s->vm, &s->plan, &s->trees, err);
 	if (r < 0)
 		return r;
+	s->skeleton.check_later |= fvm_foreign_take(s->vm->store, &s->skeleton, &s->trees);
 	fvm_user_ids_find(&s->ids);
 	s->running.uid_base = s->ids.uid;
 	if (s->ids.count) {

@@ -21,7 +21,7 @@ teardown() {
 			as_user $user fvm -q rm --force "$name"
 		done
 	done
-	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new
+	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign
 }
 
 run_root() { as_user lone fvm -q run --rm --net none --root -- "$@"; }
@@ -115,6 +115,23 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	rm -r /usr/share/fvm-e2e-new
 	expect 0 run_root sh -c '[ ! -e /usr/share/fvm-e2e-new ]'
 	equal "$(find /home/fvmt-lone/.local/share/fvm/skeleton/*/ -maxdepth 1 -name 'g*' | wc -l)" 1
+}
+
+@test "directories of other people are the VM's to write, also by the list that is kept of them" {
+	local top=/fvm-e2e-foreign
+	rm -rf "$top" && mkdir "$top" && (cd "$top" && mkdir -m 555 {1..40} && mkdir -m 755 1/sub)
+	kept() { compgen -G "/home/fvmt-lone/.local/share/fvm/skeleton/*/g*/foreign/fvm%2De2e%2Dforeign" >/dev/null; }
+	expect 0 run_root sh -ec "echo x >$top/7/file; mkdir $top/1/sub/d"
+	# looked for in the background, when the last look is some time ago
+	touch -d "1 minute ago" /home/fvmt-lone/.local/share/fvm/skeleton/*/g*/checked
+	run_root true
+	wait_until 15 kept
+	# by the list, then with the host changed below it
+	expect 0 run_root sh -ec "echo x >$top/7/file; mkdir $top/1/sub/d; stat -c '%a %U' $top/1/sub $top/2"
+	equal "${lines[*]}" "755 root 555 root"
+	mkdir -p "$top/1/sub/new/er" "$top/new" && rmdir "$top/9"
+	expect 0 run_root sh -ec "echo x >$top/1/sub/new/er/f; echo x >$top/new/f; [ ! -e $top/9 ]"
+	rm -rf "$top"
 }
 
 @test "what can't be read is absent, and shadow is made up" {
