@@ -8,11 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -29,16 +31,22 @@
 #define SIGNALLED_GRACE_MS   10000
 #define FLUSH_MS	     5000 /* for clients to take the last output */
 #define REAP_BATCH	     256
+#define SETTLE_MS	     1000
+#define STACK_DROPPED	     (64UL << 10) /* less than each stack has */
+#define STACK_NEAR	     4096UL	  /* of ours: what the calls below need */
+#define STACK_MAX	     (64UL << 20) /* two addresses further apart are of two stacks */
 
 /* Where the kernel put our arguments: what ps shows, and what a VM shall not read. */
 static struct {
 	char *start, *end, *env_end;
+	uintptr_t vector; /* where argv begins: the stack's frames are below */
 } arguments;
 
 __attribute__((constructor)) static void arguments_find(int argc, char **argv)
 {
 	if (argc < 1)
 		return;
+	arguments.vector = (uintptr_t)argv;
 	arguments.start = argv[0];
 	arguments.end = argv[argc - 1] + strlen(argv[argc - 1]);
 	for (char **e = environ; e && *e; e++)
@@ -348,9 +356,36 @@ static void sweep(struct init *init)
 	init->many_dead = false;
 }
 
+/* Give back what @bytes of a stack below the page of @address hold: frames that are over. */
+static void drop_below(uintptr_t address, size_t bytes)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t end = address & ~(page - 1);
+	if (end > bytes)
+		(void)madvise((void *)(end - bytes), bytes, MADV_DONTNEED);
+}
+
+/*
+ * PID 1 is a copy of its starter and has that one's heap and stack, of which it needs next to
+ * nothing. Of a thousand idle VMs each page counts, and a start can't wait for it: so this is done
+ * when nothing has happened for a while.
+ * PID 1 lives on the builder's stack (spawn.c). The one that its starter got from the kernel, or
+ * a rootless VM's from the supervisor, it never returns to: below the arguments, which are what ps
+ * shows, it holds nothing.
+ */
+static void settle(struct init *init)
+{
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+	init->settled = true;
+	(void)malloc_trim(0);
+	drop_below(here - STACK_NEAR, STACK_DROPPED);
+	if (arguments.vector && (here > arguments.vector || arguments.vector - here > STACK_MAX))
+		drop_below(arguments.vector, STACK_DROPPED);
+}
+
 static int next_timeout(struct init *init, bool more_to_reap)
 {
-	int wait = -1;
+	int wait = init->settled ? -1 : SETTLE_MS;
 	if (more_to_reap)
 		return 0;
 	if (clients_overdue(init))
@@ -373,6 +408,8 @@ static _Noreturn void loop(struct init *init)
 			sweep(init);
 		int n = epoll_wait(init->epoll, events, FVM_COUNT(events),
 				   next_timeout(init, more));
+		if (n == 0 && !init->settled && !init->ending)
+			settle(init);
 		for (int i = 0; i < n; i++) {
 			struct source *s = events[i].data.ptr;
 			if (s->fd >= 0)

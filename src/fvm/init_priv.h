@@ -150,7 +150,7 @@ struct init {
 	struct client *clients;
 	int next_id;
 	struct rlimit nofile; /* the starter's, for the commands */
-	bool ending, many_dead;
+	bool ending, many_dead, settled;
 	bool control_off; /* out of descriptors: do not listen until something closes */
 	int64_t deadline_ms;
 	int status; /* wait status the VM ends with */
