@@ -12,7 +12,7 @@
  *   ".../fvm" never holds a process, so that controllers can be on below it (v2's rule of no
  *   internal processes), and being on there, nobody can turn them off in X. If X itself holds
  *   processes and a limit is asked for, these move to the leaf X/fvm-leaf. Controllers are turned
- *   on lazily: memory and pids for accounts as far as it goes, cpu only with its limit.
+ *   on lazily: pids for the accounts, memory and cpu only with their limit.
  *
  *   fvm_cgroup_plan() decides and touches nothing; _make() makes; joining differs by version
  *   because writing cgroup.procs takes 10 ms: v2 by CLONE_INTO_CGROUP of the builder, v1 by
