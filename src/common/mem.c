@@ -87,7 +87,7 @@ static int strv_push(struct fvm_strv *v, char *item)
 {
 	if (!item)
 		return -ENOMEM;
-	char **items = realloc(v->items, (v->count + 2) * sizeof(*items));
+	char **items = realloc(v->items, fvm_room(v->count + 2) * sizeof(*items));
 	if (!items) {
 		free(item);
 		return -ENOMEM;

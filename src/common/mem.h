@@ -49,6 +49,19 @@ struct fvm_strv {
 
 void fvm_strv_free(struct fvm_strv *v);
 #define scoped_strv __attribute__((cleanup(fvm_strv_free))) struct fvm_strv
+/**
+ * fvm_room() - how many items to ask realloc() for, so that adding one by one copies seldom and
+ * does not leave a free piece of each length behind (which a VM's PID 1 would keep)
+ * Return: a power of two, at least @count
+ */
+static inline size_t fvm_room(size_t count)
+{
+	size_t room = 8;
+	while (room < count)
+		room *= 2;
+	return room;
+}
+
 /** fvm_strv_add() - append a copy. Return: 0 or -ENOMEM */
 int fvm_strv_add(struct fvm_strv *v, const char *item);
 /** fvm_strv_addf() - append a formatted string. Return: 0 or -ENOMEM */

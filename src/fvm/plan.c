@@ -217,7 +217,7 @@ static void drop_covered(struct fvm_plan *p)
 
 static int add_line(struct fvm_plan *p, char *line, struct fvm_error *err)
 {
-	struct fvm_mount m, *more = realloc(p->mounts, (p->count + 2) * sizeof(*more));
+	struct fvm_mount m, *more = realloc(p->mounts, fvm_room(p->count + 2) * sizeof(*more));
 	if (!more)
 		return fvm_error_set(err, ENOMEM, "read the mounts");
 	p->mounts = more;
@@ -240,12 +240,15 @@ static int add_root(struct fvm_plan *p)
 				  .path = strdup("/"),
 				  .fstype = strdup("unknown"),
 				  .class = FVM_MOUNT_OVERLAY };
-	struct fvm_mount *more = realloc(p->mounts, (p->count + 1) * sizeof(*more));
-	if (!more || !root.path || !root.fstype)
+	struct fvm_mount *more = realloc(p->mounts, fvm_room(p->count + 1) * sizeof(*more));
+	p->mounts = more ? more : p->mounts;
+	if (!more || !root.path || !root.fstype) {
+		free(root.path);
+		free(root.fstype);
 		return -ENOMEM;
+	}
 	memmove(more + 1, more, p->count * sizeof(*more));
 	more[0] = root;
-	p->mounts = more;
 	p->count++;
 	return 0;
 }
