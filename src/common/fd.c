@@ -65,6 +65,15 @@ int fvm_open_nofollow(int dir, const char *path, int flags)
 	return open_how(dir, path, &how);
 }
 
+int fvm_open_same_mount(int dir, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (unsigned int)flags | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	return open_how(dir, path, &how);
+}
+
 int fvm_create_beneath(int dir, const char *path, int flags, mode_t mode)
 {
 	struct open_how how = {

@@ -33,6 +33,9 @@ int fvm_open_beneath(int dir, const char *path, int flags);
 /** fvm_open_nofollow() - as fvm_open_beneath(), and no symlink anywhere is followed (-ELOOP) */
 int fvm_open_nofollow(int dir, const char *path, int flags);
 
+/** fvm_open_same_mount() - as fvm_open_nofollow(), and no mount is entered (-EXDEV) */
+int fvm_open_same_mount(int dir, const char *path, int flags);
+
 /** fvm_create_beneath() - as fvm_open_beneath() with O_CREAT and @mode */
 int fvm_create_beneath(int dir, const char *path, int flags, mode_t mode);
 

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 #include "fvm/internal.h"
 #include "fvm/start.h"
 #include "fvm/sys.h"
+
+#define HIDE_NAME_MAX 40
 
 int fvm_build_leave_out(struct fvm_build *b, const char *path, const char *why)
 {
@@ -114,6 +117,20 @@ int fvm_build_disks(const struct fvm_build *b, struct fvm_error *err)
 	return fvm_disk_mount(workspace, b->disk, b->vm->config.disk_bytes, path, err);
 }
 
+/* As the store: by path, and before RUN is covered, too. */
+static int clone_hide(const struct fvm_build *b)
+{
+	char link[64], path[PATH_MAX];
+	if (b->hide_shared < 0)
+		return -ENOENT;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", b->hide_shared);
+	ssize_t n = readlink(link, path, sizeof(path) - 4);
+	if (n < 0)
+		return -errno;
+	strcpy(path + n, "/fs");
+	return sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+}
+
 static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 {
 	char options[96];
@@ -126,6 +143,7 @@ static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 				 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 	if (b->store < 0)
 		return fvm_error_set(err, -b->store, "clone %s", b->vm->store->path);
+	b->hide_tree = clone_hide(b);
 	snprintf(options, sizeof(options), "mode=0755,uid=%u,gid=%u", b->map->base, b->map->base);
 	/* the store itself serves as the mount point: we hold it by descriptor */
 	if (mount("fvm", b->vm->store->path, "tmpfs", MS_NOSUID, options) < 0)
@@ -158,6 +176,19 @@ static int attach_store(const struct fvm_build *b, struct fvm_error *err)
 			       "on ext4, xfs or btrfs");
 	}
 	return r;
+}
+
+/* What can't be idmapped (before Linux 6.3) is made here instead. */
+static void attach_hide(struct fvm_build *b)
+{
+	const struct sys_mount_attr attr = {
+		.attr_set = MOUNT_ATTR_IDMAP,
+		.userns_fd = (uint64_t)b->userns,
+	};
+	b->hide_attached =
+		sys_mount_setattr(b->hide_tree, "", AT_EMPTY_PATH, &attr) == 0 &&
+		mkdirat(b->scratch, "hide", 0700) == 0 &&
+		sys_move_mount(b->hide_tree, "", b->scratch, "hide", MOVE_MOUNT_F_EMPTY_PATH) == 0;
 }
 
 /* ---- step 5: overlays ---- */
@@ -225,17 +256,27 @@ static int nest_base(const struct fvm_build *b, const char *base, char *nested, 
 	return target < 0 ? -errno : mount_at(target, MS_RDONLY | MS_NODEV, options);
 }
 
+/* Return: 1 and the layer's path below scratch; 0 nothing is hidden there; or negative errno */
+static int hide_layer(const struct fvm_build *b, size_t mount, const char *base,
+		      char ret[HIDE_NAME_MAX])
+{
+	if (b->hide_attached && !b->plan->mounts[mount].network) {
+		snprintf(ret, HIDE_NAME_MAX, "hide/%zu", mount);
+		return fvm_hide_in(b->hide, mount);
+	}
+	snprintf(ret, HIDE_NAME_MAX, "h%s", base);
+	return fvm_hide_layer(b->hide, b->plan, mount, b->scratch, base, ret);
+}
+
 static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const char *key,
 			 const char *base)
 {
 	scoped_buf options = { 0 };
 	scoped_fd target = open_target(b, m->path);
-	char layer[32];
+	char layer[HIDE_NAME_MAX];
 	if (target < 0)
 		return target;
-	snprintf(layer, sizeof(layer), "h%s", base);
-	int hides = fvm_hide_layer(b->hide, b->plan, (size_t)(m - b->plan->mounts), b->scratch,
-				   base, layer);
+	int hides = hide_layer(b, (size_t)(m - b->plan->mounts), base, layer);
 	if (hides < 0)
 		return hides;
 	const char *hidden = hides ? layer : NULL;
@@ -380,6 +421,8 @@ static int mount_trees(struct fvm_build *b, struct fvm_error *err)
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < b->plan->count; i++)
 		r = prepare_base(b, &b->plan->mounts[i], i, &bases[i], err);
+	if (r == 0 && b->hide_tree >= 0)
+		attach_hide(b);
 	if (r == 0)
 		r = attach_store(b, err);
 	if (r == 0)
@@ -491,7 +534,7 @@ static int pivot(const struct fvm_build *b, struct fvm_error *err)
 
 int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 {
-	b->store = b->scratch = b->root = -1;
+	b->store = b->scratch = b->root = b->hide_tree = -1;
 	int r = b->trees ? fvm_trees_mount(b, err) : make_scratch(b, err);
 	if (r == 0 && !b->trees)
 		r = mount_trees(b, err);
@@ -504,6 +547,7 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 	if (r == 0)
 		r = pivot(b, err);
 	fvm_fd_closep(&b->store);
+	fvm_fd_closep(&b->hide_tree);
 	fvm_fd_closep(&b->scratch);
 	fvm_fd_closep(&b->root);
 	return r;

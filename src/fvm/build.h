@@ -37,6 +37,7 @@ struct fvm_build {
 	const struct fvm_plan *plan;
 	const struct fvm_idmap *map;
 	const struct fvm_hide *hide;
+	int hide_shared; /* of fvm_hide_shared(); negative: layers are made here */
 	const struct fvm_binds *binds;
 	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */
 	const struct fvm_skeleton *skeleton;
@@ -62,6 +63,8 @@ struct fvm_build {
 	/* between the steps */
 	int store, scratch, root;
 	size_t overlays;
+	int hide_tree;	    /* clone of hide_shared's layers, or negative */
+	bool hide_attached; /* it is scratch/hide */
 };
 
 /** fvm_build_world() - steps 3 to 7 but for the letting go. Return: 0 or negative errno */

@@ -151,7 +151,8 @@ bool fvm_hide_in(const struct fvm_hide *hide, size_t mount)
  * when it is left, as what is made in it changes its times.
  */
 struct walk {
-	int scratch;
+	int scratch;	     /* where the whiteout is that all others are links of */
+	struct fvm_buf *key; /* nothing is made, only noted; NULL: made */
 	char path[PATH_MAX]; /* of the deepest one, below the mount; "" at its root */
 	struct {
 		int base, layer;
@@ -190,17 +191,17 @@ static int leave(struct walk *w)
 {
 	w->depth--;
 	int base = w->stack[w->depth].base, layer = w->stack[w->depth].layer;
-	int r = copy_attributes(base, layer);
+	int r = w->key ? 0 : copy_attributes(base, layer);
 	close(base);
-	close(layer);
+	fvm_fd_closep(&layer);
 	w->path[w->depth ? w->stack[w->depth - 1].len : 0] = '\0';
 	return r;
 }
 
 static int push(struct walk *w, int base, int layer, size_t len)
 {
-	if (base < 0 || layer < 0 || w->depth == FVM_COUNT(w->stack)) {
-		int r = base < 0 || layer < 0 ? -errno : -ENAMETOOLONG;
+	if (base < 0 || (layer < 0 && !w->key) || w->depth == FVM_COUNT(w->stack)) {
+		int r = w->depth == FVM_COUNT(w->stack) ? -ENAMETOOLONG : -errno;
 		fvm_fd_closep(&base);
 		fvm_fd_closep(&layer);
 		return r;
@@ -211,6 +212,17 @@ static int push(struct walk *w, int base, int layer, size_t len)
 	return 0;
 }
 
+/* All that copy_attributes() would copy: the time of change stands for access control lists. */
+static void note_directory(struct fvm_buf *key, const char *path, int dir)
+{
+	struct stat st = { 0 };
+	(void)fstat(dir, &st);
+	fvm_buf_printf(key, "%s %jx %ju %o %u %u %jd.%ld %jd.%ld\n", path, (uintmax_t)st.st_dev,
+		       (uintmax_t)st.st_ino, st.st_mode, st.st_uid, st.st_gid,
+		       (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (intmax_t)st.st_ctim.tv_sec,
+		       st.st_ctim.tv_nsec);
+}
+
 /* Down one directory, which must be one in the base. */
 static int enter(struct walk *w, const char *name, size_t n)
 {
@@ -219,10 +231,13 @@ static int enter(struct walk *w, const char *name, size_t n)
 		return -ENAMETOOLONG;
 	snprintf(w->path + len, sizeof(w->path) - len, "%s%.*s", len ? "/" : "", (int)n, name);
 	const char *last = w->path + len + (len ? 1 : 0);
-	int base = openat(w->stack[w->depth - 1].base, last,
-			  O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int base = fvm_open_same_mount(w->stack[w->depth - 1].base, last, O_PATH | O_DIRECTORY);
+	if (base < 0)
+		errno = -base;
 	int layer = -1;
-	if (base >= 0 && mkdirat(w->stack[w->depth - 1].layer, last, 0700) == 0)
+	if (base >= 0 && w->key)
+		note_directory(w->key, w->path, base);
+	else if (base >= 0 && mkdirat(w->stack[w->depth - 1].layer, last, 0700) == 0)
 		layer = openat(w->stack[w->depth - 1].layer, last,
 			       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	int r = push(w, base, layer, len + (len ? 1 : 0) + n);
@@ -233,6 +248,10 @@ static int enter(struct walk *w, const char *name, size_t n)
 
 static int whiteout(const struct walk *w, const char *name)
 {
+	if (w->key) {
+		fvm_buf_printf(w->key, "- %s\n", name);
+		return 0;
+	}
 	int layer = w->stack[w->depth - 1].layer;
 	if (linkat(w->scratch, "whiteout", layer, name, 0) == 0 || errno == EEXIST)
 		return 0;
@@ -259,7 +278,7 @@ static int hide_one(struct walk *w, const char *path)
 	for (const char *slash; (slash = strchr(rest, '/')); rest = slash + 1) {
 		int r = enter(w, rest, (size_t)(slash - rest));
 		/* not there, or no directory: then nothing to hide is there either */
-		if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+		if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -EXDEV)
 			return 0;
 		if (r < 0)
 			return r;
@@ -267,26 +286,68 @@ static int hide_one(struct walk *w, const char *path)
 	return *rest ? whiteout(w, rest) : 0;
 }
 
+/* Everything of one mount. @base and @layer are closed. */
+static int hide_mount(struct walk *w, const struct fvm_hide *hide, const struct fvm_plan *plan,
+		      size_t mount, int base, int layer)
+{
+	size_t prefix = strlen(plan->mounts[mount].path);
+	prefix += plan->mounts[mount].path[prefix - 1] != '/';
+	if (w->key && base >= 0)
+		note_directory(w->key, plan->mounts[mount].path, base);
+	int r = push(w, base, layer, 0);
+	for (size_t i = 0; r == 0 && i < hide->count; i++) {
+		if (hide->items[i].mount == mount)
+			r = hide_one(w, hide->items[i].path + prefix);
+	}
+	while (w->depth) {
+		int s = leave(w);
+		r = r < 0 ? r : s;
+	}
+	return r;
+}
+
 int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, size_t mount,
 		   int scratch, const char *base, const char *layer)
 {
 	struct walk w = { .scratch = scratch };
-	size_t prefix = strlen(plan->mounts[mount].path);
-	prefix += plan->mounts[mount].path[prefix - 1] != '/';
-	int r = 0;
 	if (!fvm_hide_in(hide, mount))
 		return 0;
 	if (mkdirat(scratch, layer, 0700) < 0)
 		return -errno;
-	r = push(&w, openat(scratch, base, O_PATH | O_DIRECTORY | O_CLOEXEC),
-		 openat(scratch, layer, O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
-	for (size_t i = 0; r == 0 && i < hide->count; i++) {
-		if (hide->items[i].mount == mount)
-			r = hide_one(&w, hide->items[i].path + prefix);
-	}
-	while (w.depth) {
-		int s = leave(&w);
-		r = r < 0 ? r : s;
-	}
+	int r = hide_mount(&w, hide, plan, mount,
+			   openat(scratch, base, O_PATH | O_DIRECTORY | O_CLOEXEC),
+			   openat(scratch, layer, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	return r < 0 ? r : 1;
+}
+
+int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan, struct fvm_buf *ret)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < plan->count; i++) {
+		struct walk w = { .scratch = -1, .key = ret };
+		if (!fvm_hide_in(hide, i) || plan->mounts[i].network)
+			continue;
+		fvm_buf_printf(ret, "mount %zu\n", i);
+		r = hide_mount(&w, hide, plan, i,
+			       open(plan->mounts[i].path, O_PATH | O_DIRECTORY | O_CLOEXEC), -1);
+	}
+	return ret->failed ? -ENOMEM : r;
+}
+
+int fvm_hide_layers(const struct fvm_hide *hide, const struct fvm_plan *plan, int dir)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < plan->count; i++) {
+		struct walk w = { .scratch = dir };
+		char name[24];
+		if (!fvm_hide_in(hide, i) || plan->mounts[i].network)
+			continue;
+		snprintf(name, sizeof(name), "%zu", i);
+		if (mkdirat(dir, name, 0700) < 0)
+			return -errno;
+		r = hide_mount(&w, hide, plan, i,
+			       open(plan->mounts[i].path, O_PATH | O_DIRECTORY | O_CLOEXEC),
+			       openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	}
+	return r;
 }

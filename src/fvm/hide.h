@@ -5,10 +5,11 @@
  *   What is hidden does not exist in the VM: between the base and the VM's own layers lies a layer
  *   with a whiteout for each hidden path. No mask is mounted, so there is nothing to unmount, and
  *   the VM may make something of its own in that place.
- *   The layer is made anew at each start, in the VM's scratch tmpfs: below the base's own root no
- *   lower layer may lie (overlay refuses it with ELOOP), and the attributes of the directories
- *   above a whiteout, which hide the host's, are then never stale. All whiteouts are hard links
- *   of one 0:0 device. Paths that do not exist yet are hidden as long as their directory is there.
+ *   The layer may not lie below the base's own root (overlay refuses it with ELOOP), so it is made
+ *   at each start in the VM's scratch tmpfs; or, where RUN is a tmpfs that can be idmapped, once
+ *   for all VMs that hide the same (hide_shared.c). The attributes of the directories above a
+ *   whiteout, which hide the host's, are never stale. All whiteouts are hard links of one 0:0
+ *   device. Paths that do not exist yet are hidden as long as their directory is there.
  *
  *   The starter plans: the store itself, the paths asked for, and the secrets (secrets.c), with
  *   symlinks resolved: both the link and what it leads to are hidden. Nothing is looked at on
@@ -57,6 +58,23 @@ bool fvm_hide_in(const struct fvm_hide *hide, size_t mount);
  */
 int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, size_t mount,
 		   int scratch, const char *base, const char *layer);
+
+/** fvm_hide_key() - all that the layers of all mounts depend on, as text */
+int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan, struct fvm_buf *ret);
+
+/** fvm_hide_layers() - make the layers of all mounts, with the host's ids, as directories of @dir
+ *  named by the mount's index in the plan. Return: 0 or negative errno */
+int fvm_hide_layers(const struct fvm_hide *hide, const struct fvm_plan *plan, int dir);
+
+/* ---- hide_shared.c ---- */
+
+/**
+ * fvm_hide_shared() - layers that other VMs may use as well, made if need be
+ * @run: RUN
+ * Return: directory as fvm_hide_layers() makes it; the layers stay as long as the descriptor or a
+ *         copy of it is open. -EOPNOTSUPP: RUN is no tmpfs; or another negative errno
+ */
+int fvm_hide_shared(int run, const struct fvm_hide *hide, const struct fvm_plan *plan);
 
 /* ---- secrets.c ---- */
 

@@ -85,15 +85,23 @@ int fvm_lock_take(int dir, const char *name, bool wait, int *ret_fd, struct fvm_
 	return 0;
 }
 
-bool fvm_lock_alive(int dir)
+static bool is_held(int dir, off_t from, off_t len)
 {
 	scoped_fd fd = openat(dir, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	struct flock l = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = BYTE_ALIVE, .l_len = 1
-	};
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = len };
 	return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+}
+
+bool fvm_lock_alive(int dir)
+{
+	return is_held(dir, BYTE_ALIVE, 1);
+}
+
+bool fvm_lock_any(int dir)
+{
+	return is_held(dir, BYTE_COMMAND, BYTE_ALIVE + 1);
 }
 
 int fvm_lock_take_alive(int dir, int *ret_fd)
@@ -107,4 +115,12 @@ int fvm_lock_take_alive(int dir, int *ret_fd)
 	if (r == 0)
 		*ret_fd = fvm_fd_take(&fd);
 	return r;
+}
+
+void fvm_lock_drop(int fd)
+{
+	struct flock l = {
+		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = BYTE_COMMAND, .l_len = 1
+	};
+	(void)fcntl(fd, F_OFD_SETLK, &l);
 }

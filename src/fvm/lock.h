@@ -16,4 +16,10 @@ bool fvm_lock_alive(int dir);
 /** fvm_lock_take_alive() - take byte 1. Return: 0 or -EBUSY */
 int fvm_lock_take_alive(int dir, int *ret_fd);
 
+/** fvm_lock_any() - whether anybody holds either of the two locks of the VM in @dir */
+bool fvm_lock_any(int dir);
+
+/** fvm_lock_drop() - let go of byte 0 in every copy of @fd, also other processes' */
+void fvm_lock_drop(int fd);
+
 #endif

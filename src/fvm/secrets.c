@@ -15,23 +15,24 @@
 #include "fvm/hide.h"
 
 #define PASSWD_MAX (64 << 20)
+#define NAMES_MAX  48
 
-/* Below a home: a directory, and what in it. */
+/* Below a home: a directory, and what in it. The home itself comes first. */
 static const struct group {
 	const char *dir; /* "" is the home itself */
-	const char *names[32];
+	const char *names[NAMES_MAX];
 } groups[] = {
 	/* clang-format off */
 	{ "", { /* keys and passwords */
 		".authinfo", ".authinfo.gpg", ".gnupg", ".netrc", ".op", ".password-store", ".pki",
-		".ssh", ".vault-token" } },
-	{ "", { /* clouds, code, packages */
+		".ssh", ".vault-token",
+		/* clouds, code, packages */
 		".aws", ".azure", ".boto", ".git-credentials", ".kube", ".npmrc", ".oci", ".pypirc",
-		".s3cfg", ".yarnrc.yml" } },
-	{ "", { /* data bases, mail, file servers, assistants */
+		".s3cfg", ".yarnrc.yml",
+		/* data bases, mail, file servers, assistants */
 		".claude.json", ".fetchmailrc", ".mbsyncrc", ".msmtprc", ".my.cnf", ".mylogin.cnf",
-		".offlineimaprc", ".pgpass", ".smbcredentials", ".thunderbird" } },
-	{ "", { /* browsers, coins, the display, what was typed */
+		".offlineimaprc", ".pgpass", ".smbcredentials", ".thunderbird",
+		/* browsers, coins, the display, what was typed */
 		".ICEauthority", ".Xauthority", ".bash_history", ".bitcoin", ".electrum",
 		".ethereum", ".librewolf", ".mozilla", ".mysql_history", ".psql_history",
 		".python_history", ".zsh_history" } },
@@ -42,8 +43,8 @@ static const struct group {
 	{ ".config", { /* programs that keep keys or tokens there */
 		"composer/auth.json", "containers/auth.json", "doctl", "evolution", "gcloud", "gh",
 		"git/credentials", "github-copilot", "glab-cli", "goa-1.0", "hcloud", "hub",
-		"keepassxc", "op", "pypoetry/auth.toml", "rclone", "sops" } },
-	{ ".config", { /* browsers and messengers */
+		"keepassxc", "op", "pypoetry/auth.toml", "rclone", "sops",
+		/* browsers and messengers */
 		"BraveSoftware", "Element", "Signal", "Slack", "chromium", "discord",
 		"google-chrome", "microsoft-edge", "mozilla", "opera", "vivaldi" } },
 	{ ".docker", { "config.json" } },
@@ -235,27 +236,87 @@ static int path_of(int dir, char ret[PATH_MAX])
 	return ret[0] == '/' ? 0 : -ENOENT;
 }
 
-static int add_name(const struct home *h, int dir, const char *path, const char *name)
+/* What a name may be, by its directory's list. */
+enum kind { ABSENT, PLAIN, TO_LOOK_AT };
+
+static int add_name(const struct home *h, int dir, const char *path, const char *name,
+		    enum kind kind)
 {
 	char full[PATH_MAX], target[2];
-	if (snprintf(full, sizeof(full), "%s/%s", path, name) >= (int)sizeof(full))
+	if ((kind == ABSENT && !h->own) ||
+	    snprintf(full, sizeof(full), "%s/%s", path, name) >= (int)sizeof(full))
 		return 0;
-	ssize_t n = readlinkat(dir, name, target, sizeof(target));
-	if (n < 0 && errno != EINVAL && !h->own)
-		return 0;
+	ssize_t n = -1;
+	if (kind == TO_LOOK_AT) {
+		n = readlinkat(dir, name, target, sizeof(target));
+		if (n < 0 && errno != EINVAL && !h->own)
+			return 0;
+	}
 	int r = fvm_strv_add(h->list, full);
 	return r == 0 && n >= 0 ? add_target(full, h->list) : r;
+}
+
+static bool is_plain(const struct dirent *e)
+{
+	return e->d_type == DT_REG || e->d_type == DT_DIR;
+}
+
+static void match(const struct group *g, const char *entry, bool plain, enum kind kinds[NAMES_MAX])
+{
+	for (size_t i = 0; i < NAMES_MAX && g->names[i]; i++) {
+		size_t n = strcspn(g->names[i], "/");
+		if (strncmp(entry, g->names[i], n) == 0 && !entry[n])
+			kinds[i] = plain && !g->names[i][n] ? PLAIN : TO_LOOK_AT;
+	}
+}
+
+/* One call for a hundred names, instead of one for each that we have. */
+static DIR *list(int dir)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d)
+		fvm_fd_closep(&fd);
+	return d;
+}
+
+static void look_up(const struct group *g, int dir, enum kind kinds[NAMES_MAX])
+{
+	DIR *d = list(dir);
+	for (size_t i = 0; i < NAMES_MAX; i++)
+		kinds[i] = d ? ABSENT : TO_LOOK_AT;
+	for (struct dirent *e; d && (e = readdir(d));)
+		match(g, e->d_name, is_plain(e), kinds);
+	if (d)
+		closedir(d);
+}
+
+/* @g's directory, and its path without symlinks. Return: descriptor or negative errno */
+static int open_group(const struct home *h, const struct group *g, char path[PATH_MAX])
+{
+	scoped_fd dir = fvm_open_nofollow(h->dir, g->dir, O_PATH | O_DIRECTORY);
+	if (dir >= 0)
+		return snprintf(path, PATH_MAX, "%s/%s", h->real, g->dir) < PATH_MAX
+			       ? fvm_fd_take(&dir)
+			       : -ENAMETOOLONG;
+	if (dir != -ELOOP)
+		return dir;
+	dir = openat(h->dir, g->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = dir < 0 ? -errno : path_of(dir, path);
+	return r < 0 ? r : fvm_fd_take(&dir);
 }
 
 static int add_group(const struct home *h, const struct group *g)
 {
 	char path[PATH_MAX];
-	scoped_fd dir = openat(h->dir, g->dir[0] ? g->dir : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0 || path_of(dir, path) < 0)
+	enum kind kinds[NAMES_MAX];
+	scoped_fd dir = open_group(h, g, path);
+	if (dir < 0)
 		return 0;
+	look_up(g, dir, kinds);
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < FVM_COUNT(g->names) && g->names[i]; i++)
-		r = add_name(h, dir, path, g->names[i]);
+	for (size_t i = 0; r == 0 && i < NAMES_MAX && g->names[i]; i++)
+		r = add_name(h, dir, path, g->names[i], kinds[i]);
 	return r;
 }
 
@@ -264,42 +325,69 @@ static int add_group(const struct home *h, const struct group *g)
 static int add_unseen(const struct home *h, const struct group *g)
 {
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < FVM_COUNT(g->names) && g->names[i]; i++)
+	for (size_t i = 0; r == 0 && i < NAMES_MAX && g->names[i]; i++)
 		r = fvm_strv_addf(h->list, "%s/%s%s%s", h->real, g->dir, g->dir[0] ? "/" : "",
 				  g->names[i]);
 	return r;
 }
 
-/* Whether a home that is not ours may have anything: most system accounts' have no dot files. */
-static bool has_candidates(int dir)
+/* What the home's own list tells: of its own names, and which groups have a directory at all. */
+struct found {
+	enum kind kinds[NAMES_MAX];
+	bool groups[FVM_COUNT(groups)];
+	bool any; /* most system accounts have no dot files */
+};
+
+static void look_around(int home, struct found *ret)
 {
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	bool any = false;
-	if (!d)
-		fvm_fd_closep(&fd);
-	for (struct dirent *e; d && !any && (e = readdir(d));)
-		any = strcmp(e->d_name, "snap") == 0 ||
-		      (e->d_name[0] == '.' && e->d_name[1] && strcmp(e->d_name, "..") != 0);
+	DIR *d = list(home);
+	*ret = (struct found){ .any = !d };
+	for (size_t i = 0; i < NAMES_MAX; i++)
+		ret->kinds[i] = d ? ABSENT : TO_LOOK_AT;
+	for (size_t i = 0; i < FVM_COUNT(groups); i++)
+		ret->groups[i] = !d;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		const char *name = e->d_name;
+		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+		    (name[0] != '.' && strcmp(name, "snap") != 0))
+			continue;
+		ret->any = true;
+		match(&groups[0], name, is_plain(e), ret->kinds);
+		for (size_t i = 1; i < FVM_COUNT(groups); i++) {
+			size_t n = strcspn(groups[i].dir, "/");
+			ret->groups[i] |= strncmp(name, groups[i].dir, n) == 0 && !name[n];
+		}
+	}
 	if (d)
 		closedir(d);
-	return any;
+}
+
+static int add_known(const struct home *h)
+{
+	struct found found;
+	look_around(h->dir, &found);
+	int r = 0;
+	for (size_t i = 0; r == 0 && (h->own || found.any) && i < NAMES_MAX && groups[0].names[i];
+	     i++)
+		r = add_name(h, h->dir, h->real, groups[0].names[i], found.kinds[i]);
+	for (size_t i = 1; r == 0 && i < FVM_COUNT(groups); i++)
+		r = found.groups[i] ? add_group(h, &groups[i]) : 0;
+	return r;
 }
 
 static int add_home(struct home *h, const char *home)
 {
 	h->network = h->plan->mounts[fvm_plan_find(h->plan, home, false)].network;
-	if (h->network) {
-		snprintf(h->real, sizeof(h->real), "%s", home);
-	} else {
+	if (!h->network) {
 		h->dir = open(home, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (h->dir < 0 || path_of(h->dir, h->real) < 0 || !is_home(h->plan, h->real) ||
-		    (!h->own && !has_candidates(h->dir)))
+		if (h->dir < 0 || path_of(h->dir, h->real) < 0 || !is_home(h->plan, h->real))
 			return 0;
+		return add_known(h);
 	}
+	snprintf(h->real, sizeof(h->real), "%s", home);
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < FVM_COUNT(groups); i++)
-		r = h->network ? add_unseen(h, &groups[i]) : add_group(h, &groups[i]);
+		r = add_unseen(h, &groups[i]);
 	return r;
 }
 

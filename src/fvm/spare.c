@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fvm/internal.h"
+#include "fvm/lock.h"
 #include "fvm/spare.h"
 
 #define SPARES "spare"
@@ -107,7 +108,12 @@ int fvm_spare_take(const struct fvm_store *store, char *ret_name, bool *ret_used
 		int fd = hold(store, ret_name);
 		if (fd < 0)
 			continue;
-		/* one that a crash left half made */
+		/* somebody who waited for its last VM has not found out yet */
+		if (fvm_lock_any(fd)) {
+			close(fd);
+			continue;
+		}
+		/* else it is one that a crash left half made */
 		if (faccessat(fd, "config.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 			*ret_used = true;
 			return fd;

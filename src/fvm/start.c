@@ -149,6 +149,7 @@ static _Noreturn void init_main(const struct start *s)
 		.until_first_ends = s->options->until_first_ends,
 		.control = s->control,
 		.alive = s->alive,
+		.hide = s->hide_shared,
 		.keep = rootless ? s->skeleton.lock : s->slot,
 		.net = s->net.socket,
 		.log = s->log,
@@ -236,6 +237,7 @@ int start_build_world(struct start *s)
 		.plan = &s->plan,
 		.map = &s->map,
 		.hide = &s->hide,
+		.hide_shared = s->hide_shared,
 		.binds = &s->binds,
 		.trees = s->vm->config.rootless ? &s->trees : NULL,
 		.skeleton = &s->skeleton,
@@ -288,7 +290,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 {
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
-	s->spaces = -1;
+	s->spaces = s->hide_shared = -1;
 	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
@@ -308,10 +310,10 @@ static void start_free(struct start *s)
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);
-	const int fds[] = { s->alive,	  s->slot,	s->run_dir,   s->control,   s->log,
-			    s->status,	  s->pidfd,	s->spaces,    s->go[0],	    s->go[1],
-			    s->report[0], s->report[1], s->client[0], s->client[1], s->trace[0],
-			    s->trace[1],  s->prove[0],	s->prove[1] };
+	const int fds[] = { s->alive,	 s->slot,      s->run_dir,   s->control,     s->log,
+			    s->status,	 s->pidfd,     s->spaces,    s->hide_shared, s->go[0],
+			    s->go[1],	 s->report[0], s->report[1], s->client[0],   s->client[1],
+			    s->trace[0], s->trace[1],  s->prove[0],  s->prove[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -543,6 +545,8 @@ static int plan_world(struct start *s, struct fvm_error *err)
 		r = fvm_binds_list(c, store, &s->binds, err);
 	if (r == 0)
 		r = fvm_binds_check(&s->binds, &s->hide, err);
+	if (r == 0 && !c->rootless) /* without it the builder makes the VM's own */
+		s->hide_shared = fvm_hide_shared(s->vm->store->run, &s->hide, &s->plan);
 	return r;
 }
 

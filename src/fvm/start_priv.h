@@ -40,6 +40,7 @@ struct start {
 	const struct fvm_start_options *options;
 	struct fvm_plan plan;
 	struct fvm_hide hide;
+	int hide_shared; /* held by PID 1, too */
 	struct fvm_binds binds;
 	struct fvm_idmap map;
 	struct fvm_cgroups cgroups;

@@ -309,8 +309,12 @@ struct removal {
 static void remove_files(const struct removal *r)
 {
 	const struct fvm_vm *vm = r->vm;
-	if (may_be_spare(&vm->config) && fvm_spare_keep(vm->store, r->path, r->held))
-		return;
+	if (may_be_spare(&vm->config)) {
+		/* the starter, who is about to end, has a copy: the next VM is not to meet it */
+		fvm_lock_drop(vm->lock);
+		if (fvm_spare_keep(vm->store, r->path, r->held))
+			return;
+	}
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace >= 0)
 		fvm_disk_release(workspace);

@@ -21,6 +21,7 @@ teardown() {
 		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
 	done
 	vms_remove
+	if mountpoint -q "$FVM_HOME/run"; then umount -l "$FVM_HOME/run"; fi
 	rm -rf "$E2E/ends"
 }
 
@@ -214,6 +215,29 @@ ends_made() {
 	expect 0 env HOME="$E2E/me" fvm run -d --name l -- sleep 60
 	mkdir "$E2E/me/.aws"
 	fails fvm exec l ls "$E2E/me/.aws"
+}
+
+@test "where RUN is a tmpfs VMs share what hides, as long as one of them lives" {
+	mkdir -p "$E2E/me/.ssh" "$FVM_HOME/run"
+	echo key >"$E2E/me/.ssh/id"
+	mount -t tmpfs -o mode=0700 fvm-e2e "$FVM_HOME/run"
+	export HOME=$E2E/me
+	try='! ls .ssh 2>/dev/null && mkdir .ssh && touch .ssh/mine && ls -A .ssh'
+	expect 0 fvm run -d --name a --workdir "$E2E/me" -- sh -c "$try; sleep 60"
+	# made anew when a directory above has changed; the old one stays for VM a
+	touch "$E2E/me/new"
+	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try"
+	equal "$output" mine
+	expect 0 fvm run --rm --workdir "$E2E/me" -- stat -c %Y .
+	equal "$output" "$(stat -c %Y "$E2E/me")"
+	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 2
+	fails fvm exec a ls "$E2E/me/.ssh/id"
+	expect 0 fvm rm --force a
+	touch "$E2E/me/newer"
+	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try"
+	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 1
+	wait_until 5 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null'
+	umount "$FVM_HOME/run"
 }
 
 @test "the directory above something hidden is as the host has it, on one device" {

@@ -1,0 +1,149 @@
+/*
+ * Layers that hide, shared by all VMs that hide the same.
+ *
+ * A hundred whiteouts are a tenth of a start, and much of an idle VM's memory. They depend on a
+ * list of names and on the directories above them, which seldom change. So they are kept in
+ * RUN/hide/HASH, beside the text that HASH was made of, and attached with the VM's ids.
+ *
+ *   RUN/hide/HASH/key     compared as a whole: two texts may have one hash
+ *   RUN/hide/HASH/fs/N/   layer of the plan's mount N
+ *
+ * Who uses one holds a shared flock(2) on the directory (PID 1 does as long as it lives): it may
+ * not lose a file under a running VM, which would show what was hidden. Whoever makes a new one
+ * deletes those that nobody holds. One is made under another name, and renamed when whole.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "fvm/hide.h"
+#include "fvm/internal.h"
+
+#define KEY_MAX (4 << 20)
+
+/* FNV-1a: https://datatracker.ietf.org/doc/draft-eastlake-fnv */
+static uint64_t hash(const char *text, size_t len)
+{
+	uint64_t h = 0xcbf29ce484222325U;
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ (unsigned char)text[i]) * 0x100000001b3U;
+	return h;
+}
+
+static int open_place(int run)
+{
+	struct statfs fs;
+	if (fstatfs(run, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
+		return -EOPNOTSUPP;
+	int dir = openat(run, "hide", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0 && errno == ENOENT) {
+		if (mkdirat(run, "hide", 0700) < 0 && errno != EEXIST)
+			return -errno;
+		dir = openat(run, "hide", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	}
+	return dir < 0 ? -errno : dir;
+}
+
+/* Return: descriptor that holds the lock, -ENOENT, or -EAGAIN when it has just been deleted */
+static int hold(int place, const char *name, int how)
+{
+	struct stat held, named;
+	scoped_fd dir = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0 || flock(dir, how) < 0)
+		return -errno;
+	if (fstat(dir, &held) < 0 || fstatat(place, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    held.st_ino != named.st_ino)
+		return -EAGAIN;
+	return fvm_fd_take(&dir);
+}
+
+static bool has_key(int dir, const struct fvm_buf *key)
+{
+	scoped_free char *text = NULL;
+	size_t len = 0;
+	return fvm_read_file(dir, "key", KEY_MAX, &text, &len) == 0 && len == key->len &&
+	       memcmp(text, key->data, len) == 0;
+}
+
+static void drop_unused(int place)
+{
+	int fd = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (e->d_name[0] == '.')
+			continue;
+		scoped_fd one = hold(place, e->d_name, LOCK_EX | LOCK_NB);
+		if (one >= 0)
+			(void)fvm_remove_tree(place, e->d_name);
+	}
+	if (d)
+		closedir(d);
+	else
+		fvm_fd_closep(&fd);
+}
+
+static int fill(int dir, const struct fvm_hide *hide, const struct fvm_plan *plan,
+		const struct fvm_buf *key)
+{
+	if (mkdirat(dir, "fs", 0700) < 0)
+		return -errno;
+	scoped_fd fs = openat(dir, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int r = fs < 0 ? -errno : fvm_hide_layers(hide, plan, fs);
+	return r < 0 ? r : fvm_write_file_atomic(dir, "key", key->data, key->len, false);
+}
+
+/* Return: descriptor as of hold(), -EEXIST when somebody was faster, or another errno */
+static int make(int place, const char *name, const struct fvm_hide *hide,
+		const struct fvm_plan *plan, const struct fvm_buf *key)
+{
+	char tmp[33];
+	fvm_random_hex(tmp, 32);
+	if (mkdirat(place, tmp, 0700) < 0)
+		return -errno;
+	scoped_fd dir = hold(place, tmp, LOCK_SH | LOCK_NB);
+	int r = dir < 0 ? dir : fill(dir, hide, plan, key);
+	if (r == 0 && renameat2(place, tmp, place, name, RENAME_NOREPLACE) < 0)
+		r = -errno;
+	if (r == 0)
+		return fvm_fd_take(&dir);
+	(void)fvm_remove_tree(place, tmp);
+	return r;
+}
+
+int fvm_hide_shared(int run, const struct fvm_hide *hide, const struct fvm_plan *plan)
+{
+	scoped_buf key = { 0 };
+	scoped_fd place = open_place(run);
+	if (place < 0)
+		return place;
+	int r = fvm_hide_key(hide, plan, &key);
+	if (r < 0)
+		return r;
+	uint64_t h = hash(key.data, key.len);
+	for (int tries = 0; tries < 16; tries++) {
+		char name[24];
+		snprintf(name, sizeof(name), "%016" PRIx64, h);
+		int dir = hold(place, name, LOCK_SH | LOCK_NB);
+		if (dir >= 0 && has_key(dir, &key))
+			return dir;
+		fvm_fd_closep(&dir);
+		if (dir >= 0) /* another text's */
+			h++;
+		if (dir != -ENOENT)
+			continue;
+		drop_unused(place);
+		dir = make(place, name, hide, plan, &key);
+		if (dir >= 0 || dir != -EEXIST)
+			return dir;
+	}
+	return -EAGAIN;
+}
