@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "fvm/accounts.h"
 #include "fvm/policy.h"
 #include "fvm/disk.h"
 
@@ -39,7 +42,8 @@ struct who {
 	char name[256], home[PATH_MAX], shell[PATH_MAX];
 	uid_t uid;
 	gid_t gid;
-	bool found; /* in the database: name, home, shell are filled */
+	bool found;   /* in the database: name, home, shell are filled */
+	bool outside; /* by a name service of the host */
 };
 
 int cli_command_option(struct cli_command_options *o, int key, const char *value,
@@ -181,6 +185,12 @@ static void find_groups(const struct fvm_vm *vm, const struct who *w, struct fvm
 		if (gid && line && w->found && is_member(line, w->name))
 			add_group(c, (gid_t)strtoul(gid, NULL, 10));
 	}
+	gid_t more[FVM_ACCOUNT_GROUPS];
+	int n = FVM_ACCOUNT_GROUPS;
+	if (w->outside && getgrouplist(w->name, w->gid, more, &n) >= 0) {
+		for (int i = 0; i < n; i++)
+			add_group(c, more[i]);
+	}
 }
 
 static int parse_ids(const char *text, struct who *w)
@@ -200,12 +210,33 @@ static int parse_ids(const char *text, struct who *w)
 	return *end ? -EINVAL : 0;
 }
 
+/* Whom only a name service of the host knows: he is put into /run/userdb of the VM that is started
+ * for him. */
+static bool find_outside(const char *name, uid_t uid, struct who *w)
+{
+	const struct passwd *pw = name ? getpwnam(name) : getpwuid(uid);
+	if (!pw || fvm_account_in_file("/etc/passwd", pw->pw_uid))
+		return false; /* the VM's own file is what counts */
+	snprintf(w->name, sizeof(w->name), "%s", pw->pw_name);
+	snprintf(w->home, sizeof(w->home), "%s", pw->pw_dir);
+	snprintf(w->shell, sizeof(w->shell), "%s", pw->pw_shell[0] ? pw->pw_shell : "/bin/sh");
+	w->uid = pw->pw_uid;
+	w->gid = pw->pw_gid;
+	w->found = w->outside = true;
+	return true;
+}
+
+static bool find_anywhere(const struct fvm_vm *vm, const char *name, uid_t uid, struct who *w)
+{
+	return find_user(vm, name, uid, w) || find_outside(name, uid, w);
+}
+
 static int identify(const struct fvm_vm *vm, const struct cli_command_options *o, struct who *w,
 		    struct fvm_error *err)
 {
 	if (o->root && o->user)
 		return fvm_error_say(err, EINVAL, "--root and --user exclude each other");
-	if (o->user && find_user(vm, o->user, 0, w))
+	if (o->user && find_anywhere(vm, o->user, 0, w))
 		return 0;
 	w->uid = o->root ? 0 : geteuid();
 	w->gid = o->root ? 0 : getegid();
@@ -218,13 +249,13 @@ static int identify(const struct fvm_vm *vm, const struct cli_command_options *o
 			return -ENOENT;
 		}
 		w->uid = ids.uid;
-		bool known = find_user(vm, NULL, ids.uid, w);
+		bool known = find_anywhere(vm, NULL, ids.uid, w);
 		if (ids.gid != (gid_t)-1 || !known)
 			w->gid = ids.gid != (gid_t)-1 ? ids.gid : (gid_t)ids.uid;
 		return 0;
 	}
 	gid_t gid = w->gid;
-	if (find_user(vm, NULL, w->uid, w) && !o->root)
+	if (find_anywhere(vm, NULL, w->uid, w) && !o->root)
 		w->gid = gid;
 	return 0;
 }

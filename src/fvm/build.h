@@ -22,6 +22,7 @@
 #ifndef FVM_BUILD_H
 #define FVM_BUILD_H
 
+#include "fvm/accounts.h"
 #include "fvm/bind.h"
 #include "fvm/disk.h"
 #include "fvm/hide.h"
@@ -53,6 +54,7 @@ struct fvm_build {
 	/* called before step 6: until PID 1 has all its namespaces. Return: 0 or negative errno */
 	int (*await_spaces)(void *await_arg);
 	void *await_arg;
+	const struct fvm_accounts *accounts; /* whom only a name service knows */
 	uid_t user_uid; /* for /run/user/UID; VM's id */
 	gid_t user_gid;
 	/* out */

@@ -8,6 +8,7 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#include "fvm/accounts.h"
 #include "fvm/doctor.h"
 
 void fvm_doctor_free(struct fvm_doctor *d)
@@ -234,6 +235,19 @@ static void check_ranges(const struct fvm_doctor *d, struct fvm_finding *f)
 	bad(f, "programs that drop to another user are helped along, with limits", fix);
 }
 
+static void check_accounts(const struct fvm_doctor *d, struct fvm_finding *f)
+{
+	(void)d;
+	const struct passwd *pw = getpwuid(geteuid());
+	bool in_file = fvm_account_in_file("/etc/passwd", geteuid());
+	found(f, !pw	   ? "you have none"
+		 : in_file ? "yours is in /etc/passwd"
+			   : "yours comes from a name service");
+	if (pw && !in_file && !fvm_accounts_readable())
+		bad(f, "you are a number in a VM, as it can't reach that service",
+		    "apt-get install libnss-systemd; it goes into passwd: of /etc/nsswitch.conf");
+}
+
 /* ---- cgroups ---- */
 
 static void list_controllers(const struct fvm_cgroups *g, char *text, size_t size)
@@ -373,6 +387,7 @@ static const struct check {
 	{ "place", "where we are", FVM_FOR_ALL, false, check_place },
 	{ "calls", "system calls", FVM_FOR_ALL, true, check_calls },
 	{ "seccomp", "seccomp filters", FVM_FOR_ALL, true, check_seccomp },
+	{ "account", "your account", FVM_FOR_ALL, false, check_accounts },
 	{ "store", "the store", FVM_FOR_ALL, false, check_store },
 	{ "mounts", "mounts of a VM", FVM_FOR_ALL, false, check_mounts },
 	{ "cgroups", "limits by cgroups", FVM_FOR_ALL, false, check_cgroups },

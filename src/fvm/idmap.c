@@ -9,7 +9,8 @@
 
 #include "fvm/idmap.h"
 
-#define LOW_IDS 65536U
+#define LOW_IDS	     65536U
+#define OWNERS_LOOKS 512 /* of a directory; some tenths of a millisecond */
 
 static void add_id(uint32_t *ids, size_t *count, unsigned long id)
 {
@@ -50,15 +51,16 @@ static void add_database(const char *path, struct fvm_idmap *map, bool users)
 	}
 }
 
-/* Owners of homes; only directories that lie in /home's own file system are looked at. */
-static void add_homes(struct fvm_idmap *map)
+/* Who owns what lies in a directory, as far as it is its own file system's: nothing is mounted or
+ * waited for. */
+static void add_owners(struct fvm_idmap *map, const char *path)
 {
-	int fd = open("/home", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	struct statx st;
-	while (d && (e = readdir(d))) {
-		if (e->d_name[0] == '.' ||
+	for (int i = 0; d && i < OWNERS_LOOKS && (e = readdir(d)); i++) {
+		if (strcmp(e->d_name, "..") == 0 ||
 		    statx(fd, e->d_name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
 			  STATX_UID | STATX_GID, &st) < 0)
 			continue;
@@ -67,6 +69,8 @@ static void add_homes(struct fvm_idmap *map)
 	}
 	if (d)
 		closedir(d);
+	else
+		fvm_fd_closep(&fd);
 }
 
 static void add_caller(struct fvm_idmap *map)
@@ -84,12 +88,34 @@ static void add_caller(struct fvm_idmap *map)
 
 void fvm_idmap_plan(uint32_t base, struct fvm_idmap *ret)
 {
+	/* the last one is where the caller works */
+	static const char *const places[] = { "/home", "/srv", "." };
 	ret->base = base;
 	ret->uid_count = ret->gid_count = 0;
 	add_database("/etc/passwd", ret, true);
 	add_database("/etc/group", ret, false);
-	add_homes(ret);
+	for (size_t i = 0; i < FVM_COUNT(places); i++)
+		add_owners(ret, places[i]);
 	add_caller(ret);
+}
+
+void fvm_idmap_add(struct fvm_idmap *map, uid_t uid, gid_t gid)
+{
+	add_id(map->uids, &map->uid_count, uid);
+	add_id(map->gids, &map->gid_count, gid);
+}
+
+bool fvm_idmap_collides(const struct fvm_idmap *map, uint32_t span)
+{
+	for (size_t i = 0; i < map->uid_count; i++) {
+		if (map->uids[i] - map->base < span)
+			return true;
+	}
+	for (size_t i = 0; i < map->gid_count; i++) {
+		if (map->gids[i] - map->base < span)
+			return true;
+	}
+	return false;
 }
 
 static int write_map(pid_t pid, const char *which, const struct fvm_idmap *map, const uint32_t *ids,

@@ -98,6 +98,9 @@ int fvm_run_dir_make(const struct fvm_build *b, struct fvm_error *err)
 	if (list.data)
 		fvm_tmpfiles_apply(run, list.data, map_uid, map_gid, b->map);
 	make_user_dir(b, run);
+	r = fvm_accounts_put(b->accounts, run);
+	if (r < 0)
+		return fvm_error_set(err, -r, "make /run/userdb");
 	if (!b->systemd)
 		(void)unlinkat(run, "systemd/system", AT_REMOVEDIR);
 	return 0;

@@ -39,6 +39,7 @@ struct start {
 	struct fvm_vm *vm;
 	const struct fvm_start_options *options;
 	struct fvm_plan plan;
+	struct fvm_accounts accounts;
 	struct fvm_hide hide;
 	int hide_shared; /* held by PID 1, too */
 	struct fvm_binds binds;
