@@ -51,6 +51,8 @@ jq
 less
 libcap2-bin
 libclang-rt-dev
+libnss-systemd
+libnss-wrapper
 mandoc
 mount
 nftables

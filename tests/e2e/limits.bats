@@ -12,13 +12,15 @@ number_of() { fvm --json stats "$1" | jq -r ".[0].$2"; }
 with_cgroups() {
 	local kind=$1
 	shift
+	# v2 has one set of options for all its mounts: another mount would take them away
 	unshare --mount --propagation private bash -c '
 		kind=$1; shift
+		options=$(findmnt -nf -t cgroup2 -o FS-OPTIONS)
 		case $kind in
 		none) mount -t tmpfs none /sys/fs/cgroup ;;
 		v1)   [ -d /sys/fs/cgroup/unified ] || exit 99
 		      mount -t tmpfs none /sys/fs/cgroup/unified ;;
-		v2)   mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup ;;
+		v2)   mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup2 -o "${options:-rw}" none /sys/fs/cgroup ;;
 		esac || exit 99
 		exec "$@"' - "$kind" "$@"
 }
