@@ -1,4 +1,3 @@
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -187,71 +186,6 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
 	if (r < 0)
 		unlinkat(dir, tmp, 0);
 	return r;
-}
-
-static int remove_entries(int dir);
-
-static int remove_one(int dir, const char *name)
-{
-	if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
-	/* most directories of a VM are empty: one call instead of eight */
-	if (unlinkat(dir, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
-		return 0;
-
-	struct open_how how = {
-		.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
-	};
-	int fd = open_how(dir, name, &how);
-	if (fd == -EACCES) {
-		/* overlay's work directory is made with mode 000 */
-		if (fchmodat(dir, name, 0700, 0) < 0)
-			return -errno;
-		fd = open_how(dir, name, &how);
-	}
-	if (fd < 0)
-		return fd;
-	int r = remove_entries(fd); /* closes it */
-	if (r < 0)
-		return r;
-	return unlinkat(dir, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static int remove_entries(int dir)
-{
-	DIR *d = fdopendir(dir);
-	if (!d) {
-		int r = -errno;
-		close(dir);
-		return r;
-	}
-	int r = 0;
-	struct stat st;
-	if (fstat(dir, &st) == 0 && (st.st_mode & 0700) != 0700)
-		(void)fchmod(dir, 0700);
-	for (;;) {
-		errno = 0;
-		struct dirent *e = readdir(d);
-		if (!e) {
-			r = errno ? -errno : 0;
-			break;
-		}
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		r = remove_one(dir, e->d_name);
-		if (r < 0)
-			break;
-	}
-	closedir(d);
-	return r;
-}
-
-int fvm_remove_tree(int dir, const char *name)
-{
-	return remove_one(dir, name);
 }
 
 int fvm_mkdir_p(int dir, const char *path, mode_t mode)

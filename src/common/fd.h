@@ -65,7 +65,8 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
 
 /**
  * fvm_remove_tree() - delete @name below @dir and all it holds, whatever that is
- * Walks by descriptor, follows nothing, crosses no mount, makes mode-000 directories enterable.
+ * Walks by descriptor, follows nothing, crosses no mount, makes mode-000 directories enterable, and
+ * holds a few descriptors however deep the tree is.
  * Return: 0 (also when there was nothing), or negative errno (-EBUSY or -EXDEV at a mount point)
  */
 int fvm_remove_tree(int dir, const char *name);

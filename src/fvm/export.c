@@ -12,6 +12,7 @@
 #include <archive_entry.h>
 #include <jansson.h>
 
+#include "fvm/disk.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
@@ -31,7 +32,7 @@ static int add_layer(struct export *x, int top)
 {
 	if (x->count == IMAGE_LAYERS_MAX)
 		return fvm_error_set(x->err, E2BIG, "export more than %d layers", IMAGE_LAYERS_MAX);
-	scoped_fd fs = fvm_open_nofollow(top, "fs", O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = fvm_disk_open(top);
 	if (fs < 0)
 		return fvm_error_set(x->err, -fs, "open layer %zu", x->count + 1);
 	int r = image_layer_write(x->vm, fs, x->tmp, &x->layers[x->count], x->progress, x->arg,

@@ -17,10 +17,11 @@
 #include <archive_entry.h>
 
 #include "fvm/image_priv.h"
+#include "fvm/inode.h"
 #include "fvm/owners.h"
 #include "fvm/plan.h"
 
-#define PATH_BYTES 8192
+#define PATH_BYTES 65536
 #define BLOCK	   (256 * 1024)
 
 struct reader {
@@ -100,7 +101,7 @@ static int open_parent(const struct reader *r, char *at, const char **ret_name)
 	char *slash = strrchr(at, '/');
 	*slash = '\0';
 	*ret_name = slash + 1;
-	int dir = fvm_open_nofollow(r->fs, at, O_RDONLY | O_DIRECTORY);
+	int dir = fvm_open_deep(r->fs, at, O_RDONLY | O_DIRECTORY);
 	if (dir == -ENOENT) {
 		/* component by component: mkdir follows links on its way */
 		scoped_fd top = fcntl(r->fs, F_DUPFD_CLOEXEC, 0);
@@ -349,7 +350,7 @@ static void set_dir_times(const struct reader *r)
 		if (sscanf(r->dirs.items[i], "%lld %ld %n", &s, &ns, &skip) < 2 ||
 		    place(r, r->dirs.items[i] + skip, at, sizeof(at)) < 0)
 			continue;
-		scoped_fd dir = fvm_open_nofollow(r->fs, at, O_RDONLY | O_DIRECTORY);
+		scoped_fd dir = fvm_open_deep(r->fs, at, O_RDONLY | O_DIRECTORY);
 		struct timespec times[2] = { { .tv_nsec = UTIME_NOW }, { s, ns } };
 		if (dir >= 0)
 			(void)futimens(dir, times);

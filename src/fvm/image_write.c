@@ -1,5 +1,6 @@
 /* A layer's trees as one tar: parents before children, names in order, so that it is the same each
- * time. The walk keeps one descriptor per level and its names on the heap, not on the stack. */
+ * time. The walk keeps its names on the heap, not on the stack, and descriptors of the lowest levels
+ * only: one that was closed is opened again as ".." of the level below it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,8 @@
 #include "fvm/image_priv.h"
 #include "fvm/owners.h"
 
-#define BLOCK (256 * 1024)
+#define BLOCK	    (256 * 1024)
+#define OPEN_LEVELS 32
 
 struct writer {
 	struct archive *tar;
@@ -149,7 +151,7 @@ static int put_symlink(struct writer *w, const struct item *it, struct archive_e
 	char target[4097];
 	ssize_t n = readlinkat(it->dir, it->name, target, sizeof(target) - 1);
 	if (n < 0)
-		return fvm_error_set(w->err, errno, "read link '%s'", it->path);
+		return fvm_error_set(w->err, errno, "read link '%.300s'", it->path);
 	target[n] = '\0';
 	archive_entry_set_symlink(e, target);
 	return put_header(w, e);
@@ -191,7 +193,9 @@ static int put_item(struct writer *w, const struct item *it)
 /* ---- the walk ---- */
 
 struct level {
-	int dir;
+	int dir; /* -1: closed, as too many are open below it */
+	dev_t dev;
+	ino_t ino;
 	struct dirent **names;
 	int count, at;
 	size_t path_len; /* of the path of this directory in the buffer */
@@ -217,7 +221,12 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 
 static int level_open(int dir, size_t path_len, struct level *ret)
 {
+	struct stat st;
 	*ret = (struct level){ .dir = dir, .path_len = path_len };
+	if (fstat(dir, &st) < 0)
+		return -errno;
+	ret->dev = st.st_dev;
+	ret->ino = st.st_ino;
 	ret->count = scandirat(dir, ".", &ret->names, no_dots, by_bytes);
 	if (ret->count >= 0)
 		return 0;
@@ -235,6 +244,28 @@ static int push(struct level **stack, size_t *depth, int dir, size_t path_len)
 	*stack = more;
 	int r = level_open(dir, path_len, &more[*depth]);
 	(*depth)++;
+	if (*depth > OPEN_LEVELS) {
+		struct level *far = &more[*depth - 1 - OPEN_LEVELS];
+		fvm_fd_closep(&far->dir);
+		far->dir = -1;
+	}
+	return r;
+}
+
+/* The last level is done; the one above goes on. */
+static int pop(struct level *stack, size_t *depth)
+{
+	struct level *l = &stack[--*depth], *above = *depth ? l - 1 : NULL;
+	struct stat st;
+	int r = 0;
+	if (above && above->dir < 0) {
+		above->dir = openat(l->dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (above->dir < 0 || fstat(above->dir, &st) < 0)
+			r = -errno;
+		else if (st.st_dev != above->dev || st.st_ino != above->ino)
+			r = -ESTALE;
+	}
+	level_free(l);
 	return r;
 }
 
@@ -247,9 +278,11 @@ static int visit(struct writer *w, const struct level *l, const char *name, cons
 	if (fstatat(l->dir, name, &it.st, AT_SYMLINK_NOFOLLOW) < 0)
 		return fvm_error_set(w->err, errno, "look at '%s'", path);
 	if (fvm_whiteout_is(l->dir, name, &it.st, w->user_xattr)) {
-		char dir[8192], mark[300];
+		char mark[300];
 		const char *slash = strrchr(path, '/');
-		snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 0, path);
+		scoped_free char *dir = strndup(path, slash ? (size_t)(slash - path) : 0);
+		if (!dir)
+			return fvm_error_set(w->err, ENOMEM, "write a whiteout");
 		snprintf(mark, sizeof(mark), ".wh.%s", name);
 		return put_mark(w, dir, mark);
 	}
@@ -261,9 +294,8 @@ static int step(struct writer *w, struct level **stack, size_t *depth, struct fv
 {
 	struct level *l = &(*stack)[*depth - 1];
 	if (l->at == l->count) {
-		level_free(l);
-		(*depth)--;
-		return 0;
+		int r = pop(*stack, depth);
+		return r < 0 ? fvm_error_set(w->err, -r, "walk the layer") : 0;
 	}
 	scoped_free struct dirent *e = l->names[l->at++];
 	path->len = l->path_len;

@@ -1,5 +1,7 @@
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "tests/box.h"
 
@@ -50,6 +52,39 @@ static void tree_with_a_closed_directory_is_removed(void **state)
 	assert_int_equal(access("/etc/passwd", F_OK), 0);
 }
 
+/* Some levels have more than the next one in them, or no rights. */
+static void deep_tree_needs_few_descriptors(void **state)
+{
+	const struct box *box = *state;
+	const struct rlimit few = { .rlim_cur = 64, .rlim_max = 64 };
+	scoped_fd at = openat(box->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 3000; i++) {
+		assert_int_equal(mkdirat(at, "a long name, so that no path could name it", 0700), 0);
+		if (i % 40 == 0) {
+			assert_int_equal(mkdirat(at, "beside", 0700), 0);
+			close(openat(at, "z", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+		}
+		int next = openat(at, "a long name, so that no path could name it",
+				  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		if (i % 30 == 29)
+			assert_int_equal(fchmod(at, 0), 0);
+		close(at);
+		at = next;
+	}
+	pid_t child = fork();
+	if (child == 0) {
+		(void)setrlimit(RLIMIT_NOFILE, &few);
+		_exit(fvm_remove_tree(box->dir, "a long name, so that no path could name it") < 0);
+	}
+	int status = -1;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(faccessat(box->dir, "z", F_OK, 0), 0);
+	assert_int_equal(faccessat(box->dir, "a long name, so that no path could name it", F_OK, 0),
+			 -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -61,6 +96,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(file_above_the_limit_is_refused, box_setup,
 						box_teardown),
 		cmocka_unit_test_setup_teardown(tree_with_a_closed_directory_is_removed, box_setup,
+						box_teardown),
+		cmocka_unit_test_setup_teardown(deep_tree_needs_few_descriptors, box_setup,
 						box_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -154,3 +154,49 @@ repack() {
 	cp "$1/oci-layout" "$1/new"
 	tar -C "$1/new" -cf "$3" oci-layout index.json blobs
 }
+
+# No layer is there, and nothing waits to be deleted.
+nothing_stored() { [ -z "$(find "$FVM_HOME/layers" "$FVM_HOME/trash" -mindepth 1 -maxdepth 1)" ]; }
+
+# A tree of 3000 levels, as nobody can name it by a path.
+deep_tree() {
+	in_vm "$1" "perl -e 'mkdir q(/opt/deep); chdir q(/opt/deep) or die;
+		for (1..3000) { mkdir q(d-12345678) or die; chdir q(d-12345678) or die }
+		open F, q(>bottom); print F q(here); close F'"
+}
+
+# What stands at its bottom.
+deep_bottom() {
+	in_vm "$1" "perl -e 'chdir q(/opt/deep) or die; for (1..3000) { chdir q(d-12345678) or die }
+		open F, q(bottom) or die; print <F>'"
+}
+
+@test "a tree of 3000 levels is tagged, cloned, exported, imported and removed" {
+	deep_tree a
+	fvm snapshot a t
+	fvm clone a b
+	equal "$(deep_bottom b)" here
+	fvm export b "$E2E/deep.tar"
+	fvm -q import "$E2E/deep.tar" c
+	equal "$(deep_bottom c)" here
+	fvm rm a b c
+	wait_until 20 nothing_stored
+}
+
+@test "a VM with a disk of its own is tagged, cloned, exported, copied from and committed" {
+	needs_loop
+	fvm create a --disk 64M
+	in_vm a 'echo one >/opt/fvm-test; rm /etc/hostname'
+	fvm snapshot a t
+	in_vm a 'echo two >/opt/fvm-test'
+	fvm export a "$E2E/a.tar"
+	fvm import "$E2E/a.tar" b
+	equal "$(in_vm b 'cat /opt/fvm-test; ls /etc/hostname 2>&1 | grep -c No')" "$(printf 'two\n1')"
+	fvm rollback b t
+	equal "$(in_vm b 'cat /opt/fvm-test')" one
+	fvm clone a c
+	equal "$(in_vm c 'cat /opt/fvm-test')" two
+	fvm diff c | grep -q /opt/fvm-test
+	fvm rollback a t
+	equal "$(in_vm a 'cat /opt/fvm-test')" one
+}
