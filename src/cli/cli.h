@@ -84,6 +84,9 @@ int cli_print_json(json_t *value);
 /** cli_say() - a line for the person on stderr, unless quiet */
 void cli_say(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** cli_say_still() - how long a command held a running VM; nothing when it did not (snapshot.c) */
+void cli_say_still(const struct cli *cli, const char *name, long long still_ns);
+
 /* A progress bar on stderr when that is a terminal, nothing otherwise. */
 struct cli_progress {
 	const char *what;

@@ -39,6 +39,24 @@ static int list(const struct cli *cli, const struct fvm_config *c)
 	return all ? cli_print_json(all) : 0;
 }
 
+void cli_say_still(const struct cli *cli, const char *name, long long still_ns)
+{
+	if (still_ns > 0)
+		cli_say(cli, "VM '%s' stood still for %.1f ms", name, (double)still_ns / 1e6);
+}
+
+static int take(const struct cli *cli, struct fvm_vm *vm, const char *tag)
+{
+	struct fvm_error err = { 0 };
+	int64_t still_ns = 0;
+	if (fvm_vm_snapshot(vm, tag, &still_ns, &err) < 0)
+		return cli_fail(&err);
+	cli_say_still(cli, vm->config.name, still_ns);
+	return cli->json ? cli_print_json(json_pack("{s:s, s:I}", "tag", tag, "still_ns",
+						    (json_int_t)still_ns))
+			 : 0;
+}
+
 static int snapshot_main(const struct cli *cli, int argc, char **argv)
 {
 	struct snapshot_options o = { 0 };
@@ -57,15 +75,17 @@ static int snapshot_main(const struct cli *cli, int argc, char **argv)
 		return cli_fail(&err);
 	if (o.list)
 		return list(cli, &vm.config);
-	int r = o.drop ? fvm_vm_drop_snapshot(&vm, argv[first + 1], &err)
-		       : fvm_vm_snapshot(&vm, argv[first + 1], &err);
-	return r < 0 ? cli_fail(&err) : 0;
+	if (!o.drop)
+		return take(cli, &vm, argv[first + 1]);
+	return fvm_vm_drop_snapshot(&vm, argv[first + 1], &err) < 0 ? cli_fail(&err) : 0;
 }
 
 const struct cli_command cli_snapshot = {
 	.name = "snapshot",
 	.operands = "VM [TAG]",
 	.summary = "Tag what a VM is now, to roll back to.",
+	.text = "A running VM is held still while its changed files are copied, by reference where "
+		"the\nfile system can, and goes on.",
 	.options = options,
 	.anywhere = true,
 	.min_operands = 1,

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/error.h"
+#include "common/fault.h"
 #include "common/fd.h"
 #include "common/mem.h"
 
@@ -162,6 +163,9 @@ static int replace_by(int dir, const char *tmp, const char *name, int fd, bool s
 {
 	if (sync && fdatasync(fd) < 0)
 		return -errno;
+	int r = FVM_FAULT("file.rename");
+	if (r < 0)
+		return r;
 	if (renameat(dir, tmp, dir, name) < 0)
 		return -errno;
 	if (!sync)
@@ -176,11 +180,16 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
 {
 	char tmp[300];
 	snprintf(tmp, sizeof(tmp), ".%s.%d.tmp", name, (int)getpid());
+	int r = FVM_FAULT("file.create");
+	if (r < 0)
+		return r;
 	scoped_fd fd =
 		openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	int r = fvm_write_all(fd, buf, len);
+	r = FVM_FAULT("file.write");
+	if (r == 0)
+		r = fvm_write_all(fd, buf, len);
 	if (r == 0)
 		r = replace_by(dir, tmp, name, fd, sync);
 	if (r < 0)

@@ -39,6 +39,28 @@ void fvm_later(void (*fn)(void *arg), void *arg);
 /** fvm_trash() - rename @name below @dir to STORE/trash and delete it, now or in a child process */
 int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later);
 
+/* How a VM is made; see fvm_vm_make(). */
+struct fvm_making {
+	bool sync;
+	/* put layers that the configuration names, and that are not there yet, to their places */
+	int (*place)(void *arg, struct fvm_error *err);
+	void *arg;
+};
+
+/**
+ * fvm_vm_make() - fvm_vm_create() together with new layers: all of it appears, or nothing
+ * Until the VM stands in its place its configuration in tmp/ tells who tidies up which layers
+ * nobody needs. A layer that place() moves has its ref of the new VM already.
+ */
+int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
+		const struct fvm_making *making, struct fvm_vm *ret, struct fvm_error *err);
+
+/** fvm_vm_unref_layers() - a VM that is no more stands on none of its layers */
+void fvm_vm_unref_layers(const struct fvm_store *store, const struct fvm_config *config,
+			 bool later);
+
+/** fvm_layer_place() - move a layer, made in tmp/, to STORE/layers/@id. Return: 0 or -errno */
+int fvm_layer_place(const struct fvm_store *store, const char *tmp, const char *id);
 /** fvm_layer_unref() - @vm_id no longer stands on layer @id; the last one to leave deletes it */
 int fvm_layer_unref(const struct fvm_store *store, const char *id, const char *vm_id, bool later);
 /** fvm_layer_ref() - @vm_id stands on layer @id */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "fvm/disk.h"
 #include "fvm/internal.h"
 
@@ -17,6 +18,19 @@ static int open_layer(const struct fvm_store *store, const char *id)
 	if (snprintf(path, sizeof(path), "layers/%s", id) >= (int)sizeof(path))
 		return -EINVAL;
 	return fvm_open_nofollow(store->dir, path, O_RDONLY | O_DIRECTORY);
+}
+
+int fvm_layer_place(const struct fvm_store *store, const char *tmp, const char *id)
+{
+	char path[80];
+	int r = FVM_FAULT("layer.place");
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "layers/%s", id);
+	if (renameat2(store->dir, tmp, store->dir, path, RENAME_NOREPLACE) < 0)
+		return -errno;
+	scoped_fd layers = openat(store->dir, "layers", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return layers < 0 || fsync(layers) < 0 ? -errno : 0;
 }
 
 int fvm_layer_ref(const struct fvm_store *store, const char *id, const char *vm_id)
@@ -37,10 +51,12 @@ int fvm_layer_unref(const struct fvm_store *store, const char *id, const char *v
 	if (layer < 0)
 		return layer == -ENOENT ? 0 : layer;
 	snprintf(ref, sizeof(ref), "refs/%s", vm_id);
+	(void)FVM_FAULT("layer.unref");
 	if (unlinkat(layer, ref, 0) < 0 && errno != ENOENT)
 		return -errno;
 	if (unlinkat(layer, "refs", AT_REMOVEDIR) < 0)
 		return errno == ENOTEMPTY || errno == EEXIST || errno == ENOENT ? 0 : -errno;
+	(void)FVM_FAULT("layer.delete");
 	fvm_disk_release(layer);
 	snprintf(path, sizeof(path), "layers/%s", id);
 	return fvm_trash(store, store->dir, path, later);

@@ -245,11 +245,11 @@ int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err)
 	return r;
 }
 
-static const struct fvm_owner *find_line(const struct fvm_owners *o, const char *key,
-					 const char *rel, ino_t ino)
+const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *key,
+					const char *rel, ino_t ino)
 {
 	scoped_buf path = { 0 };
-	if (o->count == 0)
+	if (!o || o->count == 0)
 		return NULL;
 	add_escaped(&path, key);
 	fvm_buf_puts(&path, "/");
@@ -270,6 +270,16 @@ static const struct fvm_owner *find_line(const struct fvm_owners *o, const char 
 			return &o->lines[low].owner;
 	}
 	return NULL;
+}
+
+void fvm_owners_maps(const struct fvm_owners *o, struct fvm_buf *ret)
+{
+	for (size_t i = 0; i < o->uid_count; i++)
+		fvm_buf_printf(ret, "map u %u %u %u\n", o->uids[i].vm, o->uids[i].host,
+			       o->uids[i].count);
+	for (size_t i = 0; i < o->gid_count; i++)
+		fvm_buf_printf(ret, "map g %u %u %u\n", o->gids[i].vm, o->gids[i].host,
+			       o->gids[i].count);
 }
 
 /* ---- what a file was meant to have ---- */
@@ -342,7 +352,7 @@ void fvm_owners_apply(const struct fvm_owners *owners, int dir, const char *name
 		apply_record(&owner, st);
 		return;
 	}
-	const struct fvm_owner *line = find_line(owners, key, rel, st->st_ino);
+	const struct fvm_owner *line = fvm_owners_find(owners, key, rel, st->st_ino);
 	if (line)
 		apply_record(line, st);
 	else

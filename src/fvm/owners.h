@@ -68,6 +68,13 @@ void fvm_owner_format(const struct fvm_owner *owner, char *ret, size_t size);
 void fvm_owners_line(struct fvm_buf *ret, const struct fvm_owner *owner, ino_t ino, const char *key,
 		     const char *rel);
 
+/** fvm_owners_find() - what the list says of KEY/REL with that inode, or NULL; @owners may be NULL */
+const struct fvm_owner *fvm_owners_find(const struct fvm_owners *owners, const char *key,
+					const char *rel, ino_t ino);
+
+/** fvm_owners_maps() - append the list's lines of ids, for a list of the same files elsewhere */
+void fvm_owners_maps(const struct fvm_owners *owners, struct fvm_buf *ret);
+
 /**
  * fvm_owners_apply() - replace owner, mode and device in @st by the wished ones
  * @dir, @name: the entry in the layer

@@ -2,8 +2,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "fvm/cgroup.h"
 #include "fvm/pause.h"
 #include "fvm/sys.h"
@@ -87,6 +90,111 @@ int fvm_vm_resume(const struct fvm_vm *vm, struct fvm_error *err)
 		return fvm_error_set(err, errno, "resume VM '%s'", vm->config.name);
 	r = stop_or_go(&t, false, 5000);
 	return r < 0 ? fvm_error_set(err, -r, "resume VM '%s'", vm->config.name) : 0;
+}
+
+/* ---- for a moment ---- */
+
+#define HELD	   "held"
+#define HOLD_MS	   10000
+#define NS_PER_SEC 1000000000LL
+
+static int64_t monotonic_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * NS_PER_SEC + t.tv_nsec;
+}
+
+static void release(const struct target *t)
+{
+	(void)stop_or_go(t, false, HOLD_MS);
+	(void)unlinkat(t->run_dir, HELD, 0);
+}
+
+void fvm_vm_let_go(const struct fvm_vm *vm)
+{
+	scoped_fd run = fvm_vm_run_dir(vm, false);
+	if (run < 0 || faccessat(run, HELD, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return;
+	scoped_target t = { .pidfd = -1, .run_dir = -1 };
+	if (target_open(vm, &t, NULL) < 0)
+		return;
+	log_warn("VM '%s' was held by a command that was killed: it goes on", vm->config.name);
+	release(&t);
+}
+
+/* Whatever ends our caller, the pipe's other end closes. Out of its terminal's reach. */
+static _Noreturn void stand_by(const struct target *t, int pipe)
+{
+	char byte;
+	(void)setsid();
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		(void)dup2(null, fd);
+	if (read(pipe, &byte, 1) != 1)
+		release(t);
+	_exit(0);
+}
+
+static pid_t start_guard(const struct target *t, int *ret_pipe)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(ends[1]);
+		stand_by(t, ends[0]);
+	}
+	int r = pid < 0 ? -errno : pid;
+	close(ends[0]);
+	if (pid < 0)
+		close(ends[1]);
+	else
+		*ret_pipe = ends[1];
+	return r;
+}
+
+static int hold(const struct fvm_vm *vm, struct target *t, pid_t *ret_guard, int *ret_pipe,
+		struct fvm_error *err)
+{
+	int r = target_open(vm, t, err);
+	if (r < 0)
+		return r;
+	scoped_fd mark = openat(t->run_dir, HELD, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	pid_t guard = mark < 0 ? -errno : start_guard(t, ret_pipe);
+	if (guard < 0)
+		return fvm_error_set(err, -guard, "hold VM '%s'", vm->config.name);
+	*ret_guard = guard;
+	r = stop_or_go(t, true, HOLD_MS);
+	if (r == -ETIMEDOUT)
+		fvm_error_hint(err, "one of its processes waits inside the kernel: try again");
+	return r < 0 ? fvm_error_set(err, -r, "hold VM '%s'", vm->config.name) : 0;
+}
+
+int fvm_vm_while_paused(const struct fvm_vm *vm, int (*fn)(void *arg, struct fvm_error *err),
+			void *arg, int64_t *ret_still_ns, struct fvm_error *err)
+{
+	scoped_target t = { .pidfd = -1, .run_dir = -1 };
+	scoped_fd pipe = -1;
+	pid_t guard = -1;
+	*ret_still_ns = 0;
+	if (fvm_vm_state(vm) != FVM_RUNNING)
+		return fn(arg, err);
+	int64_t from = monotonic_ns();
+	int r = hold(vm, &t, &guard, &pipe, err);
+	if (r == 0)
+		r = FVM_FAULT("pause.held");
+	if (r == 0)
+		r = fn(arg, err);
+	if (t.run_dir >= 0)
+		release(&t);
+	*ret_still_ns = monotonic_ns() - from;
+	if (guard > 0) {
+		(void)!write(pipe, "d", 1);
+		(void)waitpid(guard, NULL, 0);
+	}
+	return r;
 }
 
 int fvm_vm_kill(const struct fvm_vm *vm, unsigned int timeout_ms, struct fvm_error *err)

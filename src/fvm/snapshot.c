@@ -8,9 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "fvm/disk.h"
 #include "fvm/internal.h"
+#include "fvm/layer_copy.h"
 #include "fvm/lock.h"
+#include "fvm/pause.h"
 #include "fvm/snapshot.h"
 #include "fvm/stamps.h"
 #include "fvm/subids.h"
@@ -22,12 +25,6 @@ static int check_stopped(const struct fvm_vm *vm, struct fvm_error *err)
 	fvm_error_set(err, EBUSY, "VM '%s' is running", vm->config.name);
 	fvm_error_hint(err, "fvm stop %s first", vm->config.name);
 	return -EBUSY;
-}
-
-static int sync_dir(int dir, const char *path)
-{
-	scoped_fd fd = openat(dir, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 static int set_pending(struct fvm_vm *vm, const char *what, struct fvm_error *err)
@@ -66,24 +63,36 @@ static bool workspace_is_empty(const struct fvm_vm *vm)
 	return empty;
 }
 
+/* An empty layer in tmp/, which VM @vm_id stands on already. Return: its locked descriptor */
+static int make_layer_tmp(const struct fvm_store *store, const char *vm_id, char tmp[40])
+{
+	char ref[48];
+	scoped_fd dir = fvm_tmp_make(store, tmp);
+	if (dir < 0)
+		return dir;
+	snprintf(ref, sizeof(ref), "refs/%s", vm_id);
+	int r = FVM_FAULT("layer.make");
+	if (r == 0 && mkdirat(dir, "refs", 0700) < 0)
+		r = -errno;
+	scoped_fd file = r < 0 ? r : fvm_create_beneath(dir, ref, O_WRONLY, 0600);
+	if (file >= 0)
+		return fvm_fd_take(&dir);
+	(void)fvm_remove_tree(store->dir, tmp);
+	return file;
+}
+
 /* A layer without contents yet, which the VM stands on already. */
 static int make_layer(const struct fvm_vm *vm, char id[33])
 {
-	char tmp[40], ref[48], path[48];
-	scoped_fd dir = fvm_tmp_make(vm->store, tmp);
+	char tmp[40];
+	scoped_fd dir = make_layer_tmp(vm->store, vm->config.id, tmp);
 	if (dir < 0)
 		return dir;
-	snprintf(ref, sizeof(ref), "refs/%s", vm->config.id);
-	if (mkdirat(dir, "refs", 0700) < 0)
-		return -errno;
-	scoped_fd file = fvm_create_beneath(dir, ref, O_WRONLY, 0600);
-	if (file < 0)
-		return file;
 	fvm_random_hex(id, 32);
-	snprintf(path, sizeof(path), "layers/%s", id);
-	if (renameat2(vm->store->dir, tmp, vm->store->dir, path, RENAME_NOREPLACE) < 0)
-		return -errno;
-	return sync_dir(vm->store->dir, "layers");
+	int r = fvm_layer_place(vm->store, tmp, id);
+	if (r < 0)
+		(void)fvm_remove_tree(vm->store->dir, tmp);
+	return r;
 }
 
 /* Overlay's work directories are of no use in a frozen layer. */
@@ -112,9 +121,14 @@ static int freeze_finish(struct fvm_vm *vm, const char *id, struct fvm_error *er
 	scoped_fd layer = fvm_open_nofollow(vm->store->dir, path, O_RDONLY | O_DIRECTORY);
 	if (layer >= 0)
 		drop_work(layer);
+	int r = FVM_FAULT("layer.workspace");
+	if (r < 0)
+		return fvm_error_set(err, -r, "make an empty workspace");
 	if (mkdirat(vm->dir, "workspace/fs", 0700) < 0 && errno != EEXIST)
 		return fvm_error_set(err, errno, "make an empty workspace");
-	int r = fvm_strv_add(&vm->config.layers, id);
+	if (fvm_strv_has(&vm->config.layers, id))
+		return set_pending(vm, NULL, err);
+	r = fvm_strv_add(&vm->config.layers, id);
 	return r < 0 ? fvm_error_set(err, -r, "add the layer") : set_pending(vm, NULL, err);
 }
 
@@ -134,6 +148,9 @@ int fvm_vm_freeze(struct fvm_vm *vm, struct fvm_error *err)
 		return r;
 	}
 	snprintf(to, sizeof(to), "layers/%s/fs", id);
+	r = FVM_FAULT("layer.freeze");
+	if (r < 0)
+		return fvm_error_set(err, -r, "freeze the workspace");
 	if (renameat2(vm->dir, "workspace/fs", vm->store->dir, to, RENAME_NOREPLACE) < 0)
 		return fvm_error_set(err, errno, "freeze the workspace");
 	return freeze_finish(vm, id, err);
@@ -147,6 +164,9 @@ static int empty_finish(struct fvm_vm *vm, struct fvm_error *err)
 	int r = fvm_trash(vm->store, vm->dir, "workspace", true);
 	if (r < 0)
 		return fvm_error_set(err, -r, "throw the workspace away");
+	r = FVM_FAULT("layer.empty");
+	if (r < 0)
+		return fvm_error_set(err, -r, "make an empty workspace");
 	if ((mkdirat(vm->dir, "workspace", 0700) < 0 && errno != EEXIST) ||
 	    (mkdirat(vm->dir, "workspace/fs", 0700) < 0 && errno != EEXIST))
 		return fvm_error_set(err, errno, "make an empty workspace");
@@ -161,9 +181,18 @@ int fvm_vm_empty(struct fvm_vm *vm, struct fvm_error *err)
 	return r < 0 ? r : empty_finish(vm, err);
 }
 
+/* A copied layer counts when a snapshot names it, which is written together with the end of it. */
+static int copy_finish(struct fvm_vm *vm, const char *id, struct fvm_error *err)
+{
+	(void)fvm_layer_unref(vm->store, id, vm->config.id, false);
+	return set_pending(vm, NULL, err);
+}
+
 int fvm_layers_finish(struct fvm_vm *vm, struct fvm_error *err)
 {
 	char id[33], path[48];
+	if (sscanf(vm->config.pending, "copy %32[0-9a-f]", id) == 1)
+		return copy_finish(vm, id, err);
 	if (fvm_lock_alive(vm->dir))
 		return 0; /* nobody starts a VM with something pending */
 	if (strcmp(vm->config.pending, "empty") == 0)
@@ -178,10 +207,128 @@ int fvm_layers_finish(struct fvm_vm *vm, struct fvm_error *err)
 	return set_pending(vm, NULL, err);
 }
 
-int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
+/* ---- a workspace that is in use ---- */
+
+struct copying {
+	const struct fvm_vm *vm;
+	int layer; /* in tmp/ */
+};
+
+static int copy_workspace(void *arg, struct fvm_error *err)
 {
-	if (fvm_name_check(tag, NULL) < 0)
+	const struct copying *c = arg;
+	scoped_fd workspace = fvm_open_nofollow(c->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	scoped_fd from = workspace < 0 ? workspace : fvm_disk_open(workspace);
+	scoped_fd to = fvm_open_nofollow(c->layer, "fs", O_RDONLY | O_DIRECTORY);
+	if (from < 0 || to < 0)
+		return fvm_error_set(err, from < 0 ? -from : -to, "open the workspace");
+	/* copies are born now; what the originals' births tell of the base is written down */
+	int r = fvm_stamps_update(c->vm, err);
+	return r < 0 ? r : fvm_layer_copy(from, to, err);
+}
+
+/* Ids of the VM's services, and what the user may do with his own files, take a namespace. */
+static int copy_in_namespace(void *arg, struct fvm_error *err)
+{
+	return fvm_subids_call_always(copy_workspace, arg, err);
+}
+
+static int check_on_disk(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	if (!vm->config.rootless || !vm->config.throw_away || !vm->config.disk_bytes)
+		return 0;
+	fvm_error_hint(err, "copy them out: fvm cp, or start one without --rm");
+	return fvm_error_set(err, EOPNOTSUPP, "its files are in memory (--rm with --disk)");
+}
+
+/* The workspace as a layer in tmp/ of the VM @vm_id. Return: its descriptor, or negative errno */
+static int copy_to_tmp(struct fvm_vm *vm, const char *vm_id, char tmp[40], int64_t *ret_still_ns,
+		       struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	int r = check_on_disk(vm, err);
+	if (r < 0)
+		return r;
+	scoped_fd layer = make_layer_tmp(vm->store, vm_id, tmp);
+	struct copying c = { vm, layer };
+	if (layer < 0)
+		return fvm_error_set(err, -layer, "make a layer in %s", vm->store->path);
+	if (mkdirat(layer, "fs", 0700) < 0)
+		r = fvm_error_set(&mine, errno, "make a layer in %s", vm->store->path);
+	if (r == 0)
+		r = fvm_vm_while_paused(vm, copy_in_namespace, &c, ret_still_ns, &mine);
+	if (r == 0)
+		r = FVM_FAULT("layer.sync");
+	/* the configuration will tell that it is there, also after a power cut */
+	if (r == 0 && syncfs(layer) < 0)
+		r = fvm_error_set(&mine, errno, "write the layer");
+	if (r == 0)
+		return fvm_fd_take(&layer);
+	(void)fvm_subids_remove_tree(vm->store->dir, tmp);
+	if (err)
+		*err = mine;
+	return r;
+}
+
+/* Returns 0 with @id empty when there is nothing in the workspace. */
+static int copy_to_layer(struct fvm_vm *vm, char id[33], int64_t *ret_still_ns,
+			 struct fvm_error *err)
+{
+	char tmp[40], what[48];
+	id[0] = '\0';
+	if (workspace_is_empty(vm))
+		return 0;
+	scoped_fd layer = copy_to_tmp(vm, vm->config.id, tmp, ret_still_ns, err);
+	if (layer < 0)
+		return layer;
+	fvm_random_hex(id, 32);
+	snprintf(what, sizeof(what), "copy %s", id);
+	int r = set_pending(vm, what, err);
+	if (r == 0) {
+		r = fvm_layer_place(vm->store, tmp, id);
+		if (r < 0)
+			fvm_error_set(err, -r, "add the layer");
+	}
+	if (r < 0) {
+		(void)fvm_subids_remove_tree(vm->store->dir, tmp);
+		(void)set_pending(vm, NULL, NULL);
+	}
+	return r;
+}
+
+static int tag_running(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
+		       struct fvm_error *err)
+{
+	char id[33];
+	scoped_strv layers = { 0 };
+	int r = copy_to_layer(vm, id, ret_still_ns, err);
+	if (r < 0)
+		return r;
+	r = fvm_strv_copy(&layers, &vm->config.layers);
+	if (r == 0 && id[0])
+		r = fvm_strv_add(&layers, id);
+	if (r == 0)
+		r = fvm_config_add_snapshot(&vm->config, tag, fvm_now_ns(), &layers);
+	return r < 0 ? fvm_error_set(err, -r, "add the tag") : set_pending(vm, NULL, err);
+}
+
+static int tag_stopped(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
+{
+	int r = fvm_vm_freeze(vm, err);
+	if (r < 0)
+		return r;
+	r = fvm_config_add_snapshot(&vm->config, tag, fvm_now_ns(), &vm->config.layers);
+	return r < 0 ? fvm_error_set(err, -r, "add the tag") : fvm_vm_save(vm, err);
+}
+
+int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
+		    struct fvm_error *err)
+{
+	int64_t still_ns = 0;
+	if (fvm_name_check(tag, NULL) < 0) {
+		fvm_error_hint(err, "use up to %d letters, digits, '.', '_', '-'", FVM_NAME_MAX);
 		return fvm_error_set(err, EINVAL, "'%.80s' can't be a tag", tag);
+	}
 	if (fvm_config_find_snapshot(&vm->config, tag) >= 0) {
 		fvm_error_say(err, EEXIST, "VM '%s' has a snapshot '%s' already", vm->config.name,
 			      tag);
@@ -189,11 +336,11 @@ int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
 			       vm->config.name, tag);
 		return -EEXIST;
 	}
-	int r = fvm_vm_freeze(vm, err);
-	if (r < 0)
-		return fvm_error_wrap(err, r, "snapshot VM '%s'", vm->config.name);
-	r = fvm_config_add_snapshot(&vm->config, tag, fvm_now_ns(), &vm->config.layers);
-	return r < 0 ? fvm_error_set(err, -r, "add the tag") : fvm_vm_save(vm, err);
+	bool alive = fvm_lock_alive(vm->dir);
+	int r = alive ? tag_running(vm, tag, &still_ns, err) : tag_stopped(vm, tag, err);
+	if (ret_still_ns)
+		*ret_still_ns = still_ns;
+	return r < 0 ? fvm_error_wrap(err, r, "snapshot VM '%s'", vm->config.name) : 0;
 }
 
 static int find_tag(const struct fvm_vm *vm, const char *tag, struct fvm_error *err)
@@ -224,14 +371,18 @@ static void drop_unused(const struct fvm_vm *vm, const struct fvm_strv *before)
 int fvm_vm_rollback(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
 {
 	scoped_strv before = { 0 };
-	int r = check_stopped(vm, err);
-	int at = r < 0 ? r : find_tag(vm, tag, err);
+	int at = find_tag(vm, tag, err);
 	if (at < 0)
 		return at;
+	if (fvm_lock_alive(vm->dir)) {
+		fvm_error_hint(err, "fvm stop %s first, or try the state out beside it: fvm clone",
+			       vm->config.name);
+		return fvm_error_set(err, EBUSY, "VM '%s' is running", vm->config.name);
+	}
 	if (fvm_config_layers(&vm->config, &before) < 0)
 		return fvm_error_set(err, ENOMEM, "list the layers");
 	fvm_strv_free(&vm->config.layers);
-	r = fvm_strv_copy(&vm->config.layers, &vm->config.snapshots[at].layers);
+	int r = fvm_strv_copy(&vm->config.layers, &vm->config.snapshots[at].layers);
 	if (r < 0)
 		return fvm_error_set(err, -r, "list the layers");
 	r = fvm_vm_empty(vm, err);
@@ -261,23 +412,75 @@ int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *e
 	return r;
 }
 
-int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, struct fvm_error *err)
+/* ---- clones ---- */
+
+static int clone_config(const struct fvm_vm *vm, const char *name, struct fvm_config *ret,
+			struct fvm_error *err)
+{
+	int r = fvm_config_copy(ret, &vm->config);
+	if (r < 0)
+		return fvm_error_set(err, -r, "copy the configuration");
+	strcpy(ret->name, name);
+	fvm_random_hex(ret->id, 32);
+	ret->created_ns = fvm_now_ns();
+	ret->throw_away = false; /* who clones it wants to keep it */
+	free(ret->pending);
+	ret->pending = NULL;
+	return 0;
+}
+
+struct placing {
+	const struct fvm_store *store;
+	char tmp[40], id[33];
+};
+
+static int place_copy(void *arg, struct fvm_error *err)
+{
+	const struct placing *p = arg;
+	int r = fvm_layer_place(p->store, p->tmp, p->id);
+	return r < 0 ? fvm_error_set(err, -r, "add the layer") : 0;
+}
+
+static int clone_running(struct fvm_vm *vm, struct fvm_config *config, struct fvm_vm *ret,
+			 int64_t *ret_still_ns, struct fvm_error *err)
+{
+	struct placing p = { .store = vm->store };
+	const struct fvm_making making = { .sync = true, .place = place_copy, .arg = &p };
+	scoped_fd layer = copy_to_tmp(vm, config->id, p.tmp, ret_still_ns, err);
+	if (layer < 0)
+		return layer;
+	fvm_random_hex(p.id, 32);
+	int r = fvm_strv_add(&config->layers, p.id);
+	r = r < 0 ? fvm_error_set(err, -r, "add the layer")
+		  : fvm_vm_make(vm->store, config, &making, ret, err);
+	if (r < 0)
+		(void)fvm_subids_remove_tree(vm->store->dir, p.tmp);
+	return r;
+}
+
+int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_t *ret_still_ns,
+		 struct fvm_error *err)
 {
 	scoped_config config = { 0 };
+	int64_t still_ns = 0;
+	bool alive = fvm_lock_alive(vm->dir);
 	int r = fvm_name_check(name, err);
-	if (r == 0)
+	if (r == 0 && faccessat(vm->store->vms, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
+		r = fvm_error_set(err, EEXIST, "name it '%s'", name);
+	}
+	if (r == 0 && !alive)
 		r = fvm_vm_freeze(vm, err);
-	if (r < 0)
-		return fvm_error_wrap(err, r, "clone VM '%s'", vm->config.name);
-	r = fvm_config_copy(&config, &vm->config);
-	if (r < 0)
-		return fvm_error_set(err, -r, "copy the configuration of VM '%s'", vm->config.name);
-	strcpy(config.name, name);
-	fvm_random_hex(config.id, 32);
-	config.created_ns = fvm_now_ns();
-	r = fvm_vm_create(vm->store, &config, true, ret, err);
+	if (r == 0)
+		r = clone_config(vm, name, &config, err);
+	if (r == 0 && alive && !workspace_is_empty(vm))
+		r = clone_running(vm, &config, ret, &still_ns, err);
+	else if (r == 0)
+		r = fvm_vm_create(vm->store, &config, true, ret, err);
 	/* without its stamps births count alone, which is no reason to fail */
 	if (r == 0 && fvm_stamps_copy(vm->dir, ret->dir) < 0)
 		log_warn("clone of VM '%s': its stamps are not copied", vm->config.name);
-	return r;
+	if (ret_still_ns)
+		*ret_still_ns = still_ns;
+	return r < 0 ? fvm_error_wrap(err, r, "clone VM '%s'", vm->config.name) : 0;
 }

@@ -7,22 +7,26 @@
  *   for a terabyte. A snapshot is a tag on a list of layers; rollback takes such a list as the VM's
  *   own and empties the workspace; a clone is a new VM on the same list.
  *   A running VM's workspace can't be renamed under its programs' feet without being seen to
- *   change: it is paused, the workspace is copied (by reflink where the file system can), and the
- *   copy is the frozen layer.
+ *   change: it is paused, the workspace is copied (layer_copy.h), and the copy is the frozen layer.
+ *   The VM itself goes on with its layers as they are; the snapshot has the copy above them.
  *
  *   config.json is what counts. "pending" in it says what is under way, so that after a crash the
  *   next command which locks the VM finishes or takes back:
  *     "freeze ID"  STORE/layers/ID/fs is there: add ID to the layers; else forget it
  *     "empty"      the workspace is to be replaced by an empty one
+ *     "copy ID"    a copied layer was put there for a snapshot that is not noted: delete it
+ *   A clone's layer is named by the configuration of a VM that is still in tmp/ (internal.h).
  */
 #ifndef FVM_SNAPSHOT_H
 #define FVM_SNAPSHOT_H
 
 #include "fvm/store.h"
 
-/** fvm_vm_snapshot() - tag what the VM, open FVM_LOCK and not running, is now
- *  Return: 0, -EEXIST (tag taken), -EINVAL (tag), ... */
-int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err);
+/** fvm_vm_snapshot() - tag what the VM, open FVM_LOCK, is now
+ *  @ret_still_ns: how long a running VM was held for it, else 0; may be NULL
+ *  Return: 0, -EEXIST (tag taken), -EINVAL (tag), -ETIMEDOUT (it does not hold still), ... */
+int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
+		    struct fvm_error *err);
 
 /** fvm_vm_rollback() - make the VM, open FVM_LOCK and stopped, what it was at @tag
  *  Changes since then are lost. Return: 0, -ENOENT with the tags there are, -EBUSY */
@@ -31,8 +35,10 @@ int fvm_vm_rollback(struct fvm_vm *vm, const char *tag, struct fvm_error *err);
 /** fvm_vm_drop_snapshot() - forget @tag and what only it needs */
 int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err);
 
-/** fvm_vm_clone() - a new VM @name that starts as @vm is now; @ret is open FVM_LOCK */
-int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, struct fvm_error *err);
+/** fvm_vm_clone() - a new VM @name that starts as @vm is now; @ret is open FVM_LOCK
+ *  @ret_still_ns: as above. Its memory and processes are not copied, only its files. */
+int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_t *ret_still_ns,
+		 struct fvm_error *err);
 
 /** fvm_vm_freeze() - rename the workspace to a new layer on top of vm->config.layers
  *  Nothing happens when the workspace is empty. Saves the configuration. */

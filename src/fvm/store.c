@@ -96,19 +96,38 @@ static int make_parts(struct fvm_store *s, struct fvm_error *err)
 	return 0;
 }
 
-/* What a crash left in tmp/ or trash/: an entry on which nobody holds flock(2). */
-static void tidy_dir(int store, const char *part)
+/* A VM that was being made, or deleted, stands on layers: on none any more. */
+static void let_go_of_layers(const struct fvm_store *s, int entry)
 {
-	int dir = openat(store, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scoped_config config = { 0 };
+	if (faccessat(entry, "config.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    fvm_config_load(entry, &config, NULL) == 0)
+		fvm_vm_unref_layers(s, &config, false);
+}
+
+static void tidy_entry(const struct fvm_store *s, int dir, const char *name)
+{
+	struct stat held, there;
+	scoped_fd entry = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (entry < 0 || flock(entry, LOCK_EX | LOCK_NB) < 0)
+		return;
+	/* its maker may have moved it to its place just now */
+	if (fstat(entry, &held) < 0 || fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    held.st_ino != there.st_ino)
+		return;
+	let_go_of_layers(s, entry);
+	(void)fvm_subids_remove_tree(dir, name);
+}
+
+/* What a crash left in tmp/ or trash/: an entry on which nobody holds flock(2). */
+static void tidy_dir(const struct fvm_store *s, const char *part)
+{
+	int dir = openat(s->dir, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = dir < 0 ? NULL : fdopendir(dir);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
-		if (e->d_name[0] == '.')
-			continue;
-		scoped_fd entry =
-			openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (entry >= 0 && flock(entry, LOCK_EX | LOCK_NB) == 0)
-			(void)fvm_subids_remove_tree(dir, e->d_name);
+		if (e->d_name[0] != '.')
+			tidy_entry(s, dir, e->d_name);
 	}
 	if (d)
 		closedir(d);
@@ -193,8 +212,8 @@ int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 		r = open_parts(&s, err);
 	if (r < 0)
 		return r;
-	tidy_dir(s.dir, "tmp");
-	tidy_dir(s.dir, "trash");
+	tidy_dir(&s, "tmp");
+	tidy_dir(&s, "trash");
 	tidy_ended(&s);
 	recover_commit(&s);
 	*ret = s;

@@ -178,7 +178,17 @@ struct outcome {
 	struct fvm_error err;
 };
 
-int fvm_subids_call(int (*fn)(void *arg, struct fvm_error *err), void *arg, struct fvm_error *err)
+static int enter_alone(struct fvm_error *err)
+{
+	struct fvm_user_ids ids = { 0 };
+	if (geteuid() == 0)
+		return 0;
+	fvm_user_ids_find(&ids);
+	return enter(&ids, err);
+}
+
+static int call(int (*fn)(void *arg, struct fvm_error *err), void *arg, bool always,
+		struct fvm_error *err)
 {
 	struct outcome o = { 0 };
 	int ends[2];
@@ -188,7 +198,7 @@ int fvm_subids_call(int (*fn)(void *arg, struct fvm_error *err), void *arg, stru
 		return fvm_error_set(err, errno, "make a pipe");
 	pid_t pid = fork();
 	if (pid == 0) {
-		o.result = fvm_subids_enter_any(NULL, &o.err);
+		o.result = always ? enter_alone(&o.err) : fvm_subids_enter_any(NULL, &o.err);
 		if (o.result == 0)
 			o.result = fn(arg, &o.err);
 		(void)!write(ends[1], &o, sizeof(o));
@@ -204,6 +214,17 @@ int fvm_subids_call(int (*fn)(void *arg, struct fvm_error *err), void *arg, stru
 	if (o.result < 0 && err)
 		*err = o.err;
 	return o.result;
+}
+
+int fvm_subids_call(int (*fn)(void *arg, struct fvm_error *err), void *arg, struct fvm_error *err)
+{
+	return call(fn, arg, false, err);
+}
+
+int fvm_subids_call_always(int (*fn)(void *arg, struct fvm_error *err), void *arg,
+			   struct fvm_error *err)
+{
+	return call(fn, arg, true, err);
 }
 
 struct removal {

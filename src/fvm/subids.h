@@ -42,6 +42,11 @@ int fvm_subids_enter_any(struct fvm_user_ids *ret, struct fvm_error *err);
  *  negative errno, with its @err */
 int fvm_subids_call(int (*fn)(void *arg, struct fvm_error *err), void *arg, struct fvm_error *err);
 
+/** fvm_subids_call_always() - the same, also where the user has no ranges: in a namespace he may read
+ *  and make again whatever is his, whatever its mode and capabilities */
+int fvm_subids_call_always(int (*fn)(void *arg, struct fvm_error *err), void *arg,
+			   struct fvm_error *err);
+
 /** fvm_subids_stat() - put the host's true ids into @st, got by fstatat(@dir, @name) without
  *  following links; "" is @dir itself */
 void fvm_subids_stat(int dir, const char *name, struct stat *st);

@@ -10,10 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/nearest.h"
 #include "fvm/disk.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
+#include "fvm/pause.h"
 #include "fvm/snapshot.h"
 #include "fvm/spare.h"
 #include "fvm/store.h"
@@ -40,6 +42,9 @@ void fvm_random_hex(char *to, size_t digits)
 static int try_tmp_make(const struct fvm_store *store, const char *name)
 {
 	struct stat st;
+	int r = FVM_FAULT("store.tmp");
+	if (r < 0)
+		return r;
 	if (mkdirat(store->dir, name, 0700) < 0)
 		return -errno;
 	scoped_fd fd = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -89,6 +94,9 @@ static int trash_take(const struct fvm_store *store, int dir, const char *name, 
 	if (held >= 0)
 		(void)flock(held, LOCK_EX | LOCK_NB);
 	*ret_held = held;
+	int r = FVM_FAULT("store.trash");
+	if (r < 0)
+		return r;
 	return renameat(dir, name, store->dir, to) < 0 ? -errno : 0;
 }
 
@@ -100,6 +108,7 @@ struct trash {
 static void trash_delete(void *arg)
 {
 	const struct trash *t = arg;
+	(void)FVM_FAULT("store.delete");
 	(void)fvm_subids_remove_tree(t->store->dir, t->path);
 }
 
@@ -110,8 +119,10 @@ int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool lat
 	int r = trash_take(store, dir, name, t.path, &held);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	if (!later)
+	if (!later) {
+		(void)FVM_FAULT("store.delete");
 		return fvm_subids_remove_tree(store->dir, t.path);
+	}
 	fvm_later(trash_delete, &t);
 	return 0;
 }
@@ -163,6 +174,7 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 	strcpy(vm.config.name, name);
 	if (lock != FVM_NO_LOCK && lock != FVM_LOCK_AS_IT_IS) {
 		fvm_tidy_stopped(&vm);
+		fvm_vm_let_go(&vm);
 		r = vm.config.pending ? fvm_layers_finish(&vm, err) : 0;
 		if (r < 0)
 			return r;
@@ -185,16 +197,32 @@ void fvm_vm_close(struct fvm_vm *vm)
 	vm->dir = vm->lock = -1;
 }
 
-static void unref_all(const struct fvm_vm *vm, bool later)
+void fvm_vm_unref_layers(const struct fvm_store *store, const struct fvm_config *config, bool later)
+{
+	scoped_strv layers = { 0 };
+	if (fvm_config_layers(config, &layers) < 0)
+		return; /* prune finds them */
+	fvm_strv_each(&layers, i)
+		(void)fvm_layer_unref(store, layers.items[i], config->id, later);
+}
+
+static int stand_on_layers(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	scoped_strv layers = { 0 };
 	if (fvm_config_layers(&vm->config, &layers) < 0)
-		return; /* prune finds them */
-	fvm_strv_each(&layers, i)
-		(void)fvm_layer_unref(vm->store, layers.items[i], vm->config.id, later);
+		return fvm_error_set(err, ENOMEM, "list its layers");
+	fvm_strv_each(&layers, i) {
+		int r = FVM_FAULT("vm.ref");
+		if (r == 0)
+			r = fvm_layer_ref(vm->store, layers.items[i], vm->config.id);
+		if (r < 0)
+			return fvm_error_set(err, -r, "stand on layer %s", layers.items[i]);
+	}
+	return 0;
 }
 
-static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool used, bool sync,
+/* The configuration comes first: who tidies up after us lets go of the layers it names. */
+static int fill_new(struct fvm_vm *vm, bool used, const struct fvm_making *making,
 		    struct fvm_error *err)
 {
 	int r = fvm_lock_take(vm->dir, vm->config.name, false, &vm->lock, err);
@@ -202,23 +230,24 @@ static int fill_new(const struct fvm_store *store, struct fvm_vm *vm, bool used,
 		return r;
 	if (used)
 		return fvm_config_overwrite(vm->dir, &vm->config, err);
+	r = FVM_FAULT("vm.workspace");
+	if (r < 0)
+		return fvm_error_set(err, -r, "make its workspace");
 	if (mkdirat(vm->dir, "workspace", 0700) < 0 || mkdirat(vm->dir, "workspace/fs", 0700) < 0)
 		return fvm_error_set(err, errno, "make its workspace");
-	scoped_strv layers = { 0 };
-	if (fvm_config_layers(&vm->config, &layers) < 0)
-		return fvm_error_set(err, ENOMEM, "list its layers");
-	fvm_strv_each(&layers, i) {
-		r = fvm_layer_ref(store, layers.items[i], vm->config.id);
-		if (r < 0)
-			return fvm_error_set(err, -r, "stand on layer %s", layers.items[i]);
-	}
-	return fvm_config_save(vm->dir, &vm->config, sync, err);
+	r = fvm_config_save(vm->dir, &vm->config, making->sync, err);
+	if (r == 0 && making->place)
+		r = making->place(making->arg, err);
+	return r < 0 ? r : stand_on_layers(vm, err);
 }
 
 static int put_in_place(const struct fvm_store *store, const char *tmp, struct fvm_vm *vm,
 			bool sync, struct fvm_error *err)
 {
 	const char *name = vm->config.name;
+	int r = FVM_FAULT("vm.place");
+	if (r < 0)
+		return fvm_error_set(err, -r, "name it '%s'", name);
 	if (renameat2(store->dir, tmp, store->vms, name, RENAME_NOREPLACE) < 0) {
 		if (errno != EEXIST)
 			return fvm_error_set(err, errno, "name it '%s'", name);
@@ -239,6 +268,13 @@ static bool may_be_spare(const struct fvm_config *c)
 int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
 		  struct fvm_vm *ret, struct fvm_error *err)
 {
+	const struct fvm_making making = { .sync = sync };
+	return fvm_vm_make(store, config, &making, ret, err);
+}
+
+int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
+		const struct fvm_making *making, struct fvm_vm *ret, struct fvm_error *err)
+{
 	struct fvm_error mine = { 0 };
 	char tmp[40];
 	int r = fvm_name_check(config->name, err);
@@ -255,11 +291,15 @@ int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config
 		fvm_error_hint(err, "set FVM_HOME to a directory that you can write");
 	if (vm.dir < 0)
 		return fvm_error_set(err, -vm.dir, "make VM '%s' in %s", config->name, store->path);
-	r = fill_new(store, &vm, used, sync, &mine);
+	r = FVM_FAULT("vm.make");
+	if (r < 0)
+		fvm_error_set(&mine, -r, "fill it");
+	else
+		r = fill_new(&vm, used, making, &mine);
 	if (r == 0)
-		r = put_in_place(store, tmp, &vm, sync, &mine);
+		r = put_in_place(store, tmp, &vm, making->sync, &mine);
 	if (r < 0) {
-		unref_all(&vm, false);
+		fvm_vm_unref_layers(store, &vm.config, false);
 		(void)fvm_remove_tree(store->dir, tmp);
 		if (err)
 			*err = mine;
@@ -318,8 +358,10 @@ static void remove_files(const struct removal *r)
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace >= 0)
 		fvm_disk_release(workspace);
+	/* before its configuration goes, which names them: see fvm_store_open() */
+	fvm_vm_unref_layers(vm->store, &vm->config, false);
+	(void)FVM_FAULT("vm.delete");
 	(void)fvm_subids_remove_tree(vm->store->dir, r->path);
-	unref_all(vm, false);
 }
 
 static void remove_rest(void *arg)
@@ -374,6 +416,9 @@ int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err)
 	char from[FVM_NAME_MAX + 8], to[FVM_NAME_MAX + 8];
 	snprintf(from, sizeof(from), "vms/%s", vm->config.name);
 	snprintf(to, sizeof(to), "vms/%s", name);
+	r = FVM_FAULT("vm.rename");
+	if (r < 0)
+		return fvm_error_set(err, -r, "rename VM '%s'", vm->config.name);
 	if (renameat2(store->dir, from, store->dir, to, RENAME_NOREPLACE) < 0)
 		return errno == EEXIST
 			       ? fvm_error_say(err, EEXIST, "there is a VM '%s' already", name)

@@ -89,7 +89,7 @@ static void running_vm_is_not_deleted(void **state)
 	assert_int_equal(fvm_vm_alive_lock(&vm, &alive, &err), 0);
 	assert_int_equal(fvm_vm_state(&vm), FVM_RUNNING);
 	assert_int_equal(fvm_vm_remove(&vm, false, &err), -EBUSY);
-	assert_int_equal(fvm_vm_snapshot(&vm, "t", &err), -EBUSY);
+	assert_int_equal(fvm_vm_rollback(&vm, "t", &err), -ENOENT);
 }
 
 static void what_a_crash_left_is_tidied(void **state)
@@ -116,10 +116,10 @@ static void snapshot_moves_and_rollback_brings_back(void **state)
 	make(&store, "web", &vm);
 	assert_int_equal(fvm_mkdir_p(vm.dir, "workspace/fs/root/upper", 0700), 0);
 	write_in(&vm, "workspace/fs/root/upper/file", "1");
-	assert_int_equal(fvm_vm_snapshot(&vm, "one", &err), 0);
+	assert_int_equal(fvm_vm_snapshot(&vm, "one", NULL, &err), 0);
 	assert_int_equal(vm.config.layers.count, 1);
-	assert_int_equal(fvm_vm_snapshot(&vm, "one", &err), -EEXIST);
-	assert_int_equal(fvm_vm_snapshot(&vm, "two", &err), 0);
+	assert_int_equal(fvm_vm_snapshot(&vm, "one", NULL, &err), -EEXIST);
+	assert_int_equal(fvm_vm_snapshot(&vm, "two", NULL, &err), 0);
 	assert_int_equal(vm.config.layers.count, 1); /* nothing changed: no new layer */
 	assert_int_equal(fvm_mkdir_p(vm.dir, "workspace/fs/root/upper", 0700), 0);
 	write_in(&vm, "workspace/fs/root/upper/later", "2");
@@ -137,7 +137,7 @@ static void layer_goes_with_its_last_vm(void **state)
 	make(&store, "web", &vm);
 	assert_int_equal(fvm_mkdir_p(vm.dir, "workspace/fs/root/upper", 0700), 0);
 	write_in(&vm, "workspace/fs/root/upper/file", "1");
-	assert_int_equal(fvm_vm_clone(&vm, "copy", &copy, &err), 0);
+	assert_int_equal(fvm_vm_clone(&vm, "copy", &copy, NULL, &err), 0);
 	assert_int_equal(entries(&store, "layers"), 1);
 	assert_int_equal(fvm_vm_remove(&vm, false, &err), 0);
 	assert_int_equal(entries(&store, "layers"), 1);

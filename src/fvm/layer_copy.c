@@ -1,0 +1,372 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "common/fault.h"
+#include "fvm/inode.h"
+#include "fvm/layer_copy.h"
+#include "fvm/owners.h"
+
+#define OPEN_LEVELS 32
+#define LINKS	    "+links"
+
+struct level {
+	int from, to; /* -1: closed, as too many are open below it */
+	ino_t from_ino, to_ino;
+	struct dirent **names;
+	int count, at;
+	size_t path_len;
+	struct stat st; /* of the original, for its copy when that is filled */
+	char *name;	/* in the level above */
+};
+
+struct walk {
+	struct level *levels;
+	size_t count, room;
+	int links; /* directory of what has several names */
+	const char *key;
+	struct fvm_buf path; /* below the mount */
+	const struct fvm_owners *owners;
+	struct fvm_buf list; /* of the copy's owners */
+	struct fvm_error *err;
+};
+
+static int failed(const struct walk *w, int r, const char *what)
+{
+	return fvm_error_set(w->err, -r, "%s '%.300s' of %s", what,
+			     w->path.data ? w->path.data : "", w->key);
+}
+
+/* ---- attributes ---- */
+
+struct place {
+	char from[300], to[300]; /* by /proc/self/fd, for calls that take a path */
+};
+
+static int copy_xattr(const struct place *p, const char *name, char *value)
+{
+	ssize_t n = lgetxattr(p->from, name, value, XATTR_SIZE_MAX);
+	if (n < 0)
+		return errno == ENODATA ? 0 : -errno;
+	if (lsetxattr(p->to, name, value, (size_t)n, 0) == 0)
+		return 0;
+	/* a label is the security module's */
+	bool label = strncmp(name, "security.", 9) == 0 && strcmp(name, "security.capability") != 0;
+	return label ? 0 : -errno;
+}
+
+static int copy_xattrs(const struct place *p)
+{
+	ssize_t size = llistxattr(p->from, NULL, 0);
+	if (size <= 0)
+		return size == 0 || errno == EOPNOTSUPP ? 0 : -errno;
+	scoped_free char *names = malloc((size_t)size + XATTR_SIZE_MAX);
+	if (!names)
+		return -ENOMEM;
+	char *value = names + size;
+	size = llistxattr(p->from, names, (size_t)size);
+	int r = size < 0 ? -errno : 0;
+	for (const char *name = names; r == 0 && name < names + size; name += strlen(name) + 1)
+		r = copy_xattr(p, name, value);
+	return r;
+}
+
+/* chown drops set-id bits and capabilities, an ACL is part of the mode, all change the times. */
+static int copy_attributes(int from, int to, const char *name, const struct stat *st)
+{
+	struct place p;
+	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	snprintf(p.from, sizeof(p.from), "/proc/self/fd/%d/%s", from, name);
+	snprintf(p.to, sizeof(p.to), "/proc/self/fd/%d/%s", to, name);
+	int r = FVM_FAULT("layer.attributes");
+	if (r < 0)
+		return r;
+	if (fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISLNK(st->st_mode) && fchmodat(to, name, st->st_mode & 07777, 0) < 0)
+		return -errno;
+	r = copy_xattrs(&p);
+	if (r == 0 && utimensat(to, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		r = -errno;
+	return r;
+}
+
+/* ---- entries ---- */
+
+static int copy_file(int from, int to, const char *name, const struct stat *st)
+{
+	scoped_fd in = fvm_open_file(from, name);
+	if (in < 0)
+		return in;
+	scoped_fd out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (out < 0)
+		return -errno;
+	return fvm_copy_data(in, out, (uint64_t)st->st_size);
+}
+
+static int copy_link(int from, int to, const char *name)
+{
+	char target[4097];
+	ssize_t n = readlinkat(from, name, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return symlinkat(target, to, name) < 0 ? -errno : 0;
+}
+
+static int copy_new(const struct level *l, const char *name, const struct stat *st)
+{
+	int r = FVM_FAULT("layer.copy");
+	if (r < 0)
+		return r;
+	if (S_ISREG(st->st_mode))
+		r = copy_file(l->from, l->to, name, st);
+	else if (S_ISLNK(st->st_mode))
+		r = copy_link(l->from, l->to, name);
+	else if (mknodat(l->to, name, (st->st_mode & S_IFMT) | 0600, st->st_rdev) < 0)
+		r = -errno;
+	return r < 0 ? r : copy_attributes(l->from, l->to, name, st);
+}
+
+/* Something with several names: the first of them is copied, the others are links to that. */
+static int copy_linked(const struct walk *w, const struct level *l, const char *name,
+		       const struct stat *st)
+{
+	char ino[32];
+	snprintf(ino, sizeof(ino), "%llu", (unsigned long long)st->st_ino);
+	if (linkat(w->links, ino, l->to, name, 0) == 0)
+		return 0;
+	if (errno != ENOENT && errno != EMLINK)
+		return -errno;
+	int r = copy_new(l, name, st);
+	if (r == 0 && linkat(l->to, name, w->links, ino, 0) < 0 && errno != EEXIST &&
+	    errno != EMLINK)
+		r = -errno;
+	return r;
+}
+
+static int note_owner(struct walk *w, const struct level *l, const char *name,
+		      const struct stat *st)
+{
+	struct stat now;
+	const struct fvm_owner *owner =
+		fvm_owners_find(w->owners, w->key, w->path.data, st->st_ino);
+	if (!owner)
+		return 0;
+	if (fstatat(l->to, name, &now, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	fvm_owners_line(&w->list, owner, now.st_ino, w->key, w->path.data);
+	return w->list.failed ? -ENOMEM : 0;
+}
+
+/* ---- the walk ---- */
+
+static int no_dots(const struct dirent *e)
+{
+	return strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+}
+
+static void level_free(struct level *l)
+{
+	for (int i = l->at; i < l->count; i++)
+		free(l->names[i]);
+	free(l->names);
+	free(l->name);
+	fvm_fd_closep(&l->from);
+	fvm_fd_closep(&l->to);
+}
+
+static int level_fill(struct level *l, int from, int to, const char *name)
+{
+	struct stat now;
+	l->from = fvm_open_nofollow(from, name, O_RDONLY | O_DIRECTORY);
+	if (l->from < 0)
+		return l->from;
+	l->to = fvm_open_nofollow(to, name, O_RDONLY | O_DIRECTORY);
+	if (l->to < 0)
+		return l->to;
+	if (fstat(l->from, &l->st) < 0 || fstat(l->to, &now) < 0)
+		return -errno;
+	l->from_ino = l->st.st_ino;
+	l->to_ino = now.st_ino;
+	l->name = strdup(name);
+	l->count = scandirat(l->from, ".", &l->names, no_dots, NULL);
+	if (l->count < 0 || !l->name) {
+		int r = l->count < 0 ? -errno : -ENOMEM;
+		l->count = l->count < 0 ? 0 : l->count;
+		return r;
+	}
+	return 0;
+}
+
+/* Make the directory @name of @to and go into it. */
+static int push(struct walk *w, int from, int to, const char *name)
+{
+	if (w->count == w->room) {
+		size_t room = w->room ? w->room * 2 : OPEN_LEVELS;
+		struct level *more = realloc(w->levels, room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		w->levels = more;
+		w->room = room;
+	}
+	int r = FVM_FAULT("layer.directory");
+	if (r < 0)
+		return r;
+	if (mkdirat(to, name, 0700) < 0)
+		return -errno;
+	struct level *l = &w->levels[w->count++];
+	*l = (struct level){ .from = -1, .to = -1, .path_len = w->path.len };
+	r = level_fill(l, from, to, name);
+	if (r == 0 && w->count > OPEN_LEVELS) {
+		struct level *far = l - OPEN_LEVELS;
+		fvm_fd_closep(&far->from);
+		fvm_fd_closep(&far->to);
+		far->from = far->to = -1;
+	}
+	return r;
+}
+
+static int open_above(int below, ino_t ino)
+{
+	struct stat st;
+	scoped_fd fd = openat(below, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_ino == ino ? fvm_fd_take(&fd) : -ESTALE;
+}
+
+/* All of a directory is there: its attributes, and back to the one above, or to @from and @to. */
+static int pop(struct walk *w, int from, int to)
+{
+	struct level *l = &w->levels[w->count - 1];
+	if (w->count > 1) {
+		struct level *above = l - 1;
+		if (above->from < 0)
+			above->from = open_above(l->from, above->from_ino);
+		if (above->to < 0)
+			above->to = open_above(l->to, above->to_ino);
+		from = above->from;
+		to = above->to;
+	}
+	int r = from < 0 ? from : to;
+	if (r >= 0)
+		r = copy_attributes(from, to, l->name, &l->st);
+	level_free(l);
+	w->count--;
+	return r;
+}
+
+static int step(struct walk *w, int from, int to)
+{
+	struct level *l = &w->levels[w->count - 1];
+	struct stat st;
+	if (l->at == l->count) {
+		int r = pop(w, from, to);
+		return r < 0 ? failed(w, r, "copy directory") : 0;
+	}
+	scoped_free struct dirent *e = l->names[l->at++];
+	w->path.len = l->path_len;
+	fvm_buf_printf(&w->path, "%s%s", w->path.len ? "/" : "", e->d_name);
+	if (w->path.failed)
+		return failed(w, -ENOMEM, "copy");
+	int r = 0;
+	if (fstatat(l->from, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		r = -errno;
+	else if (S_ISDIR(st.st_mode))
+		r = push(w, l->from, l->to, e->d_name);
+	else if (st.st_nlink > 1)
+		r = copy_linked(w, l, e->d_name, &st);
+	else
+		r = copy_new(l, e->d_name, &st);
+	if (r == 0 && w->owners && !S_ISDIR(st.st_mode))
+		r = note_owner(w, l, e->d_name, &st);
+	return r < 0 ? failed(w, r, "copy") : 0;
+}
+
+static int copy_upper(struct walk *w, int from, int to)
+{
+	w->path.len = 0;
+	fvm_buf_puts(&w->path, "");
+	int r = push(w, from, to, "upper");
+	if (r < 0)
+		failed(w, r, "copy");
+	while (r == 0 && w->count > 0)
+		r = step(w, from, to);
+	while (w->count > 0)
+		level_free(&w->levels[--w->count]);
+	return r;
+}
+
+/* One mount; what begins with "+" is no mount's. */
+static int copy_key(struct walk *w, int from, int to, const char *key)
+{
+	struct stat st;
+	if (key[0] == '+')
+		return 0;
+	w->key = key;
+	scoped_fd in = fvm_open_nofollow(from, key, O_RDONLY | O_DIRECTORY);
+	if (in < 0 || fstatat(in, "upper", &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return in < 0 && in != -ENOTDIR ? failed(w, in, "open") : 0;
+	if (mkdirat(to, key, 0700) < 0)
+		return failed(w, -errno, "make");
+	scoped_fd out = fvm_open_nofollow(to, key, O_RDONLY | O_DIRECTORY);
+	return out < 0 ? failed(w, out, "open") : copy_upper(w, in, out);
+}
+
+static int copy_keys(struct walk *w, int from, int to)
+{
+	struct dirent **keys = NULL;
+	int n = scandirat(from, ".", &keys, no_dots, NULL);
+	int r = n < 0 ? fvm_error_set(w->err, errno, "read the workspace") : 0;
+	for (int i = 0; i < n; i++) {
+		if (r == 0)
+			r = copy_key(w, from, to, keys[i]->d_name);
+		free(keys[i]);
+	}
+	free(keys);
+	return r;
+}
+
+static int write_list(const struct walk *w, int to)
+{
+	if (w->list.len == 0)
+		return 0;
+	int r = w->list.failed ? -ENOMEM
+			       : fvm_write_file_atomic(to, FVM_OWNERS_FILE, w->list.data,
+						       w->list.len, false);
+	return r < 0 ? fvm_error_set(w->err, -r, "write the record of owners") : 0;
+}
+
+int fvm_layer_copy(int from, int to, struct fvm_error *err)
+{
+	struct fvm_owners *owners = NULL;
+	struct walk w = { .links = -1, .key = "the workspace", .err = err };
+	int r = fvm_owners_load(from, &owners, err);
+	if (r < 0)
+		return r;
+	w.owners = owners;
+	fvm_owners_maps(owners, &w.list);
+	if (mkdirat(to, LINKS, 0700) == 0)
+		w.links = fvm_open_nofollow(to, LINKS, O_RDONLY | O_DIRECTORY);
+	r = w.links < 0 ? failed(&w, -EIO, "make a directory in the copy") :
+			  copy_keys(&w, from, to);
+	if (r == 0)
+		r = write_list(&w, to);
+	if (w.links >= 0)
+		close(w.links);
+	int e = fvm_remove_tree(to, LINKS);
+	if (r == 0 && e < 0)
+		r = fvm_error_set(err, -e, "finish the copy");
+	fvm_owners_free(owners);
+	free(w.levels);
+	fvm_buf_free(&w.path);
+	fvm_buf_free(&w.list);
+	return r;
+}
