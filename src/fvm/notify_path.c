@@ -67,27 +67,6 @@ static int open_of_task(const struct call *c, const char *what)
 	return fd < 0 ? -errno : fd;
 }
 
-/* "/proc/self/fd/3" and the like, as paths below the host's /proc. Return: whether it is one */
-static bool own_name(const struct call *c, const char *path, char *ret, size_t size, bool *ret_fd)
-{
-	static const struct {
-		const char *prefix, *becomes;
-	} names[] = {
-		{ "/proc/self/", "" },	  { "/proc/thread-self/", "" }, { "/dev/fd/", "fd/" },
-		{ "/dev/stdin", "fd/0" }, { "/dev/stdout", "fd/1" },	{ "/dev/stderr", "fd/2" },
-	};
-	for (size_t i = 0; i < FVM_COUNT(names); i++) {
-		size_t n = strlen(names[i].prefix);
-		if (strncmp(path, names[i].prefix, n) != 0)
-			continue;
-		int len = snprintf(ret, size, "%u/%s%s", c->req->pid, names[i].becomes, path + n);
-		const char *below = strchr(ret, '/') + 1;
-		*ret_fd = strncmp(below, "fd/", 3) == 0 && !strchr(below + 3, '/');
-		return len > 0 && (size_t)len < size;
-	}
-	return false;
-}
-
 static int look(const struct call *c, int base, const char *path, enum follow follow)
 {
 	int flags = O_PATH | O_CLOEXEC | (follow == NO_FOLLOW ? O_NOFOLLOW : 0);
@@ -110,6 +89,71 @@ static int look(const struct call *c, int base, const char *path, enum follow fo
 	return fd < 0 ? -errno : fd;
 }
 
+/* ---- "/proc/self/fd/3" and the like ---- */
+
+/* What follows a name that means the task itself, or NULL. @becomes: what that name stands for */
+static const char *own_name(const char *path, const char **becomes)
+{
+	static const struct {
+		const char *prefix, *becomes;
+	} names[] = {
+		{ "/proc/self/", "" },	  { "/proc/thread-self/", "" }, { "/dev/fd/", "fd/" },
+		{ "/dev/stdin", "fd/0" }, { "/dev/stdout", "fd/1" },	{ "/dev/stderr", "fd/2" },
+	};
+	for (size_t i = 0; i < FVM_COUNT(names); i++) {
+		size_t n = strlen(names[i].prefix);
+		*becomes = names[i].becomes;
+		if (strncmp(path, names[i].prefix, n) == 0 &&
+		    (path[n - 1] == '/' || path[n] == '/' || path[n] == '\0'))
+			return path + n;
+	}
+	return NULL;
+}
+
+/* Length of the link at the start of @name: "fd/N", "cwd", "root"; 0 for any other */
+static size_t link_length(const char *name)
+{
+	static const char *const links[] = { "cwd", "root" };
+	for (size_t i = 0; i < FVM_COUNT(links); i++) {
+		size_t n = strlen(links[i]);
+		if (strncmp(name, links[i], n) == 0 && (name[n] == '/' || name[n] == '\0'))
+			return n;
+	}
+	size_t n = strncmp(name, "fd/", 3) == 0 ? strspn(name + 3, "0123456789") : 0;
+	return n > 0 && (name[3 + n] == '/' || name[3 + n] == '\0') ? 3 + n : 0;
+}
+
+/*
+ * The host's /proc is no place for a path that the VM has made up: ".." leads from there to the
+ * host's root. So only one link of the task is followed there, and what comes after it is looked
+ * up as any other path. All else of a task's directory is named in it or not at all.
+ */
+static int look_own(const struct call *c, const char *name, enum follow follow, bool *ret_fd)
+{
+	char what[32], task[16];
+	size_t n = link_length(name);
+	if (n == 0 || n >= sizeof(what)) {
+		snprintf(task, sizeof(task), "%u", c->req->pid);
+		scoped_fd dir = open(task, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		return dir < 0 ? -errno : fvm_open_nofollow(dir, name, O_PATH);
+	}
+	snprintf(what, sizeof(what), "%.*s", (int)n, name);
+	name += n;
+	*ret_fd = what[0] == 'f' && *name == '\0';
+	if (*name == '\0' && follow == NO_FOLLOW) {
+		char path[64];
+		snprintf(path, sizeof(path), "%u/%s", c->req->pid, what);
+		int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		return fd < 0 ? -errno : fd;
+	}
+	int at = open_of_task(c, what);
+	name += strspn(name, "/");
+	if (at < 0 || *name == '\0')
+		return at;
+	scoped_fd base = at;
+	return look(c, base, name, follow);
+}
+
 static int open_base(const struct call *c, int dir, const char *path)
 {
 	char what[32];
@@ -121,15 +165,15 @@ static int open_base(const struct call *c, int dir, const char *path)
 	return open_of_task(c, what);
 }
 
-static int finish(int fd, struct target *ret)
+/* A task that has died meanwhile may have given its pid to a process outside the VM. */
+static int finish(const struct call *c, int fd, struct target *ret)
 {
 	struct target t = { .fd = fd };
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, &t.st) < 0) {
-		int r = -errno;
+	if (fstat(fd, &t.st) < 0 || !notify_valid(c)) {
 		close(fd);
-		return r;
+		return -ESRCH;
 	}
 	t.by_fd = ret->by_fd;
 	*ret = t;
@@ -140,15 +184,20 @@ int notify_resolve(const struct call *c, int dir, const char *path, enum follow 
 		   struct target *ret)
 {
 	char own[PATH_MAX];
+	const char *becomes, *rest = own_name(path, &becomes);
 	ret->by_fd = false;
-	if (own_name(c, path, own, sizeof(own), &ret->by_fd)) {
-		int fd = open(own, O_PATH | O_CLOEXEC | (follow == NO_FOLLOW ? O_NOFOLLOW : 0));
-		return finish(fd < 0 ? -errno : fd, ret);
+	if (rest) {
+		int n = snprintf(own, sizeof(own), "%s%s", becomes, rest + strspn(rest, "/"));
+		if (*becomes && becomes[strlen(becomes) - 1] != '/')
+			n = snprintf(own, sizeof(own), "%s%s", becomes, rest);
+		if (n < 0 || (size_t)n >= sizeof(own))
+			return -ENAMETOOLONG;
+		return finish(c, look_own(c, own, follow, &ret->by_fd), ret);
 	}
 	scoped_fd base = open_base(c, dir, path);
 	if (base < 0)
 		return base;
-	return finish(look(c, base, path, follow), ret);
+	return finish(c, look(c, base, path, follow), ret);
 }
 
 int notify_descriptor(const struct call *c, int fd, struct target *ret)
@@ -156,7 +205,7 @@ int notify_descriptor(const struct call *c, int fd, struct target *ret)
 	char what[32];
 	snprintf(what, sizeof(what), "fd/%d", fd);
 	ret->by_fd = true;
-	return finish(open_of_task(c, what), ret);
+	return finish(c, open_of_task(c, what), ret);
 }
 
 int notify_parent(const struct target *t, char *name)

@@ -167,6 +167,30 @@ ends_made() {
 	expect 0 as_user one fvm run --rm --net host --prove -- true
 }
 
+@test "the supervisor of an ordinary user's VM looks nothing up outside of it" {
+	needs_user
+	user_make one
+	local home=/home/fvmt-one up
+	# what it does for a VM it does as the user: none of these may be a path of the host
+	expect 0 as_user one fvm run --rm --root --net none -- sh -c '
+		cd /usr
+		for up in /proc/self/.. /proc/thread-self/../../.. /proc/self/task/.. /proc/self/fd/.. \
+			/proc/self/cwd/../.. /proc/self/root/.. /proc/self/fd/0/.. /dev/fd/.. /dev/fd/../..; do
+			mknod "$up/..'"$home"'/out" c 1 7
+			mknod "$up'"$home"'/out" c 1 7
+			chown 5:5 "$up/..'"$home"'/.profile" "$up'"$home"'/.profile"
+			chmod 4777 "$up/..'"$home"'/.profile"
+		done 2>/dev/null
+		mknod "'"$home"'/in" c 1 7 && ls "'"$home"'/in"' </etc/hostname
+	fails ls "$home/out" "$home/in"
+	equal "$(stat -c '%U %a' "$home/.profile") $(getfattr -d "$home/.profile" 2>/dev/null)" "fvmt-one 644 "
+	# while the task's own names mean what they should
+	expect 0 as_user one fvm run --rm --root --net none -- sh -ec 'exec 3>>/etc/hostname
+		chmod 600 /proc/self/fd/3; chmod 640 /dev/fd/3; stat -c %a /etc/hostname
+		cd /etc; echo x >>/proc/self/cwd/passwd; echo y >>/proc/self/root/etc/passwd; tail -2 passwd'
+	equal "${lines[*]}" "640 x y"
+}
+
 @test "a directory or a socket as stdin is no way out" {
 	expect 0 fvm run --rm -- sh -c '! ls /proc/self/fd/0/ && ! cd /proc/self/fd/0' <"/etc"
 }
