@@ -146,10 +146,10 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 		a->prove = -1;
 	if (!a->enter)
 		a->enter_fd = -1;
-	int *const keep[] = { &a->control,    &a->alive,      &a->keep,	     &a->guard,
-			      &a->net,	      &a->hide,	      &a->log,	     &a->status,
-			      &a->report,     &a->prove,      &a->client,    &a->enter_fd,
-			      &first->fds[0], &first->fds[1], &first->fds[2] };
+	int *const keep[] = { &a->control,  &a->alive,	    &a->keep,	    &a->guard,
+			      &a->net,	    &a->names,	    &a->hide,	    &a->log,
+			      &a->status,   &a->report,	    &a->prove,	    &a->client,
+			      &a->enter_fd, &first->fds[0], &first->fds[1], &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
@@ -318,7 +318,11 @@ static void signals_ready(struct init *init, struct source *source, uint32_t eve
 		if (read(source->fd, &info, sizeof(info)) != sizeof(info))
 			return;
 		/* only a sender outside our pid namespace has pid 0, and SI_USER can't be forged */
-		if (info.ssi_code == SI_USER && info.ssi_pid == 0)
+		if (info.ssi_code != SI_USER || info.ssi_pid != 0)
+			continue;
+		if (info.ssi_signo == FVM_NAMES_SIGNAL)
+			renew_names(init);
+		else
 			forward(init, (int)info.ssi_signo);
 	}
 }
@@ -466,6 +470,10 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 		init.args.guard = -1;
 	if (init.args.net == 0)
 		init.args.net = -1;
+	if (init.args.names == 0)
+		init.args.names = -1;
+	if (args->resolv)
+		snprintf(init.resolv, sizeof(init.resolv), "%s", args->resolv);
 	prctl(PR_SET_DUMPABLE, 0);
 	reset_signals();
 	setsid();

@@ -79,6 +79,8 @@ struct fvm_init_args {
 	int keep;	/* another descriptor to keep open and never pass on (the slot's), or -1 */
 	int net;	/* the socket of the host's rules, to keep open likewise, or 0 or -1 */
 	int hide;	/* another one: what it hides must stay; or -1 */
+	int names;	/* file with name servers, see resolv.h, or 0 or -1 */
+	const char *resolv; /* what /etc/resolv.conf says now, or NULL */
 	int log;	/* O_RDWR|O_APPEND, or -1 */
 	int status;	/* gets "exit N\n" or "signal N\n" at the end; or -1 */
 	int report;	/* write end: one struct fvm_error if the first command can't be executed

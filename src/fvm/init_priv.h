@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 
 #include "fvm/init.h"
+#include "fvm/resolv.h"
 
 #define FVM_MSG_VERSION	   1
 #define FVM_MSG_MAX	   65536u     /* longest payload of one message */
@@ -154,6 +155,7 @@ struct init {
 	bool control_off; /* out of descriptors: do not listen until something closes */
 	int64_t deadline_ms;
 	int status; /* wait status the VM ends with */
+	char resolv[FVM_NAMES_BYTES]; /* what we have put into /etc/resolv.conf */
 };
 
 int64_t init_now_ms(void);
@@ -163,6 +165,11 @@ int source_watch(struct init *init, struct source *s, uint32_t events);
 void source_close(struct init *init, struct source *s);
 /** init_shutdown() - end the VM: SIGTERM now, the rest @grace_ms later */
 void init_shutdown(struct init *init, unsigned int grace_ms);
+
+/* ---- renew.c ---- */
+
+/** renew_names() - the host has other name servers: have a child tell the VM's programs */
+void renew_names(struct init *init);
 
 /* ---- session.c ---- */
 

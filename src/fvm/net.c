@@ -36,7 +36,9 @@ void fvm_net_free(struct fvm_net *net)
 	net->port_count = 0;
 	if (net->socket > 0)
 		close(net->socket);
-	net->socket = 0;
+	if (net->names > 0)
+		close(net->names);
+	net->socket = net->names = 0;
 }
 
 /* Addresses of hardware: of our own making (bit 1), the host's and the VM's end by slot. */
@@ -200,6 +202,8 @@ static int prepare_locked(struct net_work *w, const struct fvm_net *net, const c
 	if (r < 0)
 		return r;
 	r = publish(state, net, vm, err);
+	if (r == 0)
+		r = fvm_ports_check(net->ports, net->port_count, err);
 	if (r == 0) {
 		bool quiet4 = fvm_net_forward_note(state, AF_INET);
 		bool quiet6 = w->want6 && fvm_net_forward_note(state, AF_INET6);
@@ -215,6 +219,14 @@ static int prepare_locked(struct net_work *w, const struct fvm_net *net, const c
 	return r;
 }
 
+/* Without it the VM keeps the servers it was started with. */
+static int names_open(const struct net_work *w)
+{
+	scoped_fd fd = open(w->lock.names, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int r = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return r < 0 ? 0 : r;
+}
+
 int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_net *ret,
 		    struct fvm_error *err)
 {
@@ -222,8 +234,6 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 	scoped_net_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
 	strcpy(net.id, config->id);
 	int r = parse_ports(config, &net, err);
-	if (r == 0)
-		r = fvm_ports_check(net.ports, net.port_count, err);
 	if (r == 0)
 		r = fvm_net_work_open(&w, slot, true, err);
 	if (r == 0)
@@ -233,6 +243,7 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 		return fvm_error_wrap(err, r, "set up its network");
 	}
 	tell(&w, &net);
+	net.names = names_open(&w);
 	net.socket = fvm_fd_take(&w.nft);
 	*ret = net;
 	return 0;

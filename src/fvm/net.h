@@ -42,7 +42,9 @@ struct fvm_net { /* what one VM got */
 	struct fvm_port *ports;
 	size_t port_count;
 	bool private_networks; /* policy: RFC 1918 and ULA destinations allowed */
-	int socket;	       /* the table's, for PID 1 to hold (net_table.h); 0: none */
+	/* for PID 1 to hold; 0: none */
+	int socket; /* the table's: net_table.h */
+	int names;  /* resolv.conf as it should be, when it has changed: resolv.h */
 };
 
 void fvm_net_free(struct fvm_net *net);

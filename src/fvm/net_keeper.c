@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -22,6 +23,7 @@
 
 #include "fvm/helper.h"
 #include "fvm/net_table.h"
+#include "fvm/resolv.h"
 #include "fvm/internal.h"
 #include "fvm/sys.h"
 
@@ -118,9 +120,10 @@ int fvm_net_socket_copy(const struct net_state *state)
 
 struct keeper {
 	int table; /* the socket; only ever held */
-	int signals, changes;
-	int64_t idle_ms; /* since when there is no VM; 0: there is */
-	int64_t tend_ms; /* when to look after things; 0: nothing has happened */
+	int signals, changes, names;
+	char resolv[FVM_NAMES_BYTES]; /* what VMs were told last, or would have been */
+	int64_t idle_ms;	      /* since when there is no VM; 0: there is */
+	int64_t tend_ms;	      /* when to look after things; 0: nothing has happened */
 };
 
 static int64_t now_ms(void)
@@ -152,18 +155,62 @@ static int watch_rules(void)
 	return fvm_fd_take(&sock);
 }
 
+/* ---- name servers ---- */
+
+/* Return: whether VMs should be told: new servers, and they can be reached */
+static bool names_differ(struct keeper *k)
+{
+	scoped_resolv resolv = { 0 };
+	scoped_buf text = { 0 };
+	char address[46];
+	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
+	bool has6 = rtnl >= 0 && fvm_net_has_ipv6(rtnl);
+	if (fvm_resolv_read("", &resolv) < 0 || fvm_resolv_needs_relay(&resolv, has6))
+		return false;
+	for (size_t i = 0; i < resolv.count; i++) {
+		fvm_address_print(&resolv.servers[i], address, sizeof(address));
+		if (resolv.servers[i].family == AF_INET || has6)
+			fvm_buf_printf(&text, "nameserver %s\n", address);
+	}
+	fvm_buf_puts(&text, resolv.rest);
+	if (text.failed || text.len >= sizeof(k->resolv) || strcmp(text.data, k->resolv) == 0)
+		return false;
+	strcpy(k->resolv, text.data);
+	return true;
+}
+
+static void names_tell(const struct keeper *k, const struct net_work *w)
+{
+	scoped_fd fd = open(w->lock.names, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fvm_write_all(fd, k->resolv, strlen(k->resolv)) < 0)
+		return;
+	for (uint32_t i = 0; i < w->state->owner_count; i++)
+		(void)fvm_net_holder_signal(&w->state->owners[i].holder, FVM_NAMES_SIGNAL);
+}
+
+/* Events of /etc are many; which it was is seen from the files. */
+static void names_drain(int inotify)
+{
+	char events[4096] __attribute__((aligned(8)));
+	while (read(inotify, events, sizeof(events)) > 0)
+		;
+}
+
 static int keeper_open(struct keeper *k, int table)
 {
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
-	*k = (struct keeper){ .table = table, .changes = -1 };
+	*k = (struct keeper){ .table = table, .changes = -1, .names = -1 };
 	const int keep[] = { table };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	k->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	k->changes = watch_rules();
-	if (k->signals < 0 || k->changes < 0)
+	k->names = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (k->signals < 0 || k->changes < 0 || k->names < 0)
 		return -EIO;
+	fvm_resolv_watch(k->names);
+	(void)names_differ(k);
 	return drop_rights();
 }
 
@@ -184,6 +231,10 @@ static bool look_after(struct keeper *k)
 		k->idle_ms = 0;
 		if (k->tend_ms)
 			(void)fvm_net_tend(&w);
+		if (k->tend_ms && names_differ(k))
+			names_tell(k, &w);
+		if (k->tend_ms) /* what is new among them */
+			fvm_resolv_watch(k->names);
 		k->tend_ms = 0;
 		return true;
 	}
@@ -210,17 +261,20 @@ static void keeper_loop(struct keeper *k)
 	bool due = true;
 	while (!due || look_after(k)) {
 		struct pollfd p[] = { { .fd = k->signals, .events = POLLIN },
-				      { .fd = k->changes, .events = POLLIN } };
+				      { .fd = k->changes, .events = POLLIN },
+				      { .fd = k->names, .events = POLLIN } };
 		due = poll(p, FVM_COUNT(p), next_wait(k)) <= 0;
 		if (p[0].revents && read(k->signals, &info, sizeof(info)) > 0) {
 			k->idle_ms = 0;
 			due = true;
 		}
 		/* whatever it was, and also when there was more than the socket could hold */
-		if (p[1].revents) {
+		if (p[1].revents)
 			drain(k->changes);
-			k->tend_ms = k->tend_ms ? k->tend_ms : now_ms() + SETTLE_MS;
-		}
+		if (p[2].revents)
+			names_drain(k->names);
+		if ((p[1].revents || p[2].revents) && !k->tend_ms)
+			k->tend_ms = now_ms() + SETTLE_MS;
 	}
 }
 

@@ -19,14 +19,15 @@
 
 static const char state_magic[8] = "fvmnet2";
 
-static int state_path(char *ret, size_t size)
+static int state_paths(struct net_lock *lock)
 {
 	uint64_t cookie;
 	socklen_t len = sizeof(cookie);
 	scoped_fd sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0 || getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
 		return -errno;
-	snprintf(ret, size, RUN_DIR "/net-%" PRIu64, cookie);
+	snprintf(lock->path, sizeof(lock->path), RUN_DIR "/net-%" PRIu64, cookie);
+	snprintf(lock->names, sizeof(lock->names), RUN_DIR "/names-%" PRIu64, cookie);
 	return 0;
 }
 
@@ -97,7 +98,7 @@ void fvm_net_unlock(struct net_lock *lock)
 int fvm_net_lock(bool make, struct net_lock *ret, struct fvm_error *err)
 {
 	scoped_net_lock lock = { .fd = -1 };
-	int r = state_path(lock.path, sizeof(lock.path));
+	int r = state_paths(&lock);
 	if (r == 0) {
 		lock.fd = state_lock(lock.path, make);
 		r = lock.fd < 0 ? lock.fd : state_map(&lock);
@@ -117,6 +118,7 @@ int fvm_net_lock(bool make, struct net_lock *ret, struct fvm_error *err)
 
 void fvm_net_forget(struct net_lock *lock)
 {
+	(void)unlink(lock->names);
 	(void)unlink(lock->path);
 	fvm_net_unlock(lock);
 }

@@ -66,7 +66,7 @@ struct net_state {
 struct net_lock { /* starts as { .fd = -1 } */
 	int fd;
 	struct net_state *state;
-	char path[48];
+	char path[48], names[48]; /* of the state; of the name servers, for PID 1 of each VM */
 };
 
 void fvm_net_unlock(struct net_lock *lock);

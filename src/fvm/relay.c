@@ -68,7 +68,12 @@ static int listen_names(struct request *q, struct fvm_error *err)
 	scoped_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (home < 0 || setns(q->relay.vm, CLONE_NEWNET) < 0)
 		return fvm_error_set(err, errno, "enter the VM's network");
-	int r = fvm_address_parse(FVM_DNS_ADDRESS, &at);
+	/* A namespace without any address has no local table: bind(2) takes whatever is asked for
+	 * to be a broadcast then, and answers would come from 127.0.0.1, which no resolver takes.
+	 */
+	int r = fvm_net_lo_up(err);
+	if (r == 0)
+		r = fvm_address_parse(FVM_DNS_ADDRESS, &at);
 	for (int udp = 0; udp < 2 && r == 0; udp++)
 		r = fvm_relay_listen(&q->relay, udp, &at, 53, &q->resolver, 53);
 	if (setns(home, CLONE_NEWNET) < 0)

@@ -1,9 +1,11 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 
 #include "fvm/net.h"
@@ -101,6 +103,21 @@ int fvm_resolv_read(const char *root, struct fvm_resolv *ret)
 		return -ENOMEM;
 	*ret = r;
 	return 0;
+}
+
+void fvm_resolv_watch(int inotify)
+{
+	const uint32_t events = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE;
+	char path[PATH_MAX];
+	(void)inotify_add_watch(inotify, "/etc", events | IN_ONLYDIR);
+	/* where a symlink leads, or what is mounted there */
+	if (realpath("/etc/resolv.conf", path))
+		(void)inotify_add_watch(inotify, path, IN_CLOSE_WRITE);
+	for (size_t i = 0; i < FVM_COUNT(upstream_files); i++) {
+		snprintf(path, sizeof(path), "%s", upstream_files[i]);
+		*strrchr(path, '/') = '\0';
+		(void)inotify_add_watch(inotify, path, events | IN_ONLYDIR);
+	}
 }
 
 bool fvm_resolv_needs_relay(const struct fvm_resolv *r, bool has6)

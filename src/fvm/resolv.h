@@ -8,6 +8,9 @@
  *   VM asks FVM_DNS_ADDRESS on its own loopback, where a relay (relay.h) listens that passes
  *   questions on to the host's resolver: nothing has to be opened between VM and host, and
  *   route_localnet, which would show the host's loopback to VMs, stays off.
+ *   Hosts travel: the keeper (net_table.h) watches these files, lets VMs reach the new servers,
+ *   writes them into FVM_NAMES_FILE and signals each VM's PID 1, which has that file open and puts
+ *   it where the VM's programs look, unless the VM has made a file of its own there (renew.c).
  */
 #ifndef FVM_RESOLV_H
 #define FVM_RESOLV_H
@@ -15,6 +18,8 @@
 #include "fvm/netlink.h"
 
 #define FVM_DNS_ADDRESS	   "127.0.66.53"
+#define FVM_NAMES_SIGNAL   SIGURG /* ignored by who does not know of it */
+#define FVM_NAMES_BYTES	   4096
 #define FVM_RESOLV_SERVERS 3 /* what the C library looks at */
 
 struct fvm_resolv {
@@ -32,6 +37,9 @@ void fvm_resolv_free(struct fvm_resolv *r);
  * Without any file, or with an empty one, the host's resolver is 127.0.0.1, as resolv.conf(5) says.
  */
 int fvm_resolv_read(const char *root, struct fvm_resolv *ret);
+
+/** fvm_resolv_watch() - have @inotify tell when any of these files changes; may be repeated */
+void fvm_resolv_watch(int inotify);
 
 /** fvm_resolv_needs_relay() - does a VM, with or without IPv6, reach none of the servers? */
 bool fvm_resolv_needs_relay(const struct fvm_resolv *r, bool has6);

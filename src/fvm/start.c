@@ -154,6 +154,8 @@ static _Noreturn void init_main(const struct start *s)
 		.hide = s->hide_shared,
 		.keep = rootless ? s->skeleton.lock : s->slot,
 		.net = s->net.socket,
+		.names = s->net.names,
+		.resolv = s->has_net ? s->resolv : NULL,
 		.log = s->log,
 		.status = s->status,
 		.report = s->report[1],

@@ -1,0 +1,433 @@
+# The network of VMs: what they reach, who reaches them, beside whose firewall. A "host" of its own
+# (network, /run, /etc) stands for the machine, "outside" for the rest of the world.
+# limit: 600
+load helper
+
+setup_file() {
+	e2e_setup_file
+	[ "$(id -u)" = 0 ] || return 0
+	cc -D_GNU_SOURCE -O1 -w -o "$E2E/hostile_net" "$BATS_TEST_DIRNAME/hostile_net.c" || return 1
+	user_make net || return 1
+	hosts_make || return 1
+}
+
+teardown_file() {
+	local status=0
+	[ ! -e "$E2E/hosts" ] || hosts_end || status=1
+	e2e_teardown_file || status=1
+	return $status
+}
+
+setup() {
+	needs_root
+	read -r HOST OUTSIDE <"$E2E/hosts"
+	servers=()
+}
+
+teardown() {
+	local pid
+	for pid in "${servers[@]}"; do
+		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+	done
+	in_host bash -c '. "$1"; vms_remove' - "$BATS_TEST_DIRNAME/helper.bash"
+	[ ! -s "$E2E/users" ] || user_vms_remove
+	wait_until 5 nothing_left
+}
+
+in_host() { nsenter -t "$HOST" -n -m --wd="$PWD" -- "$@"; }
+in_outside() { nsenter -t "$OUTSIDE" -n -- "$@"; }
+fvm_host() { in_host fvm -q "$@"; }
+
+# as_user, in the host
+fvm_user() {
+	local uid
+	uid=$(id -u fvmt-net)
+	in_host setpriv --reuid fvmt-net --regid fvmt-net --init-groups --inh-caps=-all env -i -C /home/fvmt-net \
+		HOME=/home/fvmt-net USER=fvmt-net SHELL=/bin/bash LANG=C.UTF-8 XDG_RUNTIME_DIR="/run/user/$uid" \
+		PATH="$E2E_STAGE/bin:/usr/local/bin:/usr/bin:/bin" fvm -q "$@"
+}
+
+user_vms_remove() {
+	local name
+	for name in $(fvm_user --json ls | jq -r '.[].name'); do
+		fvm_user rm --force "$name"
+	done
+}
+
+hosts_make() {
+	unshare --net sleep 3600 3>&- &
+	OUTSIDE=$!
+	unshare --net --mount --propagation private sleep 3600 3>&- &
+	HOST=$!
+	echo "$HOST $OUTSIDE" >"$E2E/hosts"
+	local spaces
+	spaces=$(readlink /proc/self/ns/net)
+	apart() { [ "$(readlink "/proc/$HOST/ns/net")" != "$spaces" ] && [ "$(readlink "/proc/$OUTSIDE/ns/net")" != "$spaces" ]; }
+	wait_until 5 apart || return 1
+	cp -a /etc "$E2E/etc"
+	rm -f "$E2E/etc/resolv.conf"
+	echo "nameserver 10.9.9.53" >"$E2E/etc/resolv.conf"
+	in_host sh -ec "
+		mount -t tmpfs run /run
+		mkdir -p /run/lock /run/user
+		mount --bind '$E2E/etc' /etc
+		sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.default.accept_dad=0
+		ip link set lo up
+		ip link add up0 type veth peer name far netns $OUTSIDE
+		ip addr add 198.51.100.2/24 dev up0
+		ip addr add 2001:db8::2/64 dev up0 nodad
+		ip link set up0 up"
+	in_outside sh -ec "
+		ip link set lo up
+		ip addr add 198.51.100.1/24 dev far
+		ip addr add 2001:db8::1/64 dev far nodad
+		ip link set far up
+		for a in 10.9.9.53/32 10.9.9.54/32 169.254.169.254/32; do ip addr add \$a dev lo; done
+		for a in fd00:ec2::254/128 fd77::1/128; do ip addr add \$a dev lo nodad; done"
+	in_host sh -ec "
+		ip route add default via 198.51.100.1
+		ip route add default via 2001:db8::1"
+}
+
+hosts_end() {
+	read -r HOST OUTSIDE <"$E2E/hosts"
+	kill "$HOST" "$OUTSIDE"
+	wait 2>/dev/null
+	rm -rf "${E2E:?}/etc"
+}
+
+nothing_left() {
+	[ -z "$(in_host nft list ruleset 2>/dev/null)" ] && [ "$(in_host cat /proc/sys/net/ipv4/ip_forward)" = 0 ] &&
+		[ "$(in_host cat /proc/sys/net/ipv6/conf/all/forwarding)" = 0 ] && ! in_host ls /run/fvm/net-* >/dev/null 2>&1
+}
+
+serve() { # WHERE KIND ADDRESS PORT
+	local space=$HOST
+	[ "$1" = in_host ] || space=$OUTSIDE
+	: >"$E2E/ready"
+	nsenter -t "$space" -n -- "$E2E/hostile_net" serve "$2" "$3" "$4" >"$E2E/ready" 3>&- &
+	servers+=($!)
+	wait_until 5 grep -q ready "$E2E/ready"
+}
+
+in_host_soon() { wait_until 5 in_host "$@"; }
+
+serve_in() { # VM KIND ADDRESS PORT
+	fvm_host exec --detach "$1" sh -c "'$E2E/hostile_net' serve $2 $3 $4 >/tmp/ready.$2.$4 2>&1"
+	wait_until 5 fvm_host exec "$1" grep -q ready "/tmp/ready.$2.$4"
+}
+
+# STATUS CMD..: both by TCP and UDP, to each ADDRESS PORT of the lines on stdin
+each() {
+	local wanted=$1 address port kind
+	shift
+	while read -r address port; do
+		for kind in tcp udp; do
+			expect "$wanted" "$@" "$E2E/hostile_net" reach $kind "$address" "$port" </dev/null || {
+				echo "$kind $address $port" >&2
+				return 1
+			}
+		done
+	done
+}
+
+serve_all() { # WHERE PORT ADDRESS..
+	local where=$1 port=$2 address kind
+	shift 2
+	for address in "$@"; do
+		for kind in tcp udp; do
+			serve "$where" $kind "$address" "$port" || return 1
+		done
+	done
+}
+
+@test "VM to the world under its host's name, IPv4 and IPv6; not to private, link-local, metadata" {
+	serve_all in_outside 80 198.51.100.1 2001:db8::1 10.9.9.53 10.9.9.54 169.254.169.254 fd00:ec2::254 fd77::1
+	serve_all in_outside 53 10.9.9.53
+	each 0 in_host <<-END
+		198.51.100.1 80
+		2001:db8::1 80
+		10.9.9.54 80
+		169.254.169.254 80
+		fd00:ec2::254 80
+		fd77::1 80
+	END
+	fvm_host create a
+	fvm_host start a
+	each 0 fvm_host exec a <<-END
+		198.51.100.1 80
+		2001:db8::1 80
+		10.9.9.53 53
+	END
+	equal "$(fvm_host exec a "$E2E/hostile_net" reach tcp 2001:db8::1 80)" 2001:db8::2
+	each 1 fvm_host exec a <<-END
+		10.9.9.53 80
+		10.9.9.54 80
+		169.254.169.254 80
+		fd00:ec2::254 80
+		fd77::1 80
+	END
+	printf '[vm]\nprivate-networks = yes\n' >"$E2E/private.policy"
+	fvm_host create --policy "$E2E/private.policy" b
+	fvm_host start b
+	each 0 fvm_host exec b <<-END
+		10.9.9.54 80
+		fd77::1 80
+	END
+	each 1 fvm_host exec b <<-END
+		169.254.169.254 80
+		fd00:ec2::254 80
+	END
+}
+
+@test "VM to host, host to VM, VM to VM, and from outside: nothing but answers" {
+	serve_all in_host 2222 0.0.0.0 ::
+	fvm_host create a
+	fvm_host create b
+	fvm_host start a b
+	local kind a4 a6 gateways
+	for kind in tcp udp; do
+		serve_in a $kind 0.0.0.0 80
+		serve_in a $kind :: 80
+	done
+	a4=$(in_host fvm --json inspect a | jq -r .address)
+	a6=$(in_host fvm --json inspect a | jq -r .address6)
+	gateways=$(fvm_host exec b sh -c 'ip -4 route; ip -6 route' | sed -n 's/^default via \([^ ]*\).*/\1 2222/p')
+	equal "$(wc -l <<<"$gateways")" 2
+	each 0 in_host <<<"198.51.100.2 2222"
+	each 1 fvm_host exec b <<-END
+		198.51.100.2 2222
+		2001:db8::2 2222
+		127.0.0.1 2222
+		::1 2222
+		$gateways
+		$a4 80
+		$a6 80
+	END
+	# the host may ask a VM; nobody else may
+	each 0 in_host <<-END
+		$a4 80
+		$a6 80
+	END
+	in_outside ip route add "$a4" via 198.51.100.2
+	in_outside ip -6 route add "$a6" via 2001:db8::2
+	each 1 in_outside <<-END
+		$a4 80
+		$a6 80
+	END
+	in_outside ip route del "$a4"
+	in_outside ip -6 route del "$a6"
+}
+
+@test "flushed by an administrator: VMs stay confined, and reach what they did" {
+	serve_all in_host 2222 0.0.0.0 ::
+	serve_all in_outside 80 198.51.100.1 2001:db8::1 169.254.169.254
+	fvm_host create a
+	fvm_host create b
+	fvm_host start a b
+	serve_in a tcp 0.0.0.0 80
+	in_host nft flush ruleset
+	local a4
+	a4=$(in_host fvm --json inspect a | jq -r .address)
+	each 1 fvm_host exec b <<-END
+		198.51.100.2 2222
+		2001:db8::2 2222
+		169.254.169.254 80
+		$a4 80
+	END
+	each 0 fvm_host exec b <<-END
+		198.51.100.1 80
+		2001:db8::1 80
+	END
+	# nor with every process of ours on the host gone
+	in_host pkill -KILL -x --ns "$HOST" --nslist net fvm-keeper || :
+	in_host nft flush ruleset
+	each 1 fvm_host exec b <<<"198.51.100.2 2222"
+	each 0 fvm_host exec b <<<"198.51.100.1 80"
+}
+
+@test "published ports: IPv4, IPv6, UDP, one address; taken ones are refused with their owner" {
+	fvm_host create -p 8080:80 -p 5353:53/udp -p 198.51.100.2:8081:81 a
+	fvm_host start a
+	serve_in a tcp 0.0.0.0 80
+	serve_in a tcp :: 80
+	serve_in a tcp 0.0.0.0 81
+	serve_in a udp 0.0.0.0 53
+	serve_in a udp :: 53
+	local where to
+	for where in in_outside in_host; do
+		for to in "tcp 198.51.100.2 8080" "tcp 2001:db8::2 8080" "udp 198.51.100.2 5353" \
+			"udp 2001:db8::2 5353" "tcp 198.51.100.2 8081"; do
+			# shellcheck disable=SC2086
+			expect 0 $where "$E2E/hostile_net" reach $to
+		done
+		expect 1 $where "$E2E/hostile_net" reach tcp 2001:db8::2 8081
+	done
+	expect 0 in_host "$E2E/hostile_net" reach tcp 127.0.0.1 8080
+	expect 0 in_host "$E2E/hostile_net" reach tcp ::1 8080
+	expect 0 in_host "$E2E/hostile_net" reach udp 127.0.0.1 5353
+	expect 1 in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 80
+	expect 125 fvm_host run --rm -p 8080:1 -- true
+	says "8080"
+	says "'a'"
+	serve in_host tcp 0.0.0.0 9090
+	expect 125 fvm_host run --rm -p 9090:1 -- true
+	says "which belongs to hostile_net"
+	expect 125 fvm_host run --rm -p 99999:1 -- true
+	fvm_host rm --force a
+	gone() { ! in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080; }
+	wait_until 5 gone
+}
+
+@test "an ordinary user's VM: neither loopback nor the host's names; the world, and its ports" {
+	[ "$(stat -c %a /dev/net/tun 2>/dev/null)" = 666 ] || skip "needs /dev/net/tun for users"
+	needs_command slirp4netns pasta
+	in_host install -d -m 0700 -o fvmt-net "/run/user/$(id -u fvmt-net)"
+	chmod 0711 "$E2E"
+	serve_all in_outside 80 198.51.100.1 2001:db8::1
+	serve_all in_host 2222 127.0.0.1 ::1
+	each 0 fvm_user run --rm -- <<<"198.51.100.1 80"
+	# slirp4netns, then pasta
+	local ports
+	for ports in "" "-p 8080:80"; do
+		# shellcheck disable=SC2086
+		each 1 fvm_user run --rm $ports -- <<-END
+			127.0.0.1 2222
+			::1 2222
+			10.0.2.2 2222
+			10.0.2.3 2222
+		END
+	done
+	expect 0 fvm_user create -p 8080:8000 u
+	expect 0 fvm_user start u
+	fvm_user exec --detach u "$E2E/hostile_net" serve tcp 0.0.0.0 8000
+	answers() { in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080; }
+	wait_until 5 answers
+	expect 125 fvm_user run --rm -p 8080:1 -- true
+	says "8080"
+}
+
+host_resolv() { # what the host's servers are from now on; by rename, as daemons do
+	in_host sh -c "echo 'nameserver $2' >$1.new && mv $1.new $1"
+}
+
+@test "name servers follow when the host moves to another network: a plain file" {
+	fvm_host create a
+	fvm_host start a
+	equal "$(fvm_host exec a cat /etc/resolv.conf)" "nameserver 10.9.9.53"
+	serve_all in_outside 53 10.9.9.54
+	each 1 fvm_host exec a <<<"10.9.9.54 53"
+	host_resolv /etc/resolv.conf 10.9.9.54
+	told() { [ "$(fvm_host exec a cat /etc/resolv.conf)" = "nameserver 10.9.9.54" ]; }
+	wait_until 5 told
+	each 0 fvm_host exec a <<<"10.9.9.54 53"
+	equal "$(fvm_host diff --name-only a)" ""
+	# a file of the VM's own is left alone
+	fvm_host exec a sh -c 'umount /etc/resolv.conf 2>/dev/null; rm -f /etc/resolv.conf; echo mine >/etc/resolv.conf'
+	host_resolv /etc/resolv.conf 10.9.9.53
+	sleep 0.5
+	equal "$(fvm_host exec a cat /etc/resolv.conf)" mine
+}
+
+@test "name servers follow beside systemd-resolved, whose stub a VM can not ask" {
+	in_host sh -ec 'mkdir -p /run/systemd/resolve
+		echo "nameserver 127.0.0.53" >/run/systemd/resolve/stub-resolv.conf
+		echo "nameserver 10.9.9.53" >/run/systemd/resolve/resolv.conf
+		rm /etc/resolv.conf; ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf'
+	fvm_host create a
+	fvm_host start a
+	equal "$(fvm_host exec a cat /etc/resolv.conf)" "nameserver 10.9.9.53"
+	host_resolv /run/systemd/resolve/resolv.conf 10.9.9.54
+	told() { [ "$(fvm_host exec a cat /etc/resolv.conf)" = "nameserver 10.9.9.54" ]; }
+	wait_until 5 told
+	# a stub only: a relay asks it
+	in_host rm /run/systemd/resolve/resolv.conf
+	serve in_host udp 127.0.0.53 53
+	serve in_host tcp 127.0.0.53 53
+	expect 0 fvm_host run --rm -- sh -c "grep -qx 'nameserver 127.0.66.53' /etc/resolv.conf &&
+		'$E2E/hostile_net' reach udp 127.0.66.53 53 && '$E2E/hostile_net' reach tcp 127.0.66.53 53"
+	in_host sh -c 'rm -r /etc/resolv.conf /run/systemd; echo "nameserver 10.9.9.53" >/etc/resolv.conf'
+}
+
+beside() { # what holds beside any firewall; its own rules are in $E2E/theirs
+	serve_all in_outside 80 198.51.100.1 2001:db8::1
+	serve_all in_host 2222 0.0.0.0 ::
+	fvm_host create -p 8080:80 a
+	fvm_host start a
+	serve_in a tcp 0.0.0.0 80
+	each 0 fvm_host exec a <<-END
+		198.51.100.1 80
+		2001:db8::1 80
+	END
+	expect 0 in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080
+	each 1 fvm_host exec a <<-END
+		198.51.100.2 2222
+		2001:db8::2 2222
+	END
+}
+
+beside_after_reload() {
+	works_again() { fvm_host exec a "$E2E/hostile_net" reach tcp 198.51.100.1 80; }
+	wait_until 5 works_again
+	each 0 fvm_host exec a <<<"2001:db8::1 80"
+	each 1 fvm_host exec a <<<"198.51.100.2 2222"
+	expect 0 in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080
+	fvm_host rm --force a
+}
+
+@test "beside iptables rules as docker makes them" {
+	needs_command iptables-nft iptables-nft-restore
+	in_host sh -ec 'iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP
+		iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER
+		iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+		iptables-nft-save' | grep -v '^#' >"$E2E/theirs"
+	beside
+	in_host iptables-nft-restore <"$E2E/theirs"
+	beside_after_reload
+	same() { diff <(grep -o '^[^[]*' "$E2E/theirs") <(in_host iptables-nft-save | grep -v '^#' | grep -o '^[^[]*'); }
+	wait_until 5 same
+	in_host nft flush ruleset
+}
+
+@test "beside ufw" {
+	needs_command ufw
+	in_host sh -ec 'sed -i "s/^IPV6=.*/IPV6=yes/" /etc/default/ufw; ufw --force enable' || skip "ufw can not be enabled here"
+	in_host ufw allow 22/tcp
+	beside
+	in_host ufw reload
+	beside_after_reload
+	without() { ! in_host nft list ruleset | grep -q 'fvm'; }
+	wait_until 5 without
+	in_host ufw status | grep -q '22/tcp'
+	in_host ufw --force disable
+	in_host nft flush ruleset
+	in_host sysctl -qw net.ipv4.ip_forward=0
+}
+
+@test "beside firewalld" {
+	needs_command firewalld dbus-daemon firewall-cmd
+	# a bus that starts nothing by itself
+	cat >"$E2E/bus.conf" <<-END
+		<busconfig><listen>unix:path=/run/dbus/system_bus_socket</listen><policy context="default">
+		<allow own="*"/><allow send_destination="*"/><allow eavesdrop="false" receive_sender="*"/>
+		<allow user="*"/></policy></busconfig>
+	END
+	in_host mkdir -p /run/dbus
+	nsenter -t "$HOST" -n -m -- dbus-daemon --config-file="$E2E/bus.conf" --nofork --nopidfile >/dev/null 2>&1 3>&- &
+	servers+=($!)
+	in_host_soon test -S /run/dbus/system_bus_socket
+	nsenter -t "$HOST" -n -m -- firewalld --nofork --nopid >/dev/null 2>&1 3>&- &
+	servers+=($!)
+	up() { in_host firewall-cmd --state >/dev/null 2>&1; }
+	wait_until 20 up || skip "firewalld does not start here"
+	in_host firewall-cmd -q --zone=public --change-interface=up0
+	beside
+	in_host firewall-cmd -q --reload
+	beside_after_reload
+	without() { ! in_host nft list ruleset | grep -q 'fvm'; }
+	wait_until 5 without
+	kill "${servers[@]}"
+	wait "${servers[@]}" 2>/dev/null || :
+	servers=()
+	in_host nft flush ruleset
+}
