@@ -257,10 +257,10 @@ static int nest_base(const struct fvm_build *b, const char *base, char *nested, 
 }
 
 /* Return: 1 and the layer's path below scratch; 0 nothing is hidden there; or negative errno */
-static int hide_layer(const struct fvm_build *b, size_t mount, const char *base,
+static int hide_layer(const struct fvm_build *b, size_t mount, const char *base, bool shared,
 		      char ret[HIDE_NAME_MAX])
 {
-	if (b->hide_attached && !b->plan->mounts[mount].network) {
+	if (shared) {
 		snprintf(ret, HIDE_NAME_MAX, "hide/%zu", mount);
 		return fvm_hide_in(b->hide, mount);
 	}
@@ -268,33 +268,69 @@ static int hide_layer(const struct fvm_build *b, size_t mount, const char *base,
 	return fvm_hide_layer(b->hide, b->plan, mount, b->scratch, base, ret);
 }
 
+/* One overlay, as mount_overlay() will have it. */
+struct wanted {
+	const char *key, *base, *hidden;
+	bool writable;
+	unsigned long flags;
+	int target;
+};
+
+/* What refuses an overlay does so after it has put the mark of a volatile one into the work
+ * directory, which refuses the next. */
+static void forget_volatile(const struct fvm_build *b, const struct wanted *w)
+{
+	char path[FVM_NAME_MAX + 320];
+	snprintf(path, sizeof(path), "store/vms/%s/workspace/fs/%s", b->vm->config.name, w->key);
+	scoped_fd top = openat(b->scratch, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (top >= 0 && b->throw_away && fvm_remove_tree(top, "work") == 0)
+		(void)mkdirat(top, "work", 0700);
+}
+
+static int try_overlay(const struct fvm_build *b, const struct wanted *w)
+{
+	scoped_buf options = { 0 };
+	int r = overlay_options(b, w->key, w->base, w->hidden, w->writable, &options);
+	if (r == 0)
+		r = mount_at(w->target, w->flags, options.data);
+	if (r == -ELOOP && w->writable)
+		forget_volatile(b, w);
+	return r;
+}
+
 static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const char *key,
 			 const char *base)
 {
-	scoped_buf options = { 0 };
 	scoped_fd target = open_target(b, m->path);
-	char layer[HIDE_NAME_MAX];
+	char layer[HIDE_NAME_MAX], nested[32];
+	size_t mount = (size_t)(m - b->plan->mounts);
+	bool writable = m->class == FVM_MOUNT_OVERLAY, shared = b->hide_attached && !m->network;
 	if (target < 0)
 		return target;
-	int hides = hide_layer(b, (size_t)(m - b->plan->mounts), base, layer);
+	int hides = hide_layer(b, mount, base, shared, layer);
 	if (hides < 0)
 		return hides;
-	const char *hidden = hides ? layer : NULL;
-	bool writable = m->class == FVM_MOUNT_OVERLAY;
-	/* the host's device nodes must stay dead, whatever its own flags say */
-	unsigned long flags =
-		(m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV | (writable ? 0 : MS_RDONLY);
-	int r = overlay_options(b, key, base, hidden, writable, &options);
-	if (r == 0)
-		r = mount_at(target, flags, options.data);
+	struct wanted w = {
+		.key = key,
+		.base = base,
+		.hidden = hides ? layer : NULL,
+		.writable = writable,
+		/* the host's device nodes must stay dead, whatever its own flags say */
+		.flags = (m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV |
+			 (writable ? 0 : MS_RDONLY),
+		.target = target,
+	};
+	int r = try_overlay(b, &w);
+	if (r == -ELOOP && shared && hides) { /* RUN lies in what is mounted here */
+		r = hide_layer(b, mount, base, false, layer);
+		if (r >= 0)
+			r = try_overlay(b, &w);
+	}
 	if (r == -ELOOP) {
-		char nested[32];
-		scoped_buf again = { 0 };
+		w.base = nested;
 		r = nest_base(b, base, nested, sizeof(nested));
 		if (r == 0)
-			r = overlay_options(b, key, nested, hidden, writable, &again);
-		if (r == 0)
-			r = mount_at(target, flags, again.data);
+			r = try_overlay(b, &w);
 	}
 	b->overlays++;
 	return r;
