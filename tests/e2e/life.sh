@@ -1,10 +1,12 @@
-#!/bin/bash
-# The commands of one VM's life, silent, until one fails: life.sh DIR, which is made and removed.
+#!/bin/sh
+# The commands of one VM's life, silent, until one fails: life.sh DIR [OPTION..], where DIR is made
+# and removed, and the options are those of run and create.
 set -u
 dir=$1
+shift
 rm -rf "$dir" && mkdir "$dir" && echo old >"$dir/old" || exit 1
-fvm -q run --rm true &&
-	fvm -q create one &&
+fvm -q run --rm "$@" true &&
+	fvm -q create "$@" one &&
 	fvm -q start one &&
 	fvm -q exec one sh -c "echo 1 >$dir/new; rm $dir/old; mkdir $dir/sub; ln -s new $dir/link" &&
 	fvm -q stop one &&

@@ -110,7 +110,7 @@ wait_shown() {
 
 @test "detached commands write to the log, and can be attached to" {
 	start vm
-	expect 0 fvm exec -d vm sh -c 'for i in 1 2 3; do echo line $i; done; sleep 1; echo last; exit 4'
+	expect 0 fvm exec -d vm sh -c 'for i in 1 2 3; do echo line $i; done; sleep 2; echo last; exit 4'
 	local session=$output
 	wait_until 5 sh -c 'fvm logs vm | grep -q "line 3"'
 	equal "$(fvm logs --tail 1 vm)" "line 3"
@@ -337,7 +337,7 @@ wait_shown() {
 	wait_shown root
 	keys 'exit 3' Enter
 	wait_shown '[ended 3]'
-	expect 0 fvm exec --user nobody vm id -un
+	expect 0 fvm exec --workdir / --user nobody vm id -un
 	equal "$output" nobody
 }
 
