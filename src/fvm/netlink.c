@@ -120,7 +120,8 @@ int fvm_nl_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed)
 		return r;
 	for (;;) {
 		ssize_t n = recv(sock, buf, sizeof(buf), MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
+		/* ENOBUFS: there were more errors than could be kept; the first are there */
+		if (n < 0 && (errno == EINTR || errno == ENOBUFS))
 			continue;
 		if (n <= 0)
 			break;
