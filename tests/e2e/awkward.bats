@@ -168,6 +168,7 @@ store_lives() {
 
 @test "a store on tmpfs" {
 	needs_user
+	needs_idmapped_tmpfs
 	mount -t tmpfs none "$E2E/mnt" && chmod 1777 "$E2E/mnt"
 	store_lives
 }

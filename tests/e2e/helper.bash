@@ -204,6 +204,14 @@ needs_packages() {
 	[ "$(cat "$answer")" = yes ] || skip "needs a package mirror"
 }
 
+# A tmpfs whose ids can be mapped, and that keeps attributes of users.
+needs_idmapped_tmpfs() {
+	local found
+	found=$(unshare --mount --propagation private sh -c 'mount -t tmpfs none /mnt &&
+		FVM_HOME=/mnt/store fvm --json doctor 2>/dev/null' | jq '.findings[] | select(.name == "idmap").ok')
+	[ "$found" = true ] || skip "needs tmpfs with mapped ids (Linux 6.3)"
+}
+
 # needs_feature WORDS: what fvm doctor says this host offers
 needs_feature() {
 	fvm --json doctor 2>/dev/null | jq -e --arg f "$1" 'any(.. | objects; .name? == $f and .ok? == true)' \

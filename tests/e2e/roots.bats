@@ -72,6 +72,7 @@ lives_on() {
 }
 
 @test "/ on tmpfs" {
+	needs_idmapped_tmpfs
 	lives_on 'mount -t tmpfs none .'
 }
 
@@ -104,6 +105,7 @@ lives_on() {
 }
 
 @test "home on another file system, the store on a third" {
+	needs_idmapped_tmpfs
 	image xfs
 	expect 0 in_root 'mount -t tmpfs none . && cd "$E2E/mnt" && mkdir -p home/ann var/lib && mount -o loop "$E2E/xfs.img" home &&
 		mkdir -p home/ann && chown 1000:1000 home/ann && mount -t tmpfs none var/lib' \
@@ -111,7 +113,8 @@ lives_on() {
 }
 
 @test "no /etc/resolv.conf, no accounts, no /home, no /tmp" {
-	expect 0 in_root 'mount -t tmpfs none .' \
+	image ext4
+	expect 0 in_root 'mount -o loop "$E2E/ext4.img" .' \
 		'rm -rf /etc/passwd /etc/group /home /tmp; life /srv/dir && [ ! -e /etc/resolv.conf ]'
 }
 
@@ -120,7 +123,8 @@ lives_on() {
 	grep -qw squashfs /proc/filesystems || modprobe squashfs 2>/dev/null || skip "needs the file system squashfs"
 	mkdir -p "$E2E/snap" && echo app >"$E2E/snap/app"
 	mksquashfs "$E2E/snap" "$E2E/squashfs.img" -quiet -no-progress >/dev/null
-	expect 0 in_root 'mount -t tmpfs none . && cd "$E2E/mnt" && mkdir -p snap/app/1 && mount -o loop "$E2E/squashfs.img" snap/app/1' '
+	image ext4
+	expect 0 in_root 'mount -o loop "$E2E/ext4.img" . && cd "$E2E/mnt" && mkdir -p snap/app/1 && mount -o loop "$E2E/squashfs.img" snap/app/1' '
 		cat >/srv/try <<"END"
 grep -q app /snap/app/1/app && ! touch /snap/app/1/x 2>/dev/null && touch /snap/y
 END
@@ -130,7 +134,8 @@ END
 }
 
 @test "a full disk: it is said, and nothing is half there" {
-	expect 0 in_root 'mount -t tmpfs -o size=256M none .' '
+	image ext4 -m 0
+	expect 0 in_root 'mount -o loop "$E2E/ext4.img" .' '
 		fvm -q create f && echo keep >/srv/keep
 		dd if=/dev/zero of=/fill bs=1M 2>/dev/null
 		fvm create g; echo "create $?"
@@ -146,6 +151,7 @@ END
 }
 
 @test "500 mounts: a start takes them all, in time; what is mounted between two starts is there" {
+	needs_idmapped_tmpfs
 	expect 0 in_root 'mount -t tmpfs none .' '
 		fvm -q create many --net none >/dev/null
 		for i in $(seq 500); do mkdir /srv/$i && mount -t tmpfs none /srv/$i && echo $i >/srv/$i/name || exit 1; done
@@ -163,7 +169,8 @@ END
 }
 
 @test "files that change on the host while a VM runs: what it had not written is the host's" {
-	expect 0 in_root 'mount -t tmpfs none .' '
+	image ext4
+	expect 0 in_root 'mount -o loop "$E2E/ext4.img" .' '
 		mkdir /srv/d && echo 1 >/srv/d/a && echo 1 >/srv/d/b && echo 1 >/srv/d/gone
 		fvm -q create v --net none && fvm start v && fvm exec v sh -c "echo mine >/srv/d/b"
 		sleep 0.1 # times of files are as coarse as the clock tick
