@@ -326,13 +326,18 @@ static void apply_default(const struct fvm_owners *o, const struct stat *base,
 		return;
 	}
 	bool one_id = o->uid_count <= 1;
+	/* of his user's id, yet of a group of the range: root's in the VM, as chown made it */
+	uint32_t group = map_id(o->gids, o->gid_count, st->st_gid);
+	bool real_group = !one_id && group != st->st_gid && group != 0;
 	if (base && (one_id || base->st_uid == o->user)) {
 		st->st_uid = base->st_uid;
 		st->st_gid = base->st_gid;
 		return;
 	}
 	st->st_uid = 0;
-	st->st_gid = 0;
+	st->st_gid = real_group ? group : 0;
+	if (real_group)
+		return;
 	if (parent && parent->st_uid != 0 && (one_id || parent->st_uid == o->user)) {
 		st->st_uid = parent->st_uid;
 		st->st_gid = parent->st_gid;
@@ -353,8 +358,13 @@ void fvm_owners_apply(const struct fvm_owners *owners, int dir, const char *name
 		return;
 	}
 	const struct fvm_owner *line = fvm_owners_find(owners, key, rel, st->st_ino);
-	if (line)
+	if (line) {
 		apply_record(line, st);
-	else
+	} else if (!*rel && base && st->st_uid == owners->user) {
+		/* where an overlay begins: that directory of the layer was made by us */
+		st->st_uid = base->st_uid;
+		st->st_gid = base->st_gid;
+	} else {
 		apply_default(owners, base, parent, st);
+	}
 }

@@ -182,7 +182,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	expect 0 as_user range fvm -q run --keep --name real --net none --root -- sh -ec '
 		setpriv --reuid 33 --regid 33 --clear-groups sh -c "id -u; : >/tmp/w; mkdir -m 700 /tmp/d; : >/tmp/d/f"
 		stat -c "%u %g" /tmp/w
-		: >/usr/a; chown 33:8 /usr/a; stat -c "%u:%g" /usr/a
+		: >/usr/a; chown 33:8 /usr/a; stat -c "%u:%g" /usr/a; : >/usr/b; chgrp 8 /usr/b
 		setpriv --reuid 33 --regid 33 --clear-groups sh -c "echo >>/etc/passwd" 2>/dev/null || echo refused
 		id=$(id -u fvmt-range); su fvmt-range -c "id -u; : >~/own; stat -c %U ~/own" | sed "s/$id/me/"'
 	equal "${lines[*]}" "33 33 33 33:8 refused me fvmt-range"
@@ -190,6 +190,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 		/home/fvmt-range/.local/share/fvm/vms/real/workspace/fs/usr/upper/a 2>/dev/null
 	expect 0 as_user range fvm --json diff real
 	equal "$(jq -c '.[] | select(.path == "/usr/a").now | [.uid, .gid]' <<<"$output")" "[33,8]"
+	equal "$(jq -c '.[] | select(.path == "/usr/b").now | [.uid, .gid]' <<<"$output")" "[0,8]"
 	expect 0 as_user range fvm -q rm real
 	empty() { [ -z "$(ls -A /home/fvmt-range/.local/share/fvm/trash)" ]; }
 	wait_until 10 empty
