@@ -101,7 +101,7 @@ static const struct cli_option options[] = {
 	{ 'f', "force", NULL,
 	  "replace what the host changed too; leave out what can't be applied" },
 	{ OPT_MERGE, "merge", NULL, "merge texts that both the VM and the host changed" },
-	{ OPT_SETID, "allow-setid", NULL, "also files with set-id bits or capabilities" },
+	{ OPT_SETID, "allow-setid", NULL, "also files that gain set-id bits or capabilities" },
 	{ 'y', "yes", NULL, "do not ask" },
 	{ 0 },
 };
@@ -168,15 +168,15 @@ static void say_result(const struct cli *cli, const struct commit_args *args, co
 
 static void hint_problems(const struct fvm_problems *problems, struct fvm_error *err)
 {
-	bool conflict = false, setid = false;
-	for (size_t i = 0; i < problems->count; i++) {
-		conflict |= problems->items[i].kind == FVM_PROBLEM_CONFLICT;
-		setid |= problems->items[i].kind == FVM_PROBLEM_SETID;
-	}
-	fvm_error_hint(err, "%s%s%s, or name other paths",
-		       conflict ? "--merge for texts; --force replaces the host's"
-				: "--force leaves them out",
-		       setid ? "; --allow-setid" : "", "");
+	bool has[FVM_PROBLEM_RIGHTS + 1] = { false };
+	for (size_t i = 0; i < problems->count; i++)
+		has[problems->items[i].kind] = true;
+	fvm_error_hint(err, "%s%s; or name the paths you want",
+		       has[FVM_PROBLEM_SETID] ? "--allow-setid, if you trust these programs; " : "",
+		       has[FVM_PROBLEM_MERGE] ? "settle texts in the VM, then --force for its side"
+		       : has[FVM_PROBLEM_CONFLICT]
+			       ? "--merge for texts, --force to replace the host's"
+			       : "--force to leave them out");
 }
 
 static int run(const struct cli *cli, struct commit_args *args, const struct fvm_vm *vm,

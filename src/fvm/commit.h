@@ -33,7 +33,7 @@
  * Who is trusted
  *   The layers are a tree made by somebody hostile (commit_stage.c); on the host's side too no
  *   symlink is followed, no mount crossed, so that a parent that became a symlink meanwhile is an
- *   error and not a way out. No device, no overlay.* xattr, no set-id bit or capability unless
+ *   error and not a way out. No device, no overlay.* xattr, no set-id bit or capability gained unless
  *   asked. Everything is done with the caller's rights; root's are never borrowed.
  */
 #ifndef FVM_COMMIT_H

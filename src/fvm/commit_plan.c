@@ -172,11 +172,25 @@ static const char *refused(const struct planner *p, const struct fvm_change *ch)
 	return NULL;
 }
 
-static bool is_privileged_file(const struct fvm_change *ch)
+/*
+ * What runs with more rights than its caller's, and did not before. A package's upgrade replaces
+ * such files with new ones of the same owner and bits: that is no more than what it does to the
+ * programs that root runs, and root's programs are whoever's commit this is to trust.
+ */
+static bool gains_privilege(const struct fvm_change *ch)
 {
-	if (!ch->now || !S_ISREG(ch->now->st_mode))
+	const struct stat *now = ch->now, *was = ch->was;
+	if (!now || !S_ISREG(now->st_mode))
 		return false;
-	return (ch->now->st_mode & (S_ISUID | S_ISGID)) || has_caps(ch);
+	bool same = was && S_ISREG(was->st_mode) && was->st_uid == now->st_uid &&
+		    was->st_gid == now->st_gid;
+	mode_t bits = now->st_mode & (S_ISUID | S_ISGID);
+	if (bits & ~(same ? was->st_mode : 0))
+		return true;
+	/* who may start it counts as well */
+	if (bits && (now->st_mode & ~was->st_mode & 0111))
+		return true;
+	return has_caps(ch) && (!same || (ch->meta & FVM_META_CAPS));
 }
 
 /* Return: 1 to leave the change out, 0 to go on, -ENOMEM */
@@ -189,9 +203,9 @@ static int check(struct planner *p, const struct fvm_change *ch, int parent)
 		kind = FVM_PROBLEM_RIGHTS;
 		why = rights_missing(ch, parent);
 	}
-	if (!why && !o->allow_setid && is_privileged_file(ch)) {
+	if (!why && !o->allow_setid && gains_privilege(ch)) {
 		kind = FVM_PROBLEM_SETID;
-		why = "it runs with more rights than its caller's (set-id or capabilities)";
+		why = "it would run with more rights than its caller's (set-id, capabilities)";
 	}
 	if (!why)
 		return 0;

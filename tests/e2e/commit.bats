@@ -127,6 +127,25 @@ settled() {
 	equal "$(cat $TOP/d/file)" one
 }
 
+@test "only what gains rights has to be agreed to" {
+	cp /usr/bin/true $TOP/d/root-program
+	chmod 4755 $TOP/d/root-program
+	in_vm a "cp $TOP/d/root-program $TOP/d/n; echo >>$TOP/d/n; chmod 4755 $TOP/d/n; mv $TOP/d/n $TOP/d/root-program"
+	expect 0 fvm commit a
+	equal "$(stat -c %a $TOP/d/root-program)" 4755
+	chmod 4750 $TOP/d/root-program
+	in_vm b "chmod 4751 $TOP/d/root-program"
+	in_vm c "cp /usr/bin/true $TOP/d/another; chmod 2755 $TOP/d/another"
+	in_vm d "chown daemon $TOP/d/root-program; chmod 4750 $TOP/d/root-program"
+	local vm
+	for vm in b c d; do
+		expect 125 fvm commit $vm
+		says "set-id:"
+		says "--allow-setid"
+	done
+	expect 0 fvm commit --allow-setid c
+}
+
 @test "what was sparse stays sparse, and space set aside stays set aside" {
 	truncate -s 40M $TOP/d/sparse
 	printf x | dd of=$TOP/d/sparse bs=1 seek=10000000 conv=notrunc status=none
