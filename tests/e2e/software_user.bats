@@ -1,0 +1,74 @@
+# Real software in VMs of ordinary users: with one id for all ("lone"), and with subordinate ids
+# ("range"), where services' accounts are real. What is run is in tests/e2e/software/.
+# limit: 1200
+# test-limit: 500
+load helper
+
+setup_file() {
+	e2e_setup_file
+	[ "$(id -u)" = 0 ] || return 0
+	user_make lone no-ranges
+	user_make range
+	cp -r tests/e2e/software "$E2E/software"
+	chmod -R a+rX "$E2E/software"
+}
+
+setup() {
+	needs_user lone
+	needs_packages
+	[ "$(stat -c %a /dev/net/tun 2>/dev/null)" = 666 ] ||
+		skip "needs /dev/net/tun for users"
+}
+teardown() {
+	local user name
+	for user in lone range; do
+		for name in $(as_user $user fvm ls --names 2>/dev/null); do
+			as_user $user fvm -q rm --force "$name"
+		done
+	done
+}
+
+needs_ranges() {
+	needs_command newuidmap newgidmap
+	grep -q ^fvmt-range: /etc/subuid || skip "needs subordinate ids for new users"
+}
+
+packages() {
+	expect 0 as_user "$1" fvm -q run --rm --root -- sh "$E2E/software/packages.sh"
+	says "test is successful"
+	[ ! -e /opt/e2e.db ]
+}
+
+database() {
+	local user=$1
+	as_user "$user" fvm -q run --keep --name pg --root -- sh -ec 'apt-get -qq update
+		DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends \
+			postgresql postgresql-contrib >/dev/null 2>&1'
+	as_user "$user" fvm -q run -d --name pg --root -- sh "$E2E/software/database.sh"
+	wait_until 60 as_user "$user" fvm exec --user postgres pg psql -Atqc 'select 1'
+	as_user "$user" fvm exec --user postgres pg pgbench -q -i postgres 2>/dev/null
+	expect 0 as_user "$user" fvm exec --user postgres pg pgbench -c 4 -t 50 postgres
+	says "number of failed transactions: 0"
+	equal "$(as_user "$user" fvm exec --user postgres pg psql -Atc 'select count(*) from pgbench_history' postgres)" 200
+	as_user "$user" fvm stop pg
+}
+
+@test "packages come, are installed again and go, with one id" { packages lone; }
+
+@test "packages come, are installed again and go, with subordinate ids" {
+	needs_ranges
+	packages range
+}
+
+@test "a database works under load, with one id" { database lone; }
+
+@test "a database works under load, with subordinate ids" {
+	needs_ranges
+	database range
+}
+
+@test "what node, python and git install, build and pack works for users" {
+	expect 0 as_user lone fvm -q run --rm --root -- sh "$E2E/software/languages.sh"
+	says "python 42 /opt/e2e-venv/"
+	says "git 10"
+}
