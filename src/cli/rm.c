@@ -64,8 +64,22 @@ static int remove_broken(const struct fvm_store *store, const char *name, struct
 	return r < 0 ? fvm_error_set(err, -r, "delete VM '%s'", name) : 0;
 }
 
-static int remove_one(const struct fvm_store *store, const char *name, bool force,
-		      struct fvm_error *err)
+static void show(void *arg, unsigned long long done)
+{
+	cli_progress_show(arg, done, 0, "names");
+}
+
+static int remove_vm(const struct cli *cli, struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct cli_progress bar;
+	cli_progress_start(&bar, cli, "delete");
+	int r = fvm_vm_remove_told(vm, show, &bar, err);
+	cli_progress_end(&bar);
+	return r;
+}
+
+static int remove_one(const struct cli *cli, const struct fvm_store *store, const char *name,
+		      bool force, struct fvm_error *err)
 {
 	scoped_vm vm = { .dir = -1, .lock = -1 };
 	int r = fvm_vm_open(store, name, FVM_LOCK, &vm, err);
@@ -77,7 +91,7 @@ static int remove_one(const struct fvm_store *store, const char *name, bool forc
 		return r;
 	if (force)
 		r = kill_it(&vm, err);
-	return r < 0 ? r : fvm_vm_remove(&vm, false, err);
+	return r < 0 ? r : remove_vm(cli, &vm, err);
 }
 
 /* All of them, by a person at a terminal: that is much to lose by a slip. */
@@ -117,7 +131,7 @@ static int rm_main(const struct cli *cli, int argc, char **argv)
 	int status = 0;
 	fvm_strv_each(&names, i) {
 		err = (struct fvm_error){ 0 };
-		if (remove_one(&store, names.items[i], o.force, &err) < 0)
+		if (remove_one(cli, &store, names.items[i], o.force, &err) < 0)
 			status = cli_fail(&err);
 	}
 	return status;

@@ -71,6 +71,10 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
  */
 int fvm_remove_tree(int dir, const char *name);
 
+/** fvm_remove_tree_told() - the same, calling @fn now and then with the names deleted so far */
+typedef void (*fvm_remove_fn)(void *arg, unsigned long long done);
+int fvm_remove_tree_told(int dir, const char *name, fvm_remove_fn fn, void *arg);
+
 /** fvm_mkdir_p() - mkdir -p of a relative @path below @dir. Return: 0 or negative errno */
 int fvm_mkdir_p(int dir, const char *path, mode_t mode);
 

@@ -31,6 +31,9 @@ struct removal {
 	int top; /* directory that holds the first level */
 	struct level *levels;
 	size_t count, room;
+	fvm_remove_fn fn;
+	void *arg;
+	unsigned long long done;
 };
 
 static int parent_of(const struct removal *r)
@@ -100,8 +103,8 @@ static int reopen_above(struct removal *r)
 	struct stat st;
 	if (!above || above->d)
 		return 0;
-	scoped_fd fd = openat(dirfd(r->levels[r->count - 1].d), "..",
-			      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scoped_fd fd =
+		openat(dirfd(r->levels[r->count - 1].d), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
 	if (st.st_dev != above->dev || st.st_ino != above->ino)
@@ -136,6 +139,8 @@ static int level_pop(struct removal *r)
 static int remove_name(struct removal *r, const char *name)
 {
 	int dir = parent_of(r);
+	if (r->fn && ++r->done % 256 == 0)
+		r->fn(r->arg, r->done);
 	if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
@@ -163,7 +168,12 @@ static int remove_next(struct removal *r)
 
 int fvm_remove_tree(int dir, const char *name)
 {
-	struct removal r = { .top = dir };
+	return fvm_remove_tree_told(dir, name, NULL, NULL);
+}
+
+int fvm_remove_tree_told(int dir, const char *name, fvm_remove_fn fn, void *arg)
+{
+	struct removal r = { .top = dir, .fn = fn, .arg = arg };
 	int result = remove_name(&r, name);
 	while (result == 0 && r.count > 0)
 		result = remove_next(&r);

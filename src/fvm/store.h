@@ -95,6 +95,9 @@ int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err);
  *  @later: rename to trash/ now, delete in a child process */
 int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err);
 
+/** fvm_vm_remove_told() - the same at once, with progress: see fvm_remove_tree_told() */
+int fvm_vm_remove_told(struct fvm_vm *vm, fvm_remove_fn fn, void *arg, struct fvm_error *err);
+
 /** fvm_vm_rename() - give a VM, open FVM_LOCK, another name. Return: 0, -EEXIST... */
 int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err);
 

@@ -241,9 +241,14 @@ static int remove_it(void *arg, struct fvm_error *err)
 
 int fvm_subids_remove_tree(int dir, const char *name)
 {
+	return fvm_subids_remove_tree_told(dir, name, NULL, NULL);
+}
+
+int fvm_subids_remove_tree_told(int dir, const char *name, fvm_remove_fn fn, void *arg)
+{
 	struct removal removal = { dir, name };
 	struct fvm_user_ids ids;
-	int r = fvm_remove_tree(dir, name);
+	int r = fvm_remove_tree_told(dir, name, fn, arg);
 	if ((r != -EACCES && r != -EPERM) || geteuid() == 0 || outside >= 0)
 		return r;
 	fvm_user_ids_find(&ids);

@@ -57,4 +57,7 @@ int fvm_subids_fstat(int fd, struct stat *ret);
 /** fvm_subids_remove_tree() - fvm_remove_tree() that also removes what belongs to such ids */
 int fvm_subids_remove_tree(int dir, const char *name);
 
+/** fvm_subids_remove_tree_told() - the same with progress, see fvm_remove_tree_told() */
+int fvm_subids_remove_tree_told(int dir, const char *name, fvm_remove_fn fn, void *arg);
+
 #endif

@@ -342,6 +342,8 @@ static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
 
 struct removal {
 	struct fvm_vm *vm;
+	fvm_remove_fn fn;
+	void *arg;
 	int held, run_held; /* its two directories, locked */
 	char path[48];
 };
@@ -361,7 +363,10 @@ static void remove_files(const struct removal *r)
 	/* before its configuration goes, which names them: see fvm_store_open() */
 	fvm_vm_unref_layers(vm->store, &vm->config, false);
 	(void)FVM_FAULT("vm.delete");
-	(void)fvm_subids_remove_tree(vm->store->dir, r->path);
+	int left = fvm_subids_remove_tree_told(vm->store->dir, r->path, r->fn, r->arg);
+	if (left < 0)
+		log_warn("VM '%s': not all of it could be deleted: %s; fvm prune tries again",
+			 vm->config.name, strerror(-left));
 }
 
 static void remove_rest(void *arg)
@@ -371,10 +376,10 @@ static void remove_rest(void *arg)
 	fvm_tidy_ended_dir(r->vm->store, r->vm->config.id, r->run_held);
 }
 
-int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
+static int vm_remove(struct removal *removal, bool later, struct fvm_error *err)
 {
+	struct fvm_vm *vm = removal->vm;
 	const char *name = vm->config.name;
-	struct removal removal = { .vm = vm, .held = -1, .run_held = -1 };
 	scoped_fd held = -1, run_held = -1;
 	if (fvm_lock_alive(vm->dir)) {
 		fvm_error_say(err, EBUSY, "VM '%s' is running", name);
@@ -385,16 +390,28 @@ int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
 	if (r < 0)
 		return r;
 	run_held = fvm_tidy_later(vm);
-	r = trash_take(vm->store, vm->store->vms, name, removal.path, &held);
+	r = trash_take(vm->store, vm->store->vms, name, removal->path, &held);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);
-	removal.held = held;
-	removal.run_held = run_held;
+	removal->held = held;
+	removal->run_held = run_held;
 	if (later)
-		fvm_later(remove_rest, &removal);
+		fvm_later(remove_rest, removal);
 	else
-		remove_rest(&removal);
+		remove_rest(removal);
 	return 0;
+}
+
+int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err)
+{
+	struct removal removal = { .vm = vm, .held = -1, .run_held = -1 };
+	return vm_remove(&removal, later, err);
+}
+
+int fvm_vm_remove_told(struct fvm_vm *vm, fvm_remove_fn fn, void *arg, struct fvm_error *err)
+{
+	struct removal removal = { .vm = vm, .fn = fn, .arg = arg, .held = -1, .run_held = -1 };
+	return vm_remove(&removal, false, err);
 }
 
 int fvm_store_discard(const struct fvm_store *store, const char *name)
