@@ -13,9 +13,11 @@
 
 #include "fvm/internal.h"
 #include "fvm/lock.h"
+#include "fvm/owners.h"
 #include "fvm/spare.h"
 
 #define SPARES "spare"
+#define SPREAD 16 /* a rootless VM has a dozen overlays, root's has one or two */
 
 /* ---- which there are ---- */
 
@@ -103,7 +105,10 @@ int fvm_spare_take(const struct fvm_store *store, char *ret_name, bool *ret_used
 	unsigned int count = list_names(store, names, FVM_SPARES_MAX);
 	char lot[9];
 	fvm_random_hex(lot, 8);
-	for (unsigned int i = 0, at = (unsigned int)strtoul(lot, NULL, 16); i < count; i++, at++) {
+	unsigned int at = (unsigned int)strtoul(lot, NULL, 16);
+	/* a few more than are in use at once: see "spread" */
+	bool more = store->rootless && count < SPREAD;
+	for (unsigned int i = 0; i < count && !more; i++, at++) {
 		snprintf(ret_name, 40, SPARES "/%.32s", names[at % count]);
 		int fd = hold(store, ret_name);
 		if (fd < 0)
@@ -143,8 +148,13 @@ static bool has_attributes(int fd)
 /* As it was made: no entry, and no attribute that the VM has set. */
 static bool is_blank(int at, const char *name)
 {
+	struct stat st;
 	scoped_fd fd = fvm_open_nofollow(at, name, O_RDONLY | O_DIRECTORY);
 	if (fd < 0 || has_attributes(fd))
+		return false;
+	/* a rootless VM may have given it to one of its services; root's sets owners anew */
+	if (geteuid() != 0 &&
+	    (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_gid != getegid()))
 		return false;
 	DIR *d = list_open(fd, ".");
 	bool empty = d && !list_next(d);
@@ -176,6 +186,8 @@ static bool clear_mounts(int vm)
 	scoped_fd fs = fvm_open_nofollow(vm, "workspace/fs", O_RDONLY | O_DIRECTORY);
 	DIR *d = fs < 0 ? NULL : list_open(fs, ".");
 	bool clear = d;
+	if (fs >= 0)
+		(void)unlinkat(fs, FVM_OWNERS_FILE, 0);
 	for (const char *key; clear && (key = list_next(d));)
 		clear = clear_mount(fs, key);
 	if (d)

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,6 +170,18 @@ int fvm_running_pidfd(const struct fvm_running *r)
 	if (fvm_process_start(r->init_pid) != r->init_start)
 		return -ESRCH;
 	return fvm_fd_take(&pidfd);
+}
+
+bool fvm_running_helper_gone(int run_dir, int timeout_ms)
+{
+	scoped_running r = { 0 };
+	if (run_dir < 0 || load_from(run_dir, &r) < 0)
+		return false;
+	if (r.helper_pid <= 0)
+		return true;
+	scoped_fd helper = sys_pidfd_open(r.helper_pid, 0);
+	struct pollfd p = { .fd = helper, .events = POLLIN };
+	return helper == -ESRCH || (helper >= 0 && poll(&p, 1, timeout_ms) > 0);
 }
 
 static void tidy_from(const struct fvm_store *store, int dir, const char *vm_id)

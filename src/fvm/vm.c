@@ -354,7 +354,8 @@ static void remove_files(const struct removal *r)
 	if (may_be_spare(&vm->config)) {
 		/* the starter, who is about to end, has a copy: the next VM is not to meet it */
 		fvm_lock_drop(vm->lock);
-		if (fvm_spare_keep(vm->store, r->path, r->held))
+		if (fvm_running_helper_gone(r->run_held, 1000) &&
+		    fvm_spare_keep(vm->store, r->path, r->held))
 			return;
 	}
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
