@@ -340,6 +340,15 @@ static const struct prefix prefixes[] = {
 };
 /* clang-format on */
 
+bool fvm_nft_prefix(size_t i, struct fvm_nft_prefix *ret)
+{
+	if (i >= FVM_COUNT(prefixes))
+		return false;
+	const struct prefix *p = &prefixes[i];
+	*ret = (struct fvm_nft_prefix){ p->address, p->bits, strncmp(p->set, "private", 7) == 0 };
+	return true;
+}
+
 enum { SOURCE4 = 12, DEST_4 = 16, SOURCE6 = 8, DEST_6 = 24 }; /* offsets in the IP header */
 
 static void load_l4(struct fvm_nl_batch *b, uint32_t reg)

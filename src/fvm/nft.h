@@ -62,6 +62,16 @@ void fvm_nft_table_delete(struct fvm_nl_batch *b);
 /** fvm_nft_table_find() - Return: 1 it is there, 0 it is not, or -errno */
 int fvm_nft_table_find(int sock);
 
+/* What no VM may reach, or only by policy. */
+struct fvm_nft_prefix {
+	const char *address;
+	unsigned int bits;
+	bool is_private;
+};
+
+/** fvm_nft_prefix() - the one with number @i, from 0. Return: false: there are no more */
+bool fvm_nft_prefix(size_t i, struct fvm_nft_prefix *ret);
+
 /* ---- elements: @type is NFT_MSG_NEWSETELEM or NFT_MSG_DELSETELEM; one message each ---- */
 
 void fvm_nft_guest(struct fvm_nl_batch *b, uint16_t type, const struct fvm_nft_guest *guest);

@@ -53,14 +53,24 @@ static int stack_add(struct stack *s, int fd)
 
 /* ---- workspaces ---- */
 
-static int make_upper(int top, const struct fvm_tree *t, bool throw_away)
+/* Where a service's directory is the top of a tree; see add_owned(). */
+static int give_upper(const struct fvm_build *b, int upper, const struct fvm_tree *t)
+{
+	if (!b->owned || !fvm_skeleton_has(t->path) || t->st.st_uid == b->ids->uid)
+		return 0;
+	return fchown(upper, fvm_idmap_uid(b->map, t->st.st_uid),
+		      fvm_idmap_gid(b->map, t->st.st_gid));
+}
+
+static int make_upper(const struct fvm_build *b, int top, const struct fvm_tree *t)
 {
 	/* a spare's is there, with what the last base was like */
-	if (mkdirat(top, "upper", 0700) < 0 && !(errno == EEXIST && throw_away))
+	if (mkdirat(top, "upper", 0700) < 0 && !(errno == EEXIST && b->throw_away))
 		return errno == EEXIST ? 0 : -errno;
 	const struct timespec times[2] = { t->st.st_atim, t->st.st_mtim };
 	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (upper < 0 || fchmod(upper, t->st.st_mode & 07777) < 0 || futimens(upper, times) < 0)
+	if (upper < 0 || give_upper(b, upper, t) < 0 || fchmod(upper, t->st.st_mode & 07777) < 0 ||
+	    futimens(upper, times) < 0)
 		return -errno;
 	return 0;
 }
@@ -83,7 +93,7 @@ static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 		(void)fvm_remove_tree(top, "work");
 	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
 		return -errno;
-	int r = make_upper(top, t, b->throw_away);
+	int r = make_upper(b, top, t);
 	return r < 0 ? r : fvm_fd_take(&top);
 }
 

@@ -13,11 +13,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -229,10 +231,13 @@ pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_er
 {
 	struct slirp s = { .init = init };
 	scoped_free struct fvm_port *ports = NULL;
-	scoped_fd user = open_namespace(init, "user", err);
-	scoped_fd net = user < 0 ? user : open_namespace(init, "net", err);
+	scoped_fd net = open_namespace(init, "net", err);
 	if (net < 0)
 		return net;
+	/* that which has rights over the network: the VM's, or the one around it (net_user.h) */
+	scoped_fd user = ioctl(net, NS_GET_USERNS);
+	if (user < 0)
+		return fvm_error_set(err, errno, "open the user namespace of the VM's network");
 	s.user = user;
 	s.net = net;
 	int r = read_ports(config, &ports, err);

@@ -63,6 +63,12 @@ static int await(int go, enum start_step step, struct fvm_error *err)
 	return 0;
 }
 
+/* A rootless VM's with nat is the builder's, see net_user.h: it is there already. */
+static bool has_outer_net(const struct start *s)
+{
+	return s->vm->config.rootless && s->vm->config.net == FVM_NET_NAT;
+}
+
 /*
  * Namespaces that take their time are made here, while the builder mounts: the network's alone
  * is a third of all. Once this VM's ids are mapped, as their files belong to its root.
@@ -70,7 +76,7 @@ static int await(int go, enum start_step step, struct fvm_error *err)
 static int make_spaces(const struct start *s, struct fvm_error *err)
 {
 	static const uint64_t for_both = 2; /* builder and net thread */
-	int net = s->vm->config.net == FVM_NET_HOST ? 0 : CLONE_NEWNET;
+	int net = s->vm->config.net == FVM_NET_HOST || has_outer_net(s) ? 0 : CLONE_NEWNET;
 	int r = await(s->go[0], START_MAPPED, err);
 	if (r == 0)
 		r = become_root(err);
@@ -89,6 +95,8 @@ static int net_prepare(const struct start *s, struct fvm_error *err)
 		int r = await(s->go[0], START_CONNECTED, err);
 		return r < 0 ? r : fvm_net_inside(&s->net, err);
 	}
+	if (has_outer_net(s))
+		return 0;
 	if (s->vm->config.net != FVM_NET_HOST)
 		return fvm_net_lo_up(err);
 	if (fvm_landlock_guard() < 0)

@@ -13,6 +13,7 @@
 #include "fvm/hide.h"
 #include "fvm/idmap_user.h"
 #include "fvm/net.h"
+#include "fvm/net_user.h"
 #include "fvm/root_user.h"
 #include "fvm/skeleton.h"
 #include "fvm/start.h"
@@ -64,6 +65,7 @@ struct start {
 
 	/* rootless: start_user.c */
 	struct fvm_user_ids ids;
+	struct fvm_net_user net_user;
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
 	char *owned; /* text of skeleton.owned; NULL: one id only */

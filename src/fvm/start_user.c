@@ -35,6 +35,8 @@ int start_user_take(struct start *s, struct fvm_error *err)
 	s->skeleton.check_later |= fvm_foreign_take(s->vm->store, &s->skeleton, &s->trees);
 	fvm_user_ids_find(&s->ids);
 	s->running.uid_base = s->ids.uid;
+	if (s->vm->config.net == FVM_NET_NAT)
+		fvm_net_user_prepare(&s->vm->config, &s->net_user);
 	if (s->ids.count) {
 		r = fvm_read_file(s->vm->store->dir, s->skeleton.owned, 64 << 20, &s->owned,
 				  &s->owned_len);
@@ -149,6 +151,8 @@ int start_user_builder(void *arg)
 		return 1;
 	}
 	int r = enter_first_namespace(s);
+	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
+		r = fvm_net_user_make(&s->net_user, s->ids.count, &s->err);
 	if (r == 0)
 		r = start_make_init(s);
 	if (r == 0)

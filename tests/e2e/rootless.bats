@@ -156,6 +156,34 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	equal "${lines[*]}" "1 2 3"
 }
 
+@test "metadata, private networks and the host are out of reach, whatever VM root does" {
+	needs_command ip curl
+	[ "$(stat -c %a /dev/net/tun)" = 666 ] || skip "needs /dev/net/tun for users"
+	local host
+	host=$(ip -4 -o addr show scope global | sed -n 's/.* inet \([0-9.]*\).*/\1/p' | head -n 1)
+	expect 0 as_user lone fvm -q run --rm --root -- bash -c '
+		ip link set lo down; ip route add 169.254.0.0/16 dev eth0; ip addr add 169.254.1.1/16 dev eth0
+		nft flush ruleset; nft delete table inet fvm; unshare --net true && echo own net is fine
+		for to in 169.254.169.254 10.1.2.3 192.168.1.1 '"${host:-127.9.9.9}"'; do
+			timeout 5 bash -c "exec 3<>/dev/tcp/$to/22" 2>/tmp/e && echo reached $to
+			grep -ciE "refused|unreachable|prohibited|denied|timed" /tmp/e
+		done
+		python3 -c "import socket as s; t=s.socket(); t.bind((\"\",80)); print(\"low port\")"' 2>/dev/null
+	fails grep -q reached <<<"$output"
+	says "own net is fine"
+	says "low port"
+	# 10.1.2.3 by policy, where it times out or is refused by somebody else; metadata never
+	as_user lone mkdir -p .config/fvm/policy.d
+	as_user lone sh -c 'printf "[vm]\nprivate-networks = yes\n" >.config/fvm/policy.d/near.policy'
+	try() { as_user lone fvm -q run --rm --policy near -- timeout 2 bash -c "exec 3<>/dev/tcp/$1/22" 2>&1; }
+	local near far
+	near=$(try 10.1.2.3) || :
+	far=$(try 169.254.169.254) || :
+	rm -r /home/fvmt-lone/.config/fvm/policy.d
+	[ "$near" != "${far//169.254.169.254/10.1.2.3}" ]
+	case $far in *"No route to host"* | *refused* | *unreachable*) ;; *) false ;; esac
+}
+
 @test "a VM whose supervisor is killed ends, and says so" {
 	local pid
 	expect 0 as_user lone fvm -q run -d --name lost --net none --root -- sleep 300
