@@ -12,6 +12,7 @@
 #include <archive_entry.h>
 #include <jansson.h>
 
+#include "common/fault.h"
 #include "fvm/disk.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
@@ -240,17 +241,46 @@ static int write_outer(const struct export *x, int fd)
 	return r;
 }
 
+/* A file without a name, where there are such: who is killed leaves nothing. */
+static int open_unnamed(int dir, const char *tmp, bool *ret_named)
+{
+	int fd = openat(dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+	*ret_named = fd < 0;
+	if (fd < 0)
+		fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fvm_nerr(fd);
+}
+
+static int finish(int dir, int fd, const char *tmp, bool named, const char *file)
+{
+	char link[40];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	int r = FVM_FAULT("export.sync");
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	if (r == 0 && !named && linkat(AT_FDCWD, link, dir, tmp, AT_SYMLINK_FOLLOW) < 0)
+		r = -errno;
+	return r == 0 && renameat(dir, tmp, dir, file) < 0 ? -errno : r;
+}
+
 static int write_image(const struct export *x, int dir, const char *file)
 {
 	char tmp[300];
+	bool named;
+	int r = FVM_FAULT("export.file");
 	if (snprintf(tmp, sizeof(tmp), ".%s.%d.tmp", file, (int)getpid()) >= (int)sizeof(tmp))
-		return fvm_error_set(x->err, ENAMETOOLONG, "write '%s'", file);
-	scoped_fd fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		r = -ENAMETOOLONG;
+	if (r < 0)
+		return fvm_error_set(x->err, -r, "write '%s'", file);
+	scoped_fd fd = open_unnamed(dir, tmp, &named);
 	if (fd < 0)
-		return fvm_error_set(x->err, errno, "make a file beside '%s'", file);
-	int r = write_outer(x, fd);
-	if (r == 0 && (fsync(fd) < 0 || renameat(dir, tmp, dir, file) < 0))
-		r = fvm_error_set(x->err, errno, "finish '%s'", file);
+		return fvm_error_set(x->err, -fd, "make a file beside '%s'", file);
+	r = write_outer(x, fd);
+	if (r == 0) {
+		r = finish(dir, fd, tmp, named, file);
+		if (r < 0)
+			fvm_error_set(x->err, -r, "finish '%s'", file);
+	}
 	if (r < 0)
 		(void)unlinkat(dir, tmp, 0);
 	return r;

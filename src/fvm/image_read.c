@@ -16,6 +16,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 
+#include "common/fault.h"
 #include "fvm/image_priv.h"
 #include "fvm/inode.h"
 #include "fvm/owners.h"
@@ -326,6 +327,9 @@ static int read_entry(struct reader *r, struct archive_entry *e)
 {
 	char path[PATH_BYTES], at[PATH_BYTES];
 	const char *name;
+	int f = FVM_FAULT("import.entry");
+	if (f < 0)
+		return fvm_error_set(r->err, -f, "make an entry of the layer");
 	int x = clean(r, archive_entry_pathname(e), path, sizeof(path));
 	if (x < 0 || !*path)
 		return x; /* the root itself keeps the host's attributes */

@@ -14,6 +14,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 
+#include "common/fault.h"
 #include "fvm/changes.h"
 #include "fvm/image_priv.h"
 #include "fvm/owners.h"
@@ -352,7 +353,9 @@ static la_ssize_t packed_out(struct archive *a, void *arg, const void *data, siz
 	(void)a;
 	fvm_digest_add(w->packed, data, len);
 	w->out_bytes += len;
-	int r = fvm_write_all(w->out, data, len);
+	int r = FVM_FAULT("export.data");
+	if (r == 0)
+		r = fvm_write_all(w->out, data, len);
 	if (r < 0)
 		archive_set_error(a, -r, "write the layer");
 	return r < 0 ? -1 : (la_ssize_t)len;
@@ -458,6 +461,9 @@ int image_layer_write(const struct fvm_vm *vm, int fs, int dir, struct image_blo
 		      fvm_progress_fn progress, void *arg, struct fvm_error *err)
 {
 	struct fvm_owners *owners = NULL;
+	int f = FVM_FAULT("export.layer");
+	if (f < 0)
+		return fvm_error_set(err, -f, "make a temporary file");
 	scoped_fd out = openat(dir, "layer", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (out < 0)
 		return fvm_error_set(err, errno, "make a temporary file");

@@ -12,6 +12,7 @@
 #include <archive_entry.h>
 #include <jansson.h>
 
+#include "common/fault.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
 #include "fvm/owners.h"
@@ -26,7 +27,9 @@ struct import {
 	char *index;
 	struct fvm_strv layers; /* digests, lowest first */
 	struct fvm_strv keys;	/* this host's overlaid mounts */
-	struct fvm_strv made;	/* ids of STORE/layers that we made */
+	struct fvm_strv made;	/* ids that the layers will have */
+	struct fvm_strv places; /* where they are: "tmp/.." */
+	int held[IMAGE_LAYERS_MAX]; /* their descriptors, which hold flock(2) */
 	struct fvm_config config;
 	struct fvm_user_ids ids; /* rootless: those that can be had */
 	fvm_progress_fn progress;
@@ -49,6 +52,9 @@ static bool is_digest(const char *text)
 static int keep_blob(struct import *m, struct archive *a, const char *digest)
 {
 	char got[FVM_DIGEST_HEX];
+	int f = FVM_FAULT("import.blob");
+	if (f < 0)
+		return fvm_error_set(m->err, -f, "keep a blob");
 	scoped_fd fd = openat(m->tmp, digest, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	scoped_free char *block = malloc(BLOCK);
 	struct fvm_digest *d = fvm_digest_new();
@@ -252,6 +258,9 @@ static int fill_layer(struct import *m, int dir, const char *digest)
 {
 	char ref[48];
 	snprintf(ref, sizeof(ref), "refs/%s", m->config.id);
+	int f = FVM_FAULT("import.layer");
+	if (f < 0)
+		return fvm_error_set(m->err, -f, "make a layer");
 	if (mkdirat(dir, "fs", 0700) < 0 || mkdirat(dir, "refs", 0700) < 0)
 		return fvm_error_set(m->err, errno, "make a layer");
 	scoped_fd file = fvm_create_beneath(dir, ref, O_WRONLY, 0600);
@@ -269,20 +278,18 @@ static int fill_layer(struct import *m, int dir, const char *digest)
 
 static int import_layer(struct import *m, const char *digest)
 {
-	char tmp[40], id[33], path[48];
+	char tmp[40], id[33];
 	scoped_fd dir = fvm_tmp_make(m->store, tmp);
 	if (dir < 0)
 		return fvm_error_set(m->err, -dir, "make a layer");
+	fvm_random_hex(id, 32);
 	int r = fill_layer(m, dir, digest);
-	if (r == 0) {
-		fvm_random_hex(id, 32);
-		snprintf(path, sizeof(path), "layers/%s", id);
-		r = fvm_strv_add(&m->made, id);
-	}
-	if (r == 0 && renameat2(m->store->dir, tmp, m->store->dir, path, RENAME_NOREPLACE) < 0)
-		r = fvm_error_set(m->err, errno, "add the layer");
+	if (r == 0 && (fvm_strv_add(&m->made, id) < 0 || fvm_strv_add(&m->places, tmp) < 0))
+		r = fvm_error_set(m->err, ENOMEM, "list the layers");
 	if (r < 0)
 		(void)fvm_subids_remove_tree(m->store->dir, tmp);
+	else
+		m->held[m->places.count - 1] = fvm_fd_take(&dir);
 	return r;
 }
 
@@ -291,9 +298,31 @@ static int import_layers(struct import *m)
 	int r = list_keys(m);
 	for (size_t i = 0; r == 0 && i < m->layers.count; i++)
 		r = import_layer(m, m->layers.items[i]);
-	if (r == 0)
-		syncfs(m->store->dir);
+	if (r == 0 && syncfs(m->store->dir) < 0)
+		r = fvm_error_set(m->err, errno, "write the layers");
 	return r;
+}
+
+/* While the VM is made: see fvm_vm_make(). */
+static int place_layers(void *arg, struct fvm_error *err)
+{
+	const struct import *m = arg;
+	fvm_strv_each(&m->places, i) {
+		int r = fvm_layer_place(m->store, m->places.items[i], m->made.items[i]);
+		if (r < 0)
+			return fvm_error_set(err, -r, "add a layer");
+	}
+	return 0;
+}
+
+/* What did not become a layer of the VM. */
+static void drop_places(struct import *m)
+{
+	fvm_strv_each(&m->places, i) {
+		(void)fvm_subids_remove_tree(m->store->dir, m->places.items[i]);
+		close(m->held[i]);
+	}
+	fvm_strv_free(&m->places);
 }
 
 /* ---- configuration ---- */
@@ -357,6 +386,7 @@ static int adapt_config(struct import *m, const char *name)
 
 static int import_all(struct import *m, int fd, const char *name, struct fvm_vm *ret)
 {
+	const struct fvm_making making = { .sync = true, .place = place_layers, .arg = m };
 	int r = read_outer(m, fd);
 	if (r == 0)
 		r = read_documents(m);
@@ -374,11 +404,7 @@ static int import_all(struct import *m, int fd, const char *name, struct fvm_vm 
 	if (r == 0)
 		r = map_snapshots(m);
 	if (r == 0)
-		r = fvm_vm_create(m->store, &m->config, true, ret, m->err);
-	if (r < 0) {
-		fvm_strv_each(&m->made, i)
-			(void)fvm_layer_unref(m->store, m->made.items[i], m->config.id, false);
-	}
+		r = fvm_vm_make(m->store, &m->config, &making, ret, m->err);
 	return r;
 }
 
@@ -395,6 +421,7 @@ int fvm_vm_import(const struct fvm_store *store, int fd, const char *name, fvm_p
 	if (m.tmp < 0)
 		return fvm_error_set(err, -m.tmp, "import into %s", store->path);
 	r = import_all(&m, fd, name, ret);
+	drop_places(&m);
 	close(m.tmp);
 	(void)fvm_remove_tree(store->dir, tmp);
 	free(m.index);

@@ -35,8 +35,9 @@ struct walk {
 	const struct fvm_store *store;
 	bool dry_run;
 	struct fvm_pruned *pruned;
-	struct fvm_strv ids; /* of the VMs that there are */
-	unsigned int users;  /* of the layer being looked at */
+	struct fvm_strv named; /* "VM LAYER" of each layer that a configuration names */
+	const char *layer;     /* the one being looked at */
+	unsigned int users;    /* of it */
 };
 
 static void tidy_run(int dir, const char *name, void *arg)
@@ -82,12 +83,14 @@ unsigned int fvm_store_tidy_ended(const struct fvm_store *store, bool dry_run)
 	return pruned.runs;
 }
 
-/* A young ref may belong to a VM that is just being made. */
+/* A young ref may belong to a VM that is just being made, or to a layer that is. */
 static bool is_user(const struct walk *w, int dir, const char *id)
 {
+	char pair[100];
 	struct stat st;
-	return fvm_strv_has(&w->ids, id) || (fstatat(dir, id, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-					     st.st_mtime + REF_AGE_S > fvm_now_ns() / 1000000000);
+	snprintf(pair, sizeof(pair), "%.40s %.40s", id, w->layer);
+	return fvm_strv_has(&w->named, pair) || (fstatat(dir, id, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+						 st.st_mtime + REF_AGE_S > fvm_now_ns() / 1000000000);
 }
 
 static void check_ref(int dir, const char *id, void *arg)
@@ -105,6 +108,7 @@ static void prune_layer(int dir, const char *id, void *arg)
 	char refs[80];
 	snprintf(refs, sizeof(refs), "%.60s/refs", id);
 	w->users = 0;
+	w->layer = id;
 	each_entry(dir, refs, check_ref, w);
 	if (w->users)
 		return;
@@ -127,6 +131,18 @@ static void prune_hide(int dir, const char *name, void *arg)
 		(void)fvm_trash(w->store, dir, name, false);
 }
 
+static int list_layers(struct walk *w, const struct fvm_config *c)
+{
+	scoped_strv layers = { 0 };
+	int r = fvm_config_layers(c, &layers);
+	const char *pending = c->pending ? strchr(c->pending, ' ') : NULL;
+	if (r == 0 && pending)
+		r = fvm_strv_add(&layers, pending + 1);
+	for (size_t i = 0; r == 0 && i < layers.count; i++)
+		r = fvm_strv_addf(&w->named, "%s %.40s", c->id, layers.items[i]);
+	return r;
+}
+
 /* A VM whose configuration can't be read may stand on any layer: then nothing is pruned. */
 static int list_ids(struct walk *w, struct fvm_error *err)
 {
@@ -139,7 +155,7 @@ static int list_ids(struct walk *w, struct fvm_error *err)
 		r = fvm_vm_open(w->store, names.items[i], FVM_NO_LOCK, &vm, err);
 		if (r == -ENOENT)
 			continue;
-		if (r == 0 && fvm_strv_add(&w->ids, vm.config.id) < 0)
+		if (r == 0 && list_layers(w, &vm.config) < 0)
 			r = fvm_error_set(err, ENOMEM, "list the VMs");
 		if (r < 0)
 			return fvm_error_wrap(err, r, "prune");
@@ -158,7 +174,7 @@ int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_prun
 		each_entry(store->dir, "layers", prune_layer, &w);
 		each_entry(store->dir, "hide", prune_hide, &w);
 	}
-	fvm_strv_free(&w.ids);
+	fvm_strv_free(&w.named);
 	if (!dry_run)
 		fvm_spare_prune(store);
 	return r;

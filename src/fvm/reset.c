@@ -11,6 +11,7 @@
 #include "fvm/compare.h"
 #include "fvm/lock.h"
 #include "fvm/plan.h"
+#include "fvm/internal.h"
 #include "fvm/reset.h"
 #include "fvm/snapshot.h"
 #include "fvm/subids.h"
@@ -127,9 +128,17 @@ static int find_parent(const struct fvm_stack *stack, const char *path, const ch
 	return dir;
 }
 
+/* A tree goes by one rename, so that a crash leaves all of it or nothing, where it may be moved: not
+ * out of an image, and not when it is a service's own. */
+static int drop(const struct fvm_store *store, int dir, const char *name)
+{
+	int r = fvm_trash(store, dir, name, false);
+	return r == -EXDEV || r == -EACCES || r == -EPERM ? fvm_subids_remove_tree(dir, name) : r;
+}
+
 /* A mount as a whole: its directory goes back to the base's attributes. Return: 1 when there was
  * something, 0, or -errno */
-static int reset_mount(const struct fvm_stack *stack)
+static int reset_mount(const struct fvm_store *store, const struct fvm_stack *stack)
 {
 	struct stat base;
 	int upper = workspace_of(stack), any = 0, r = 0;
@@ -145,7 +154,7 @@ static int reset_mount(const struct fvm_stack *stack)
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
 		any = 1;
-		r = fvm_subids_remove_tree(upper, e->d_name);
+		r = drop(store, upper, e->d_name);
 	}
 	closedir(d);
 	if (r == 0 && stack->base >= 0 && fstat(stack->base, &base) == 0 && !stack->owners &&
@@ -156,13 +165,14 @@ static int reset_mount(const struct fvm_stack *stack)
 }
 
 /* With @dry: only find what stands in the way. Return: 1 when there was something, 0, or -errno */
-static int reset_one(const struct fvm_stacks *s, const char *path, bool dry, struct fvm_error *err)
+static int reset_one(const struct fvm_store *store, const struct fvm_stacks *s, const char *path,
+		     bool dry, struct fvm_error *err)
 {
 	int any = 0;
 	for (size_t i = 0; i < s->count && !dry; i++) {
 		if (!fvm_path_below(s->items[i].mount_point, path))
 			continue;
-		int r = reset_mount(&s->items[i]);
+		int r = reset_mount(store, &s->items[i]);
 		if (r < 0)
 			return fvm_error_set(err, -r, "reset %s", s->items[i].mount_point);
 		any |= r;
@@ -182,7 +192,7 @@ static int reset_one(const struct fvm_stacks *s, const char *path, bool dry, str
 						 fvm_quote_error(path, text));
 	if (dry)
 		return 1;
-	int r = fvm_subids_remove_tree(dir, name);
+	int r = drop(store, dir, name);
 	return r < 0 ? fvm_error_set(err, -r, "reset %s", fvm_quote_error(path, text)) : 1;
 }
 
@@ -194,9 +204,9 @@ int fvm_reset_paths(const struct fvm_vm *vm, const struct fvm_strv *paths,
 	if (r == 0)
 		r = fvm_stacks_open(vm, &s, err);
 	for (size_t i = 0; i < paths->count && r >= 0; i++)
-		r = reset_one(&s, paths->items[i], true, err);
+		r = reset_one(vm->store, &s, paths->items[i], true, err);
 	for (size_t i = 0; i < paths->count && r >= 0; i++) {
-		r = reset_one(&s, paths->items[i], false, err);
+		r = reset_one(vm->store, &s, paths->items[i], false, err);
 		if (r == 1)
 			r = fvm_strv_add(ret_changed, paths->items[i]);
 	}

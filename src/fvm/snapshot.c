@@ -82,13 +82,12 @@ static int make_layer_tmp(const struct fvm_store *store, const char *vm_id, char
 }
 
 /* A layer without contents yet, which the VM stands on already. */
-static int make_layer(const struct fvm_vm *vm, char id[33])
+static int make_layer(const struct fvm_vm *vm, const char *id)
 {
 	char tmp[40];
 	scoped_fd dir = make_layer_tmp(vm->store, vm->config.id, tmp);
 	if (dir < 0)
 		return dir;
-	fvm_random_hex(id, 32);
 	int r = fvm_layer_place(vm->store, tmp, id);
 	if (r < 0)
 		(void)fvm_remove_tree(vm->store->dir, tmp);
@@ -138,14 +137,15 @@ int fvm_vm_freeze(struct fvm_vm *vm, struct fvm_error *err)
 	int r = check_stopped(vm, err);
 	if (r < 0 || workspace_is_empty(vm))
 		return r;
-	r = make_layer(vm, id);
-	if (r < 0)
-		return fvm_error_set(err, -r, "make a layer in %s", vm->store->path);
+	fvm_random_hex(id, 32);
 	snprintf(what, sizeof(what), "freeze %s", id);
 	r = set_pending(vm, what, err);
-	if (r < 0) {
-		(void)fvm_layer_unref(vm->store, id, vm->config.id, false);
+	if (r < 0)
 		return r;
+	r = make_layer(vm, id);
+	if (r < 0) {
+		(void)set_pending(vm, NULL, NULL);
+		return fvm_error_set(err, -r, "make a layer in %s", vm->store->path);
 	}
 	snprintf(to, sizeof(to), "layers/%s/fs", id);
 	r = FVM_FAULT("layer.freeze");
