@@ -59,6 +59,9 @@ int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
 void fvm_vm_unref_layers(const struct fvm_store *store, const struct fvm_config *config,
 			 bool later);
 
+/** fvm_layers_check() - whether all layers of @vm are there: without one it would be another VM */
+int fvm_layers_check(const struct fvm_vm *vm, struct fvm_error *err);
+
 /** fvm_layer_place() - move a layer, made in tmp/, to STORE/layers/@id. Return: 0 or -errno */
 int fvm_layer_place(const struct fvm_store *store, const char *tmp, const char *id);
 /** fvm_layer_unref() - @vm_id no longer stands on layer @id; the last one to leave deletes it */

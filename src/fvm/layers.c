@@ -33,6 +33,22 @@ int fvm_layer_place(const struct fvm_store *store, const char *tmp, const char *
 	return layers < 0 || fsync(layers) < 0 ? -errno : 0;
 }
 
+int fvm_layers_check(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	const struct fvm_strv *layers = &vm->config.layers;
+	fvm_strv_each(layers, i) {
+		char path[80];
+		snprintf(path, sizeof(path), "layers/%.60s/fs", layers->items[i]);
+		if (faccessat(vm->store->dir, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			continue;
+		fvm_error_hint(err, "bring %s/layers/%.60s back from a copy of the store, or: fvm rm %s",
+			       vm->store->path, layers->items[i], vm->config.name);
+		return fvm_error_set(err, errno, "open layer %.60s of VM '%s'", layers->items[i],
+				     vm->config.name);
+	}
+	return 0;
+}
+
 int fvm_layer_ref(const struct fvm_store *store, const char *id, const char *vm_id)
 {
 	char ref[48];

@@ -452,7 +452,9 @@ static int make_cgroups(struct start *s, struct fvm_error *err)
 static int take_resources(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
-	int r = fvm_vm_alive_lock(s->vm, &s->alive, err);
+	int r = fvm_layers_check(s->vm, err);
+	if (r == 0)
+		r = fvm_vm_alive_lock(s->vm, &s->alive, err);
 	if (r == 0)
 		r = c->rootless ? start_user_take(s, err) : take_slot(s, err);
 	if (r == 0 && c->net == FVM_NET_NAT && !c->rootless)
