@@ -245,6 +245,7 @@ static void copy_tops(int fs)
 static int write_maps(const struct import *m, int fs)
 {
 	scoped_buf text = { 0 };
+	fvm_buf_puts(&text, FVM_OWNERS_HEAD);
 	fvm_user_ids_maps(&m->ids, &text);
 	if (!m->ids.count)
 		return 0;

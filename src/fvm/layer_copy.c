@@ -352,7 +352,8 @@ int fvm_layer_copy(int from, int to, struct fvm_error *err)
 	if (r < 0)
 		return r;
 	w.owners = owners;
-	fvm_owners_maps(owners, &w.list);
+	if (faccessat(from, FVM_OWNERS_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		fvm_owners_maps(owners, &w.list);
 	if (mkdirat(to, LINKS, 0700) == 0)
 		w.links = fvm_open_nofollow(to, LINKS, O_RDONLY | O_DIRECTORY);
 	r = w.links < 0 ? failed(&w, -EIO, "make a directory in the copy") :

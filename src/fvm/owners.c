@@ -190,6 +190,18 @@ static size_t count_lines(const char *text)
 	return n;
 }
 
+/* "fvm-owners N" */
+static int check_format(const char *line, struct fvm_error *err)
+{
+	char head[32];
+	snprintf(head, sizeof(head), "%s\n", line);
+	if (strcmp(head, FVM_OWNERS_HEAD) == 0)
+		return 0;
+	fvm_error_hint(err, "a newer fvm wrote it: use that one");
+	return fvm_error_set(err, EPROTONOSUPPORT, "the record of owners has format %.20s",
+			     line + strlen("fvm-owners "));
+}
+
 /* Cuts the text into lines. One without its newline is being written, or a crash cut it: left out.
  */
 static int parse_list(struct fvm_owners *o, struct fvm_error *err)
@@ -203,7 +215,12 @@ static int parse_list(struct fvm_owners *o, struct fvm_error *err)
 		*end = '\0';
 		number_of++;
 		bool good = false;
-		if (strncmp(p, "map ", 4) == 0) {
+		if (number_of == 1 && strncmp(p, "fvm-owners ", 11) == 0) {
+			int r = check_format(p, err);
+			if (r < 0)
+				return r;
+			good = true;
+		} else if (strncmp(p, "map ", 4) == 0) {
 			good = parse_map(o, p + 4);
 		} else if (strncmp(p, "own ", 4) == 0) {
 			good = parse_own(p + 4, &o->lines[o->count]);
@@ -274,6 +291,7 @@ const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *
 
 void fvm_owners_maps(const struct fvm_owners *o, struct fvm_buf *ret)
 {
+	fvm_buf_puts(ret, FVM_OWNERS_HEAD);
 	for (size_t i = 0; i < o->uid_count; i++)
 		fvm_buf_printf(ret, "map u %u %u %u\n", o->uids[i].vm, o->uids[i].host,
 			       o->uids[i].count);

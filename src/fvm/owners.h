@@ -15,6 +15,7 @@
  *   layer (fvm_disk_open()): no mount key begins with "+", and the list moves with the files. One
  *   line each, appended; the last line of a path counts:
  *
+ *     fvm-owners 1                the format, at the top
  *     map u VM HOST COUNT         the ids of the VM's user namespace, once at the top; without
  *     map g VM HOST COUNT         any, all of them are the user's one id
  *     own UID:GID[:...] INO KEY/REL
@@ -38,6 +39,7 @@
 
 #define FVM_OWNER_XATTR "user.fvm.owner"
 #define FVM_OWNERS_FILE "+owners"
+#define FVM_OWNERS_HEAD "fvm-owners 1\n" /* its first line: the number of its format */
 
 struct fvm_owner {
 	uid_t uid;
@@ -72,7 +74,7 @@ void fvm_owners_line(struct fvm_buf *ret, const struct fvm_owner *owner, ino_t i
 const struct fvm_owner *fvm_owners_find(const struct fvm_owners *owners, const char *key,
 					const char *rel, ino_t ino);
 
-/** fvm_owners_maps() - append the list's lines of ids, for a list of the same files elsewhere */
+/** fvm_owners_maps() - append the list's head and lines of ids, for a list of the same files elsewhere */
 void fvm_owners_maps(const struct fvm_owners *owners, struct fvm_buf *ret);
 
 /**

@@ -486,9 +486,11 @@ static int write_maps(const struct fvm_build *b, int fd)
 {
 	scoped_buf text = { 0 };
 	struct stat st;
-	if (!b->owned || fstat(fd, &st) < 0 || st.st_size > 0)
+	if (fstat(fd, &st) < 0 || st.st_size > 0)
 		return 0;
-	fvm_user_ids_maps(b->ids, &text);
+	fvm_buf_puts(&text, FVM_OWNERS_HEAD);
+	if (b->owned)
+		fvm_user_ids_maps(b->ids, &text);
 	return text.failed ? -ENOMEM : fvm_write_all(fd, text.data, text.len);
 }
 

@@ -12,6 +12,7 @@
 
 #define FILE_MAX ((size_t)1 << 30)
 #define MAGIC	 "fvm-stamps 1\n"
+#define NAME	 "fvm-stamps " /* a number follows */
 
 struct slot {
 	char *path; /* NULL: free */
@@ -253,6 +254,10 @@ static int get_line(struct fvm_stamps *s, char *line)
 static int get_lines(struct fvm_stamps *s, const char *text, size_t len, struct fvm_error *err)
 {
 	size_t at = strlen(MAGIC), number = 2;
+	if (len >= at && memcmp(text, NAME, strlen(NAME)) == 0 && memcmp(text, MAGIC, at) != 0) {
+		fvm_error_hint(err, "a newer fvm wrote it: use that one");
+		return fvm_error_set(err, EPROTONOSUPPORT, "read the list of stamps");
+	}
 	if (len < at || memcmp(text, MAGIC, at) != 0)
 		return fvm_error_set(err, EBADMSG, "read the list of stamps");
 	for (; at < len; number++) {

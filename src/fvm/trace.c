@@ -104,7 +104,13 @@ int fvm_trace_read(const struct fvm_vm *vm, int (*fn)(const struct fvm_trace_not
 	while (r == 0 && getline(&line, &room, f) > 0) {
 		struct fvm_trace_note note;
 		number++;
-		r = fvm_trace_parse(line, &note);
+		if (number == 1 && strcmp(line, FVM_TRACE_HEAD) == 0)
+			continue;
+		r = number == 1 && strncmp(line, "fvm-trace ", 10) == 0
+			    ? -EPROTONOSUPPORT
+			    : fvm_trace_parse(line, &note);
+		if (r == -EPROTONOSUPPORT)
+			fvm_error_hint(err, "a newer fvm wrote it: use that one");
 		if (r < 0)
 			fvm_error_set(err, -r, "line %lu of the trace of VM '%s'", number,
 				      vm->config.name);

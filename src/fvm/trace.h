@@ -9,7 +9,7 @@
  *   static ones are seen too, and a VM without --trace pays nothing.
  *   Notes are gathered by (command line, operation, path): a count, the first and the last time.
  *   They go to vms/NAME/trace when the VM ends, every ten seconds, and when there are many: one
- *   line each, tab-separated, names quoted as by fvm_quote() where needed:
+ *   line each below a first one "fvm-trace 1", tab-separated, names quoted as by fvm_quote() where needed:
  *
  *     FIRST_NS LAST_NS COUNT PID OPERATION COMMAND PATH
  *
@@ -24,6 +24,8 @@
 #define FVM_TRACE_H
 
 #include "fvm/store.h"
+
+#define FVM_TRACE_HEAD "fvm-trace 1\n"
 
 enum fvm_trace_op {
 	FVM_TRACE_OPEN,	   /* to read */

@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -445,6 +446,9 @@ int fvm_tracer_start(const struct fvm_vm *vm, int sock, struct fvm_error *err)
 {
 	int file = openat(vm->dir, "trace", O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
 			  0600);
+	struct stat st;
+	if (file >= 0 && fstat(file, &st) == 0 && st.st_size == 0)
+		(void)fvm_write_all(file, FVM_TRACE_HEAD, strlen(FVM_TRACE_HEAD));
 	pid_t pid = file < 0 ? -1 : fork();
 	if (pid < 0) {
 		int r = fvm_error_set(err, errno, "start the tracer");

@@ -135,7 +135,7 @@ static void damaged_list_is_told(void **state)
 	(void)state;
 	static const char *const bad[] = {
 		"x",
-		"fvm-stamps 2\n",
+		"fvm-stumps 1\n",
 		"fvm-stamps 1\nf 1 2 3 644 0 0 - /a",
 		"fvm-stamps 1\nf 1 2 3 644 0 0 - a\n",
 		"fvm-stamps 1\nf 1 2 3 644 0 0 zz /a\n",
