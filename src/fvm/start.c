@@ -25,8 +25,6 @@
 #include "fvm/sys.h"
 #include "fvm/trace.h"
 
-#define SLOT_TRIES 16 /* ranges passed over for ids in use */
-
 /* ---- PID 1, between clone3() and fvm_init_main(); on a copy of our memory ---- */
 
 static _Noreturn void init_failed(const struct start *s, const struct fvm_error *err)
@@ -366,8 +364,9 @@ static int listen_control(struct start *s, struct fvm_error *err)
 	snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/control", s->run_dir);
 	(void)unlinkat(s->run_dir, "control", 0);
 	s->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (s->control < 0 || bind(s->control, (struct sockaddr *)&at, sizeof(at)) < 0 ||
-	    listen(s->control, 64) < 0)
+	/* the mode that it gets, less the caller's umask */
+	if (s->control < 0 || fchmod(s->control, 0600) < 0 ||
+	    bind(s->control, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(s->control, 64) < 0)
 		return fvm_error_set(err, errno, "make the control socket");
 	return 0;
 }
@@ -408,31 +407,6 @@ static int prepare_disk(struct start *s, struct fvm_error *err)
 	return fvm_disk_prepare(workspace, &options, &s->disk, err);
 }
 
-/* What is in use on this host: the ids of whom the VM is for, and those that fvm_idmap_plan()
- * finds. A range in which one of them lies is nobody's to give. */
-static int take_slot(struct start *s, struct fvm_error *err)
-{
-	int passed[SLOT_TRIES];
-	size_t tries = 0;
-	int r;
-	for (;;) {
-		r = fvm_slot_take(s->vm->config.id, &s->running.slot, &s->slot, err);
-		if (r < 0)
-			break;
-		s->running.uid_base = fvm_slot_uid(s->running.slot);
-		fvm_idmap_plan(s->running.uid_base, &s->map);
-		fvm_idmap_add(&s->map, s->options->user_uid, s->options->user_gid);
-		for (size_t i = 0; i < s->accounts.gid_count; i++)
-			fvm_idmap_add(&s->map, 0, s->accounts.gids[i]);
-		if (!fvm_idmap_collides(&s->map, FVM_UID_SPAN) || tries == SLOT_TRIES)
-			break;
-		passed[tries++] = fvm_fd_take(&s->slot); /* held, so that the next is another */
-	}
-	for (size_t i = 0; i < tries; i++)
-		close(passed[i]);
-	return r;
-}
-
 static int make_cgroups(struct start *s, struct fvm_error *err)
 {
 	struct fvm_config *c = &s->vm->config;
@@ -456,7 +430,7 @@ static int take_resources(struct start *s, struct fvm_error *err)
 	if (r == 0)
 		r = fvm_vm_alive_lock(s->vm, &s->alive, err);
 	if (r == 0)
-		r = c->rootless ? start_user_take(s, err) : take_slot(s, err);
+		r = c->rootless ? start_user_take(s, err) : start_take_slot(s, err);
 	if (r == 0 && c->net == FVM_NET_NAT && !c->rootless)
 		r = start_net_begin(s, err);
 	if (r == 0)
@@ -584,22 +558,13 @@ static int plan_world(struct start *s, struct fvm_error *err)
 	return r;
 }
 
-/* For root who came by sudo it is who called it. */
-static uid_t whose(const struct fvm_vm *vm, const struct fvm_start_options *options)
-{
-	const char *sudo = getenv("SUDO_UID");
-	if (vm->config.rootless)
-		return geteuid();
-	return options->user_uid == 0 && sudo ? (uid_t)strtoul(sudo, NULL, 10) : options->user_uid;
-}
-
 /* Return: 0, negative errno, or 1: failed, and the host's mounts have changed meanwhile */
 static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		     struct fvm_started *ret, struct fvm_error *err)
 {
 	struct start s;
 	start_init(&s, vm, options);
-	fvm_accounts_find(whose(vm, options), &s.accounts);
+	start_find_account(&s);
 	int r = check_net(&vm->config, err);
 	if (r == 0 && vm->config.rootless) /* resources are planned by it */
 		r = plan_world(&s, err);

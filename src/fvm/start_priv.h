@@ -80,6 +80,12 @@ struct start {
 
 /* ---- start.c: steps of the builder, which both ways have ---- */
 
+/** start_find_account() - s->accounts of whom the VM is for; before there are threads */
+void start_find_account(struct start *s);
+
+/** start_take_slot() - a slot whose ids nobody of this host has, and s->map for it (start_ids.c) */
+int start_take_slot(struct start *s, struct fvm_error *err);
+
 /** start_make_init() - clone PID 1 into namespaces of its own; it waits to be let go */
 int start_make_init(struct start *s);
 /** start_map_ids() - write the maps of PID 1's user namespace, and let it go on */

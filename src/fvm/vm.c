@@ -265,6 +265,12 @@ static bool may_be_spare(const struct fvm_config *c)
 	return c->throw_away && c->layers.count == 0 && c->disk_bytes == 0;
 }
 
+static void hint_unwritable(int r, struct fvm_error *err)
+{
+	if (r == -EROFS || r == -EACCES)
+		fvm_error_hint(err, "set FVM_HOME to a directory that you can write");
+}
+
 int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
 		  struct fvm_vm *ret, struct fvm_error *err)
 {
@@ -287,10 +293,10 @@ int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
 	bool used = false;
 	vm.dir =
 		may_be_spare(config) ? fvm_spare_take(store, tmp, &used) : fvm_tmp_make(store, tmp);
-	if (vm.dir == -EROFS || vm.dir == -EACCES)
-		fvm_error_hint(err, "set FVM_HOME to a directory that you can write");
-	if (vm.dir < 0)
+	if (vm.dir < 0) {
+		hint_unwritable(vm.dir, err);
 		return fvm_error_set(err, -vm.dir, "make VM '%s' in %s", config->name, store->path);
+	}
 	r = FVM_FAULT("vm.make");
 	if (r < 0)
 		fvm_error_set(&mine, -r, "fill it");
@@ -301,6 +307,7 @@ int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
 	if (r < 0) {
 		fvm_vm_unref_layers(store, &vm.config, false);
 		(void)fvm_remove_tree(store->dir, tmp);
+		hint_unwritable(r, &mine);
 		if (err)
 			*err = mine;
 		return fvm_error_wrap(err, r, "make VM '%s'", config->name);

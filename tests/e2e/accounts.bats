@@ -44,7 +44,7 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 	needs_service
 	as_ann unshare --user --map-root-user true 2>/dev/null || skip "needs user namespaces for ordinary users"
 	expect 0 as_ann env "LD_PRELOAD=libnss_wrapper.so" "NSS_WRAPPER_PASSWD=$E2E/passwd" \
-		"NSS_WRAPPER_GROUP=$E2E/group" fvm -q run --keep --name own sh -c "$asked; touch ~/mine; stat -c %U:%G ~/mine"
+		"NSS_WRAPPER_GROUP=$E2E/group" fvm -q run --net none --keep --name own sh -c "$asked; touch ~/mine; stat -c %U:%G ~/mine"
 	says "$answer"
 	equal "${lines[1]} ${lines[2]} ${lines[4]}" "ldapann ldapstaff ldapann:ldapstaff"
 	says "ldapproj:x:$project:"
@@ -57,10 +57,10 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 
 @test "root by sudo, and --user, know the account and its groups" {
 	needs_service
-	expect 0 served env SUDO_UID=$uid SUDO_GID=$gid fvm -q run --keep --name own sh -c "$asked
+	expect 0 served env SUDO_UID=$uid SUDO_GID=$gid fvm -q run --net none --keep --name own sh -c "$asked
 		touch $E2E/ann/its && chown ldapann:ldapproj $E2E/ann/its && su ldapann -c 'id -Gn'"
 	says "$answer" && says "ldapstaff ldapproj"
-	expect 0 served fvm -q run --keep --name own --user ldapann sh -c "$asked; id -Gn; echo \$HOME"
+	expect 0 served fvm -q run --net none --keep --name own --user ldapann sh -c "$asked; id -Gn; echo \$HOME"
 	says "ldapstaff ldapproj" && says "$E2E/ann"
 	expect 0 fvm -q commit own "$E2E/ann"
 	equal "$(stat -c %u:%g "$E2E/ann/its")" $uid:$project
@@ -70,9 +70,9 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 
 @test "without the service the VM starts as ever, without the name" {
 	needs_root
-	expect 0 env SUDO_UID=$uid SUDO_GID=$gid fvm run --rm sh -c "getent passwd $uid; id -un"
+	expect 0 env SUDO_UID=$uid SUDO_GID=$gid fvm run --rm --net none sh -c "getent passwd $uid; id -un"
 	equal "$output" root
-	expect 125 fvm run --rm --user ldapann true
+	expect 125 fvm run --rm --net none --user ldapann true
 	says "no user 'ldapann'"
 }
 
@@ -82,7 +82,7 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 	# what looks at the pipe hangs
 	mkfifo "$E2E/hangs"
 	expect 0 timeout 30 env SUDO_UID=$uid LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_PASSWD="$E2E/hangs" \
-		NSS_WRAPPER_GROUP="$E2E/hangs" fvm run --rm true
+		NSS_WRAPPER_GROUP="$E2E/hangs" fvm run --rm --net none true
 	[ $((SECONDS - from)) -lt 15 ]
 }
 
@@ -92,7 +92,7 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 	mkdir -p "$E2E/work" && cd "$E2E/work"
 	echo one >a && chown $big:$big a
 	echo two >b && chown $other:$other b
-	expect 0 fvm -q run --keep --name big sh -c "stat -c %u:%g a b && echo 1 >>a && echo 2 >>b &&
+	expect 0 fvm -q run --net none --keep --name big sh -c "stat -c %u:%g a b && echo 1 >>a && echo 2 >>b &&
 		cp a c && chown $other:$big c"
 	equal "$output" "$(printf '%s\n' $big:$big $other:$other)"
 	expect 0 fvm diff big "$E2E/work"
@@ -105,7 +105,7 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 	needs_root
 	local base
 	mkdir -p "$E2E/taken" && cd "$E2E/taken"
-	fvm -q create t
+	fvm -q create --net none t
 	fvm start t
 	base=$(awk 'NR == 1 { print $2 }' "/proc/$(fvm --json inspect t | jq .init_pid)/uid_map")
 	fvm stop t

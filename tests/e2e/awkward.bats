@@ -30,8 +30,8 @@ export -f as_user user_make
 
 @test "with 64 descriptors a VM starts, with too few it says so" {
 	needs_root
-	expect 0 bash -c 'ulimit -n 64; fvm run --rm true'
-	expect 125 bash -c 'ulimit -n 20; fvm run --rm true'
+	expect 0 bash -c 'ulimit -n 64; fvm run --rm --net none true'
+	expect 125 bash -c 'ulimit -n 20; fvm run --rm --net none true'
 	says "Too many open files" && says "ulimit -n"
 }
 
@@ -40,7 +40,7 @@ export -f as_user user_make
 	local mask
 	for mask in 077 000; do
 		export FVM_HOME=$E2E/umask$mask
-		expect 0 bash -c "umask $mask; fvm run --rm sh -c 'umask; stat -c %a / /etc /tmp'"
+		expect 0 bash -c "umask $mask; fvm run --rm --net none sh -c 'umask; stat -c %a / /etc /tmp'"
 		equal "$output" "$(printf '%s\n' 0022 755 755 1777)"
 		equal "$(find "$FVM_HOME" -perm /077 ! -type l ! -path '*/upper*' ! -path '*/hide/*' | head -n 3)" ""
 	done
@@ -48,33 +48,33 @@ export -f as_user user_make
 
 @test "stdin, stdout and stderr may be closed" {
 	needs_root
-	expect 0 bash -c 'fvm run --rm echo hi <&-'
-	expect 0 bash -c 'fvm run --rm sh -c "echo hi; echo e >&2" 2>&-'
-	expect 7 bash -c 'fvm run --rm sh -c "exit 7" <&- >&- 2>&-'
+	expect 0 bash -c 'fvm run --rm --net none echo hi <&-'
+	expect 0 bash -c 'fvm run --rm --net none sh -c "echo hi; echo e >&2" 2>&-'
+	expect 7 bash -c 'fvm run --rm --net none sh -c "exit 7" <&- >&- 2>&-'
 }
 
 @test "a working directory that is gone, hidden or on an unmounted file system" {
 	needs_root
 	mkdir "$E2E/gone"
-	expect 0 bash -c 'cd "$E2E/gone" && rmdir "$E2E/gone" && fvm run --rm pwd'
+	expect 0 bash -c 'cd "$E2E/gone" && rmdir "$E2E/gone" && fvm run --rm --net none pwd'
 	equal "$output" /
-	expect 0 bash -c 'cd "$FVM_HOME/vms" && fvm run --rm pwd'
+	expect 0 bash -c 'cd "$FVM_HOME/vms" && fvm run --rm --net none pwd'
 	says "working in /"
 	expect 0 apart 'mount -t tmpfs none "$E2E/mnt" && mkdir "$E2E/mnt/d" && cd "$E2E/mnt/d" &&
-		umount -l "$E2E/mnt" && fvm run --rm pwd'
+		umount -l "$E2E/mnt" && fvm run --rm --net none pwd'
 	equal "$output" /
 }
 
 @test "without PATH, HOME, TERM or any environment; in a language that is not there" {
 	needs_user
-	expect 0 env -i "$E2E_STAGE/bin/fvm" run --rm sh -c 'echo $HOME $PATH'
+	expect 0 env -i "$E2E_STAGE/bin/fvm" run --rm --net none sh -c 'echo $HOME $PATH'
 	says "/root /usr/local/sbin:"
-	expect 0 env LANG=xx_YY.KOI8-Q LC_ALL=tlh fvm run --rm echo ok
-	expect 0 script -qec "env -u TERM fvm run --rm echo ok" /dev/null
+	expect 0 env LANG=xx_YY.KOI8-Q LC_ALL=tlh fvm run --rm --net none echo ok
+	expect 0 script -qec "env -u TERM fvm run --rm --net none echo ok" /dev/null
 	# a user's home is in his account
-	expect 0 as_user one env -i "$E2E_STAGE/bin/fvm" run --rm sh -c 'echo $HOME'
+	expect 0 as_user one env -i "$E2E_STAGE/bin/fvm" run --rm --net none sh -c 'echo $HOME'
 	equal "$output" /home/fvmt-one
-	expect 0 as_user one env -i HOME=odd "$E2E_STAGE/bin/fvm" run --rm true
+	expect 0 as_user one env -i HOME=odd "$E2E_STAGE/bin/fvm" run --rm --net none true
 }
 
 @test "a user without an account has VMs, and keeps none of them in a place of others" {
@@ -86,13 +86,13 @@ export -f as_user user_make
 			PATH="$E2E_STAGE/bin:/usr/bin:/bin" "$@"
 	}
 	rm -rf /var/tmp/fvm-$uid
-	expect 0 ordinary fvm run --rm id -u
+	expect 0 ordinary fvm run --rm --net none id -u
 	equal "$output" $uid
 	equal "$(stat -c '%a %u' /var/tmp/fvm-$uid)" "700 $uid"
 	rm -rf /var/tmp/fvm-$uid
 	# somebody was there first, and may read all that is written
 	mkdir -m 0777 /var/tmp/fvm-$uid
-	run ordinary fvm run --rm true
+	run ordinary fvm run --rm --net none true
 	equal "$(ls -A /var/tmp/fvm-$uid)" ""
 	rm -rf /var/tmp/fvm-$uid /dev/shm/fvm-$uid
 }
@@ -100,7 +100,7 @@ export -f as_user user_make
 @test "names and paths in UTF-8 go in and come out" {
 	needs_root
 	mkdir -p "$E2E/größe/日本"
-	expect 0 bash -c 'cd "$E2E/größe/日本" && fvm run --keep --name utf sh -c "pwd; echo 1 >Ünï"'
+	expect 0 bash -c 'cd "$E2E/größe/日本" && fvm run --net none --keep --name utf sh -c "pwd; echo 1 >Ünï"'
 	says "$E2E/größe/日本"
 	expect 0 fvm diff utf "$E2E/größe"
 	says "Ünï"
@@ -114,9 +114,9 @@ export -f as_user user_make
 
 @test "without cgroups a VM can do all but limit" {
 	needs_user
-	expect 0 apart 'umount -R /sys/fs/cgroup && fvm run --rm true && as_user one fvm run --rm true &&
-		fvm -q create p && fvm start p && fvm pause p && fvm resume p && fvm rm --force p'
-	expect 125 apart 'umount -R /sys/fs/cgroup && fvm run --rm --memory 100M true'
+	expect 0 apart 'umount -R /sys/fs/cgroup && fvm run --rm --net none true && as_user one fvm run --rm --net none true &&
+		fvm -q create --net none p && fvm start p && fvm pause p && fvm resume p && fvm rm --force p'
+	expect 125 apart 'umount -R /sys/fs/cgroup && fvm run --rm --net none --memory 100M true'
 	says "memory controller" && says "cgroup2"
 }
 
@@ -132,15 +132,15 @@ export -f as_user user_make
 		as_user one fvm run --rm --net none true'
 	expect 125 apart 'mount -t tmpfs none /dev/net && as_user one fvm run --rm true'
 	says "/dev/net/tun" && says "modprobe tun"
-	expect 0 setpriv --bounding-set -sys_resource --inh-caps -sys_resource fvm run --rm true
+	expect 0 setpriv --bounding-set -sys_resource --inh-caps -sys_resource fvm run --rm --net none true
 }
 
 @test "a root that is read-only: the store elsewhere, or a word where to" {
 	needs_root
-	expect 125 apart 'mount -o remount,ro,bind / && fvm run --rm true'
+	expect 125 apart 'mount -o remount,ro,bind / && fvm run --rm --net none true'
 	says "Read-only file system" && says "FVM_HOME"
 	expect 0 apart 'mount -t tmpfs none "$E2E/mnt" && mount -t tmpfs none /run &&
-		mount -o remount,ro,bind / && FVM_HOME=$E2E/mnt/s fvm run --rm touch /etc/x'
+		mount -o remount,ro,bind / && FVM_HOME=$E2E/mnt/s fvm run --rm --net none touch /etc/x'
 }
 
 # ---- the store on all kinds of file systems ----
@@ -161,9 +161,9 @@ image() {
 # The store of root and of a user there; what they change is elsewhere.
 store_lives() {
 	needs_user
-	expect 0 env FVM_HOME="$E2E/mnt/root" bash "$FVM_LIFE" "$E2E/dir" || return 1
-	expect 0 env FVM_HOME="$E2E/mnt/root" fvm run --rm --disk 20M true || return 1
-	expect 0 as_user one env FVM_HOME="$E2E/mnt/one" bash "$FVM_LIFE" /home/fvmt-one/dir
+	expect 0 env FVM_HOME="$E2E/mnt/root" bash "$FVM_LIFE" "$E2E/dir" --net none || return 1
+	expect 0 env FVM_HOME="$E2E/mnt/root" fvm run --rm --net none --disk 20M true || return 1
+	expect 0 as_user one env FVM_HOME="$E2E/mnt/one" bash "$FVM_LIFE" /home/fvmt-one/dir --net none
 }
 
 @test "a store on tmpfs" {
@@ -200,7 +200,7 @@ store_lives() {
 		bindfs) bindfs "$E2E/back" "$E2E/mnt" || skip "needs /dev/fuse" ;;
 		esac
 		chmod 1777 "$E2E/mnt"
-		expect 125 env FVM_HOME="$E2E/mnt/root" fvm run --rm true || return 1
+		expect 125 env FVM_HOME="$E2E/mnt/root" fvm run --rm --net none true || return 1
 		says "can't keep a VM's changes" && says "FVM_HOME" || return 1
 		equal "$(ls -A "$E2E/mnt")" ""
 		umount "$E2E/mnt"
@@ -217,7 +217,7 @@ store_lives() {
 	as_user one chmod 0755 . && gocryptfs -q -init -scryptn 10 -passfile "$E2E/pass" "$E2E/cipher" || skip "needs gocryptfs to work"
 	gocryptfs -q -nosyslog -allow_other -nonempty -force_owner "$uid:$uid" -passfile "$E2E/pass" "$E2E/cipher" \
 		/home/fvmt-one || skip "needs /dev/fuse"
-	expect 0 as_user one sh -c 'echo old >doc && fvm -q run --name e sh -c "cat doc; echo new >doc"'
+	expect 0 as_user one sh -c 'echo old >doc && fvm -q run --net none --name e sh -c "cat doc; echo new >doc"'
 	says old && says "can't keep VMs" && says "$place"
 	expect 0 as_user one fvm diff e
 	says "M /home/fvmt-one/doc"
