@@ -43,7 +43,7 @@ sqlite_commits() {
 	rm -f "$dir/db" "$dir/load.sql"
 }
 
-processes() { timed "$tools/bench-forks" "$(sized 2000 20)" /bin/true; }
+processes() { timed "$tools/bench-forks" "$(sized 1000 20)" /bin/true; }
 
 create() {
 	rm -rf "$dir/new"

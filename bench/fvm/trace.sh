@@ -6,7 +6,7 @@
 # shellcheck shell=sh
 . bench/lib.sh
 . bench/source.sh
-rounds_of 9
+rounds_of 5
 WARM_UP=1
 
 if ! is_root; then

@@ -65,6 +65,11 @@ static int ls_main(const struct cli *cli, int argc, char **argv)
 		return cli_exit_parse(first);
 	if (fvm_store_open(&store, &err) < 0 || fvm_store_list(&store, &names, &err) < 0)
 		return cli_fail(&err);
+	if (o.quiet && !o.running && !cli->json) {
+		fvm_strv_each(&names, i)
+			printf("%s\n", names.items[i]);
+		return 0;
+	}
 	json_t *all = cli->json ? json_array() : NULL;
 	if (!all && !o.quiet && names.count)
 		printf("%-24s %-8s %-16s %s\n", "NAME", "STATE", "CREATED", "SNAPSHOTS");
