@@ -46,16 +46,17 @@ skip() { echo "# skipped: $*"; }
 print() { echo "$1 $2 $3"; }
 is_root() { [ "$(id -u)" = 0 ]; }
 
-# took NAME COMMAND..: how long one run of it took, in ms; its output is not seen. A command that
-# failed has no figure, and the benchmark has not worked.
+# took NAME COMMAND..: how long one run of it took, in ms. A command that failed has no figure but
+# its errors are shown, and the benchmark has not worked.
 took() {
 	took_name=$1
 	shift
-	if line=$("$TIMER" -1 "$@"); then
+	if line=$("$TIMER" -1 "$@" 2>"$BENCH_DIR/said"); then
 		print "$took_name" "${line% *}" ms
 		print "$took_name.cpu" "${line#* }" ms
 	else
 		echo "# $took_name: failed: $*" >&2
+		sed 's/^/#   /' "$BENCH_DIR/said" >&2
 		BENCH_STATUS=1
 		return 1
 	fi

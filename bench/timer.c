@@ -5,14 +5,13 @@
  *   timer [-n ROUNDS] [-w WARM_UP] [-p PREFIX] [-eir] NAME COMMAND [NAME COMMAND]..
  *   timer -1 COMMAND [ARG]..
  *
- * COMMAND is split at spaces; its output goes nowhere. Printed are lines of "name value unit":
- * PREFIX/NAME (median), .p90, .p95 and .cpu (median of user and system time of it and its waited
- * children), in ms.
- *   -e  go on with commands that fail, and say so; without, a failure ends all
- *   -i  a command measures by itself and prints "WALL CPU" in ms as its last line, as "timer -1"
- *       does: what goes before it in a VM is then not counted
- *   -r  print .ratio, too, the median of this command's time divided by that of the first in the
- *       same round, .ratio.p25 and .ratio.p75, and .cpu-ratio
+ * COMMAND is split at spaces; its output goes nowhere ("-1": its errors are seen). Printed are
+ * lines of "name value unit": PREFIX/NAME (median), .p90, .p95 and .cpu (median of user and system
+ * time of it and its waited children), in ms. -e  go on with commands that fail, and say so;
+ * without, a failure ends all -i  a command measures by itself and prints "WALL CPU" in ms as its
+ * last line, as "timer -1" does: what goes before it in a VM is then not counted -r  print .ratio,
+ * too, the median of this command's time divided by that of the first in the same round, .ratio.p25
+ * and .ratio.p75, and .cpu-ratio
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -69,7 +68,7 @@ static int split(struct subject *s, char *command)
 	return count ? 0 : -EINVAL;
 }
 
-static int spawn(pid_t *pid, char *const words[], int output)
+static int spawn(pid_t *pid, char *const words[], int output, bool quiet)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawn_file_actions_init(&actions);
@@ -78,7 +77,7 @@ static int spawn(pid_t *pid, char *const words[], int output)
 		posix_spawn_file_actions_adddup2(&actions, output, 1);
 	else
 		posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-	if (!getenv("BENCH_DEBUG"))
+	if (quiet && !getenv("BENCH_DEBUG"))
 		posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
 	int r = posix_spawnp(pid, words[0], &actions, NULL, words, environ);
 	posix_spawn_file_actions_destroy(&actions);
@@ -86,13 +85,13 @@ static int spawn(pid_t *pid, char *const words[], int output)
 }
 
 /* Return: exit status, or 128+n */
-static int run_once(char *const words[], double *wall, double *cpu)
+static int run_once(char *const words[], bool quiet, double *wall, double *cpu)
 {
 	pid_t pid;
 	int status;
 	struct rusage usage;
 	double from = now_ms();
-	if (spawn(&pid, words, -1) != 0)
+	if (spawn(&pid, words, -1, quiet) != 0)
 		return 127;
 	while (wait4(pid, &status, 0, &usage) < 0)
 		;
@@ -110,7 +109,7 @@ static int run_inside(char *const words[], double *wall, double *cpu)
 	double w = -1, c = 0;
 	if (pipe2(out, O_CLOEXEC) < 0)
 		return 127;
-	int r = spawn(&pid, words, out[1]);
+	int r = spawn(&pid, words, out[1], true);
 	close(out[1]);
 	FILE *f = fdopen(out[0], "r");
 	if (r != 0 || !f)
@@ -170,7 +169,7 @@ static int run_subject(const struct settings *settings, struct subject *s, int r
 {
 	double wall = 0, cpu = 0;
 	int status = settings->inside ? run_inside(s->words, &wall, &cpu)
-				      : run_once(s->words, &wall, &cpu);
+				      : run_once(s->words, true, &wall, &cpu);
 	if (round >= 0) {
 		s->wall_ms[round] = wall;
 		s->cpu_ms[round] = cpu;
@@ -214,7 +213,7 @@ static void compare(const struct settings *settings, struct subject *subjects, i
 static int print_once(char *const words[])
 {
 	double wall = 0, cpu = 0;
-	int status = run_once(words, &wall, &cpu);
+	int status = run_once(words, false, &wall, &cpu);
 	printf("%.3f %.3f\n", wall, cpu);
 	return status;
 }

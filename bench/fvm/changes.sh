@@ -42,7 +42,7 @@ changed_all() {
 	"$files" make "$tree" "$count" 1024
 	cp -a "$tree" "$place/changed"
 	"$files" append "$place/changed" "$count"
-	"$FVM" create all >/dev/null
+	"$FVM" create --net none all >/dev/null
 	took "fvm/changes/append-$count" "$FVM" run --name all "$files" append "$tree" "$count"
 	step rsync "cp -a $tree $place/copy" "rsync -a $place/changed/ $place/copy/" "rm -rf $place/copy"
 	step rsync-sync "cp -a $tree $place/copy" \
@@ -63,7 +63,7 @@ changed_all() {
 # Each step needs changes that are not frozen yet: new files in a directory of their own.
 constant() {
 	for n in $few "$count"; do
-		"$FVM" create "with$n" >/dev/null
+		"$FVM" create --net none "with$n" >/dev/null
 		"$FVM" snapshot "with$n" start
 		more="$FVM run --name with$n $files make $place/new\$\$ $n 16"
 		step "snapshot$n" "$more" "$FVM snapshot with$n t\$\$" :

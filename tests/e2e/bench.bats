@@ -1,4 +1,5 @@
 # The benchmarks still run: small, once each, and they leave nothing. Their figures are not looked at.
+# limit: 600
 load helper
 
 # runs FILE: bench/fvm/FILE.sh in its short form, measuring something and failing nowhere
