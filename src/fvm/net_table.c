@@ -28,15 +28,25 @@ void fvm_net_work_close(struct net_work *w)
 	fvm_fd_closep(&w->rtnl);
 }
 
-/* Above 2, where it is inherited; and known by its inode from now on. */
+/* Above 2, where it is inherited. */
 static int socket_new(struct net_work *w)
 {
-	struct stat st;
 	scoped_fd sock = fvm_nl_open(NETLINK_NETFILTER);
 	if (sock < 0)
 		return sock;
 	w->nft = fcntl(sock, F_DUPFD_CLOEXEC, 3);
-	if (w->nft < 0 || fstat(w->nft, &st) < 0)
+	return w->nft < 0 ? -errno : 0;
+}
+
+/*
+ * From now on the table's is known by its inode: only once the table is ours. Somebody who can't
+ * find it where it is (in a pid namespace of his own, or with system calls refused) has a new one
+ * too, and if the state named that, nobody would find the table's again.
+ */
+static int socket_note(struct net_work *w)
+{
+	struct stat st;
+	if (fstat(w->nft, &st) < 0)
 		return -errno;
 	w->state->socket = st.st_ino;
 	return 0;
@@ -243,6 +253,8 @@ static int transact_until_done(struct net_work *w, bool quiet_changed)
 			break;
 		whole = true; /* an element is not as we thought: make it all anew */
 	}
+	if (r == 0 && !w->owns)
+		r = socket_note(w);
 	state->stale = r < 0;
 	w->owns = r == 0;
 	return r;

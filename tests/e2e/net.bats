@@ -246,6 +246,15 @@ serve_all() { # WHERE PORT ADDRESS..
 	each 0 fvm_host exec b <<<"198.51.100.1 80"
 }
 
+@test "who can't see the processes of VMs takes nobody's network away" {
+	fvm_host create a
+	fvm_host start a
+	# a container with the host's network, say: the processes that have the rules are not there
+	run in_host unshare --pid --fork --mount-proc fvm -q run --rm -- true
+	[ "$status" = 125 ]
+	fvm_host run --rm -- true
+}
+
 @test "published ports: IPv4, IPv6, UDP, one address; taken ones are refused with their owner" {
 	fvm_host create -p 8080:80 -p 5353:53/udp -p 198.51.100.2:8081:81 a
 	fvm_host start a
