@@ -303,7 +303,8 @@ static int diff_main(const struct cli *cli, int argc, char **argv)
 			"(fvm pause %s)",
 			vm.config.name, vm.config.name);
 	d.vm = &vm;
-	d.color = isatty(STDOUT_FILENO) && !getenv("NO_COLOR") && !cli->json;
+	d.terminal = isatty(STDOUT_FILENO);
+	d.color = d.terminal && !getenv("NO_COLOR") && !cli->json;
 	if (d.view->waits || d.renames || !isatty(STDOUT_FILENO))
 		cli_progress_start(&d.progress, cli, "diff");
 	pid_t pager = start_pager(&d);

@@ -36,7 +36,7 @@ struct diff {
 	const struct diff_view *view;
 	const struct fvm_vm *vm;
 	const struct fvm_stacks *stacks;
-	bool names_only, with_noise, renames, color;
+	bool names_only, with_noise, renames, color, terminal;
 	FILE *out;
 	unsigned long long counts[FVM_RENAMED + 1], seen;
 	struct cli_progress progress;

@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 
 #include "cli/diff.h"
+#include "common/quote.h"
 #include "fvm/textdiff.h"
 
 /* git knows no directories, devices, FIFOs and sockets */
@@ -106,19 +107,10 @@ static void print_head(struct diff *d, const struct fvm_change *c)
 /* On a terminal, control bytes of a hostile file must not drive it. */
 static void print_text(struct diff *d, const char *line, size_t len)
 {
-	if (!d->color) {
+	if (d->terminal)
+		fvm_print_safe(d->out, line, len);
+	else
 		fwrite(line, 1, len, d->out);
-		return;
-	}
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)line[i];
-		if (c < 0x20 && c != '\t')
-			fprintf(d->out, "^%c", c + 0x40);
-		else if (c == 0x7f)
-			fputs("^?", d->out);
-		else
-			putc(c, d->out);
-	}
 }
 
 static void print_hunk_line(char sign, const char *line, size_t len, void *arg)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/quote.h"
 
 int fvm_error_set(struct fvm_error *err, int code, const char *fmt, ...)
 {
@@ -75,14 +76,19 @@ static const char *hint_of(int code)
 
 void fvm_error_print(const char *program, const struct fvm_error *err)
 {
+	/* it may name what somebody hostile has named, or be a VM's words */
+	fprintf(stderr, "%s: ", program);
+	fvm_print_safe(stderr, err->text, strlen(err->text));
 	if (err->code && !err->plain)
-		fprintf(stderr, "%s: %s: %s\n", program, err->text, strerror(err->code));
-	else
-		fprintf(stderr, "%s: %s\n", program, err->text);
-	if (err->hint[0])
-		fprintf(stderr, "%s: %s\n", program, err->hint);
-	else if (hint_of(err->code))
+		fprintf(stderr, ": %s", strerror(err->code));
+	fputc('\n', stderr);
+	if (err->hint[0]) {
+		fprintf(stderr, "%s: ", program);
+		fvm_print_safe(stderr, err->hint, strlen(err->hint));
+		fputc('\n', stderr);
+	} else if (hint_of(err->code)) {
 		fprintf(stderr, "%s: %s\n", program, hint_of(err->code));
+	}
 }
 
 int fvm_nerr(long r)

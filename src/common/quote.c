@@ -74,6 +74,23 @@ void fvm_quote(struct fvm_buf *ret, const char *text)
 	fvm_buf_puts(ret, "\"");
 }
 
+void fvm_print_safe(FILE *to, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len;) {
+		/* a sequence that is cut off by the end is none */
+		unsigned char p[5] = { 0 };
+		memcpy(p, text + i, len - i < 4 ? len - i : 4);
+		size_t n = *p == '"' || *p == '\\' || *p == '\t' || *p == '\n' ? 1 : utf8_safe(p);
+		if (n > 0)
+			fwrite(p, 1, n, to);
+		else if (*p < 0x20 || *p == 0x7f)
+			fprintf(to, "^%c", *p ^ 0x40);
+		else
+			fprintf(to, "\\%03o", *p);
+		i += n ? n : 1;
+	}
+}
+
 const char *fvm_quote_error(const char *text, char buf[200])
 {
 	scoped_buf quoted = { 0 };

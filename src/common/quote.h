@@ -8,6 +8,8 @@
 #ifndef FVM_COMMON_QUOTE_H
 #define FVM_COMMON_QUOTE_H
 
+#include <stdio.h>
+
 #include <stdbool.h>
 
 #include "common/mem.h"
@@ -20,6 +22,12 @@ void fvm_quote(struct fvm_buf *ret, const char *text);
 
 /** fvm_unquote() - undo fvm_quote() in place; what is not quoted stays. Return: 0 or -EBADMSG */
 int fvm_unquote(char *text);
+
+/**
+ * fvm_print_safe() - @text to a terminal, which none of its bytes can drive
+ * Tabs and newlines stay, other control bytes are shown as ^X, what is no safe UTF-8 in octal.
+ */
+void fvm_print_safe(FILE *to, const char *text, size_t len);
 
 /** fvm_quote_error() - @text for a message, quoted and cut to fit @buf. Return: @buf */
 const char *fvm_quote_error(const char *text, char buf[200]);

@@ -46,6 +46,19 @@ static void errors_keep_both_ends_of_a_long_name(void **state)
 	assert_non_null(strstr(buf, "end"));
 }
 
+static void a_terminal_is_driven_by_no_byte_of_a_text(void **state)
+{
+	static const char text[] = "a\t\"\\\033[2J\177\xc2\x9bm\xe2\x80\xae\xc3\xa9\n\xc3";
+	char *printed = NULL;
+	size_t len = 0;
+	(void)state;
+	FILE *to = open_memstream(&printed, &len);
+	fvm_print_safe(to, text, sizeof(text) - 1);
+	fclose(to);
+	assert_string_equal(printed, "a\t\"\\^[[2J^?\\302\\233m\\342\\200\\256\xc3\xa9\n\\303");
+	free(printed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -53,6 +66,7 @@ int main(void)
 		cmocka_unit_test(names_that_forge_lines_are_quoted),
 		cmocka_unit_test(bytes_that_are_no_utf8_are_octal),
 		cmocka_unit_test(errors_keep_both_ends_of_a_long_name),
+		cmocka_unit_test(a_terminal_is_driven_by_no_byte_of_a_text),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
