@@ -320,6 +320,10 @@ static void signals_ready(struct init *init, struct source *source, uint32_t eve
 		/* only a sender outside our pid namespace has pid 0, and SI_USER can't be forged */
 		if (info.ssi_code != SI_USER || info.ssi_pid != 0)
 			continue;
+		/* so does one whose details the kernel had no memory for, from whomever; but root
+		 * of the host has no id here, except in his own rootless VM */
+		if (info.ssi_uid == 0 && init->args.guard < 0)
+			continue;
 		if (info.ssi_signo == FVM_NAMES_SIGNAL)
 			renew_names(init);
 		else

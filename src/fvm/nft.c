@@ -323,6 +323,10 @@ static const struct prefix prefixes[] = {
 	{ "never4", "224.0.0.0", 3 },		/* multicast, reserved, broadcast */
 	{ "never6", "::", 96 },			/* unspecified, loopback, IPv4 inside */
 	{ "never6", "::ffff:0:0", 96 },
+	{ "never6", "64:ff9b::", 104 },		/* what never4 has, by way of a translator */
+	{ "never6", "64:ff9b::7f00:0", 104 },
+	{ "never6", "64:ff9b::a9fe:0", 112 },
+	{ "never6", "64:ff9b::e000:0", 99 },
 	{ "never6", "fd00:42::42", 128 },	/* metadata */
 	{ "never6", "fd00:ec2::254", 128 },	/* metadata */
 	{ "never6", "fd20:ce::254", 128 },	/* metadata */
@@ -334,6 +338,10 @@ static const struct prefix prefixes[] = {
 	{ "private4", "192.0.0.0", 24 },
 	{ "private4", "192.168.0.0", 16 },
 	{ "private4", "198.18.0.0", 15 },
+	{ "private6", "64:ff9b::a00:0", 104 },	/* private4, by way of a translator */
+	{ "private6", "64:ff9b::6440:0", 106 },
+	{ "private6", "64:ff9b::ac10:0", 108 },
+	{ "private6", "64:ff9b::c0a8:0", 112 },
 	{ "private6", "64:ff9b:1::", 48 },	/* a local translator to IPv4 */
 	{ "private6", "fc00::", 7 },
 	{ "private6", "fec0::", 10 },

@@ -337,7 +337,8 @@ static int lab_setup(void **state)
 		 "ip link set lo up && ip addr add " OUTSIDE4 "/24 dev far && "
 		 "ip addr add " OUTSIDE6 "/64 dev far nodad && ip link set far up && "
 		 "ip addr add 10.9.9.53/32 dev lo && ip addr add 169.254.169.254/32 dev lo && "
-		 "ip addr add fd00:ec2::254/128 dev lo nodad");
+		 "for a in fd00:ec2::254 64:ff9b::a9fe:a9fe 64:ff9b::a09:935 64:ff9b::c633:6401; do "
+		 "ip addr add $a/128 dev lo nodad; done");
 	assert_int_equal(shell("ip -6 route add default via " OUTSIDE6), 0);
 	/* the kernel takes a second to see that the cable between the two is in */
 	int s = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE6, 80);
@@ -442,11 +443,19 @@ static void private_networks_and_metadata_are_shut(void **state)
 	int name = server(lab, lab->outside.ns, SOCK_STREAM, "10.9.9.53", 53);
 	int metadata = server(lab, lab->outside.ns, SOCK_STREAM, "169.254.169.254", 80);
 	int metadata6 = server(lab, lab->outside.ns, SOCK_STREAM, "fd00:ec2::254", 80);
+	/* the same by way of a translator from IPv6; and the outside itself */
+	int nat64[] = { server(lab, lab->outside.ns, SOCK_STREAM, "64:ff9b::a9fe:a9fe", 80),
+			server(lab, lab->outside.ns, SOCK_STREAM, "64:ff9b::a09:935", 80),
+			server(lab, lab->outside.ns, SOCK_STREAM, "64:ff9b::c633:6401", 80) };
 	assert_true(reaches(lab, lab->host, "169.254.169.254", 80));
+	assert_true(reaches(lab, lab->host, "64:ff9b::a9fe:a9fe", 80));
 	vm_start(lab, &vm, 7, NULL);
 	assert_false(reaches(lab, vm.machine.ns, "10.9.9.53", 80));
 	assert_true(reaches(lab, vm.machine.ns, "10.9.9.53", 53)); /* the name server */
 	assert_false(reaches(lab, vm.machine.ns, "169.254.169.254", 80));
+	assert_false(reaches(lab, vm.machine.ns, "64:ff9b::a9fe:a9fe", 80));
+	assert_false(reaches(lab, vm.machine.ns, "64:ff9b::a09:935", 80));
+	assert_true(reaches(lab, vm.machine.ns, "64:ff9b::c633:6401", 80));
 	vm_end(&vm);
 
 	struct fvm_config c;
@@ -456,7 +465,11 @@ static void private_networks_and_metadata_are_shut(void **state)
 	assert_true(reaches(lab, vm.machine.ns, "10.9.9.53", 80));
 	assert_false(reaches(lab, vm.machine.ns, "169.254.169.254", 80));
 	assert_false(reaches(lab, vm.machine.ns, "fd00:ec2::254", 80));
+	assert_false(reaches(lab, vm.machine.ns, "64:ff9b::a9fe:a9fe", 80));
+	assert_true(reaches(lab, vm.machine.ns, "64:ff9b::a09:935", 80));
 	vm_end(&vm);
+	for (size_t i = 0; i < FVM_COUNT(nat64); i++)
+		close(nat64[i]);
 	close(private);
 	close(name);
 	close(metadata);
