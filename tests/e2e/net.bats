@@ -1,6 +1,7 @@
 # The network of VMs: what they reach, who reaches them, beside whose firewall. A "host" of its own
 # (network, /run, /etc) stands for the machine, "outside" for the rest of the world.
 # limit: 600
+# shellcheck disable=SC2317  # functions that wait_until calls
 load helper
 
 setup_file() {

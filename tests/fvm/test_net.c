@@ -333,12 +333,13 @@ static int lab_setup(void **state)
 		 "ip link set up0 up && ip route add default via " OUTSIDE4,
 		 (int)lab->outside.holder);
 	assert_int_equal(shell(command), 0);
-	shell_in(lab, lab->outside.ns,
-		 "ip link set lo up && ip addr add " OUTSIDE4 "/24 dev far && "
-		 "ip addr add " OUTSIDE6 "/64 dev far nodad && ip link set far up && "
-		 "ip addr add 10.9.9.53/32 dev lo && ip addr add 169.254.169.254/32 dev lo && "
-		 "for a in fd00:ec2::254 64:ff9b::a9fe:a9fe 64:ff9b::a09:935 64:ff9b::c633:6401; do "
-		 "ip addr add $a/128 dev lo nodad; done");
+	shell_in(
+		lab, lab->outside.ns,
+		"ip link set lo up && ip addr add " OUTSIDE4 "/24 dev far && "
+		"ip addr add " OUTSIDE6 "/64 dev far nodad && ip link set far up && "
+		"ip addr add 10.9.9.53/32 dev lo && ip addr add 169.254.169.254/32 dev lo && "
+		"for a in fd00:ec2::254 64:ff9b::a9fe:a9fe 64:ff9b::a09:935 64:ff9b::c633:6401; do "
+		"ip addr add $a/128 dev lo nodad; done");
 	assert_int_equal(shell("ip -6 route add default via " OUTSIDE6), 0);
 	/* the kernel takes a second to see that the cable between the two is in */
 	int s = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE6, 80);
