@@ -365,10 +365,10 @@ int fvm_dig_holes(int to, int like, uint64_t size)
 {
 	off_t end = (off_t)size;
 	for (off_t at = 0; at < end;) {
-		off_t hole = lseek(like, at, SEEK_HOLE), data = hole;
+		off_t hole = lseek(like, at, SEEK_HOLE);
 		if (hole < 0 || hole >= end)
 			break;
-		data = lseek(like, hole, SEEK_DATA);
+		off_t data = lseek(like, hole, SEEK_DATA);
 		if (data < 0 || data > end)
 			data = end;
 		/* only what is data in our file can be filled for nothing */
