@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,23 +56,61 @@ static void tidy_run(int dir, const char *name, void *arg)
 		return;
 	/* opening it under its lock is what tidies it; who holds the lock will do so himself */
 	scoped_vm vm = { .dir = -1, .lock = -1 };
-	enum fvm_lock lock = w->dry_run ? FVM_NO_LOCK : FVM_LOCK_NOWAIT;
+	if (fvm_vm_open(w->store, name, FVM_NO_LOCK, &vm, NULL) < 0)
+		return;
+	bool thrown_away = vm.config.throw_away;
+	fvm_vm_close(&vm);
+	enum fvm_lock lock = w->dry_run	   ? FVM_NO_LOCK
+			     : thrown_away ? FVM_LOCK_AS_IT_IS_NOWAIT
+					   : FVM_LOCK_NOWAIT;
 	if (fvm_vm_open(w->store, name, lock, &vm, NULL) < 0)
 		return;
 	w->pruned->runs++;
-	if (!vm.config.throw_away)
+	if (!thrown_away)
 		return;
 	w->pruned->vms++;
 	if (!w->dry_run)
 		(void)fvm_vm_remove(&vm, true, NULL);
 }
 
+/* One of "run --rm" whose starter died; if he lives, he holds its lock. */
+static void drop_ended(struct walk *w, const char *name)
+{
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	if (fvm_vm_open(w->store, name, FVM_LOCK_AS_IT_IS_NOWAIT, &vm, NULL) < 0)
+		return;
+	w->pruned->vms++;
+	if (!w->dry_run)
+		(void)fvm_vm_remove(&vm, false, NULL);
+}
+
+/*
+ * A command was killed half-way through the end of a VM. If that was to be thrown away, and the
+ * command came as far as its run-time directory only, it goes now: nothing else leads to it.
+ */
+static void drop_by_id(struct walk *w, const char *id)
+{
+	scoped_strv names = { 0 };
+	(void)fvm_store_list(w->store, &names, NULL);
+	fvm_strv_each(&names, i) {
+		scoped_vm vm = { .dir = -1, .lock = -1 };
+		if (fvm_vm_open(w->store, names.items[i], FVM_NO_LOCK, &vm, NULL) == 0 &&
+		    strcmp(vm.config.id, id) == 0 && vm.config.throw_away &&
+		    !fvm_lock_alive(vm.dir))
+			drop_ended(w, names.items[i]);
+	}
+}
+
 static void tidy_gone(int dir, const char *name, void *arg)
 {
-	const struct walk *w = arg;
-	(void)dir;
-	if (!w->dry_run)
-		fvm_tidy_ended_dir(w->store, name, -1);
+	struct walk *w = arg;
+	if (w->dry_run)
+		return;
+	scoped_fd held = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (held < 0 || flock(held, LOCK_EX | LOCK_NB) < 0)
+		return; /* somebody is at it */
+	drop_by_id(w, name);
+	fvm_tidy_ended_dir(w->store, name, held);
 }
 
 unsigned int fvm_store_tidy_ended(const struct fvm_store *store, bool dry_run)
@@ -155,6 +194,8 @@ static int list_ids(struct walk *w, struct fvm_error *err)
 		r = fvm_vm_open(w->store, names.items[i], FVM_NO_LOCK, &vm, err);
 		if (r == -ENOENT)
 			continue;
+		if (r == 0 && vm.config.throw_away && !fvm_lock_alive(vm.dir))
+			drop_ended(w, names.items[i]);
 		if (r == 0 && list_layers(w, &vm.config) < 0)
 			r = fvm_error_set(err, ENOMEM, "list the VMs");
 		if (r < 0)

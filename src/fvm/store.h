@@ -36,12 +36,12 @@
 #include "fvm/config.h"
 
 struct fvm_store {
-	int dir;  /* STORE */
-	int vms;  /* STORE/vms */
-	int run;  /* RUN */
+	int dir;	 /* STORE */
+	int vms;	 /* STORE/vms */
+	int run;	 /* RUN */
 	char path[1024]; /* STORE, absolute, symlinks resolved */
 	char run_path[1024];
-	bool rootless;	/* the caller has no privileges */
+	bool rootless; /* the caller has no privileges */
 };
 
 enum fvm_state { FVM_STOPPED, FVM_RUNNING, FVM_PAUSED, FVM_BROKEN };
@@ -56,8 +56,15 @@ struct fvm_vm {
 	struct fvm_strv used;	       /* names of those policies */
 };
 
-/* FVM_LOCK_AS_IT_IS: like FVM_LOCK, but what an ended VM left is not tidied, as it is to be deleted */
-enum fvm_lock { FVM_NO_LOCK, FVM_LOCK, FVM_LOCK_NOWAIT, FVM_LOCK_AS_IT_IS };
+/* FVM_LOCK_AS_IT_IS..: like FVM_LOCK.., but what an ended VM left is not tidied, as it is to be
+ * deleted */
+enum fvm_lock {
+	FVM_NO_LOCK,
+	FVM_LOCK,
+	FVM_LOCK_NOWAIT,
+	FVM_LOCK_AS_IT_IS,
+	FVM_LOCK_AS_IT_IS_NOWAIT
+};
 
 void fvm_store_close(struct fvm_store *store);
 #define scoped_store __attribute__((cleanup(fvm_store_close))) struct fvm_store

@@ -155,7 +155,8 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 		return errno == ENOENT ? no_such_vm(store, name, err)
 				       : fvm_error_set(err, errno, "open VM '%s'", name);
 	if (lock != FVM_NO_LOCK) {
-		r = fvm_lock_take(vm.dir, name, lock != FVM_LOCK_NOWAIT, &vm.lock, err);
+		bool wait = lock != FVM_LOCK_NOWAIT && lock != FVM_LOCK_AS_IT_IS_NOWAIT;
+		r = fvm_lock_take(vm.dir, name, wait, &vm.lock, err);
 		if (r < 0)
 			return r;
 		/* it may have been removed or renamed while we waited */
@@ -172,7 +173,7 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 	}
 	/* the directory's name counts: a crash may have come between rename and rewrite */
 	strcpy(vm.config.name, name);
-	if (lock != FVM_NO_LOCK && lock != FVM_LOCK_AS_IT_IS) {
+	if (lock == FVM_LOCK || lock == FVM_LOCK_NOWAIT) {
 		fvm_tidy_stopped(&vm);
 		fvm_vm_let_go(&vm);
 		r = vm.config.pending ? fvm_layers_finish(&vm, err) : 0;
@@ -260,6 +261,14 @@ static int put_in_place(const struct fvm_store *store, const char *tmp, struct f
 	return 0;
 }
 
+/* Not if it is another VM's: then it is not empty. */
+static void drop_run_dir(const struct fvm_vm *vm)
+{
+	char path[FVM_NAME_MAX + 8];
+	snprintf(path, sizeof(path), "vms/%s", vm->config.name);
+	(void)unlinkat(vm->store->run, path, AT_REMOVEDIR);
+}
+
 static bool may_be_spare(const struct fvm_config *c)
 {
 	return c->throw_away && c->layers.count == 0 && c->disk_bytes == 0;
@@ -302,10 +311,15 @@ int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
 		fvm_error_set(&mine, -r, "fill it");
 	else
 		r = fill_new(&vm, used, making, &mine);
+	/* by this a VM is found whose starter was killed before it could run */
+	if (r == 0 && config->throw_away)
+		close(fvm_vm_run_dir(&vm, true));
 	if (r == 0)
 		r = put_in_place(store, tmp, &vm, making->sync, &mine);
 	if (r < 0) {
 		fvm_vm_unref_layers(store, &vm.config, false);
+		if (config->throw_away)
+			drop_run_dir(&vm);
 		(void)fvm_remove_tree(store->dir, tmp);
 		hint_unwritable(r, &mine);
 		if (err)
