@@ -379,9 +379,9 @@ static void drop_below(uintptr_t address, size_t bytes)
  * when nothing has happened for a while.
  * PID 1 lives on the builder's stack (spawn.c). The one that its starter got from the kernel, or
  * a rootless VM's from the supervisor, it never returns to: below the arguments, which are what ps
- * shows, it holds nothing.
+ * shows, it holds nothing. Not inlined, as its frame has to lie below the state of the loop.
  */
-static void settle(struct init *init)
+static __attribute__((noinline)) void settle(struct init *init)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 	init->settled = true;

@@ -339,6 +339,23 @@ static void signals_and_ptrace_from_inside_do_nothing(void **state)
 	assert_int_equal(run_terminal(vm, "exit 2", NULL), W_EXITCODE(2, 0));
 }
 
+static void idle_vm_loses_nothing_but_memory(void **state)
+{
+	NEEDS_VM(state);
+	scoped_command c;
+	scoped_buf out = { 0 };
+	int session = 0;
+	struct fvm_error err = { 0 };
+	scoped_fd reads = dial(vm);
+	/* PID 1 gives back what it does not need after a second without anything to do */
+	shell(&c, "sleep 1.5; head -c 300000 /dev/zero | tr '\\0' x; exit 6");
+	c.terminal = true;
+	assert_int_equal(fvm_control_run(reads, &c, &session, &err), 0);
+	assert_int_equal(drain(reads, &out), W_EXITCODE(6, 0));
+	assert_true(out.len >= 300000);
+	assert_int_equal(run_terminal(vm, "exit 5", NULL), W_EXITCODE(5, 0));
+}
+
 static void orphans_are_reaped(void **state)
 {
 	NEEDS_VM(state);
@@ -391,6 +408,7 @@ int main(void)
 		WITH_VM(directory_or_socket_is_not_taken_over),
 		WITH_VM(more_connections_than_descriptors_are_survived),
 		WITH_VM(signals_and_ptrace_from_inside_do_nothing),
+		WITH_VM(idle_vm_loses_nothing_but_memory),
 		WITH_VM(orphans_are_reaped),
 		WITH_VM(command_gets_no_descriptor_but_its_own),
 		WITH_VM(shutdown_ends_stubborn_programs_and_leaves_a_record),
