@@ -176,6 +176,14 @@ static int replace_by(int dir, const char *tmp, const char *name, int fd, bool s
 	return 0;
 }
 
+/* Root at work in a user's directory leaves nothing there that the user can't read. */
+static void give_to_owner(int dir, int fd)
+{
+	struct stat st;
+	if (geteuid() == 0 && fstat(dir, &st) == 0 && st.st_uid != 0)
+		(void)!fchown(fd, st.st_uid, st.st_gid);
+}
+
 int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len, bool sync)
 {
 	char tmp[300];
@@ -187,6 +195,7 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
 		openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
+	give_to_owner(dir, fd);
 	r = FVM_FAULT("file.write");
 	if (r == 0)
 		r = fvm_write_all(fd, buf, len);

@@ -17,6 +17,7 @@
 
 #include "fvm/commit_merge.h"
 #include "fvm/commit_priv.h"
+#include "fvm/hide.h"
 #include "fvm/inode.h"
 #include "fvm/internal.h"
 #include "fvm/subids.h"
@@ -550,6 +551,15 @@ static int plan_one(struct planner *p, const struct fvm_change *ch)
 	return add_entry(p, ch, stack, parent, merged);
 }
 
+/* The VM made it in the place of something that it could not see. */
+static bool is_behind_hidden(const struct planner *p, const struct fvm_change *ch)
+{
+	if (!p->stacks->hide || !fvm_hide_has(p->stacks->hide, ch->path))
+		return false;
+	scoped_fd there = fvm_open_deep(p->c->host, ch->path + 1, O_PATH);
+	return there >= 0 || there == -EXDEV;
+}
+
 /* What was left out is no directory that others could be staged in: leave out what is below. */
 static int plan_change(const struct fvm_change *ch, void *arg)
 {
@@ -570,6 +580,11 @@ static int plan_change(const struct fvm_change *ch, void *arg)
 	}
 	if (choice == CHOICE_PARENT && op_of(ch) != COMMIT_MKDIR)
 		return 0;
+	if (is_behind_hidden(p, ch)) {
+		int r = commit_problem(&p->result->problems, FVM_PROBLEM_REFUSED, ch->path,
+				       "the host has something there that was hidden from the VM");
+		return r < 0 ? r : 1;
+	}
 	return plan_one(p, ch);
 }
 

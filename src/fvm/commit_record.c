@@ -73,6 +73,7 @@ void commit_free(struct commit *c)
 
 int commit_open_all(struct commit *c, const struct fvm_store *store, bool wait)
 {
+	struct stat st;
 	c->store = store;
 	if (mkdirat(store->dir, "commits", 0700) < 0 && errno != EEXIST)
 		return -errno;
@@ -82,6 +83,9 @@ int commit_open_all(struct commit *c, const struct fvm_store *store, bool wait)
 	c->lock = fvm_create_beneath(c->all, "lock", O_RDWR, 0600);
 	if (c->lock < 0)
 		return c->lock;
+	/* root's commit of a user's VM must not lock that user out afterwards */
+	if (geteuid() == 0 && fstat(c->all, &st) == 0 && st.st_uid != 0)
+		(void)!fchown(c->lock, st.st_uid, st.st_gid);
 	/* the process' own, not the descriptor's: the child that empties the trash must not hold it
 	 */
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };

@@ -327,7 +327,7 @@ int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
 	int64_t still_ns = 0;
 	if (fvm_name_check(tag, NULL) < 0) {
 		fvm_error_hint(err, "use up to %d letters, digits, '.', '_', '-'", FVM_NAME_MAX);
-		return fvm_error_set(err, EINVAL, "'%.80s' can't be a tag", tag);
+		return fvm_error_say(err, EINVAL, "'%.80s' can't be a tag", tag);
 	}
 	if (fvm_config_find_snapshot(&vm->config, tag) >= 0) {
 		fvm_error_say(err, EEXIST, "VM '%s' has a snapshot '%s' already", vm->config.name,
@@ -467,7 +467,7 @@ int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_
 	int r = fvm_name_check(name, err);
 	if (r == 0 && faccessat(vm->store->vms, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 		fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
-		r = fvm_error_set(err, EEXIST, "name it '%s'", name);
+		r = fvm_error_say(err, EEXIST, "there is a VM '%s' already", name);
 	}
 	if (r == 0 && !alive)
 		r = fvm_vm_freeze(vm, err);

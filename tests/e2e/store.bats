@@ -65,21 +65,21 @@ goes_on() { wait_until 5 counts_above "$(count)"; }
 }
 
 @test "an ordinary user's running VM is tagged and cloned, with owners and closed files" {
-	needs_user
-	as_user one fvm -q run --root --net none -d --name a -- sh -c 'mkdir /opt/d; echo one >/opt/d/f
+	needs_user store
+	as_user store fvm -q run --root --net none -d --name a -- sh -c 'mkdir /opt/d; echo one >/opt/d/f
 		chown 12:34 /opt/d/f; ln -s f /opt/d/sym; chown -h 5:6 /opt/d/sym; mkfifo /opt/d/p
 		chmod 0 /opt/d/p; mkdir -m 0 /opt/d/closed; cp /bin/true /opt/d/cap; rm /etc/hostname
 		setcap cap_net_raw+ep /opt/d/cap; touch /opt/ready; exec sleep 100'
-	wait_until 20 as_user one fvm exec a -- test -e /opt/ready
+	wait_until 20 as_user store fvm exec a -- test -e /opt/ready
 	list='cd /opt/d; stat -c "%n %F %u:%g %a %h" *; getcap cap; cat f; ls /etc/hostname 2>&1 | wc -l'
-	as_user one fvm snapshot a t
-	as_user one fvm clone a b
-	seen=$(as_user one fvm exec --root a -- sh -c "$list")
-	equal "$(as_user one fvm -q run --root --net none --name b -- sh -c "$list")" "$seen"
-	as_user one fvm exec --root a -- rm -rf /opt/d/f
-	as_user one fvm stop a
-	as_user one fvm rollback a t
-	equal "$(as_user one fvm -q run --root --net none --name a -- sh -c "$list")" "$seen"
+	as_user store fvm snapshot a t
+	as_user store fvm clone a b
+	seen=$(as_user store fvm exec --root a -- sh -c "$list")
+	equal "$(as_user store fvm -q run --root --net none --name b -- sh -c "$list")" "$seen"
+	as_user store fvm exec --root a -- rm -rf /opt/d/f
+	as_user store fvm stop a
+	as_user store fvm rollback a t
+	equal "$(as_user store fvm -q run --root --net none --name a -- sh -c "$list")" "$seen"
 }
 
 @test "who kills a snapshot does not leave the VM standing, nor anything in the store" {
@@ -195,4 +195,29 @@ full_store() {
 	mv "$FVM_HOME/layers/$id" "$E2E/"
 	fvm rm a
 	rm -r "${E2E:?}/$id"
+}
+
+@test "what was hidden from a VM is not replaced by its commit" {
+	mkdir -p "$E2E/hidden"
+	echo secret >"$E2E/hidden/file"
+	fvm create a --hide "$E2E/hidden"
+	fvm -q run --net none --name a -- sh -c \
+		"mkdir -p $E2E/hidden; echo mine >$E2E/hidden/file"
+	expect 125 fvm commit a "$E2E/hidden"
+	says "hidden from the VM"
+	equal "$(cat "$E2E/hidden/file")" secret
+}
+
+@test "root commits an ordinary user's VM with the owners wished for, and locks nobody out" {
+	needs_user store
+	mkdir -p "$E2E/target"
+	as_user store fvm -q run --root --net none --name a -- sh -c \
+		"echo one >$E2E/target/f; chown 12:34 $E2E/target/f; chmod 640 $E2E/target/f"
+	home=/home/fvmt-store/.local/share/fvm
+	FVM_HOME=$home fvm commit a "$E2E/target"
+	equal "$(stat -c '%u:%g %a' "$E2E/target/f")" "12:34 640"
+	FVM_HOME=$home fvm undo
+	[ ! -e "$E2E/target/f" ]
+	equal "$(find "$home" -path "$home/run" -prune -o -uid 0 -print)" ""
+	as_user store fvm rm a
 }
