@@ -221,6 +221,9 @@ static int sock_ready(struct stream *s, struct fvm_error *err)
 {
 	struct fvm_msg head;
 	ssize_t n = recv(s->sock, s->packet, sizeof(head) + FVM_MSG_MAX, MSG_DONTWAIT);
+	/* PID 1 has closed before it read all of ours: told once, before what it had said */
+	if (n < 0 && errno == ECONNRESET)
+		n = recv(s->sock, s->packet, sizeof(head) + FVM_MSG_MAX, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return GO_ON;
 	if (n <= 0)

@@ -56,9 +56,10 @@ static ssize_t answer(int sock, enum fvm_msg_type wanted, char **ret_packet, con
 	if (!packet)
 		return fvm_error_set(err, ENOMEM, "read the VM's answer");
 	ssize_t n;
+	/* ECONNRESET is told once, before what PID 1 had said: see client.c */
 	do {
 		n = recv(sock, packet, sizeof(head) + FVM_MSG_MAX, 0);
-	} while (n < 0 && errno == EINTR);
+	} while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		return fvm_error_set(err, errno, "read the VM's answer");
 	if (n == 0)

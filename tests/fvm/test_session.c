@@ -391,6 +391,22 @@ static void shutdown_ends_stubborn_programs_and_leaves_a_record(void **state)
 	assert_string_equal(text, "exit 0\n");
 }
 
+static void a_status_is_not_lost_with_what_pid_1_did_not_read(void **state)
+{
+	struct fvm_error err = { 0 };
+	const int32_t said = W_EXITCODE(7, 0);
+	int ends[2], status = -1;
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+	/* as a client tells of its window or the end of its input while the command ends */
+	assert_int_equal(fvm_msg_send(ends[0], FVM_MSG_STDIN, NULL, 0), 0);
+	assert_int_equal(fvm_msg_send(ends[1], FVM_MSG_EXITED, &said, sizeof(said)), 0);
+	close(ends[1]);
+	assert_int_equal(fvm_client_stream(ends[0], -1, false, &status, &err), 0);
+	assert_int_equal(status, said);
+	close(ends[0]);
+}
+
 #define WITH_VM(name) cmocka_unit_test_setup_teardown(name, vm_start, vm_stop)
 
 int main(void)
@@ -412,6 +428,7 @@ int main(void)
 		WITH_VM(orphans_are_reaped),
 		WITH_VM(command_gets_no_descriptor_but_its_own),
 		WITH_VM(shutdown_ends_stubborn_programs_and_leaves_a_record),
+		cmocka_unit_test(a_status_is_not_lost_with_what_pid_1_did_not_read),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
