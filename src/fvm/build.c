@@ -71,22 +71,21 @@ static int make_workspace(const struct fvm_build *b, const char *key, const stru
 
 /* ---- step 4: the host's trees and the store, with the VM's ids ---- */
 
-/* Attach a clone of @path at scratch/@at. Return: 0, or -EINVAL when it can't be idmapped */
-static int attach_idmapped(const struct fvm_build *b, int dir, const char *path, const char *at,
-			   struct stat *ret_st)
+/* Attach a clone of the mount at scratch/@at. Return: 0, or -EINVAL when it can't be idmapped */
+static int attach_base(const struct fvm_build *b, const struct fvm_mount *m, const char *at,
+		       struct stat *ret_st)
 {
-	scoped_fd tree = sys_open_tree(dir, path,
-				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT |
-					       AT_EMPTY_PATH);
+	scoped_fd tree = sys_open_tree(AT_FDCWD, m->path,
+				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
 	if (tree < 0)
 		return tree;
-	if (ret_st && fstatat(tree, "", ret_st, AT_EMPTY_PATH | AT_NO_AUTOMOUNT) < 0)
+	if (fstatat(tree, "", ret_st, AT_EMPTY_PATH | AT_NO_AUTOMOUNT) < 0)
 		return -errno;
 	const struct sys_mount_attr attr = {
 		.attr_set = MOUNT_ATTR_IDMAP,
 		.userns_fd = (uint64_t)b->userns,
 	};
-	int r = sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
+	int r = m->unmapped ? 0 : sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
 	if (r < 0)
 		return r;
 	if (mkdirat(b->scratch, at, 0700) < 0 && errno != EEXIST)
@@ -193,9 +192,15 @@ static void attach_hide(struct fvm_build *b)
 
 /* ---- step 5: overlays ---- */
 
-/* lowerdir, topmost first: workspace > frozen > hide > base. Short symlinks keep it in a page. */
+/* What lies between the base and the VM's own layers: directories of scratch, or "". */
+struct between {
+	char hidden[HIDE_NAME_MAX], stand_ins[32];
+};
+
+/* lowerdir, topmost first: workspace > frozen > hide > stand-ins > base. Short symlinks keep it in
+ * a page. */
 static int overlay_options(const struct fvm_build *b, const char *key, const char *base,
-			   const char *hidden, bool writable, struct fvm_buf *o)
+			   const struct between *mid, bool writable, struct fvm_buf *o)
 {
 	char path[400], name[48];
 	const struct fvm_strv *layers = &b->vm->config.layers;
@@ -210,10 +215,13 @@ static int overlay_options(const struct fvm_build *b, const char *key, const cha
 			return -errno;
 		fvm_buf_printf(o, "%s:", name);
 	}
-	if (hidden)
-		fvm_buf_printf(o, "%s:", hidden);
+	bool hides = mid->hidden[0];
+	if (hides)
+		fvm_buf_printf(o, "%s:", mid->hidden);
+	if (mid->stand_ins[0])
+		fvm_buf_printf(o, "%s:", mid->stand_ins);
 	/* a read-only overlay wants two layers at least */
-	fvm_buf_printf(o, "%s%s", writable || hidden ? "" : "empty:", base);
+	fvm_buf_printf(o, "%s%s", writable || hides ? "" : "empty:", base);
 	if (writable)
 		fvm_buf_printf(o,
 			       ",upperdir=store/vms/%s/workspace/fs/%s/upper"
@@ -221,7 +229,7 @@ static int overlay_options(const struct fvm_build *b, const char *key, const cha
 			       b->vm->config.name, key, b->vm->config.name, key);
 	fvm_buf_puts(o, ",redirect_dir=off,metacopy=off,index=off");
 	/* the tmpfs is another device, yet find -xdev is to see one */
-	if (hidden)
+	if (hides)
 		fvm_buf_puts(o, ",xino=on");
 	if (writable && b->throw_away)
 		fvm_buf_puts(o, ",volatile");
@@ -239,7 +247,7 @@ static int mount_at(int target, unsigned long flags, const char *options)
 {
 	char link[64];
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
-	return mount("overlay", link, "overlay", flags, options) < 0 ? -errno : 0;
+	return mount("fvm", link, "overlay", flags, options) < 0 ? -errno : 0;
 }
 
 /* Overlay refuses a lower layer that lies below another one (ELOOP), as frozen layers do when the
@@ -256,21 +264,50 @@ static int nest_base(const struct fvm_build *b, const char *base, char *nested, 
 	return target < 0 ? -errno : mount_at(target, MS_RDONLY | MS_NODEV, options);
 }
 
-/* Return: 1 and the layer's path below scratch; 0 nothing is hidden there; or negative errno */
-static int hide_layer(const struct fvm_build *b, size_t mount, const char *base, bool shared,
-		      char ret[HIDE_NAME_MAX])
+/* See base.h. */
+static int make_stand_ins(const struct fvm_build *b, const struct fvm_mount *m, const char *base,
+			  char name[32])
 {
-	if (shared) {
-		snprintf(ret, HIDE_NAME_MAX, "hide/%zu", mount);
-		return fvm_hide_in(b->hide, mount);
+	char path[PATH_MAX];
+	struct stat st;
+	snprintf(name, 32, "s%s", base);
+	if (m->network) {
+		scoped_fd top = openat(b->scratch, base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		int r = top < 0 ? -errno : fvm_strangers_layer(b, top, name);
+		name[0] = r > 0 ? name[0] : '\0';
+		return r;
 	}
-	snprintf(ret, HIDE_NAME_MAX, "h%s", base);
-	return fvm_hide_layer(b->hide, b->plan, mount, b->scratch, base, ret);
+	if (snprintf(path, sizeof(path), "store/%s%s", b->skeleton->path, m->path) >=
+	    (int)sizeof(path))
+		return -ENAMETOOLONG;
+	if (fstatat(b->scratch, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return symlinkat(path, b->scratch, name) < 0 ? -errno : 0;
+}
+
+/* Return: 0 and mid->hidden, "" when nothing is hidden there; or negative errno */
+static int hide_layer(const struct fvm_build *b, const struct fvm_mount *m, const char *base,
+		      bool shared, struct between *mid)
+{
+	size_t mount = (size_t)(m - b->plan->mounts);
+	int r;
+	if (shared) {
+		snprintf(mid->hidden, sizeof(mid->hidden), "hide/%zu", mount);
+		r = fvm_hide_in(b->hide, mount);
+	} else {
+		snprintf(mid->hidden, sizeof(mid->hidden), "h%s", base);
+		r = fvm_hide_layer(b->hide, b->plan, mount, m->unmapped ? b->map : NULL, b->scratch,
+				   base, mid->hidden);
+	}
+	if (r <= 0)
+		mid->hidden[0] = '\0';
+	return r < 0 ? r : 0;
 }
 
 /* One overlay, as mount_overlay() will have it. */
 struct wanted {
-	const char *key, *base, *hidden;
+	const char *key, *base;
+	struct between mid;
 	bool writable;
 	unsigned long flags;
 	int target;
@@ -290,7 +327,7 @@ static void forget_volatile(const struct fvm_build *b, const struct wanted *w)
 static int try_overlay(const struct fvm_build *b, const struct wanted *w)
 {
 	scoped_buf options = { 0 };
-	int r = overlay_options(b, w->key, w->base, w->hidden, w->writable, &options);
+	int r = overlay_options(b, w->key, w->base, &w->mid, w->writable, &options);
 	if (r == 0)
 		r = mount_at(w->target, w->flags, options.data);
 	if (r == -ELOOP && w->writable)
@@ -302,28 +339,28 @@ static int mount_overlay(struct fvm_build *b, const struct fvm_mount *m, const c
 			 const char *base)
 {
 	scoped_fd target = open_target(b, m->path);
-	char layer[HIDE_NAME_MAX], nested[32];
-	size_t mount = (size_t)(m - b->plan->mounts);
+	char nested[32];
 	bool writable = m->class == FVM_MOUNT_OVERLAY, shared = b->hide_attached && !m->network;
 	if (target < 0)
 		return target;
-	int hides = hide_layer(b, mount, base, shared, layer);
-	if (hides < 0)
-		return hides;
 	struct wanted w = {
 		.key = key,
 		.base = base,
-		.hidden = hides ? layer : NULL,
 		.writable = writable,
 		/* the host's device nodes must stay dead, whatever its own flags say */
 		.flags = (m->flags & (MS_NOSUID | MS_NOEXEC)) | MS_NODEV |
 			 (writable ? 0 : MS_RDONLY),
 		.target = target,
 	};
-	int r = try_overlay(b, &w);
-	if (r == -ELOOP && shared && hides) { /* RUN lies in what is mounted here */
-		r = hide_layer(b, mount, base, false, layer);
-		if (r >= 0)
+	int r = hide_layer(b, m, base, shared, &w.mid);
+	if (r == 0 && m->unmapped && writable)
+		r = make_stand_ins(b, m, base, w.mid.stand_ins);
+	if (r < 0)
+		return r;
+	r = try_overlay(b, &w);
+	if (r == -ELOOP && shared && w.mid.hidden[0]) { /* RUN lies in what is mounted here */
+		r = hide_layer(b, m, base, false, &w.mid);
+		if (r == 0)
 			r = try_overlay(b, &w);
 	}
 	if (r == -ELOOP) {
@@ -379,7 +416,7 @@ static int prepare_base(struct fvm_build *b, const struct fvm_mount *m, size_t i
 		return fvm_build_leave_out(b, m->path, "its path is too long");
 	char at[24];
 	snprintf(at, sizeof(at), "b%zu", i);
-	r = attach_idmapped(b, AT_FDCWD, m->path, at, &st);
+	r = attach_base(b, m, at, &st);
 	if (r < 0 && strcmp(m->path, "/") == 0)
 		return fvm_error_set(err, -r, "map the ids of / (%s)", m->fstype);
 	if (r < 0 && m->class == FVM_MOUNT_READ_ONLY)
@@ -530,7 +567,13 @@ struct proc_mount {
 static int mount_proc(void *arg)
 {
 	const struct proc_mount *p = arg;
-	return mount_kernel_fs(p->build, "proc", "proc", 0, true, p->err) < 0;
+	int r = mount_kernel_fs(p->build, "proc", "proc", 0, true, p->err);
+	/* in a user namespace the kernel shows no more of proc than what is seen around it */
+	if (r == -EPERM && p->build->trees)
+		fvm_error_hint(p->err,
+			       "parts of /proc are covered here, as in containers: docker "
+			       "run --security-opt systempaths=unconfined, or --privileged");
+	return r < 0;
 }
 
 static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)

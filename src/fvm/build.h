@@ -55,7 +55,7 @@ struct fvm_build {
 	int (*await_spaces)(void *await_arg);
 	void *await_arg;
 	const struct fvm_accounts *accounts; /* whom only a name service knows */
-	uid_t user_uid; /* for /run/user/UID; VM's id */
+	uid_t user_uid;			     /* for /run/user/UID; VM's id */
 	gid_t user_gid;
 	/* out */
 	struct fvm_running *running; /* keys and left_out are added to */
@@ -80,6 +80,14 @@ int fvm_build_leave_out(struct fvm_build *b, const char *path, const char *why);
 int fvm_binds_mount(const struct fvm_build *b, struct fvm_error *err);
 /** fvm_build_disks() - mount sized workspaces and layers where they belong in the store */
 int fvm_build_disks(const struct fvm_build *b, struct fvm_error *err);
+
+/* strangers.c */
+/**
+ * fvm_strangers_layer() - directory @name of @scratch: directories of @top, an unmapped base on the
+ * network, once more with the VM's owners; from the top down, and not more than are made quickly
+ * Return: 1 made, 0 there are none, or negative errno
+ */
+int fvm_strangers_layer(const struct fvm_build *b, int top, const char *name);
 
 /* dev.c */
 /** fvm_dev_make() - fill directory "dev" of @scratch: six devices, links, pts, shm; @devices: more

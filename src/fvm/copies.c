@@ -61,6 +61,7 @@ static _Noreturn void copy_child(const struct supervisor *sup, int dir, const ch
 	close(sup->listener);
 	close(sup->guard);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	notify_take_owner(sup, st);
 	_exit(fvm_adopt(dir, name, st, false) < 0);
 }
 

@@ -153,6 +153,7 @@ bool fvm_hide_in(const struct fvm_hide *hide, size_t mount)
 struct walk {
 	int scratch;	     /* where the whiteout is that all others are links of */
 	struct fvm_buf *key; /* nothing is made, only noted; NULL: made */
+	const struct fvm_idmap *map;
 	char path[PATH_MAX]; /* of the deepest one, below the mount; "" at its root */
 	struct {
 		int base, layer;
@@ -176,13 +177,17 @@ static void copy_acls(int base, int layer)
 	}
 }
 
-static int copy_attributes(int base, int layer)
+static int copy_attributes(const struct fvm_idmap *map, int base, int layer)
 {
 	struct stat st;
-	if (fstat(base, &st) < 0 || fchown(layer, st.st_uid, st.st_gid) < 0 ||
-	    fchmod(layer, st.st_mode & 07777) < 0)
+	if (fstat(base, &st) < 0)
 		return -errno;
-	copy_acls(base, layer);
+	uid_t uid = map ? fvm_idmap_uid(map, st.st_uid) : st.st_uid;
+	gid_t gid = map ? fvm_idmap_gid(map, st.st_gid) : st.st_gid;
+	if (fchown(layer, uid, gid) < 0 || fchmod(layer, st.st_mode & 07777) < 0)
+		return -errno;
+	if (!map) /* else their ids are not the VM's */
+		copy_acls(base, layer);
 	const struct timespec times[2] = { st.st_atim, st.st_mtim };
 	return futimens(layer, times) < 0 ? -errno : 0;
 }
@@ -191,7 +196,7 @@ static int leave(struct walk *w)
 {
 	w->depth--;
 	int base = w->stack[w->depth].base, layer = w->stack[w->depth].layer;
-	int r = w->key ? 0 : copy_attributes(base, layer);
+	int r = w->key ? 0 : copy_attributes(w->map, base, layer);
 	close(base);
 	fvm_fd_closep(&layer);
 	w->path[w->depth ? w->stack[w->depth - 1].len : 0] = '\0';
@@ -307,9 +312,9 @@ static int hide_mount(struct walk *w, const struct fvm_hide *hide, const struct 
 }
 
 int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, size_t mount,
-		   int scratch, const char *base, const char *layer)
+		   const struct fvm_idmap *map, int scratch, const char *base, const char *layer)
 {
-	struct walk w = { .scratch = scratch };
+	struct walk w = { .scratch = scratch, .map = map };
 	if (!fvm_hide_in(hide, mount))
 		return 0;
 	if (mkdirat(scratch, layer, 0700) < 0)

@@ -22,6 +22,7 @@
 #define FVM_HIDE_H
 
 #include "fvm/config.h"
+#include "fvm/idmap.h"
 #include "fvm/plan.h"
 
 struct fvm_hidden {
@@ -53,11 +54,12 @@ bool fvm_hide_in(const struct fvm_hide *hide, size_t mount);
 
 /**
  * fvm_hide_layer() - make the layer of one mount as directory @layer of @scratch
- * @base: directory of @scratch where the mount's idmapped clone is attached
+ * @base: directory of @scratch where the mount's clone is attached
+ * @map: NULL when it is idmapped; else what its owners are in the VM
  * Return: 1 made, 0 nothing is hidden there, or negative errno
  */
 int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, size_t mount,
-		   int scratch, const char *base, const char *layer);
+		   const struct fvm_idmap *map, int scratch, const char *base, const char *layer);
 
 /** fvm_hide_key() - all that the layers of all mounts depend on, as text */
 int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan, struct fvm_buf *ret);

@@ -165,3 +165,9 @@ uint32_t fvm_idmap_gid(const struct fvm_idmap *map, uint32_t id)
 		return id < map->same ? id : 0;
 	return host_id(map->base, map->gids, map->gid_count, id);
 }
+
+bool fvm_idmap_is_stranger(const struct fvm_idmap *map, uint32_t uid, uint32_t gid)
+{
+	return uid - map->base >= LOW_IDS + map->uid_count ||
+	       gid - map->base >= LOW_IDS + map->gid_count;
+}

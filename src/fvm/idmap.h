@@ -45,4 +45,7 @@ int fvm_idmap_write(const struct fvm_idmap *map, pid_t pid);
 uint32_t fvm_idmap_uid(const struct fvm_idmap *map, uint32_t id);
 uint32_t fvm_idmap_gid(const struct fvm_idmap *map, uint32_t id);
 
+/** fvm_idmap_is_stranger() - whether host ids have no place in the VM (privileged) */
+bool fvm_idmap_is_stranger(const struct fvm_idmap *map, uint32_t uid, uint32_t gid);
+
 #endif

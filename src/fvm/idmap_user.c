@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
@@ -47,9 +48,54 @@ static uint32_t find_range(const char *file, const char *name, uid_t uid, uint32
 	return fvm_subid_parse(text, name, uid, ret_first);
 }
 
+/* How many ids from 0 on the namespace we are in has, the same for us as for who made it or not. */
+static uint32_t ids_here(const char *map)
+{
+	scoped_free char *text = NULL;
+	unsigned long first, outside, count;
+	if (fvm_read_file(AT_FDCWD, map, 65536, &text, NULL) < 0 ||
+	    sscanf(text, "%lu %lu %lu", &first, &outside, &count) != 3 || first != 0)
+		return 0;
+	/* in the first namespace they are the host's: who has no other right to them gets none */
+	if (count == UINT32_MAX)
+		return 0;
+	if (count > 1)
+		return count > MOST ? MOST : (uint32_t)count;
+	/* "0 UID 1" and then the rest, as our own VMs have it */
+	const char *next = strchr(text, '\n');
+	if (!next || sscanf(next, "%lu %lu %lu", &first, &outside, &count) != 3 || first != 1)
+		return 0;
+	return count > MOST - 1 ? MOST : (uint32_t)count + 1;
+}
+
+static bool may_map(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2] = { 0 };
+	const unsigned int both = 1U << CAP_SETUID | 1U << CAP_SETGID;
+	return syscall(SYS_capget, &head, caps) == 0 && (caps[0].effective & both) == both;
+}
+
+static bool find_own(struct fvm_user_ids *ret)
+{
+	if (ret->uid != 0 || ret->gid != 0 || !may_map())
+		return false;
+	uint32_t uids = ids_here("/proc/self/uid_map"), gids = ids_here("/proc/self/gid_map");
+	uint32_t both = uids < gids ? uids : gids;
+	if (both <= LEAST)
+		return false;
+	/* a line must lie within one of the namespace above */
+	ret->count = LEAST;
+	ret->sub_uid = ret->sub_gid = 1;
+	ret->own = true;
+	return true;
+}
+
 void fvm_user_ids_find(struct fvm_user_ids *ret)
 {
 	*ret = (struct fvm_user_ids){ .uid = geteuid(), .gid = getegid() };
+	if (find_own(ret))
+		return;
 	if (access(UID_HELPER, X_OK) < 0 || access(GID_HELPER, X_OK) < 0)
 		return;
 	const struct passwd *pw = getpwuid(ret->uid);
@@ -109,6 +155,14 @@ static int run_helper(const char *program, pid_t target, const struct range *r)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
 }
 
+static int write_own(const char *which, pid_t target, uint32_t count)
+{
+	char path[48], text[48];
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)target, which);
+	snprintf(text, sizeof(text), "0 0 1\n1 1 %u\n", count);
+	return fvm_write_file(AT_FDCWD, path, text);
+}
+
 /* In a child that stays in the first namespace. */
 static int map_child(const struct mapping *m)
 {
@@ -123,6 +177,9 @@ static int map_child(const struct mapping *m)
 	if (read(3, &byte, 1) != 1)
 		return 1;
 	const struct fvm_user_ids *i = m->ids;
+	if (i->own)
+		return write_own("uid_map", m->target, i->count) < 0 ||
+		       write_own("gid_map", m->target, i->count) < 0;
 	const struct range users = { i->uid, i->sub_uid, i->count, i->same };
 	const struct range groups = { i->gid, i->sub_gid, i->count, i->same };
 	return run_helper(UID_HELPER, m->target, &users) < 0 ||

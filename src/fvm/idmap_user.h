@@ -9,6 +9,9 @@
  *     0 UID 1        VM root is the user
  *     1 SUB COUNT    services' ids are real: ownership, signals, SO_PEERCRED
  *
+ *   Who is root of a user namespace with many ids (of a container, or of a VM of ours) needs no
+ *   helper: he has ids 1 and up of his own, and they stay what they are.
+ *
  *   Inside, his own number is still given by the supervisor (nest.h), as its files must be his.
  *   The helpers are set-user-id programs; they run with an empty environment, their paths fixed,
  *   and map only the process that we make. If they refuse, one id it is.
@@ -17,6 +20,7 @@
 #ifndef FVM_IDMAP_USER_H
 #define FVM_IDMAP_USER_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "common/common.h"
@@ -27,6 +31,7 @@ struct fvm_user_ids {
 	uint32_t sub_uid, sub_gid; /* first of the range */
 	uint32_t count;		   /* ids in both; 0: none, one id is all there is */
 	bool same;		   /* to fvm_user_ids_enter(): inside they have their own numbers */
+	bool own;		   /* of the caller's own namespace: no helper is needed */
 };
 
 /**

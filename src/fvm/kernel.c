@@ -217,8 +217,7 @@ static _Noreturn int pause_in_userns(void *unused)
 		pause();
 }
 
-/* Descriptor of a new user namespace that maps some ids. */
-static int make_userns(void)
+int fvm_try_userns(void)
 {
 	char stack[16384] __attribute__((aligned(16))), path[64];
 	int status;
@@ -238,18 +237,23 @@ static int make_userns(void)
 	return fd;
 }
 
-static int try_idmap(const char *path)
+int fvm_try_idmap(int userns, const char *path)
 {
-	scoped_fd userns = make_userns();
 	scoped_fd tree = sys_open_tree(AT_FDCWD, path,
 				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
-	if (userns < 0 || tree < 0)
-		return userns < 0 ? userns : tree;
+	if (tree < 0)
+		return tree;
 	const struct sys_mount_attr attr = {
 		.attr_set = MOUNT_ATTR_IDMAP,
 		.userns_fd = (uint64_t)userns,
 	};
 	return sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
+}
+
+static int try_idmap(const char *path)
+{
+	scoped_fd userns = fvm_try_userns();
+	return userns < 0 ? userns : fvm_try_idmap(userns, path);
 }
 
 /* ---- network ---- */

@@ -20,9 +20,9 @@ typedef int fvm_tried;
 
 struct fvm_kernel {
 	char release[65];
-	bool full_root;	   /* uid 0 with CAP_SYS_ADMIN in the first user namespace */
-	bool container;	   /* we are inside one; which: */
-	char inside[32];   /* "docker", "podman", "lxc", "fvm", ..., or "" */
+	bool full_root;	 /* uid 0 with CAP_SYS_ADMIN in the first user namespace */
+	bool container;	 /* we are inside one; which: */
+	char inside[32]; /* "docker", "podman", "lxc", "fvm", ..., or "" */
 
 	fvm_tried userns;	  /* an ordinary user's namespace with a map */
 	fvm_tried userns_mount;	  /* a mount in it: security modules refuse that half */
@@ -50,6 +50,11 @@ void fvm_kernel_probe(const char *store, struct fvm_kernel *ret);
 
 /** fvm_try_overlay() - whether an overlay's changes can be kept below @dir; some milliseconds */
 fvm_tried fvm_try_overlay(const char *dir);
+/** fvm_try_userns() - descriptor of a new user namespace that maps some ids, or negative errno */
+int fvm_try_userns(void);
+
+/** fvm_try_idmap() - whether the mount at @path can be idmapped. Return: 0, -EINVAL, ... */
+int fvm_try_idmap(int userns, const char *path);
 
 #define FVM_LANDLOCK_SCOPES 6 /* the first version that guards abstract sockets */
 

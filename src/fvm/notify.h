@@ -7,6 +7,7 @@
 #include <linux/seccomp.h>
 #include <sys/stat.h>
 
+#include "fvm/idmap.h"
 #include "fvm/idmap_user.h"
 #include "fvm/ids.h"
 #include "fvm/root_user.h"
@@ -26,6 +27,9 @@ struct supervisor {
 	const struct fvm_user_ids *ids;
 	const char *owned; /* see supervisor.h */
 	size_t owned_len;
+	const struct fvm_idmap *map; /* root's (supervisor.h), else NULL */
+	const dev_t *devs;	     /* root's: overlays of unmapped bases */
+	size_t dev_count;
 	struct nests *nests;
 	struct liars *liars;
 	struct copy *copies;
@@ -91,6 +95,11 @@ int notify_send(const struct call *c, enum verdict v);
 
 void notify_log(struct supervisor *sup, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** notify_take_owner() - root's: what we make from now on belongs to whom the file belongs to, as
+ *  the VM knows him; until notify_be_root() */
+void notify_take_owner(const struct supervisor *sup, const struct stat *st);
+void notify_be_root(const struct supervisor *sup);
+
 /* ---- notify_path.c ---- */
 
 struct target {
@@ -121,7 +130,7 @@ int notify_descriptor(const struct call *c, int fd, struct target *ret);
 
 /** notify_parent() - the directory a target lies in, by its present name
  *  @name: NAME_MAX + 1 bytes. Return: descriptor, -ESTALE when that name is another file now */
-int notify_parent(const struct target *t, char *name);
+int notify_parent(const struct call *c, const struct target *t, char *name);
 
 /** notify_fs() - f_type of the file system, and whether it is read-only */
 long notify_fs(const struct target *t, bool *ret_read_only);

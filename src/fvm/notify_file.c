@@ -73,6 +73,30 @@ static void say_foreign_dir(struct supervisor *sup, const struct target *t)
 			(int)n, path);
 }
 
+static bool has_dev(const struct supervisor *sup, dev_t dev)
+{
+	for (size_t i = 0; i < sup->dev_count; i++) {
+		if (dev == sup->devs[i])
+			return true;
+	}
+	return false;
+}
+
+/* Root's: in an overlay of an unmapped base, and not of the VM's ids. Files of an overlay may show
+ * their layer's device, directories don't. */
+static bool is_strangers(const struct call *c, const struct target *t)
+{
+	const struct supervisor *sup = c->sup;
+	char name[NAME_MAX + 1];
+	struct stat st;
+	if (!fvm_idmap_is_stranger(sup->map, t->st.st_uid, t->st.st_gid))
+		return false;
+	if (S_ISDIR(t->st.st_mode))
+		return has_dev(sup, t->st.st_dev);
+	scoped_fd dir = notify_parent(c, t, name);
+	return dir >= 0 && fstat(dir, &st) == 0 && has_dev(sup, st.st_dev);
+}
+
 /*
  * What no id of ours owns is shown as nobody's. With ranges of ids nobody has files of his own,
  * too: then a change that changes nothing tells, which is refused where an id has no place.
@@ -80,6 +104,8 @@ static void say_foreign_dir(struct supervisor *sup, const struct target *t)
 static bool is_nobodys(const struct call *c, const struct target *t)
 {
 	char link[32];
+	if (c->sup->map)
+		return is_strangers(c, t);
 	if (t->st.st_uid != FVM_NOBODY && t->st.st_gid != FVM_NOBODY)
 		return false;
 	if (c->sup->ids->count == 0)
@@ -94,11 +120,12 @@ static bool is_nobodys(const struct call *c, const struct target *t)
 static bool wants_adoption(struct call *c, const struct target *t)
 {
 	bool read_only;
-	if (c->no_adopt || (t->st.st_uid != FVM_NOBODY && t->st.st_gid != FVM_NOBODY))
+	if (c->no_adopt ||
+	    !(c->sup->map || t->st.st_uid == FVM_NOBODY || t->st.st_gid == FVM_NOBODY))
 		return false;
 	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only || !is_nobodys(c, t))
 		return false;
-	if (fvm_adoptable(&t->st))
+	if (c->sup->map ? S_ISREG(t->st.st_mode) || S_ISLNK(t->st.st_mode) : fvm_adoptable(&t->st))
 		return true;
 	if (S_ISDIR(t->st.st_mode))
 		say_foreign_dir(c->sup, t);
@@ -121,6 +148,10 @@ static void owner_of_target(const struct supervisor *sup, const struct target *t
 			    struct fvm_skeleton_owned *ret)
 {
 	char link[32], path[PATH_MAX];
+	if (sup->map) {
+		*ret = (struct fvm_skeleton_owned){ .uid = t->st.st_uid, .gid = t->st.st_gid };
+		return;
+	}
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	ssize_t n = readlink(link, path, sizeof(path) - 1);
 	path[n > 0 ? n : 0] = '\0';
@@ -152,6 +183,8 @@ static bool may_write(const struct call *c, const struct target *t,
 		      const struct fvm_skeleton_owned *o)
 {
 	uint32_t uid = notify_kernel_uid(c);
+	if (c->sup->map)
+		uid -= c->sup->map->base;
 	return uid == 0 || (t->st.st_mode & 0002) || (o->uid == uid && (t->st.st_mode & 0200));
 }
 
@@ -164,13 +197,13 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	char name[NAME_MAX + 1];
 	if (!wants_adoption(c, t))
 		return 0;
-	scoped_fd dir = notify_parent(t, name);
+	scoped_fd dir = notify_parent(c, t, name);
 	if (dir < 0)
 		return dir;
 	if (!notify_valid(c))
 		return -ESRCH;
 	struct fvm_skeleton_owned owner = { 0 };
-	if (c->sup->owned) {
+	if (c->sup->owned || c->sup->map) {
 		owner_of_target(c->sup, t, &owner);
 		if (!may_write(c, t, &owner))
 			return -EACCES;
@@ -178,7 +211,9 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	bool large = S_ISREG(t->st.st_mode) && t->st.st_blocks * 512LL > SMALL_COPY && !empty;
 	if (large || copies_find(c->sup, &t->st))
 		return copies_add(c, dir, name, &t->st);
+	notify_take_owner(c->sup, &t->st);
 	int r = fvm_adopt(dir, name, &t->st, empty);
+	notify_be_root(c->sup);
 	if (r < 0)
 		return r;
 	int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -188,7 +223,8 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	}
 	close(t->fd);
 	t->fd = fd;
-	give_back(c->sup, t, &owner);
+	if (!c->sup->map)
+		give_back(c->sup, t, &owner);
 	return 0;
 }
 
@@ -249,6 +285,12 @@ enum verdict on_access(struct call *c, const struct file_call *f)
 	unsigned int mode = (unsigned int)c->args[f->path + 1];
 	if (find_target(c, f, &t) < 0)
 		return GO_ON;
+	struct fvm_skeleton_owned owner;
+	owner_of_target(c->sup, &t, &owner);
+	if (c->sup->map && !may_write(c, &t, &owner)) {
+		close(t.fd);
+		return GO_ON;
+	}
 	bool yes = S_ISREG(t.st.st_mode) && wants_adoption(c, &t) &&
 		   (!(mode & X_OK) || (t.st.st_mode & 0111));
 	close(t.fd);
@@ -372,6 +414,8 @@ enum verdict on_chown(struct call *c, const struct file_call *f)
 {
 	struct target t;
 	int at = f->path >= 0 ? f->path + 1 : f->dir + 1;
+	if (c->sup->map)
+		return f->path >= 0 ? on_adopt(c, f) : GO_ON;
 	if (!notify_is_root(c) || find_target(c, f, &t) < 0)
 		return GO_ON;
 	enum verdict v = chown_target(c, &t, (uint32_t)c->args[at], (uint32_t)c->args[at + 1]);
@@ -389,12 +433,13 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 	int r = adopt(c, t, false);
 	if (r < 0)
 		return after(r);
-	if (read_record(t, &owner) == 0 && owner.has_mode) {
+	if (!c->sup->map && read_record(t, &owner) == 0 && owner.has_mode) {
 		owner.mode = (owner.mode & S_IFMT) | (mode & 07777);
 		write_record(c->sup, t, &owner);
 	}
 	/* the descriptor by which it is named still has the old file */
-	if (!was_nobodys || !t->by_fd || is_nobodys(c, t))
+	if (!was_nobodys || !t->by_fd || is_nobodys(c, t) ||
+	    (c->sup->map && notify_kernel_uid(c) != c->sup->map->base))
 		return GO_ON;
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	return answer(c, chmod(link, mode & 07777) < 0 ? -errno : 0);
@@ -459,6 +504,8 @@ enum verdict on_mknod(struct call *c, const struct file_call *f)
 	char path[PATH_MAX];
 	mode_t mode = (mode_t)c->args[f->path + 1];
 	uint32_t dev = (uint32_t)c->args[f->path + 2];
+	if (c->sup->map)
+		return GO_ON;
 	if ((!S_ISCHR(mode) && !S_ISBLK(mode)) || (S_ISCHR(mode) && dev == 0) ||
 	    !notify_is_root(c) || notify_string(c, c->args[f->path], path, sizeof(path)) <= 0)
 		return GO_ON;

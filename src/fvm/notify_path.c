@@ -208,10 +208,16 @@ int notify_descriptor(const struct call *c, int fd, struct target *ret)
 	return finish(c, open_of_task(c, what), ret);
 }
 
-int notify_parent(const struct target *t, char *name)
+static bool holds(int dir, const char *name, const struct stat *st)
+{
+	struct stat is;
+	return dir >= 0 && fstatat(dir, name, &is, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       is.st_ino == st->st_ino && is.st_dev == st->st_dev;
+}
+
+int notify_parent(const struct call *c, const struct target *t, char *name)
 {
 	char link[32], path[PATH_MAX];
-	struct stat st;
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	ssize_t n = readlink(link, path, sizeof(path) - 1);
 	if (n <= 0 || path[0] != '/')
@@ -223,12 +229,11 @@ int notify_parent(const struct target *t, char *name)
 	strcpy(name, slash + 1);
 	*slash = '\0';
 	scoped_fd dir = open(path[0] ? path : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return -errno;
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != t->st.st_ino ||
-	    st.st_dev != t->st.st_dev)
-		return -ESTALE;
-	return fvm_fd_take(&dir);
+	if (holds(dir, name, &t->st))
+		return fvm_fd_take(&dir);
+	/* in a VM inside the VM it has that name from the task's own root */
+	scoped_fd theirs = look(c, c->sup->root, path[0] ? path : "/", FOLLOW);
+	return holds(theirs, name, &t->st) ? fvm_fd_take(&theirs) : -ESTALE;
 }
 
 long notify_fs(const struct target *t, bool *ret_read_only)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #include "fvm/plan.h"
 
@@ -103,6 +104,12 @@ static unsigned long parse_flags(const char *options)
 	return flags;
 }
 
+/* A FUSE file system that is the system's own: root's, and for whoever we are. */
+static bool is_systems(const char *super)
+{
+	return has_word(super, "user_id=0") && (geteuid() == 0 || has_word(super, "allow_other"));
+}
+
 /* "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue" */
 static int parse_line(char *line, struct fvm_mount *m)
 {
@@ -130,6 +137,8 @@ static int parse_line(char *line, struct fvm_mount *m)
 		.fstype = strdup(type),
 		.flags = parse_flags(words[5]),
 		.super_read_only = super && has_word(super, "ro"),
+		.ours = strcmp(source, "fvm") == 0,
+		.systems = super && is_systems(super),
 	};
 	if (m->path && m->fstype)
 		return 0;
@@ -168,13 +177,18 @@ static void classify(struct fvm_mount *m)
 		m->class = FVM_MOUNT_OVERLAY;
 		return;
 	}
-	const struct type_rule *rule = find_rule(m->fstype);
+	/* a VM's own, seen from inside it: the system is made of them there */
+	const struct type_rule *rule = m->ours ? NULL : find_rule(m->fstype);
 	if (!rule)
 		return;
 	m->network = rule->network;
 	m->why = rule->why;
 	if (rule->class != FVM_MOUNT_OVERLAY)
 		m->class = rule->class;
+	if (m->systems && strncmp(m->fstype, "fuse", 4) == 0) {
+		m->class = read_only ? FVM_MOUNT_READ_ONLY : FVM_MOUNT_OVERLAY;
+		m->why = NULL;
+	}
 }
 
 static void cover(struct fvm_plan *p, size_t at)

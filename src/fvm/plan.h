@@ -10,6 +10,9 @@
  *     read-only  the same without a workspace, or a locked bind where overlay can't have it
  *     fresh      made anew by us: /proc /sys /dev /run and what lies below
  *     left out   of no use or harm in a VM; named in inspect with the reason
+ *
+ *   A FUSE file system that is root's is of the network's kind; a user's is left out, but for one
+ *   that his home is on. Who may hang is asked in time before anything else touches it: base.h.
  */
 #ifndef FVM_PLAN_H
 #define FVM_PLAN_H
@@ -19,17 +22,25 @@
 
 #include "common/common.h"
 
-enum fvm_mount_class { FVM_MOUNT_OVERLAY, FVM_MOUNT_READ_ONLY, FVM_MOUNT_FRESH, FVM_MOUNT_LEFT_OUT };
+enum fvm_mount_class {
+	FVM_MOUNT_OVERLAY,
+	FVM_MOUNT_READ_ONLY,
+	FVM_MOUNT_FRESH,
+	FVM_MOUNT_LEFT_OUT
+};
 
 struct fvm_mount {
 	int id, parent;
-	char *path;		/* mount point */
+	char *path; /* mount point */
 	char *fstype;
-	unsigned long flags;	/* MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_RDONLY of the mount */
+	unsigned long flags; /* MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_RDONLY of the mount */
 	bool super_read_only;
+	bool ours;    /* mounted by a VM around us */
+	bool systems; /* FUSE of root that we may look into */
 	bool network;
+	bool unmapped; /* its ids can't be mapped, which root's VMs want: see base.h */
 	enum fvm_mount_class class;
-	const char *why;	/* left out: static text */
+	const char *why; /* left out: static text */
 	bool covered;
 };
 

@@ -337,7 +337,7 @@ static int mount_at(int target, unsigned long flags, const char *options)
 {
 	char link[48];
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", target);
-	return mount("overlay", link, "overlay", flags | MS_NODEV, options) < 0 ? -errno : 0;
+	return mount("fvm", link, "overlay", flags | MS_NODEV, options) < 0 ? -errno : 0;
 }
 
 /* See root_user.h: the store lies in this directory. */

@@ -22,8 +22,8 @@
 struct refresh {
 	const struct fvm_store *store;
 	const struct fvm_skeleton_progress *progress;
-	struct fvm_strv outs;
-	int top; /* STORE/skeleton/HOST */
+	struct fvm_strv outs, tops; /* see skeleton_priv.h */
+	int top;		    /* STORE/skeleton/HOST */
 	char host[65];
 	char gen[24]; /* name of the current generation, or "" */
 	int dir, tree, lock;
@@ -311,8 +311,12 @@ static int sync_changed(const struct refresh *r, struct skel_walk *w, struct fvm
 
 static struct skel_walk make_walk(const struct refresh *r)
 {
+	struct stat st = { 0 };
+	(void)fstat(r->store->dir, &st);
 	return (struct skel_walk){
+		.store_st = st,
 		.outs = &r->outs,
+		.tops = r->tops.count ? &r->tops : NULL,
 		.store = r->store->path,
 		.tree = r->tree,
 		.progress = r->progress,
@@ -423,7 +427,7 @@ static int refresh(struct refresh *r, struct fvm_error *err)
 	r->top = open_top(r);
 	if (r->top < 0)
 		return fvm_error_set(err, -r->top, "make the skeleton's directory");
-	skel_header(&r->header);
+	skel_header(r->tops.count ? &r->tops : NULL, &r->header);
 	if (r->header.failed)
 		return fvm_error_set(err, ENOMEM, "make a skeleton");
 	int e = take_flock(r->top, "lock", LOCK_SH, &lock);
@@ -451,6 +455,13 @@ static void refresh_free(struct refresh *r)
 	fvm_fd_closep(&r->top);
 	fvm_buf_free(&r->header);
 	fvm_strv_free(&r->outs);
+	fvm_strv_free(&r->tops);
+}
+
+static int list_mounts(struct refresh *r, const struct fvm_plan *plan)
+{
+	int e = skel_tops(plan, &r->tops);
+	return e < 0 ? e : skel_outs(plan, r->tops.count, &r->outs);
 }
 
 int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,
@@ -460,8 +471,8 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 	struct refresh r;
 	refresh_init(&r, store);
 	r.progress = progress;
-	int e = skel_outs(plan, &r.outs) < 0 ? fvm_error_set(err, ENOMEM, "list the mounts")
-					     : refresh(&r, err);
+	int e = list_mounts(&r, plan);
+	e = e < 0 ? fvm_error_set(err, -e, "list the mounts") : refresh(&r, err);
 	if (e == 0) {
 		ret->tree = fvm_fd_take(&r.tree);
 		ret->lock = fvm_fd_take(&r.lock);
@@ -486,10 +497,11 @@ void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *pl
 	struct fvm_store own = *store;
 	own.dir = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	refresh_init(&r, &own);
-	skel_header(&r.header);
-	if (own.dir >= 0 && skel_outs(plan, &r.outs) == 0 && (r.top = open_top(&r)) >= 0 &&
-	    open_current(&r) == 0) {
-		fvm_foreign_renew(r.dir, trees, ids);
+	bool listed = list_mounts(&r, plan) == 0;
+	skel_header(r.tops.count ? &r.tops : NULL, &r.header);
+	if (own.dir >= 0 && listed && (r.top = open_top(&r)) >= 0 && open_current(&r) == 0) {
+		if (!r.tops.count)
+			fvm_foreign_renew(r.dir, trees, ids);
 		read_list(&r);
 		(void)list_is_fresh(&r);
 		fvm_foreign_drop(r.dir, r.lock);

@@ -31,6 +31,11 @@
  *   the layer is changed in place when no VM runs on it, and a new generation is made if one does.
  *   A crash leaves no list, and then all of it is gone through again.
  *
+ *   Root has one, too, where a VM of his stands on unmapped file systems (base.h). It has what lies
+ *   in those alone, and root can read it all: no whiteouts, nothing opaque; owners are kept, as the
+ *   store is idmapped for the VM; and there are copies of what a stranger may not read or execute,
+ *   of set-id programs, of what lies in sticky directories, and of /etc.
+ *
  *   Limits: what the host changes while a VM runs is seen as overlayfs shows it, without any of
  *   this; directories made then belong to nobody, until the VM's next start.
  */
@@ -41,10 +46,10 @@
 #include "fvm/store.h"
 
 struct fvm_skeleton {
-	int tree;	/* gN/tree; of the caller's mount namespace */
-	int lock;	/* to be kept open as long as a VM runs on it */
-	char path[128]; /* gN/tree below STORE */
-	char owned[128]; /* gN/owned below STORE */
+	int tree;	  /* gN/tree; of the caller's mount namespace */
+	int lock;	  /* to be kept open as long as a VM runs on it */
+	char path[128];	  /* gN/tree below STORE */
+	char owned[128];  /* gN/owned below STORE */
 	bool check_later; /* see fvm_skeleton_check() */
 };
 
@@ -56,7 +61,8 @@ struct fvm_skeleton_progress {
 
 /**
  * fvm_skeleton_take() - the user's skeleton of this host, as the host is now
- * @plan: the host's mounts: what is behind a network or a user's FUSE is not looked at
+ * @plan: the host's mounts: what is behind a network or a user's FUSE is not looked at; with
+ *        unmapped ones it is root's skeleton
  * @progress: may be NULL
  * Return: 0, or negative errno
  */

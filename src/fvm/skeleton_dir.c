@@ -61,6 +61,28 @@ static int wanted(int host, const char *name, const struct stat *st, bool etc)
 	return 0;
 }
 
+/* What a stranger who is root where he is would miss (base.h): his ids are not the file's. */
+static int wanted_by_root(int host, const char *name, const struct stat *st, bool etc)
+{
+	char path[NAME_MAX + 40];
+	struct stat dir;
+	if (S_ISLNK(st->st_mode))
+		return etc ? SKEL_COPY : 0;
+	if (!S_ISREG(st->st_mode) || st->st_size > (etc ? ETC_LIMIT : COPY_LIMIT))
+		return 0;
+	if (etc || !(st->st_mode & 0004) || (st->st_mode & (S_ISUID | S_ISGID)))
+		return SKEL_COPY;
+	/* where the sticky bit is, strangers' files can't be removed */
+	if (fstat(host, &dir) == 0 && (dir.st_mode & S_ISVTX))
+		return SKEL_COPY;
+	if (!(st->st_mode & 0111))
+		return 0;
+	if (!(st->st_mode & 0001))
+		return SKEL_COPY;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", host, name);
+	return lgetxattr(path, "security.capability", NULL, 0) > 0 ? SKEL_COPY : 0;
+}
+
 /* "name:..." lines of passwd or group become locked entries of shadow or gshadow */
 static int make_standin(int host, int skel, const char *name)
 {
@@ -85,24 +107,62 @@ static int make_standin(int host, int skel, const char *name)
 	return r;
 }
 
-static int make_copy(int host, int skel, const char *name, const struct stat *st)
+/* Of @from, which is open or a name in @dir. Labels of security modules stay behind. */
+static void copy_acls(const char *from, const char *to)
+{
+	static const char *const names[] = { "system.posix_acl_access",
+					     "system.posix_acl_default" };
+	char value[4096];
+	for (size_t i = 0; i < FVM_COUNT(names); i++) {
+		ssize_t n = lgetxattr(from, names[i], value, sizeof(value));
+		if (n > 0)
+			(void)lsetxattr(to, names[i], value, (size_t)n, 0);
+	}
+}
+
+/* chown(2) takes set-id bits and capabilities away, which come back then. */
+static int keep_owner(int host, const char *name, int skel, const char *copy, const struct stat *st)
+{
+	char from[NAME_MAX + 40], to[NAME_MAX + 40], caps[64];
+	if (fchownat(skel, copy, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (S_ISLNK(st->st_mode))
+		return 0;
+	snprintf(from, sizeof(from), "/proc/self/fd/%d/%s", host, name);
+	snprintf(to, sizeof(to), "/proc/self/fd/%d/%s", skel, copy);
+	if (fchmodat(skel, copy, st->st_mode & 07777, 0) < 0)
+		return -errno;
+	ssize_t n = lgetxattr(from, "security.capability", caps, sizeof(caps));
+	if (n > 0)
+		(void)lsetxattr(to, "security.capability", caps, (size_t)n, 0);
+	copy_acls(from, to);
+	return 0;
+}
+
+static int make_copy(const struct skel_walk *w, int host, int skel, const char *name,
+		     const struct stat *st)
 {
 	static const char temp[] = ".fvm-skeleton";
 	(void)unlinkat(skel, temp, 0);
 	int r = fvm_copy_entry(host, name, skel, temp, st);
+	if (r == 0 && w->tops)
+		r = keep_owner(host, name, skel, temp, st);
 	if (r < 0)
 		return r;
 	return renameat(skel, temp, skel, name) < 0 ? -errno : 0;
 }
 
 /* Whether the layer has already what it should. */
-static bool has_already(int skel, const char *name, int kind, const struct stat *st)
+static bool has_already(const struct skel_walk *w, int skel, const char *name, int kind,
+			const struct stat *st)
 {
 	struct stat is;
 	if (fstatat(skel, name, &is, AT_SYMLINK_NOFOLLOW) < 0)
 		return false;
 	if (kind == SKEL_WHITEOUT)
 		return S_ISCHR(is.st_mode) && is.st_rdev == 0;
+	if (w->tops && (is.st_uid != st->st_uid || is.st_gid != st->st_gid))
+		return false;
 	return (is.st_mode & (S_IFMT | 07777)) == (st->st_mode & (S_IFMT | 07777)) &&
 	       is.st_size == st->st_size && is.st_mtim.tv_sec == st->st_mtim.tv_sec &&
 	       is.st_mtim.tv_nsec == st->st_mtim.tv_nsec;
@@ -118,7 +178,7 @@ static int clear_way(int skel, const char *name)
 static int sync_file(struct skel_walk *w, int host, int skel, const char *name,
 		     const struct stat *st, int kind)
 {
-	if (kind != SKEL_STANDIN && has_already(skel, name, kind, st))
+	if (kind != SKEL_STANDIN && has_already(w, skel, name, kind, st))
 		return 0;
 	struct stat is;
 	if (kind != SKEL_STANDIN || fstatat(skel, name, &is, 0) < 0)
@@ -129,18 +189,18 @@ static int sync_file(struct skel_walk *w, int host, int skel, const char *name,
 		return make_standin(host, skel, name);
 	if (kind == SKEL_COPY && fstatat(skel, name, &is, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    !S_ISDIR(is.st_mode))
-		return make_copy(host, skel, name, st);
+		return make_copy(w, host, skel, name, st);
 	int r = clear_way(skel, name);
 	if (r < 0)
 		return r;
 	if (kind == SKEL_COPY)
-		return make_copy(host, skel, name, st);
+		return make_copy(w, host, skel, name, st);
 	return mknodat(skel, name, S_IFCHR, 0) < 0 ? -errno : 0;
 }
 
 static void note_owner(struct skel_walk *w, const struct stat *st, const char *path)
 {
-	if (st->st_uid != 0 || st->st_gid != 0)
+	if (!w->tops && (st->st_uid != 0 || st->st_gid != 0))
 		skel_add(&w->list, S_ISDIR(st->st_mode) ? SKEL_OWNED_DIR : SKEL_OWNED_FILE,
 			 (int64_t)((uint64_t)st->st_uid << 32 | st->st_gid), path);
 }
@@ -155,7 +215,7 @@ static int do_file(struct skel_walk *w, int host, int skel, const char *path, co
 	char full[PATH_MAX];
 	if (snprintf(full, sizeof(full), "%s/%s", path, name) >= (int)sizeof(full))
 		return 0;
-	int kind = wanted(host, name, &st, etc);
+	int kind = w->tops ? wanted_by_root(host, name, &st, etc) : wanted(host, name, &st, etc);
 	if (kind != SKEL_WHITEOUT)
 		note_owner(w, &st, full);
 	if (kind == 0)
@@ -198,6 +258,17 @@ static int finish_dir(struct skel_walk *w, int skel, const struct stat *st)
 	if ((is.st_mode & 07777) != (st->st_mode & 07777) && fchmod(skel, st->st_mode & 07777) < 0)
 		return -errno;
 	return futimens(skel, times) < 0 ? -errno : 0;
+}
+
+static int own_dir(int host, int skel, const struct stat *st)
+{
+	char from[32], to[32];
+	if (fchown(skel, st->st_uid, st->st_gid) < 0)
+		return -errno;
+	snprintf(from, sizeof(from), "/proc/self/fd/%d/.", host);
+	snprintf(to, sizeof(to), "/proc/self/fd/%d/.", skel);
+	copy_acls(from, to);
+	return 0;
 }
 
 static void note_progress(struct skel_walk *w)
@@ -338,6 +409,10 @@ static int do_dir(struct skel_walk *w, int host, int skel, const char *path, con
 		return do_opaque(w, host, skel, path, name);
 	if (from < 0)
 		return from == -ENOENT || from == -ENOTDIR || from == -ELOOP ? 0 : from;
+	/* by another path: a copy of itself would never end */
+	if (fstat(from, &is) == 0 && is.st_ino == w->store_st.st_ino &&
+	    is.st_dev == w->store_st.st_dev)
+		return 0;
 	scoped_fd to = open_skel(w, skel, name, &fresh);
 	if (to >= 0 && is_opaque(to)) {
 		w->differs = true;
@@ -395,7 +470,20 @@ static int sync_dir(struct skel_walk *w, int host, int skel, const char *path, b
 			qsort(kept.items, kept.count, sizeof(char *), compare_names);
 		r = remove_others(w, skel, &kept);
 	}
+	if (r >= 0 && w->tops && !w->dry)
+		r = own_dir(host, skel, &st);
 	return r < 0 ? r : finish_dir(w, skel, &st);
+}
+
+/* The directories above a mount point of which root's skeleton has nothing else. */
+static int make_way(const struct skel_walk *w, const char *top)
+{
+	char above[PATH_MAX];
+	const char *name = strrchr(top, '/');
+	if (name == top)
+		return 0;
+	snprintf(above, sizeof(above), "%.*s", (int)(name - top - 1), top + 1);
+	return fvm_mkdir_p(w->tree, above, 0755);
 }
 
 int skel_sync_tops(struct skel_walk *w, struct fvm_error *err)
@@ -403,14 +491,18 @@ int skel_sync_tops(struct skel_walk *w, struct fvm_error *err)
 	scoped_fd host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (host < 0)
 		return fvm_error_set(err, errno, "open /");
-	for (size_t i = 0; i < FVM_COUNT(tops); i++) {
+	size_t count = w->tops ? w->tops->count : FVM_COUNT(tops);
+	for (size_t i = 0; i < count; i++) {
+		const char *top = w->tops ? w->tops->items[i] : tops[i];
 		struct stat st;
-		if (fstatat(host, tops[i] + 1, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 ||
+		if (fstatat(host, top + 1, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 ||
 		    !S_ISDIR(st.st_mode))
 			continue;
-		int r = do_dir(w, host, w->tree, tops[i], tops[i] + 1, true);
+		int r = make_way(w, top);
+		if (r == 0)
+			r = do_dir(w, host, w->tree, top, top + 1, true);
 		if (r < 0)
-			return fvm_error_set(err, -r, "copy the directories of %s", tops[i]);
+			return fvm_error_set(err, -r, "copy the directories of %s", top);
 	}
 	return w->list.failed ? fvm_error_set(err, ENOMEM, "list the directories") : 0;
 }

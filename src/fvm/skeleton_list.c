@@ -1,7 +1,9 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,13 +13,15 @@
 #define RECORD_BYTES 11 /* without the path */
 
 /* What can be read depends on the groups, too. */
-void skel_header(struct fvm_buf *list)
+void skel_header(const struct fvm_strv *tops, struct fvm_buf *list)
 {
 	gid_t groups[NGROUPS_MAX];
 	int n = getgroups(NGROUPS_MAX, groups);
 	fvm_buf_printf(list, "fvm-skeleton 2 uid %u gid %u groups", geteuid(), getegid());
 	for (int i = 0; i < n; i++)
 		fvm_buf_printf(list, " %u", groups[i]);
+	for (size_t i = 0; tops && i < tops->count; i++)
+		fvm_buf_printf(list, " %s", tops->items[i]);
 	fvm_buf_puts(list, "\n");
 }
 
@@ -47,16 +51,84 @@ bool skel_next(const char **at, const char *end, struct skel_record *ret)
 	return true;
 }
 
-int skel_outs(const struct fvm_plan *plan, struct fvm_strv *ret)
+int skel_outs(const struct fvm_plan *plan, bool by_root, struct fvm_strv *ret)
 {
 	for (size_t i = 0; i < plan->count; i++) {
 		const struct fvm_mount *m = &plan->mounts[i];
 		bool local = !m->network &&
 			     (m->class == FVM_MOUNT_OVERLAY || m->class == FVM_MOUNT_READ_ONLY);
-		if (!local && fvm_skeleton_has(m->path) && fvm_strv_add(ret, m->path) < 0)
+		bool in = by_root ? local && m->unmapped : local;
+		if (!in && (by_root ? i > 0 : fvm_skeleton_has(m->path)) &&
+		    fvm_strv_add(ret, m->path) < 0)
 			return -ENOMEM;
 	}
 	return 0;
+}
+
+static bool is_fresh(const char *name)
+{
+	static const char *const fresh[] = { ".", "..", "proc", "sys", "dev", "run" };
+	for (size_t i = 0; i < FVM_COUNT(fresh); i++) {
+		if (strcmp(name, fresh[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A mount on one of them is its own top, or is out. */
+static int add_root_dirs(const struct fvm_plan *plan, struct fvm_strv *ret)
+{
+	scoped_strv mounts = { 0 };
+	DIR *d = opendir("/");
+	int r = d ? 0 : -errno;
+	for (size_t i = 0; r == 0 && i < plan->count; i++)
+		r = fvm_strv_add(&mounts, plan->mounts[i].path);
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		char path[NAME_MAX + 2];
+		snprintf(path, sizeof(path), "/%s", e->d_name);
+		if (!is_fresh(e->d_name) && (e->d_type == DT_DIR || e->d_type == DT_UNKNOWN) &&
+		    !fvm_strv_has(&mounts, path))
+			r = fvm_strv_add(ret, path);
+	}
+	if (d)
+		closedir(d);
+	return r;
+}
+
+/* What lies below another top is reached from there. */
+static void drop_nested(struct fvm_strv *tops)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < tops->count; i++) {
+		bool nested = false;
+		for (size_t j = 0; j < kept && !nested; j++)
+			nested = fvm_path_below(tops->items[i], tops->items[j]);
+		if (nested)
+			free(tops->items[i]);
+		else
+			tops->items[kept++] = tops->items[i];
+	}
+	tops->count = kept;
+}
+
+int skel_tops(const struct fvm_plan *plan, struct fvm_strv *ret)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < plan->count; i++) {
+		const struct fvm_mount *m = &plan->mounts[i];
+		if (!m->unmapped || m->network || m->class != FVM_MOUNT_OVERLAY)
+			continue;
+		r = m->path[1] ? fvm_strv_add(ret, m->path) : add_root_dirs(plan, ret);
+	}
+	if (ret->count)
+		qsort(ret->items, ret->count, sizeof(char *), compare_names);
+	drop_nested(ret);
+	return r;
 }
 
 bool skel_fresh(const struct skel_record *record, const struct fvm_strv *outs)

@@ -17,7 +17,7 @@ enum skel_kind {
 	SKEL_WHITEOUT = 'w', /* a file that can't be read */
 	SKEL_COPY = 'c',
 	SKEL_STANDIN = 's',
-	SKEL_OWNED_DIR = 'D',  /* belongs to others than root; ids stand in the ctime's place */
+	SKEL_OWNED_DIR = 'D', /* belongs to others than root; ids stand in the ctime's place */
 	SKEL_OWNED_FILE = 'F',
 	SKEL_MOUNT = 'm', /* a mount point that is not looked into; its ctime is never asked */
 };
@@ -31,8 +31,9 @@ struct skel_record {
 
 /* ---- skeleton_list.c ---- */
 
-/** skel_header() - the first line of a list: whose eyes saw the host, and how */
-void skel_header(struct fvm_buf *list);
+/** skel_header() - the first line of a list: whose eyes saw the host, and how
+ *  @tops: of root's skeleton, else NULL */
+void skel_header(const struct fvm_strv *tops, struct fvm_buf *list);
 
 void skel_add(struct fvm_buf *list, enum skel_kind kind, int64_t ctime_ns, const char *path);
 
@@ -43,15 +44,21 @@ bool skel_next(const char **at, const char *end, struct skel_record *ret);
  *  @outs: mount points that must not be looked into, as skel_outs() tells */
 bool skel_fresh(const struct skel_record *record, const struct fvm_strv *outs);
 
-/** skel_outs() - mounts below the skeleton's tops that may hang, or are not for VMs. 0 or -ENOMEM
- */
-int skel_outs(const struct fvm_plan *plan, struct fvm_strv *ret);
+/** skel_tops() - what root's skeleton has: the unmapped mounts (base.h), the root's own directories
+ *  one by one. None: it is a user's. Return: 0 or negative errno */
+int skel_tops(const struct fvm_plan *plan, struct fvm_strv *ret);
+
+/** skel_outs() - mounts that must not be looked into: they may hang, are not for VMs or, for root,
+ *  need no skeleton. @by_root: see skel_tops(). Return: 0 or -ENOMEM */
+int skel_outs(const struct fvm_plan *plan, bool by_root, struct fvm_strv *ret);
 
 /* ---- skeleton_dir.c ---- */
 
 struct skel_walk {
 	const struct fvm_strv *outs;
-	const char *store; /* path of the store, which is left out */
+	const struct fvm_strv *tops; /* root's: owners are kept, all is readable; NULL: a user's */
+	const char *store;	     /* path of the store, which is left out */
+	struct stat store_st;	     /* whatever its path is */
 	int tree;
 	bool dry;     /* change nothing, only find out */
 	bool differs; /* something would have to be changed */

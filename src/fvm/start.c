@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,10 +13,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <grp.h>
 #include <unistd.h>
 
+#include "fvm/base.h"
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
 #include "fvm/prove.h"
@@ -113,7 +116,7 @@ static int enter_world(int go, struct fvm_error *err)
 /* PID 1 gets ready while its world is built, unless a filter with a listener has to be last. */
 static bool gets_ready_early(const struct start *s)
 {
-	return !s->vm->config.rootless && !s->options->trace;
+	return !s->supervised && !s->options->trace;
 }
 
 static int init_prepare(const struct start *s, struct fvm_error *err)
@@ -132,7 +135,7 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	umask(022);
 	if (!gets_ready_early(s))
 		r = enter_world(s->go[0], err);
-	if (r == 0 && s->vm->config.rootless)
+	if (r == 0 && s->supervised)
 		r = start_user_inside(s, err);
 	else if (r == 0 && s->options->trace)
 		r = init_trace(s, err);
@@ -169,7 +172,7 @@ static _Noreturn void init_main(const struct start *s)
 		.prove = s->prove[1],
 		.bait = s->bait,
 		.guard = s->guard[0],
-		.filter = rootless ? NULL : fvm_filter_get(filter_flags(&s->vm->config)),
+		.filter = s->supervised ? NULL : fvm_filter_get(filter_flags(&s->vm->config)),
 		.enter = gets_ready_early(s) ? enter_world : NULL,
 		.enter_fd = s->go[0],
 	};
@@ -284,6 +287,7 @@ static int builder(void *arg)
 		fvm_error_hint(&s->err, "a container or a security module forbids it: fvm doctor");
 		return 1;
 	}
+	scoped_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int r = s->has_cgroup ? fvm_cgroup_join_v1(&s->cgroups) : 0;
 	if (r < 0)
 		fvm_error_set(&s->err, -r, "join the VM's cgroups");
@@ -291,6 +295,10 @@ static int builder(void *arg)
 		r = start_make_init(s);
 	if (r == 0)
 		r = start_map_ids(s);
+	/* before the world is built: its proc makes all our later children the VM's; and before
+	 * the network's thread goes on, so that its copy of our memory is sound */
+	if (r == 0 && s->supervised)
+		r = start_supervisor(s, proc);
 	if (r == 0 && s->has_net)
 		start_net_connect(s);
 	if (r == 0)
@@ -393,6 +401,22 @@ static int open_files(struct start *s, struct fvm_error *err)
 	return 0;
 }
 
+/* Overlay takes none for its upper directory; said before it says EINVAL. */
+static int check_store(const struct start *s, struct fvm_error *err)
+{
+	const char *path = s->vm->store->path;
+	struct statfs fs;
+	if ((s->disk != FVM_DISK_PLAIN && s->disk != FVM_DISK_QUOTA) ||
+	    fstatfs(s->vm->dir, &fs) < 0 || fs.f_type != OVERLAYFS_SUPER_MAGIC)
+		return 0;
+	fvm_error_hint(err,
+		       "set FVM_HOME to a directory on a volume or a tmpfs (docker run -v "
+		       "fvm:%.80s); inside a VM, make that one with --native %.80s",
+		       path, path);
+	return fvm_error_set(err, EOPNOTSUPP,
+			     "keep changes in %.120s, which is on an overlay itself", path);
+}
+
 static int prepare_disk(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_disk_options options = {
@@ -404,7 +428,8 @@ static int prepare_disk(struct start *s, struct fvm_error *err)
 	scoped_fd workspace = fvm_open_nofollow(s->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace < 0)
 		return fvm_error_set(err, -workspace, "open its workspace");
-	return fvm_disk_prepare(workspace, &options, &s->disk, err);
+	int r = fvm_disk_prepare(workspace, &options, &s->disk, err);
+	return r < 0 ? r : check_store(s, err);
 }
 
 static int make_cgroups(struct start *s, struct fvm_error *err)
@@ -548,11 +573,17 @@ static int plan_world(struct start *s, struct fvm_error *err)
 	const char *store = s->vm->store->path;
 	int r = fvm_plan_make(&s->plan, err);
 	if (r == 0)
+		r = fvm_bases_ask(&s->plan, err);
+	if (r == 0 && !c->rootless)
+		r = fvm_bases_map(&s->plan, err);
+	if (r == 0)
 		r = fvm_hide_plan(c, store, &s->plan, &s->hide, err);
 	if (r == 0)
 		r = fvm_binds_list(c, store, &s->binds, err);
 	if (r == 0)
 		r = fvm_binds_check(&s->binds, &s->hide, err);
+	if (r == 0 && !c->rootless)
+		r = start_unmapped_take(s, err);
 	if (r == 0 && !c->rootless) /* without it the builder makes the VM's own */
 		s->hide_shared = fvm_hide_shared(s->vm->store->run, &s->hide, &s->plan);
 	return r;
@@ -588,7 +619,7 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		r = start_relay(&s, err);
 	if (r == 0)
 		r = note_running(&s, err);
-	if (r == 0 && vm->config.rootless)
+	if (r == 0 && s.supervised)
 		r = start_user_hand_over(&s, err);
 	if (r == 0 && start_let(&s, START_GO) < 0)
 		r = fvm_error_set(err, errno, "let PID 1 go");

@@ -63,7 +63,9 @@ struct start {
 	int client[2];
 	int trace[2]; /* over which the tracer gets its listener */
 
-	/* rootless: start_user.c */
+	bool supervised; /* rootless, or some base is unmapped (base.h) */
+
+	/* start_user.c */
 	struct fvm_user_ids ids;
 	struct fvm_net_user net_user;
 	struct fvm_trees trees;
@@ -111,10 +113,14 @@ int start_net_end(struct start *s, struct fvm_error *err);
 /** start_net_abandon() - after a failure: end the thread wherever it is. PID 1 may still live */
 void start_net_abandon(struct start *s);
 
-/* ---- start_user.c: a rootless VM ---- */
+/* ---- start_user.c: a rootless VM; and what any with a supervisor needs ---- */
 
 /** start_user_take() - skeleton, plan of the overlays, sockets */
 int start_user_take(struct start *s, struct fvm_error *err);
+/** start_unmapped_take() - the same for root's where a base is unmapped */
+int start_unmapped_take(struct start *s, struct fvm_error *err);
+/** start_supervisor() - @proc: the host's /proc, O_PATH */
+int start_supervisor(struct start *s, int proc);
 /** start_user_hand_over() - all is well: let the supervisor begin */
 int start_user_hand_over(struct start *s, struct fvm_error *err);
 /** start_user_builder() - the builder, for fvm_spawn_shared(); @arg: struct start */

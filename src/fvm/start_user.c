@@ -18,12 +18,43 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fvm/base.h"
 #include "fvm/foreign.h"
 #include "fvm/internal.h"
 #include "fvm/seccomp.h"
 #include "fvm/start_priv.h"
 #include "fvm/supervisor.h"
 #include "fvm/sys.h"
+
+static int make_sockets(struct start *s, struct fvm_error *err)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->supervisor) < 0 ||
+	    pipe2(s->guard, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	s->supervised = true;
+	return 0;
+}
+
+static bool has_local_unmapped(const struct fvm_plan *plan)
+{
+	for (size_t i = 0; i < plan->count; i++) {
+		const struct fvm_mount *m = &plan->mounts[i];
+		if (m->class == FVM_MOUNT_OVERLAY && m->unmapped && !m->network)
+			return true;
+	}
+	return false;
+}
+
+int start_unmapped_take(struct start *s, struct fvm_error *err)
+{
+	if (fvm_bases_unmapped(&s->plan) == 0)
+		return 0;
+	int r = has_local_unmapped(&s->plan)
+			? fvm_skeleton_take(s->vm->store, &s->plan, s->options->progress,
+					    &s->skeleton, err)
+			: 0;
+	return r < 0 ? r : make_sockets(s, err);
+}
 
 int start_user_take(struct start *s, struct fvm_error *err)
 {
@@ -43,10 +74,7 @@ int start_user_take(struct start *s, struct fvm_error *err)
 		if (r < 0)
 			return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
 	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->supervisor) < 0 ||
-	    pipe2(s->guard, O_CLOEXEC) < 0)
-		return fvm_error_set(err, errno, "make a socket");
-	return 0;
+	return make_sockets(s, err);
 }
 
 void start_user_free(struct start *s)
@@ -63,7 +91,7 @@ void start_user_free(struct start *s)
 
 int start_user_hand_over(struct start *s, struct fvm_error *err)
 {
-	int r = fvm_send_fds(s->supervisor[1], "o", 1, &s->owners, 1);
+	int r = fvm_send_fds(s->supervisor[1], "o", 1, &s->owners, s->owners < 0 ? 0 : 1);
 	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
 }
 
@@ -72,7 +100,7 @@ int start_user_hand_over(struct start *s, struct fvm_error *err)
 int start_user_inside(const struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
-	unsigned int flags = FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID |
+	unsigned int flags = FVM_FILTER_ROOTLESS | (c->rootless ? FVM_FILTER_ONE_UID : 0) |
 			     (c->io_uring ? FVM_FILTER_IO_URING : 0) |
 			     (c->i386_sockets ? FVM_FILTER_I386_SOCKETS : 0);
 	const struct fvm_filter *filter = fvm_filter_get(flags);
@@ -82,15 +110,17 @@ int start_user_inside(const struct start *s, struct fvm_error *err)
 	if (root < 0)
 		return fvm_error_set(err, errno, "open the VM's /");
 	int r = fvm_filter_install(filter, &listener);
-	if (r < 0) {
-		fvm_error_set(err, -r, "install the system call filter");
-		if (r == -EBUSY)
-			fvm_error_hint(err, "a rootless VM inside a rootless VM is not possible");
-		return r;
+	if (r == -EBUSY) {
+		/* inside a VM that has a supervisor: its filter holds for us, and it adopts for us
+		 */
+		const unsigned int ours = FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID;
+		r = fvm_filter_install(fvm_filter_get(flags & ~ours), NULL);
 	}
-	const int fds[2] = { listener, root };
-	r = fvm_send_fds(s->supervisor[1], "l", 1, fds, 2);
-	close(listener);
+	if (r < 0)
+		return fvm_error_set(err, -r, "install the system call filter");
+	const int fds[2] = { root, listener };
+	r = fvm_send_fds(s->supervisor[1], "l", 1, fds, listener < 0 ? 1 : 2);
+	fvm_fd_closep(&listener);
 	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
 }
 
@@ -111,6 +141,7 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 {
 	struct stat st = { 0 };
 	char path[64];
+	bool rootless = s->vm->config.rootless;
 	/* PID 1 waits and can still be looked at */
 	snprintf(path, sizeof(path), "%d/ns/user", (int)s->init);
 	(void)fstatat(proc, path, &st, 0);
@@ -121,6 +152,9 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 		.proc = proc,
 		.log = s->log,
 		.userns = st.st_ino,
+		.lock = s->skeleton.lock,
+		.plan = rootless ? NULL : &s->plan,
+		.map = rootless ? NULL : &s->map,
 		.trees = &s->trees,
 		.ids = &s->ids,
 		.owned = s->owned,
@@ -129,7 +163,7 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 	fvm_supervisor_main(&args);
 }
 
-static int start_supervisor(struct start *s, int proc)
+int start_supervisor(struct start *s, int proc)
 {
 	const struct clone_args args = { .flags = CLONE_PARENT };
 	int pid = sys_clone3(&args);

@@ -1,8 +1,11 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -91,12 +94,13 @@ static int receive_listener(struct supervisor *sup, int sock)
 	char byte;
 	int fds[2] = { -1, -1 };
 	size_t n = 0;
-	if (fvm_recv_fds(sock, &byte, 1, &sup->owners, 1, &n) != 1 || n != 1)
+	sup->owners = -1;
+	if (fvm_recv_fds(sock, &byte, 1, &sup->owners, 1, &n) != 1 || (n != 1 && !sup->map))
 		return -EPIPE; /* the start has failed */
-	if (fvm_recv_fds(sock, &byte, 1, fds, 2, &n) != 1 || n != 2)
+	if (fvm_recv_fds(sock, &byte, 1, fds, 2, &n) != 1 || n < 1)
 		return -EPIPE;
-	sup->listener = fds[0];
-	sup->root = fds[1];
+	sup->root = fds[0];
+	sup->listener = n == 2 ? fds[1] : -1;
 	return 0;
 }
 
@@ -111,6 +115,62 @@ static int take_places(struct supervisor *sup, const struct fvm_supervisor_args 
 		return -errno;
 	sup->userns = args->userns;
 	return stat("self", &st) < 0 ? -errno : 0;
+}
+
+/* ---- root's ---- */
+
+void notify_take_owner(const struct supervisor *sup, const struct stat *st)
+{
+	if (!sup->map)
+		return;
+	uint32_t uid = fvm_idmap_uid(sup->map, st->st_uid);
+	uint32_t gid = fvm_idmap_gid(sup->map, st->st_gid);
+	syscall(SYS_setfsgid, gid == UINT32_MAX ? sup->map->base : gid);
+	syscall(SYS_setfsuid, uid == UINT32_MAX ? sup->map->base : uid);
+}
+
+void notify_be_root(const struct supervisor *sup)
+{
+	if (!sup->map)
+		return;
+	syscall(SYS_setfsgid, 0);
+	syscall(SYS_setfsuid, 0);
+}
+
+static int find_devices(struct supervisor *sup, const struct fvm_plan *plan)
+{
+	dev_t *devs = calloc(plan->count, sizeof(*devs));
+	if (!devs)
+		return -ENOMEM;
+	for (size_t i = 0; i < plan->count; i++) {
+		const struct fvm_mount *m = &plan->mounts[i];
+		struct stat st;
+		if (m->class != FVM_MOUNT_OVERLAY || !m->unmapped)
+			continue;
+		scoped_fd fd = fvm_open_nofollow(sup->root, m->path[1] ? m->path + 1 : ".",
+						 O_PATH | O_DIRECTORY);
+		if (fd >= 0 && fstat(fd, &st) == 0)
+			devs[sup->dev_count++] = st.st_dev;
+	}
+	sup->devs = devs;
+	return 0;
+}
+
+/* What it takes to see, read and copy files, and to give the copies away. */
+static int drop_capabilities(void)
+{
+	static const unsigned char kept[] = {
+		CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,	   CAP_FSETID,
+		CAP_SETGID, CAP_SETUID,	      CAP_SETFCAP,	   CAP_SYS_CHROOT, CAP_SYS_PTRACE,
+	};
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2] = { 0 };
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+		return -errno;
+	for (size_t i = 0; i < FVM_COUNT(kept); i++)
+		caps[0].permitted |= 1U << kept[i];
+	caps[0].effective = caps[0].permitted;
+	return syscall(SYS_capset, &head, caps) < 0 ? -errno : 0;
 }
 
 static int watch(struct supervisor *sup, int fd)
@@ -144,14 +204,22 @@ static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args
 	r = take_places(sup, args);
 	if (r < 0)
 		return r;
+	if (sup->map) {
+		r = find_devices(sup, args->plan);
+		if (r == 0)
+			r = drop_capabilities();
+		if (r < 0)
+			return r;
+	}
 	/* 12 us a call instead of 58; older kernels don't know it */
-	(void)ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
+	if (sup->listener >= 0)
+		(void)ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
 	sup->nests = nests_make();
 	sup->liars = liars_make();
 	sup->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (!sup->nests || !sup->liars || sup->epoll < 0)
 		return -ENOMEM;
-	r = watch(sup, sup->listener);
+	r = sup->listener < 0 ? 0 : watch(sup, sup->listener);
 	return r < 0 ? r : watch(sup, args->init_pidfd);
 }
 
@@ -184,12 +252,14 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.proc = args->proc,
 		.log = args->log,
 		.trees = args->trees,
+		.map = args->map,
 		.ids = args->ids,
 		.owned = args->owned,
 		.owned_len = args->owned_len,
 	};
 	set_up_process();
-	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc, args->log };
+	const int keep[] = { args->socket, args->guard, args->init_pidfd,
+			     args->proc,   args->log,	args->lock };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	int r = set_up(&sup, args);
 	if (r < 0) {

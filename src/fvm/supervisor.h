@@ -19,6 +19,12 @@
  *   to which it has chrooted. Its working directory is the host's /proc, so that "PID/cwd" and
  *   "self/fd/N" name what they did outside.
  *
+ *   Root's VMs have one where a base is unmapped (base.h). It stays root on the host, as only there
+ *   the owners of the base's files can be seen; so it keeps only the capabilities to look up, read,
+ *   copy and give away files, takes nothing but what lies in the VM's overlays of such bases (known
+ *   by device), and what it makes belongs to the VM's ids. Ids and owners are real there: it
+ * adopts, and the kernel does the rest.
+ *
  *   One thread, one loop. Copies of more than 1 MiB are made by child processes, one per file;
  *   others that ask for the same file wait for it. When the supervisor dies, PID 1 ends the VM.
  *   It ends itself when PID 1 does.
@@ -30,13 +36,17 @@
 #include "fvm/root_user.h"
 
 struct fvm_supervisor_args {
-	int socket; /* brings the list of owners ("o"), then the listener and the VM's root ("l") */
+	int socket; /* brings the list of owners ("o"; none for root), then the VM's root and the
+		     * listener ("l"; none inside a VM that has a supervisor) */
 	int guard;  /* only to be kept open */
 	int init_pidfd;
-	int proc;     /* the host's /proc, O_PATH */
-	int log;      /* the VM's log, or -1 */
-	ino_t userns; /* of PID 1 */
-	const struct fvm_trees *trees;
+	int proc;		       /* the host's /proc, O_PATH */
+	int log;		       /* the VM's log, or -1 */
+	ino_t userns;		       /* of PID 1 */
+	int lock;		       /* only to be kept open, or -1 */
+	const struct fvm_plan *plan;   /* root's: mounts; else NULL */
+	const struct fvm_idmap *map;   /* root's; else NULL */
+	const struct fvm_trees *trees; /* a user's */
 	const struct fvm_user_ids *ids;
 	const char *owned; /* text of the skeleton's list, with ranges; else NULL */
 	size_t owned_len;

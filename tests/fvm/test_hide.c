@@ -161,7 +161,7 @@ static void layer_holds_whiteouts_below_directories_like_the_hosts(void **state)
 	scoped_fd scratch = openat(box->dir, "scratch", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	snprintf(base, sizeof(base), "base");
 	assert_int_equal(symlinkat("/", scratch, base), 0);
-	int r = fvm_hide_layer(&hide, &plan, 0, scratch, base, "layer");
+	int r = fvm_hide_layer(&hide, &plan, 0, NULL, scratch, base, "layer");
 	if (r == -EPERM)
 		skip(); /* needs: the right to make 0:0 devices */
 	assert_int_equal(r, 1);
@@ -189,7 +189,7 @@ static void mount_with_nothing_hidden_needs_no_layer(void **state)
 	scoped_plan plan = { 0 };
 	scoped_hide hide = { 0 };
 	plan_hide(box, &c, &plan, &hide);
-	assert_int_equal(fvm_hide_layer(&hide, &plan, 1, box->dir, ".", "layer"), 0);
+	assert_int_equal(fvm_hide_layer(&hide, &plan, 1, NULL, box->dir, ".", "layer"), 0);
 	assert_int_equal(faccessat(box->dir, "layer", F_OK, 0), -1);
 }
 
