@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fvm/accounts.h"
+#include "fvm/base.h"
 #include "fvm/doctor.h"
 
 void fvm_doctor_free(struct fvm_doctor *d)
@@ -131,14 +132,22 @@ static void check_idmap(const struct fvm_doctor *d, struct fvm_finding *f)
 		return;
 	}
 	fvm_tried t = d->kernel.idmap ? d->kernel.idmap : d->kernel.idmap_store;
-	if (t == 0)
-		found(f, "works for / and the store");
+	size_t unmapped = fvm_bases_unmapped(&d->plan);
+	if (t == 0 && unmapped == 0)
+		found(f, "works for / and the store: all bases are mapped");
+	else if (d->kernel.idmap_store)
+		found(f, "%s for the store", strerror(d->kernel.idmap_store));
 	else
-		found(f, "%s for %s", strerror(t), d->kernel.idmap ? "/" : "the store");
-	if (t)
-		bad(f, "root's VMs are made as an ordinary user's are, which is slower",
-		    d->kernel.idmap ? "none: the file system of / can't map ids"
-				    : "set FVM_HOME to a directory on ext4, xfs or btrfs");
+		found(f, "not for %zu mounts%s: stand-ins and adoption there", unmapped,
+		      d->kernel.idmap ? ", / among them" : "");
+	if (d->kernel.idmap_store)
+		bad(f, "root's VMs can't start",
+		    "set FVM_HOME to a directory on ext4, xfs or btrfs");
+	else if (unmapped)
+		bad(f,
+		    "files there show owner nobody until they are changed; first start takes "
+		    "longer",
+		    "none: those file systems can't map ids");
 }
 
 static void check_mounts(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -428,6 +437,10 @@ int fvm_doctor_examine(const char *store, struct fvm_doctor *ret, struct fvm_err
 	fvm_kernel_probe(store, &d.kernel);
 	(void)fvm_cgroup_host(&d.cgroups);
 	int r = fvm_plan_make(&d.plan, err);
+	if (r == 0)
+		r = fvm_bases_ask(&d.plan, err);
+	if (r == 0 && d.kernel.full_root)
+		r = fvm_bases_map(&d.plan, err);
 	if (r < 0)
 		return r;
 	d.findings = calloc(FVM_COUNT(checks), sizeof(*d.findings));

@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
-#include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <grp.h>
 #include <unistd.h>
@@ -401,22 +399,6 @@ static int open_files(struct start *s, struct fvm_error *err)
 	return 0;
 }
 
-/* Overlay takes none for its upper directory; said before it says EINVAL. */
-static int check_store(const struct start *s, struct fvm_error *err)
-{
-	const char *path = s->vm->store->path;
-	struct statfs fs;
-	if ((s->disk != FVM_DISK_PLAIN && s->disk != FVM_DISK_QUOTA) ||
-	    fstatfs(s->vm->dir, &fs) < 0 || fs.f_type != OVERLAYFS_SUPER_MAGIC)
-		return 0;
-	fvm_error_hint(err,
-		       "set FVM_HOME to a directory on a volume or a tmpfs (docker run -v "
-		       "fvm:%.80s); inside a VM, make that one with --native %.80s",
-		       path, path);
-	return fvm_error_set(err, EOPNOTSUPP,
-			     "keep changes in %.120s, which is on an overlay itself", path);
-}
-
 static int prepare_disk(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_disk_options options = {
@@ -428,8 +410,7 @@ static int prepare_disk(struct start *s, struct fvm_error *err)
 	scoped_fd workspace = fvm_open_nofollow(s->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace < 0)
 		return fvm_error_set(err, -workspace, "open its workspace");
-	int r = fvm_disk_prepare(workspace, &options, &s->disk, err);
-	return r < 0 ? r : check_store(s, err);
+	return fvm_disk_prepare(workspace, &options, &s->disk, err);
 }
 
 static int make_cgroups(struct start *s, struct fvm_error *err)
