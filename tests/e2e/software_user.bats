@@ -1,5 +1,5 @@
-# Real software in VMs of ordinary users: with one id for all ("lone"), and with subordinate ids
-# ("range"), where services' accounts are real. What is run is in tests/e2e/software/.
+# Real software in VMs of ordinary users: with one id for all ("single"), and with subordinate ids
+# ("many"), where services' accounts are real. What is run is in tests/e2e/software/.
 # limit: 1200
 # test-limit: 500
 load helper
@@ -7,21 +7,21 @@ load helper
 setup_file() {
 	e2e_setup_file
 	[ "$(id -u)" = 0 ] || return 0
-	user_make lone no-ranges
-	user_make range
+	user_make single no-ranges
+	user_make many
 	cp -r tests/e2e/software "$E2E/software"
 	chmod -R a+rX "$E2E/software"
 }
 
 setup() {
-	needs_user lone
+	needs_user single
 	needs_packages
 	[ "$(stat -c %a /dev/net/tun 2>/dev/null)" = 666 ] ||
 		skip "needs /dev/net/tun for users"
 }
 teardown() {
 	local user name
-	for user in lone range; do
+	for user in single many; do
 		for name in $(as_user $user fvm ls --names 2>/dev/null); do
 			as_user $user fvm -q rm --force "$name"
 		done
@@ -30,7 +30,7 @@ teardown() {
 
 needs_ranges() {
 	needs_command newuidmap newgidmap
-	grep -q ^fvmt-range: /etc/subuid || skip "needs subordinate ids for new users"
+	grep -q ^fvmt-many: /etc/subuid || skip "needs subordinate ids for new users"
 }
 
 packages() {
@@ -53,22 +53,22 @@ database() {
 	as_user "$user" fvm stop pg
 }
 
-@test "packages come, are installed again and go, with one id" { packages lone; }
+@test "packages come, are installed again and go, with one id" { packages single; }
 
 @test "packages come, are installed again and go, with subordinate ids" {
 	needs_ranges
-	packages range
+	packages many
 }
 
-@test "a database works under load, with one id" { database lone; }
+@test "a database works under load, with one id" { database single; }
 
 @test "a database works under load, with subordinate ids" {
 	needs_ranges
-	database range
+	database many
 }
 
 @test "what node, python and git install, build and pack works for users" {
-	expect 0 as_user lone fvm -q run --rm --root -- sh "$E2E/software/languages.sh"
+	expect 0 as_user single fvm -q run --rm --root -- sh "$E2E/software/languages.sh"
 	says "python 42 /opt/e2e-venv/"
 	says "git 10"
 }
