@@ -358,6 +358,7 @@ static const struct probed {
 	{ "pivot_root", SYS_pivot_root, { 0, 0 }, true },
 	{ "setns", SYS_setns, { -1, 0 }, true },
 	{ "unshare", SYS_unshare, { 1 }, true },
+	{ "pidfd_getfd", SYS_pidfd_getfd, { -1, -1, 0 }, false }, /* nat of root */
 	{ "clone3", SYS_clone3, { 0, 0 }, false },
 	{ "close_range", SYS_close_range, { 1, 0, 0 }, false },
 	{ "pidfd_send_signal", SYS_pidfd_send_signal, { -1, 0, 0, 0 }, false },

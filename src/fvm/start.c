@@ -194,8 +194,8 @@ int start_make_init(struct start *s)
 		return fvm_error_set(&s->err, -pid, "make the VM's namespaces");
 	s->init = pid;
 	s->pidfd = pidfd;
-	/* PID 1 alone holds it from here on: a helper that starts slowly, and has not come to closing
-	 * what it inherited, would keep a VM alive that has ended */
+	/* PID 1 alone holds it from here on: a helper that starts slowly, and has not come to
+	 * closing what it inherited, would keep a VM alive that has ended */
 	close(fvm_fd_take(&s->alive));
 	return 0;
 }
