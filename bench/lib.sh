@@ -90,15 +90,27 @@ BENCH_STATUS=0
 # shellcheck disable=SC2034
 BWRAP="bwrap --unshare-all --dev-bind / / --dev /dev --proc /proc"
 
+# What his VMs left behind ends a moment later than they, and an account in use stays.
+bench_user_remove() {
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		for pid in /proc/[0-9]*; do
+			[ "$(stat -c %u "$pid" 2>/dev/null)" = "$2" ] && kill -KILL "${pid#/proc/}"
+		done 2>/dev/null
+		userdel --remove --force "$1" >/dev/null 2>&1
+		id -u "$1" >/dev/null 2>&1 || break
+		sleep 0.5
+	done
+	rm -rf --one-file-system "/run/user/$2"
+}
+
 # An ordinary user for this run, with subordinate ids; sets BENCH_USER and AS_USER, a prefix of
 # commands without quotes that runs them as that user.
 bench_user() {
 	BENCH_USER=fvmbench$$
 	useradd --create-home $BENCH_USER || return 1
-	at_end "userdel --remove --force $BENCH_USER >/dev/null 2>&1"
 	uid=$(id -u $BENCH_USER)
+	at_end "bench_user_remove $BENCH_USER $uid"
 	install -d -m 0700 -o $BENCH_USER "/run/user/$uid"
-	at_end "rm -rf --one-file-system /run/user/$uid"
 	AS_USER="setpriv --reuid $uid --regid $(id -g $BENCH_USER) --init-groups --inh-caps=-all \
 env -i PATH=$BENCH_DIR/bin:/usr/bin:/bin HOME=/home/$BENCH_USER XDG_RUNTIME_DIR=/run/user/$uid"
 	at_end "$AS_USER fvm -q rm --force --all >/dev/null 2>&1"
