@@ -9,7 +9,7 @@ set -eu
 fvm=$1 out=$2
 FVM_HOME=$(mktemp -d /tmp/fvm-samples.XXXXXX)
 export FVM_HOME
-trap '"$fvm" -q rm --force sample >/dev/null 2>&1; rm -rf -- "$FVM_HOME"' EXIT
+trap '"$fvm" -q rm --force sample >/dev/null 2>&1 || :; rm -rf -- "$FVM_HOME"' EXIT
 mkdir -p "$out"
 
 "$fvm" create sample --memory 64M --hide /opt/hidden -p 127.0.0.1:8080:80 --pids 50
