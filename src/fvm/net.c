@@ -24,10 +24,7 @@
 #define HOST_INDEX     0x40000000U
 #define GUEST_QUEUE    999U /* anything but the default, 1000 */
 #define LOOPBACK_INDEX 1U
-#define TRIES	       16
-
-#define LOST_AFTER_S   60
-#define LOST_LOOK_MAX  8 /* with more VMs than that, the table stays anyhow */
+#define LOST_LOOK_MAX  8U /* with more VMs than that, the table stays anyhow */
 
 void fvm_net_free(struct fvm_net *net)
 {
@@ -125,7 +122,7 @@ static void release(struct net_work *w)
 	struct net_owner *owner = fvm_net_owner(state, w->slot);
 	if (owner)
 		fvm_net_disown(w, owner);
-	fvm_net_remove_lost(w);
+	fvm_net_remove_lost(w, LOST_LOOK_MAX);
 	if (state->owner_count == 0 && !fvm_net_holder_signal(&state->keeper, SIGUSR1))
 		fvm_net_remove_all(w);
 }

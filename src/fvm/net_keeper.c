@@ -123,6 +123,7 @@ struct keeper {
 	int signals, changes, names;
 	char resolv[FVM_NAMES_BYTES]; /* what VMs were told last, or would have been */
 	int64_t idle_ms;	      /* since when there is no VM; 0: there is */
+	int64_t look_ms;	      /* when to look for lost VMs */
 	int64_t tend_ms;	      /* when to look after things; 0: nothing has happened */
 };
 
@@ -226,7 +227,10 @@ static bool look_after(struct keeper *k)
 	scoped_net_work w = { .lock.fd = -1, .rtnl = -1, .nft = -1 };
 	if (fvm_net_work_open(&w, 0, false, NULL) < 0 || !is_ours(w.state))
 		return false;
-	fvm_net_remove_lost(&w);
+	if (now_ms() >= k->look_ms) {
+		fvm_net_remove_lost(&w, UINT32_MAX);
+		k->look_ms = now_ms() + LOOK_MS;
+	}
 	if (w.state->owner_count > 0) {
 		k->idle_ms = 0;
 		if (k->tend_ms)

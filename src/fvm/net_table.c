@@ -12,9 +12,8 @@
 #include "fvm/net_table.h"
 #include "fvm/resolv.h"
 
-#define TRIES	      16
-#define LOST_AFTER_S  60
-#define LOST_LOOK_MAX 8 /* with more VMs than that, the table stays anyhow */
+#define TRIES	     16
+#define LOST_AFTER_S 60
 
 /* A table whose last holder has just ended stands in the way until the kernel has taken it. */
 #define DYING_TRIES    200
@@ -329,10 +328,10 @@ static bool is_lost(const struct net_state *state, const struct net_owner *owner
 	return fvm_net_now_s() - owner->since_s > LOST_AFTER_S && fvm_nl_index(guest.link) < 0;
 }
 
-void fvm_net_remove_lost(struct net_work *w)
+void fvm_net_remove_lost(struct net_work *w, uint32_t most)
 {
 	struct net_state *state = w->state;
-	for (uint32_t i = state->owner_count; i-- > 0 && state->owner_count <= LOST_LOOK_MAX;) {
+	for (uint32_t i = state->owner_count; i-- > 0 && state->owner_count <= most;) {
 		if (is_lost(state, &state->owners[i]))
 			fvm_net_disown(w, &state->owners[i]);
 	}
