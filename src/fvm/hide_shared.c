@@ -30,7 +30,7 @@
 
 #define KEY_MAX (4 << 20)
 
-/* FNV-1a: https://datatracker.ietf.org/doc/draft-eastlake-fnv */
+/* FNV-1a, 64 bits (draft-eastlake-fnv) */
 static uint64_t hash(const char *text, size_t len)
 {
 	uint64_t h = 0xcbf29ce484222325U;

@@ -1,6 +1,6 @@
 /* A layer's trees as one tar: parents before children, names in order, so that it is the same each
- * time. The walk keeps its names on the heap, not on the stack, and descriptors of the lowest levels
- * only: one that was closed is opened again as ".." of the level below it. */
+ * time. The walk keeps its names on the heap, not on the stack, and descriptors of the lowest
+ * levels only: one that was closed is opened again as ".." of the level below it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

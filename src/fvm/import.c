@@ -25,10 +25,10 @@ struct import {
 	const struct fvm_store *store;
 	int tmp; /* directory of the blobs, named by digest */
 	char *index;
-	struct fvm_strv layers; /* digests, lowest first */
-	struct fvm_strv keys;	/* this host's overlaid mounts */
-	struct fvm_strv made;	/* ids that the layers will have */
-	struct fvm_strv places; /* where they are: "tmp/.." */
+	struct fvm_strv layers;	    /* digests, lowest first */
+	struct fvm_strv keys;	    /* this host's overlaid mounts */
+	struct fvm_strv made;	    /* ids that the layers will have */
+	struct fvm_strv places;	    /* where they are: "tmp/.." */
 	int held[IMAGE_LAYERS_MAX]; /* their descriptors, which hold flock(2) */
 	struct fvm_config config;
 	struct fvm_user_ids ids; /* rootless: those that can be had */

@@ -104,7 +104,8 @@ static int copy_file(int from, int to, const char *name, const struct stat *st)
 	scoped_fd in = fvm_open_file(from, name);
 	if (in < 0)
 		return in;
-	scoped_fd out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	scoped_fd out =
+		openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (out < 0)
 		return -errno;
 	return fvm_copy_data(in, out, (uint64_t)st->st_size);
@@ -356,8 +357,8 @@ int fvm_layer_copy(int from, int to, struct fvm_error *err)
 		fvm_owners_maps(owners, &w.list);
 	if (mkdirat(to, LINKS, 0700) == 0)
 		w.links = fvm_open_nofollow(to, LINKS, O_RDONLY | O_DIRECTORY);
-	r = w.links < 0 ? failed(&w, -EIO, "make a directory in the copy") :
-			  copy_keys(&w, from, to);
+	r = w.links < 0 ? failed(&w, -EIO, "make a directory in the copy")
+			: copy_keys(&w, from, to);
 	if (r == 0)
 		r = write_list(&w, to);
 	if (w.links >= 0)

@@ -41,7 +41,8 @@ int fvm_layers_check(const struct fvm_vm *vm, struct fvm_error *err)
 		snprintf(path, sizeof(path), "layers/%.60s/fs", layers->items[i]);
 		if (faccessat(vm->store->dir, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 			continue;
-		fvm_error_hint(err, "bring %s/layers/%.60s back from a copy of the store, or: fvm rm %s",
+		fvm_error_hint(err,
+			       "bring %s/layers/%.60s back from a copy of the store, or: fvm rm %s",
 			       vm->store->path, layers->items[i], vm->config.name);
 		return fvm_error_set(err, errno, "open layer %.60s of VM '%s'", layers->items[i],
 				     vm->config.name);

@@ -128,8 +128,9 @@ static bool is_user(const struct walk *w, int dir, const char *id)
 	char pair[100];
 	struct stat st;
 	snprintf(pair, sizeof(pair), "%.40s %.40s", id, w->layer);
-	return fvm_strv_has(&w->named, pair) || (fstatat(dir, id, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-						 st.st_mtime + REF_AGE_S > fvm_now_ns() / 1000000000);
+	return fvm_strv_has(&w->named, pair) ||
+	       (fstatat(dir, id, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		st.st_mtime + REF_AGE_S > fvm_now_ns() / 1000000000);
 }
 
 static void check_ref(int dir, const char *id, void *arg)

@@ -128,8 +128,8 @@ static int find_parent(const struct fvm_stack *stack, const char *path, const ch
 	return dir;
 }
 
-/* A tree goes by one rename, so that a crash leaves all of it or nothing, where it may be moved: not
- * out of an image, and not when it is a service's own. */
+/* A tree goes by one rename, so that a crash leaves all of it or nothing, where it may be moved:
+ * not out of an image, and not when it is a service's own. */
 static int drop(const struct fvm_store *store, int dir, const char *name)
 {
 	int r = fvm_trash(store, dir, name, false);

@@ -2,9 +2,9 @@
  * fvm/spare - directories of thrown-away VMs that changed nothing, kept for the next ones
  *
  * Theory of operation
- *   A VM's directory is a dozen inodes, and most of what run --rm costs on ext4 is to make and
- *   delete them: a new inode is never one that was freed in the last minutes, and each search walks
- *   over all of those. So a thrown-away VM whose upper directories are empty leaves its directory
+ *   A VM's directory is a dozen inodes, each of which costs to make and to delete; most of all on
+ *   ext4 without a journal, where a new inode is never one that was freed in the last minutes and
+ *   each search walks over all of those. So a thrown-away VM whose upper directories are empty leaves its directory
  *   in STORE/spare, and the next one takes it from there, by one rename each way. Each lies in a
  *   block group of its own (the "top directory" flag), so that what overlay makes and deletes in it
  *   at each mount is spread, too; the next one is chosen by lot. For a rootless VM, whose dozen

@@ -59,7 +59,8 @@ static void deep_tree_needs_few_descriptors(void **state)
 	const struct rlimit few = { .rlim_cur = 64, .rlim_max = 64 };
 	scoped_fd at = openat(box->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	for (int i = 0; i < 3000; i++) {
-		assert_int_equal(mkdirat(at, "a long name, so that no path could name it", 0700), 0);
+		assert_int_equal(mkdirat(at, "a long name, so that no path could name it", 0700),
+				 0);
 		if (i % 40 == 0) {
 			assert_int_equal(mkdirat(at, "beside", 0700), 0);
 			close(openat(at, "z", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));

@@ -259,7 +259,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	expect 0 range undo
 	[ ! -e ~fvmt-range/own ]
 	expect 0 range rm a b c
-	emptied() { [ -z "$(cd ~fvmt-range/.local/share/fvm && ls -A trash layers vms | grep -v :)" ]; }
+	emptied() { [ -z "$(cd ~fvmt-range/.local/share/fvm && find trash layers vms -mindepth 1)" ]; }
 	wait_until 10 emptied
 }
 
