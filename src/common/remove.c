@@ -90,7 +90,8 @@ static int level_push(struct removal *r, int given, const char *name)
 	r->levels[r->count++] = (struct level){ d, st.st_dev, st.st_ino, fvm_take_ptr(&copy) };
 	if (r->count > OPEN_LEVELS) {
 		struct level *far = &r->levels[r->count - 1 - OPEN_LEVELS];
-		closedir(far->d);
+		if (far->d)
+			closedir(far->d);
 		far->d = NULL;
 	}
 	return 0;

@@ -29,6 +29,7 @@
 #include "fvm/net.h"
 #include "fvm/sys.h"
 
+#define PORT_TRIES 25
 #define GUEST_LINK "eth0"
 
 /* The VM's namespaces, as the program finds them. */
@@ -204,6 +205,20 @@ static int choose(struct slirp *s, const struct fvm_port *ports, size_t count,
 	return r;
 }
 
+/* A VM that has just ended had the port until its helper notices that. */
+static int await_ports(const struct fvm_port *ports, size_t count, struct fvm_error *err)
+{
+	const struct timespec pause = { .tv_nsec = 20 * 1000000 };
+	int r = fvm_ports_check(ports, count, err);
+	for (int i = 0; i < PORT_TRIES && r == -EADDRINUSE; i++) {
+		(void)nanosleep(&pause, NULL);
+		if (err)
+			*err = (struct fvm_error){ 0 };
+		r = fvm_ports_check(ports, count, err);
+	}
+	return r;
+}
+
 static int read_ports(const struct fvm_config *config, struct fvm_port **ret, struct fvm_error *err)
 {
 	int r = 0;
@@ -216,7 +231,7 @@ static int read_ports(const struct fvm_config *config, struct fvm_port **ret, st
 		if (r == 0 && p->host_port < 1024 && geteuid() != 0)
 			fvm_error_hint(err, "ports below 1024 are root's");
 	}
-	return r < 0 ? r : fvm_ports_check(*ret, config->ports.count, err);
+	return r < 0 ? r : await_ports(*ret, config->ports.count, err);
 }
 
 static int open_namespace(pid_t pid, const char *name, struct fvm_error *err)

@@ -4,11 +4,12 @@
  * Theory of operation
  *   A VM's directory is a dozen inodes, each of which costs to make and to delete; most of all on
  *   ext4 without a journal, where a new inode is never one that was freed in the last minutes and
- *   each search walks over all of those. So a thrown-away VM whose upper directories are empty leaves its directory
- *   in STORE/spare, and the next one takes it from there, by one rename each way. Each lies in a
- *   block group of its own (the "top directory" flag), so that what overlay makes and deletes in it
- *   at each mount is spread, too; the next one is chosen by lot. For a rootless VM, whose dozen
- *   overlays make and delete six inodes each, more are made than are used at once.
+ *   each search walks over all of those. So a thrown-away VM whose upper directories are empty
+ *   leaves its directory in STORE/spare, and the next one takes it from there, by one rename each
+ *   way. Each lies in a block group of its own (the "top directory" flag), so that what overlay
+ *   makes and deletes in it at each mount is spread, too; the next one is chosen by lot. For a
+ *   rootless VM, whose dozen overlays make and delete six inodes each, more are made than are used
+ *   at once.
  *   A spare holds nothing of its last VM but names: config.json is overwritten, log and status of
  *   such a VM stand in RUN, a directory with any file or attribute left over is deleted instead.
  *   Whoever makes, takes or keeps one holds flock(2) on it. fvm prune deletes them.

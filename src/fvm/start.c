@@ -26,6 +26,8 @@
 #include "fvm/sys.h"
 #include "fvm/trace.h"
 
+#define SLIRP_TIMEOUT_MS 3000
+
 /* ---- PID 1, between clone3() and fvm_init_main(); on a copy of our memory ---- */
 
 static _Noreturn void init_failed(const struct start *s, const struct fvm_error *err)
@@ -476,6 +478,19 @@ static int start_proof(struct start *s, struct fvm_error *err)
 	return r;
 }
 
+/* When PID 1 died while others waited for it, it knows why. Return: whether it has said so */
+static bool told_by_init(const struct start *s, struct fvm_error *err)
+{
+	struct pollfd p = { .fd = s->report[0], .events = POLLIN };
+	struct fvm_error theirs;
+	if (!err || poll(&p, 1, 0) != 1 || !(p.revents & POLLIN) ||
+	    read(s->report[0], &theirs, sizeof(theirs)) != sizeof(theirs) || theirs.code <= 0)
+		return false;
+	theirs.text[sizeof(theirs.text) - 1] = theirs.hint[sizeof(theirs.hint) - 1] = '\0';
+	*err = theirs;
+	return true;
+}
+
 static int run_builder(struct start *s, struct fvm_error *err)
 {
 	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
@@ -484,9 +499,19 @@ static int run_builder(struct start *s, struct fvm_error *err)
 		return 0;
 	if (r < 0)
 		return fvm_error_set(err, -r, "start the builder");
+	if (told_by_init(s, err))
+		return -err->code;
+	start_net_abandon(s);
+	const struct fvm_error *first = s->net_thread.ended_init ? &s->net_thread.err : &s->err;
 	if (err)
-		*err = s->err;
-	return s->err.code ? -s->err.code : -EIO;
+		*err = *first;
+	return first->code ? -first->code : -EIO;
+}
+
+static int end_net(struct start *s, struct fvm_error *err)
+{
+	int r = start_net_end(s, err);
+	return r < 0 && told_by_init(s, err) ? -err->code : r;
 }
 
 static int start_relay(struct start *s, struct fvm_error *err)
@@ -520,6 +545,23 @@ static int note_running(struct start *s, struct fvm_error *err)
 		r->net_pid = pid;
 	}
 	return fvm_running_save(s->vm, r, err);
+}
+
+/* A program's first connection would fail without it. */
+static int await_slirp(const struct start *s, struct fvm_error *err)
+{
+	if (!s->vm->config.rootless || !s->running.net_pid)
+		return 0;
+	int r = fvm_slirp_wait(s->init, s->running.net_pid, SLIRP_TIMEOUT_MS);
+	if (r == -ETIMEDOUT) {
+		log_warn("the VM's network takes long to come up: going on without waiting");
+		return 0;
+	}
+	if (r < 0) {
+		fvm_error_hint(err, "fvm doctor tells what it needs; --net none needs nothing");
+		return fvm_error_set(err, EIO, "bring up the VM's network: its helper ended");
+	}
+	return 0;
 }
 
 static void hand_over(struct start *s, struct fvm_started *ret)
@@ -595,11 +637,13 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	if (r == 0)
 		r = run_builder(&s, err);
 	if (r == 0)
-		r = start_net_end(&s, err);
+		r = end_net(&s, err);
 	if (r == 0)
 		r = start_relay(&s, err);
 	if (r == 0)
 		r = note_running(&s, err);
+	if (r == 0)
+		r = await_slirp(&s, err);
 	if (r == 0 && s.supervised)
 		r = start_user_hand_over(&s, err);
 	if (r == 0 && start_let(&s, START_GO) < 0)

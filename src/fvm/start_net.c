@@ -37,6 +37,7 @@ static int connect_guest(struct start *s)
 	if (r < 0)
 		return fvm_error_set(&t->err, -r, "make the VM's namespaces");
 	r = fvm_net_attach(&s->net, -1, s->init, &t->err);
+	t->ended_init = r < 0 && !atomic_load(&t->stopping);
 	if (r == 0 && start_let(s, START_CONNECTED) < 0)
 		r = fvm_error_set(&t->err, errno, "reach PID 1");
 	return r;
@@ -110,6 +111,7 @@ void start_net_abandon(struct start *s)
 	if (!t->running)
 		return;
 	/* it may have been let go already: then PID 1's end ends its wait */
+	atomic_store(&t->stopping, true);
 	if (s->pidfd < 0)
 		t->abandoned = true;
 	else

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 
 #include "fvm/build.h"
 #include "fvm/cgroup.h"
@@ -30,7 +31,9 @@ struct start_net {
 	pthread_t thread;
 	sem_t prepared, cloned;
 	bool running;
-	bool abandoned; /* no PID 1 came */
+	bool abandoned;	      /* no PID 1 came */
+	atomic_bool stopping; /* others have failed, and end PID 1 under its hands */
+	bool ended_init;      /* it failed by itself, and so PID 1 had to end */
 	int result;
 	struct fvm_error err;
 };

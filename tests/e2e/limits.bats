@@ -92,7 +92,7 @@ with_cgroups() {
 		dd if=/dev/zero of=/var/tmp/x bs=1M count=100 2>&1
 		df -k / | tail -1'
 	says 'No space left on device'
-	[ "$(awk '/^overlay/ { print ($2 <= 32768) }' <<<"$output")" = 1 ]
+	[ "$(awk '/^fvm/ { print ($2 <= 32768) }' <<<"$output")" = 1 ]
 	[ "$(du -sk "$FVM_HOME/vms/full" | cut -f 1)" -lt 40000 ]
 	# what is deleted inside is given back
 	fvm run --name full --net none -- sh -c 'rm /var/tmp/x; sync; fstrim / 2>/dev/null; echo a >/root/e2e-kept'
@@ -145,7 +145,7 @@ quota_works() {
 	env FVM_HOME="$store" fvm rm full
 	wait_until 20 umount "$E2E/mnt"
 	says 'status 1'
-	[ "$(awk '/^overlay/ { print $2 }' <<<"$output")" = 32768 ]
+	[ "$(awk '/^fvm/ { print $2 }' <<<"$output")" = 32768 ]
 	[ "$size" -le 33000 ]
 }
 

@@ -145,6 +145,8 @@ serve_all() { # WHERE PORT ADDRESS..
 @test "VM to the world under its host's name, IPv4 and IPv6; not to private, link-local, metadata" {
 	serve_all in_outside 80 198.51.100.1 2001:db8::1 10.9.9.53 10.9.9.54 169.254.169.254 fd00:ec2::254 fd77::1
 	serve_all in_outside 53 10.9.9.53
+	# a link that has just been made has no neighbours yet
+	in_host_soon "$E2E/hostile_net" reach tcp 2001:db8::1 80
 	each 0 in_host <<-END
 		198.51.100.1 80
 		2001:db8::1 80
