@@ -86,7 +86,7 @@ static int level_push(struct removal *r, int given, const char *name)
 	DIR *d = copy ? fdopendir(fd) : NULL;
 	if (!d)
 		return copy ? -errno : -ENOMEM;
-	fd = -1;
+	(void)fvm_fd_take(&fd); /* it is d's now */
 	r->levels[r->count++] = (struct level){ d, st.st_dev, st.st_ino, fvm_take_ptr(&copy) };
 	if (r->count > OPEN_LEVELS) {
 		struct level *far = &r->levels[r->count - 1 - OPEN_LEVELS];
@@ -113,7 +113,7 @@ static int reopen_above(struct removal *r)
 	above->d = fdopendir(fd);
 	if (!above->d)
 		return -errno;
-	fd = -1;
+	(void)fvm_fd_take(&fd);
 	return 0;
 }
 

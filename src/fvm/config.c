@@ -364,14 +364,14 @@ int fvm_config_overwrite(int dir, const struct fvm_config *c, struct fvm_error *
 		return fvm_error_set(err, fd < 0 ? -fd : errno, "open config.json");
 	size_t len = strlen(text), size = st.st_size > 0 ? (size_t)st.st_size : 0;
 	/* blanks after it are JSON, too; to cut a file costs more than all else here */
-	scoped_free char *padded = malloc(len + size);
-	if (!padded)
+	scoped_buf padded = { 0 };
+	fvm_buf_add(&padded, text, len);
+	while (padded.len < size && !padded.failed)
+		fvm_buf_puts(&padded, "\n");
+	if (padded.failed)
 		return fvm_error_set(err, ENOMEM, "write config.json");
-	memcpy(padded, text, len);
-	if (size > len)
-		memset(padded + len, '\n', size - len);
 	size_t all = size > len ? size : len;
-	ssize_t n = pwrite(fd, padded, all, 0);
+	ssize_t n = pwrite(fd, padded.data, all, 0);
 	return n == (ssize_t)all ? 0 : fvm_error_set(err, n < 0 ? errno : EIO, "write config.json");
 }
 

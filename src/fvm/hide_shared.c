@@ -142,7 +142,7 @@ int fvm_hide_shared(int run, const struct fvm_hide *hide, const struct fvm_plan 
 			continue;
 		drop_unused(place);
 		dir = make(place, name, hide, plan, &key);
-		if (dir >= 0 || dir != -EEXIST)
+		if (dir != -EEXIST)
 			return dir;
 	}
 	return -EAGAIN;

@@ -128,7 +128,7 @@ static bool is_kernels(const struct call *c, bool group, enum fvm_id_call how, c
 		return false;
 	if (!kernel_ids(c, &kernel) || kernel.uid != 0)
 		return true;
-	for (int i = 0; i < count[how]; i++) {
+	for (int i = 0; i < 3 && i < count[how]; i++) {
 		if (!is_real(c, a[i], group))
 			return false;
 	}
