@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fvm/nft.h"
+#include "fvm/nft_expr.h"
 
 #define CHAINS_MAX 16
 #define NAME_BYTES 64

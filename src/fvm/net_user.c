@@ -25,6 +25,7 @@
 
 #include "fvm/net_user.h"
 #include "fvm/nft.h"
+#include "fvm/nft_expr.h"
 
 #define TABLE	   "fvm"
 #define CHAIN	   "out"
@@ -32,110 +33,38 @@
 #define OFFSET4	   16 /* of the destination in the IP header */
 #define OFFSET6	   24
 #define DNS_PORT   53
-#define REG	   ((uint32_t)NFT_REG32_00)
+#define REG	   FVM_NFT_REG(0)
 #define CT_ANSWERS (NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED))
-
-/* ---- expressions ---- */
-
-static void put32(struct fvm_nl_batch *b, uint16_t attr, uint32_t value)
-{
-	mnl_attr_put_u32(b->last, attr, htonl(value));
-}
-
-static void put_data(struct fvm_nl_batch *b, uint16_t attr, const void *data, size_t len)
-{
-	struct nlattr *nest = mnl_attr_nest_start(b->last, attr);
-	mnl_attr_put(b->last, NFTA_DATA_VALUE, len, data);
-	mnl_attr_nest_end(b->last, nest);
-}
-
-/* meta and ct number their attributes alike */
-static void load(struct fvm_nl_batch *b, const char *what, uint32_t key)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, what, &data);
-	put32(b, NFTA_META_KEY, key);
-	put32(b, NFTA_META_DREG, REG);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void payload(struct fvm_nl_batch *b, uint32_t base, uint32_t offset, uint32_t len)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "payload", &data);
-	put32(b, NFTA_PAYLOAD_DREG, REG);
-	put32(b, NFTA_PAYLOAD_BASE, base);
-	put32(b, NFTA_PAYLOAD_OFFSET, offset);
-	put32(b, NFTA_PAYLOAD_LEN, len);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void mask(struct fvm_nl_batch *b, const void *bits, size_t len)
-{
-	static const uint8_t none[16];
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "bitwise", &data);
-	put32(b, NFTA_BITWISE_SREG, REG);
-	put32(b, NFTA_BITWISE_DREG, REG);
-	put32(b, NFTA_BITWISE_LEN, (uint32_t)len);
-	put_data(b, NFTA_BITWISE_MASK, bits, len);
-	put_data(b, NFTA_BITWISE_XOR, none, len);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void compare(struct fvm_nl_batch *b, uint32_t op, const void *value, size_t len)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "cmp", &data);
-	put32(b, NFTA_CMP_SREG, REG);
-	put32(b, NFTA_CMP_OP, op);
-	put_data(b, NFTA_CMP_DATA, value, len);
-	fvm_nft_expr_end(b, expr, data);
-}
 
 /* ---- rules ---- */
 
 static struct nlattr *rule_begin(struct fvm_nl_batch *b)
 {
-	fvm_nft_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, NFPROTO_INET);
-	mnl_attr_put_strz(b->last, NFTA_RULE_TABLE, TABLE);
-	mnl_attr_put_strz(b->last, NFTA_RULE_CHAIN, CHAIN);
-	return mnl_attr_nest_start(b->last, NFTA_RULE_EXPRESSIONS);
+	return fvm_nft_rule_begin(b, TABLE, CHAIN);
 }
 
-static void rule_end(struct fvm_nl_batch *b, struct nlattr *list)
+/* meta @key is @value */
+static void match_meta(struct fvm_nl_batch *b, uint32_t key, const void *value, size_t len)
 {
-	mnl_attr_nest_end(b->last, list);
-	fvm_nl_end(b);
+	fvm_nft_expr_load(b, "meta", key, REG);
+	fvm_nft_expr_compare(b, NFT_CMP_EQ, value, len);
 }
 
-static void accept_loopback(struct fvm_nl_batch *b)
+static void accept_meta(struct fvm_nl_batch *b, uint32_t key, const void *value, size_t len)
 {
-	const uint32_t lo = LOOPBACK;
 	struct nlattr *list = rule_begin(b);
-	load(b, "meta", NFT_META_OIF);
-	compare(b, NFT_CMP_EQ, &lo, sizeof(lo));
+	match_meta(b, key, value, len);
 	fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-	rule_end(b, list);
+	fvm_nft_rule_end(b, list);
 }
 
 /* To whoever came by a published port. */
 static void accept_answers(struct fvm_nl_batch *b)
 {
-	const uint32_t bits = CT_ANSWERS, none = 0;
 	struct nlattr *list = rule_begin(b);
-	load(b, "ct", NFT_CT_STATE);
-	mask(b, &bits, sizeof(bits));
-	compare(b, NFT_CMP_NEQ, &none, sizeof(none));
+	fvm_nft_expr_bits(b, "ct", NFT_CT_STATE, CT_ANSWERS);
 	fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-	rule_end(b, list);
-}
-
-/* Without it there are no neighbours. */
-static void accept_icmp6(struct fvm_nl_batch *b)
-{
-	const uint8_t protocol = IPPROTO_ICMPV6;
-	struct nlattr *list = rule_begin(b);
-	load(b, "meta", NFT_META_L4PROTO);
-	compare(b, NFT_CMP_EQ, &protocol, sizeof(protocol));
-	fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-	rule_end(b, list);
+	fvm_nft_rule_end(b, list);
 }
 
 static void match_destination(struct fvm_nl_batch *b, const struct fvm_address *to,
@@ -146,14 +75,13 @@ static void match_destination(struct fvm_nl_batch *b, const struct fvm_address *
 	const uint32_t len = (bits + 7) / 8;
 	uint8_t ones[16];
 	memset(ones, 0xff, sizeof(ones));
-	load(b, "meta", NFT_META_NFPROTO);
-	compare(b, NFT_CMP_EQ, &family, sizeof(family));
-	payload(b, NFT_PAYLOAD_NETWORK_HEADER, is6 ? OFFSET6 : OFFSET4, len);
+	match_meta(b, NFT_META_NFPROTO, &family, sizeof(family));
+	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is6 ? OFFSET6 : OFFSET4, len, REG);
 	if (bits % 8) {
 		ones[len - 1] = (uint8_t)(0xff << (8 - bits % 8));
-		mask(b, ones, len);
+		fvm_nft_expr_mask(b, ones, len);
 	}
-	compare(b, NFT_CMP_EQ, to->bytes, len);
+	fvm_nft_expr_compare(b, NFT_CMP_EQ, to->bytes, len);
 }
 
 /* slirp's own; other ports there might be somebody's */
@@ -166,24 +94,20 @@ static void accept_names(struct fvm_nl_batch *b)
 	for (size_t i = 0; i < FVM_COUNT(protocols); i++) {
 		struct nlattr *list = rule_begin(b);
 		match_destination(b, &dns, 32);
-		load(b, "meta", NFT_META_L4PROTO);
-		compare(b, NFT_CMP_EQ, &protocols[i], 1);
-		payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
-		compare(b, NFT_CMP_EQ, &port, sizeof(port));
+		match_meta(b, NFT_META_L4PROTO, &protocols[i], 1);
+		fvm_nft_expr_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, REG);
+		fvm_nft_expr_compare(b, NFT_CMP_EQ, &port, sizeof(port));
 		fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-		rule_end(b, list);
+		fvm_nft_rule_end(b, list);
 	}
 }
 
 static void reject(struct fvm_nl_batch *b, const struct fvm_address *to, unsigned int bits)
 {
-	struct nlattr *data, *expr, *list = rule_begin(b);
+	struct nlattr *list = rule_begin(b);
 	match_destination(b, to, bits);
-	expr = fvm_nft_expr_begin(b, "reject", &data);
-	put32(b, NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);
-	mnl_attr_put_u8(b->last, NFTA_REJECT_ICMP_CODE, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
-	fvm_nft_expr_end(b, expr, data);
-	rule_end(b, list);
+	fvm_nft_expr_reject(b);
+	fvm_nft_rule_end(b, list);
 }
 
 static void add_chain(struct fvm_nl_batch *b)
@@ -195,10 +119,10 @@ static void add_chain(struct fvm_nl_batch *b)
 	mnl_attr_put_strz(b->last, NFTA_CHAIN_TABLE, TABLE);
 	mnl_attr_put_strz(b->last, NFTA_CHAIN_NAME, CHAIN);
 	struct nlattr *hook = mnl_attr_nest_start(b->last, NFTA_CHAIN_HOOK);
-	put32(b, NFTA_HOOK_HOOKNUM, NF_INET_LOCAL_OUT);
-	put32(b, NFTA_HOOK_PRIORITY, 0);
+	fvm_nft_put32(b, NFTA_HOOK_HOOKNUM, NF_INET_LOCAL_OUT);
+	fvm_nft_put32(b, NFTA_HOOK_PRIORITY, 0);
 	mnl_attr_nest_end(b->last, hook);
-	put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
+	fvm_nft_put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
 	mnl_attr_put_strz(b->last, NFTA_CHAIN_TYPE, "filter");
 	fvm_nl_end(b);
 }
@@ -253,6 +177,8 @@ static void give_back(uint32_t ids)
 
 int fvm_net_user_make(const struct fvm_net_user *n, uint32_t ids, struct fvm_error *err)
 {
+	const uint32_t lo = LOOPBACK;
+	const uint8_t icmp6 = IPPROTO_ICMPV6;
 	scoped_nl_batch b = { 0 };
 	if (unshare(CLONE_NEWNET) < 0)
 		return fvm_error_set(err, errno, "make a network namespace");
@@ -265,9 +191,10 @@ int fvm_net_user_make(const struct fvm_net_user *n, uint32_t ids, struct fvm_err
 		r = sock;
 	fvm_nft_begin(&b, 0);
 	add_chain(&b);
-	accept_loopback(&b);
+	accept_meta(&b, NFT_META_OIF, &lo, sizeof(lo));
 	accept_answers(&b);
-	accept_icmp6(&b);
+	/* without it there are no neighbours */
+	accept_meta(&b, NFT_META_L4PROTO, &icmp6, sizeof(icmp6));
 	accept_names(&b);
 	reject_all(&b, n);
 	if (r == 0)

@@ -10,136 +10,24 @@
 #include <sys/socket.h>
 
 #include "fvm/nft.h"
+#include "fvm/nft_expr.h"
 
-#define TABLE	      "fvm"
-#define LINK_PREFIX   "fvm"
-#define REG(n)	      ((uint32_t)NFT_REG32_00 + (n))
-#define MESSAGE(type) ((uint16_t)(NFNL_SUBSYS_NFTABLES << 8 | (type)))
+#define TABLE "fvm"
 
 /* Types of keys: only nft(8) looks at them, to print an element. */
 enum { T_ADDR4 = 7, T_ADDR6 = 8, T_PROTOCOL = 12, T_PORT = 13, T_LINK = 41 };
 #define PAIR(a, b)	((uint32_t)(a) << 6 | (b))
 #define TRIPLE(a, b, c) ((uint32_t)PAIR(a, b) << 6 | (c))
 
-struct nlmsghdr *fvm_nft_message(struct fvm_nl_batch *b, uint16_t type, uint16_t flags,
-				 uint8_t family)
-{
-	struct nfgenmsg *g = fvm_nl_begin(b, MESSAGE(type), flags, sizeof(*g));
-	g->nfgen_family = family;
-	g->version = NFNETLINK_V0;
-	return b->last;
-}
-
-static void put32(struct fvm_nl_batch *b, uint16_t attr, uint32_t value)
-{
-	mnl_attr_put_u32(b->last, attr, htonl(value));
-}
-
-static void put_data(struct fvm_nl_batch *b, uint16_t attr, const void *data, size_t len)
-{
-	struct nlattr *nest = mnl_attr_nest_start(b->last, attr);
-	mnl_attr_put(b->last, NFTA_DATA_VALUE, len, data);
-	mnl_attr_nest_end(b->last, nest);
-}
-
 /* ---- expressions ---- */
-
-struct nlattr *fvm_nft_expr_begin(struct fvm_nl_batch *b, const char *name,
-				  struct nlattr **ret_data)
-{
-	struct nlattr *expr = mnl_attr_nest_start(b->last, NFTA_LIST_ELEM);
-	mnl_attr_put_strz(b->last, NFTA_EXPR_NAME, name);
-	*ret_data = mnl_attr_nest_start(b->last, NFTA_EXPR_DATA);
-	return expr;
-}
-
-void fvm_nft_expr_end(struct fvm_nl_batch *b, struct nlattr *expr, struct nlattr *data)
-{
-	mnl_attr_nest_end(b->last, data);
-	mnl_attr_nest_end(b->last, expr);
-}
-
-static void expr_load(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t reg)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, what, &data);
-	/* meta and ct number their attributes alike: 1 register, 2 key */
-	_Static_assert((int)NFTA_META_DREG == (int)NFTA_CT_DREG, "");
-	_Static_assert((int)NFTA_META_KEY == (int)NFTA_CT_KEY, "");
-	put32(b, NFTA_META_KEY, key);
-	put32(b, NFTA_META_DREG, reg);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void expr_compare(struct fvm_nl_batch *b, uint32_t op, const void *value, size_t len)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "cmp", &data);
-	put32(b, NFTA_CMP_SREG, REG(0));
-	put32(b, NFTA_CMP_OP, op);
-	put_data(b, NFTA_CMP_DATA, value, len);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-void fvm_nft_expr_link(struct fvm_nl_batch *b, uint32_t key, bool is_vm)
-{
-	expr_load(b, "meta", key, REG(0));
-	/* without the terminating NUL: a prefix, "fvm*" */
-	expr_compare(b, is_vm ? NFT_CMP_EQ : NFT_CMP_NEQ, LINK_PREFIX, strlen(LINK_PREFIX));
-}
-
-static void expr_payload(struct fvm_nl_batch *b, uint32_t base, uint32_t offset, uint32_t len,
-			 uint32_t reg)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "payload", &data);
-	put32(b, NFTA_PAYLOAD_DREG, reg);
-	put32(b, NFTA_PAYLOAD_BASE, base);
-	put32(b, NFTA_PAYLOAD_OFFSET, offset);
-	put32(b, NFTA_PAYLOAD_LEN, len);
-	fvm_nft_expr_end(b, expr, data);
-}
 
 static void expr_lookup(struct fvm_nl_batch *b, const char *set, uint32_t map_to)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "lookup", &data);
 	mnl_attr_put_strz(b->last, NFTA_LOOKUP_SET, set);
-	put32(b, NFTA_LOOKUP_SREG, REG(0));
+	fvm_nft_put32(b, NFTA_LOOKUP_SREG, FVM_NFT_REG(0));
 	if (map_to)
-		put32(b, NFTA_LOOKUP_DREG, map_to);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void expr_bits(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits)
-{
-	const uint32_t none = 0;
-	expr_load(b, what, key, REG(0));
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "bitwise", &data);
-	put32(b, NFTA_BITWISE_SREG, REG(0));
-	put32(b, NFTA_BITWISE_DREG, REG(0));
-	put32(b, NFTA_BITWISE_LEN, sizeof(bits));
-	put_data(b, NFTA_BITWISE_MASK, &bits, sizeof(bits));
-	put_data(b, NFTA_BITWISE_XOR, &none, sizeof(none));
-	fvm_nft_expr_end(b, expr, data);
-	expr_compare(b, NFT_CMP_NEQ, &none, sizeof(none));
-}
-
-void fvm_nft_expr_verdict(struct fvm_nl_batch *b, int code, const char *chain)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "immediate", &data);
-	put32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-	struct nlattr *value = mnl_attr_nest_start(b->last, NFTA_IMMEDIATE_DATA);
-	struct nlattr *verdict = mnl_attr_nest_start(b->last, NFTA_DATA_VERDICT);
-	put32(b, NFTA_VERDICT_CODE, (uint32_t)code);
-	if (chain)
-		mnl_attr_put_strz(b->last, NFTA_VERDICT_CHAIN, chain);
-	mnl_attr_nest_end(b->last, verdict);
-	mnl_attr_nest_end(b->last, value);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void expr_reject(struct fvm_nl_batch *b)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "reject", &data);
-	put32(b, NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);
-	mnl_attr_put_u8(b->last, NFTA_REJECT_ICMP_CODE, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
+		fvm_nft_put32(b, NFTA_LOOKUP_DREG, map_to);
 	fvm_nft_expr_end(b, expr, data);
 }
 
@@ -148,20 +36,20 @@ static void expr_local(struct fvm_nl_batch *b)
 {
 	const uint32_t local = RTN_LOCAL;
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "fib", &data);
-	put32(b, NFTA_FIB_DREG, REG(0));
-	put32(b, NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
-	put32(b, NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+	fvm_nft_put32(b, NFTA_FIB_DREG, FVM_NFT_REG(0));
+	fvm_nft_put32(b, NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+	fvm_nft_put32(b, NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
 	fvm_nft_expr_end(b, expr, data);
-	expr_compare(b, NFT_CMP_EQ, &local, sizeof(local));
+	fvm_nft_expr_compare(b, NFT_CMP_EQ, &local, sizeof(local));
 }
 
 static void expr_dnat(struct fvm_nl_batch *b, uint32_t family, uint32_t address, uint32_t port)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "nat", &data);
-	put32(b, NFTA_NAT_TYPE, NFT_NAT_DNAT);
-	put32(b, NFTA_NAT_FAMILY, family);
-	put32(b, NFTA_NAT_REG_ADDR_MIN, address);
-	put32(b, NFTA_NAT_REG_PROTO_MIN, port);
+	fvm_nft_put32(b, NFTA_NAT_TYPE, NFT_NAT_DNAT);
+	fvm_nft_put32(b, NFTA_NAT_FAMILY, family);
+	fvm_nft_put32(b, NFTA_NAT_REG_ADDR_MIN, address);
+	fvm_nft_put32(b, NFTA_NAT_REG_PROTO_MIN, port);
 	fvm_nft_expr_end(b, expr, data);
 }
 
@@ -361,26 +249,27 @@ enum { SOURCE4 = 12, DEST_4 = 16, SOURCE6 = 8, DEST_6 = 24 }; /* offsets in the 
 
 static void load_l4(struct fvm_nl_batch *b, uint32_t reg)
 {
-	expr_load(b, "meta", NFT_META_L4PROTO, REG(reg));
-	expr_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, REG(reg + 1));
+	fvm_nft_expr_load(b, "meta", NFT_META_L4PROTO, FVM_NFT_REG(reg));
+	fvm_nft_expr_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, FVM_NFT_REG(reg + 1));
 }
 
 static void load_family(struct fvm_nl_batch *b, uint8_t family)
 {
-	expr_load(b, "meta", NFT_META_NFPROTO, REG(0));
-	expr_compare(b, NFT_CMP_EQ, &family, sizeof(family));
+	fvm_nft_expr_load(b, "meta", NFT_META_NFPROTO, FVM_NFT_REG(0));
+	fvm_nft_expr_compare(b, NFT_CMP_EQ, &family, sizeof(family));
 }
 
 static void load_guest(struct fvm_nl_batch *b, uint32_t offset, uint32_t len, const char *set)
 {
-	expr_load(b, "meta", NFT_META_IIFNAME, REG(0));
-	expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, REG(4));
+	fvm_nft_expr_load(b, "meta", NFT_META_IIFNAME, FVM_NFT_REG(0));
+	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, FVM_NFT_REG(4));
 	expr_lookup(b, set, 0);
 }
 
 static void load_dest(struct fvm_nl_batch *b, bool is6, bool with_l4)
 {
-	expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is6 ? DEST_6 : DEST_4, is6 ? 16 : 4, REG(0));
+	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is6 ? DEST_6 : DEST_4, is6 ? 16 : 4,
+			     FVM_NFT_REG(0));
 	if (with_l4)
 		load_l4(b, is6 ? 4 : 1);
 }
@@ -391,23 +280,53 @@ static void map_port(struct fvm_nl_batch *b, bool is6, bool at, const char *map)
 		load_dest(b, is6, true);
 	else
 		load_l4(b, 0);
-	expr_lookup(b, map, REG(8));
-	expr_dnat(b, is6 ? NFPROTO_IPV6 : NFPROTO_IPV4, REG(8), is6 ? REG(12) : REG(9));
+	expr_lookup(b, map, FVM_NFT_REG(8));
+	expr_dnat(b, is6 ? NFPROTO_IPV6 : NFPROTO_IPV4, FVM_NFT_REG(8),
+		  is6 ? FVM_NFT_REG(12) : FVM_NFT_REG(9));
 }
 
 static void compare_bytes(struct fvm_nl_batch *b, uint32_t offset, uint32_t op, const void *value,
 			  uint32_t len)
 {
-	expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, REG(0));
-	expr_compare(b, op, value, len);
+	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, FVM_NFT_REG(0));
+	fvm_nft_expr_compare(b, op, value, len);
 }
 
 static void load_link(struct fvm_nl_batch *b, uint32_t key, const char *set)
 {
-	expr_load(b, "meta", key, REG(0));
+	fvm_nft_expr_load(b, "meta", key, FVM_NFT_REG(0));
 	expr_lookup(b, set, 0);
 }
 
+/* What is done with the packet. */
+static void rule_action(struct fvm_nl_batch *b, enum word word, const char *arg, bool reject)
+{
+	switch (word) {
+	case MASQUERADE:
+		expr_masquerade(b);
+		break;
+	case JUMP:
+		fvm_nft_expr_verdict(b, NFT_JUMP, arg);
+		break;
+	case RETURN:
+		fvm_nft_expr_verdict(b, NFT_RETURN, NULL);
+		break;
+	case ACCEPT:
+		fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
+		break;
+	case REJECT:
+		if (reject)
+			fvm_nft_expr_reject(b);
+		else
+			fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		break;
+	default: /* DROP */
+		fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		break;
+	}
+}
+
+/* One condition or, after all of them, what is done. */
 static void rule_word(struct fvm_nl_batch *b, enum word word, const char *arg,
 		      const struct fvm_net_range *range, bool reject)
 {
@@ -428,11 +347,12 @@ static void rule_word(struct fvm_nl_batch *b, enum word word, const char *arg,
 		load_family(b, word == IS4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
 		break;
 	case ESTABLISHED:
-		expr_bits(b, "ct", NFT_CT_STATE,
-			  NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED));
+		fvm_nft_expr_bits(b, "ct", NFT_CT_STATE,
+				  NF_CT_STATE_BIT(IP_CT_ESTABLISHED) |
+					  NF_CT_STATE_BIT(IP_CT_RELATED));
 		break;
 	case PUBLISHED:
-		expr_bits(b, "ct", NFT_CT_STATUS, IPS_DST_NAT);
+		fvm_nft_expr_bits(b, "ct", NFT_CT_STATUS, IPS_DST_NAT);
 		break;
 	case IN_SET:
 	case FROM_SET:
@@ -481,25 +401,12 @@ static void rule_word(struct fvm_nl_batch *b, enum word word, const char *arg,
 		map_port(b, word == MAP_AT6, true, arg);
 		break;
 	case MASQUERADE:
-		expr_masquerade(b);
-		break;
 	case JUMP:
-		fvm_nft_expr_verdict(b, NFT_JUMP, arg);
-		break;
 	case RETURN:
-		fvm_nft_expr_verdict(b, NFT_RETURN, NULL);
-		break;
 	case ACCEPT:
-		fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-		break;
 	case REJECT:
-		if (reject)
-			expr_reject(b);
-		else
-			fvm_nft_expr_verdict(b, NF_DROP, NULL);
-		break;
 	case DROP:
-		fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		rule_action(b, word, arg, reject);
 		break;
 	}
 }
@@ -507,14 +414,10 @@ static void rule_word(struct fvm_nl_batch *b, enum word word, const char *arg,
 static void add_rule(struct fvm_nl_batch *b, const struct rule *rule,
 		     const struct fvm_net_range *range, bool reject)
 {
-	fvm_nft_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, NFPROTO_INET);
-	mnl_attr_put_strz(b->last, NFTA_RULE_TABLE, TABLE);
-	mnl_attr_put_strz(b->last, NFTA_RULE_CHAIN, rule->chain);
-	struct nlattr *list = mnl_attr_nest_start(b->last, NFTA_RULE_EXPRESSIONS);
+	struct nlattr *list = fvm_nft_rule_begin(b, TABLE, rule->chain);
 	for (size_t i = 0; i < FVM_COUNT(rule->words); i++)
 		rule_word(b, rule->words[i], rule->arg, range, reject);
-	mnl_attr_nest_end(b->last, list);
-	fvm_nl_end(b);
+	fvm_nft_rule_end(b, list);
 }
 
 static void add_chain(struct fvm_nl_batch *b, const struct chain *chain)
@@ -524,10 +427,10 @@ static void add_chain(struct fvm_nl_batch *b, const struct chain *chain)
 	mnl_attr_put_strz(b->last, NFTA_CHAIN_NAME, chain->name);
 	if (chain->type) {
 		struct nlattr *hook = mnl_attr_nest_start(b->last, NFTA_CHAIN_HOOK);
-		put32(b, NFTA_HOOK_HOOKNUM, chain->hook);
-		put32(b, NFTA_HOOK_PRIORITY, (uint32_t)chain->priority);
+		fvm_nft_put32(b, NFTA_HOOK_HOOKNUM, chain->hook);
+		fvm_nft_put32(b, NFTA_HOOK_PRIORITY, (uint32_t)chain->priority);
 		mnl_attr_nest_end(b->last, hook);
-		put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
+		fvm_nft_put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
 		mnl_attr_put_strz(b->last, NFTA_CHAIN_TYPE, chain->type);
 	}
 	fvm_nl_end(b);
@@ -542,14 +445,14 @@ static void add_set(struct fvm_nl_batch *b, const struct set *set, uint32_t id)
 	fvm_nft_message(b, NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
 	mnl_attr_put_strz(b->last, NFTA_SET_TABLE, TABLE);
 	mnl_attr_put_strz(b->last, NFTA_SET_NAME, set->name);
-	put32(b, NFTA_SET_FLAGS, set->flags);
-	put32(b, NFTA_SET_KEY_TYPE, set->key_type);
-	put32(b, NFTA_SET_KEY_LEN, set->key_len);
+	fvm_nft_put32(b, NFTA_SET_FLAGS, set->flags);
+	fvm_nft_put32(b, NFTA_SET_KEY_TYPE, set->key_type);
+	fvm_nft_put32(b, NFTA_SET_KEY_LEN, set->key_len);
 	if (set->flags & NFT_SET_MAP) {
-		put32(b, NFTA_SET_DATA_TYPE, set->data_type);
-		put32(b, NFTA_SET_DATA_LEN, set->data_len);
+		fvm_nft_put32(b, NFTA_SET_DATA_TYPE, set->data_type);
+		fvm_nft_put32(b, NFTA_SET_DATA_LEN, set->data_len);
 	}
-	put32(b, NFTA_SET_ID, id);
+	fvm_nft_put32(b, NFTA_SET_ID, id);
 	if (set->key_type == T_LINK) /* for nft(8): names are in the host's byte order */
 		mnl_attr_put(b->last, NFTA_SET_USERDATA, sizeof(host_order), &host_order);
 	fvm_nl_end(b);
@@ -573,11 +476,12 @@ static void element_put(struct fvm_nl_batch *b, uint16_t type, const char *set,
 	struct nlattr *list = mnl_attr_nest_start(b->last, NFTA_SET_ELEM_LIST_ELEMENTS);
 	for (size_t i = 0; i < count; i++) {
 		struct nlattr *element = mnl_attr_nest_start(b->last, NFTA_LIST_ELEM);
-		put_data(b, NFTA_SET_ELEM_KEY, elements[i].key, elements[i].key_len);
+		fvm_nft_put_data(b, NFTA_SET_ELEM_KEY, elements[i].key, elements[i].key_len);
 		if (elements[i].data_len && type == NFT_MSG_NEWSETELEM)
-			put_data(b, NFTA_SET_ELEM_DATA, elements[i].data, elements[i].data_len);
+			fvm_nft_put_data(b, NFTA_SET_ELEM_DATA, elements[i].data,
+					 elements[i].data_len);
 		if (elements[i].is_end)
-			put32(b, NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+			fvm_nft_put32(b, NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
 		mnl_attr_nest_end(b->last, element);
 	}
 	mnl_attr_nest_end(b->last, list);
@@ -689,7 +593,7 @@ void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range
 {
 	fvm_nft_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
 	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
-	put32(b, NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
+	fvm_nft_put32(b, NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
 	fvm_nl_end(b);
 	for (size_t i = 0; i < FVM_COUNT(sets); i++)
 		add_set(b, &sets[i], (uint32_t)i + 1);
@@ -746,7 +650,7 @@ static void transaction_edge(struct fvm_nl_batch *b, uint16_t type, uint32_t gen
 	g->version = NFNETLINK_V0;
 	g->res_id = htons(NFNL_SUBSYS_NFTABLES);
 	if (generation)
-		put32(b, NFNL_BATCH_GENID, generation);
+		fvm_nft_put32(b, NFNL_BATCH_GENID, generation);
 	fvm_nl_end(b);
 }
 

@@ -95,13 +95,4 @@ int fvm_firewall_open(int sock, struct fvm_nl_batch *b);
 /** fvm_firewall_close() - add to a transaction the removal of these rules. Return: as above */
 int fvm_firewall_close(int sock, struct fvm_nl_batch *b);
 
-/* shared with firewall.c */
-struct nlmsghdr *fvm_nft_message(struct fvm_nl_batch *b, uint16_t type, uint16_t flags,
-				 uint8_t family);
-struct nlattr *fvm_nft_expr_begin(struct fvm_nl_batch *b, const char *name,
-				  struct nlattr **ret_data);
-void fvm_nft_expr_end(struct fvm_nl_batch *b, struct nlattr *expr, struct nlattr *data);
-void fvm_nft_expr_link(struct fvm_nl_batch *b, uint32_t key, bool is_vm);
-void fvm_nft_expr_verdict(struct fvm_nl_batch *b, int code, const char *chain);
-
 #endif
