@@ -6,29 +6,30 @@
 #include "common/error.h"
 #include "common/quote.h"
 
+static void set(struct fvm_error *err, int code, bool plain, const char *fmt, va_list ap)
+{
+	if (!err)
+		return;
+	vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	err->code = code;
+	err->plain = plain;
+}
+
 int fvm_error_set(struct fvm_error *err, int code, const char *fmt, ...)
 {
-	if (err) {
-		va_list ap;
-		va_start(ap, fmt);
-		vsnprintf(err->text, sizeof(err->text), fmt, ap);
-		va_end(ap);
-		err->code = code;
-		err->plain = false;
-	}
+	va_list ap;
+	va_start(ap, fmt);
+	set(err, code, false, fmt, ap);
+	va_end(ap);
 	return -code;
 }
 
 int fvm_error_say(struct fvm_error *err, int code, const char *fmt, ...)
 {
-	if (err) {
-		va_list ap;
-		va_start(ap, fmt);
-		vsnprintf(err->text, sizeof(err->text), fmt, ap);
-		va_end(ap);
-		err->code = code;
-		err->plain = true;
-	}
+	va_list ap;
+	va_start(ap, fmt);
+	set(err, code, true, fmt, ap);
+	va_end(ap);
 	return -code;
 }
 
