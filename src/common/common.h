@@ -4,6 +4,7 @@
 #ifndef FVM_COMMON_H
 #define FVM_COMMON_H
 
+#include "common/dir.h"
 #include "common/error.h"
 #include "common/fd.h"
 #include "common/log.h"

@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,15 +53,11 @@ static int make_enterable(int dir, const char *name)
 
 static int level_open(int dir, const char *name)
 {
-	struct open_how how = {
-		.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
-	};
-	int fd = fvm_nerr(syscall(SYS_openat2, dir, name, &how, sizeof(how)));
+	int fd = fvm_open_same_mount(dir, name, O_RDONLY | O_DIRECTORY);
 	if (fd != -EACCES)
 		return fd;
 	int r = make_enterable(dir, name);
-	return r < 0 ? r : fvm_nerr(syscall(SYS_openat2, dir, name, &how, sizeof(how)));
+	return r < 0 ? r : fvm_open_same_mount(dir, name, O_RDONLY | O_DIRECTORY);
 }
 
 /* Takes @given over. */

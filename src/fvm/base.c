@@ -30,15 +30,12 @@ static int look_at(const char *path)
 	scoped_fd fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fstatfs(fd, &fs) < 0)
 		return errno;
-	DIR *d = fdopendir(fd);
+	scoped_dir d = fvm_dir_take(fvm_fd_take(&fd));
 	if (!d)
 		return errno;
-	fvm_fd_take(&fd);
 	errno = 0;
 	(void)readdir(d);
-	int r = errno;
-	closedir(d);
-	return r;
+	return errno;
 }
 
 static _Noreturn void ask(const char *path, uint32_t index, int to)

@@ -73,16 +73,13 @@ static int rmdir_tree(int at, const char *name)
 static int rmdir_below(int dir)
 {
 	int r = 0;
-	DIR *d = fdopendir(dir);
-	if (!d) {
-		close(dir);
-		return -ENOMEM;
-	}
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (e->d_type == DT_DIR && e->d_name[0] != '.')
+	scoped_dir d = fvm_dir_take(dir);
+	if (!d)
+		return -errno;
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
+		if (e->d_type == DT_DIR)
 			r = rmdir_tree(dirfd(d), e->d_name);
 	}
-	closedir(d);
 	return r;
 }
 

@@ -159,24 +159,21 @@ static int pids_below(int dir, struct pids *p, int depth)
 {
 	scoped_free char *text = NULL;
 	int r = fvm_read_file(dir, "cgroup.procs", 64 << 20, &text, NULL);
-	DIR *d = fdopendir(dir);
-	if (!d) {
-		close(dir);
-		return -ENOMEM;
-	}
+	scoped_dir d = fvm_dir_take(dir);
+	if (!d)
+		return -errno;
 	if (r == 0)
 		r = pids_add(p, text);
 	if (r == -EOPNOTSUPP)
 		r = 0;
-	for (struct dirent *e; r == 0 && depth > 0 && (e = readdir(d));) {
-		if (e->d_type != DT_DIR || e->d_name[0] == '.')
+	for (struct dirent *e; r == 0 && depth > 0 && (e = fvm_dir_next(d));) {
+		if (e->d_type != DT_DIR)
 			continue;
 		int sub = openat(dirfd(d), e->d_name,
 				 O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (sub >= 0)
 			r = pids_below(sub, p, depth - 1);
 	}
-	closedir(d);
 	return r;
 }
 

@@ -67,23 +67,18 @@ static bool is_hidden(const struct fvm_stack *stack, const char *rel)
 
 static int count_level(int dir, struct fvm_strv *dirs, const char *below, size_t *ret_count)
 {
-	DIR *d = fdopendir(dir);
-	if (!d) {
-		close(dir);
+	scoped_dir d = fvm_dir_take(dir);
+	if (!d)
 		return -errno;
-	}
 	int r = 0;
-	for (struct dirent *e = readdir(d); r == 0 && e; e = readdir(d)) {
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
 		struct stat st;
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
 		(*ret_count)++;
 		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			r = -errno;
 		else if (S_ISDIR(st.st_mode))
 			r = fvm_strv_addf(dirs, "%s/%s", below, e->d_name);
 	}
-	closedir(d);
 	return r;
 }
 

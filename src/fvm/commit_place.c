@@ -194,16 +194,12 @@ static int area_make(struct commit *c, const struct commit_area *a)
 static int area_remove(struct commit *c, const struct commit_area *a)
 {
 	struct stat st;
-	DIR *d = fdopendir(fcntl(a->fd, F_DUPFD_CLOEXEC, 0));
+	scoped_dir d = fvm_dir_open(a->fd, ".");
 	if (!d)
 		return -errno;
 	int r = 0;
-	rewinddir(d);
-	for (struct dirent *e = readdir(d); r == 0 && e; e = readdir(d)) {
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			r = fvm_remove_tree(a->fd, e->d_name);
-	}
-	closedir(d);
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));)
+		r = fvm_remove_tree(a->fd, e->d_name);
 	if (r < 0)
 		return r;
 	scoped_fd dir = area_parent(c, a, &st);

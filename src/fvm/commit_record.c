@@ -96,17 +96,16 @@ int commit_open_all(struct commit *c, const struct fvm_store *store, bool wait)
 
 int commit_ids(int all, int (*fn)(uint32_t id, void *arg), void *arg)
 {
-	DIR *d = fdopendir(openat(all, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	scoped_dir d = fvm_dir_open(all, ".");
 	if (!d)
 		return -errno;
 	int r = 0;
-	for (struct dirent *e = readdir(d); r == 0 && e; e = readdir(d)) {
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
 		char *end;
 		unsigned long id = strtoul(e->d_name, &end, 10);
 		if (e->d_name[0] > '0' && e->d_name[0] <= '9' && *end == '\0' && id < UINT32_MAX)
 			r = fn((uint32_t)id, arg);
 	}
-	closedir(d);
 	return r;
 }
 

@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,12 +41,7 @@ int fvm_stat_at(int dir, const char *name, struct stat *ret)
 
 int fvm_open_dir(int dir, const char *name, bool path_only)
 {
-	struct open_how how = {
-		.flags = (path_only ? O_PATH : O_RDONLY | O_NONBLOCK) | O_DIRECTORY | O_NOFOLLOW |
-			 O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
-	};
-	return fvm_nerr(syscall(SYS_openat2, dir, name, &how, sizeof(how)));
+	return fvm_open_same_mount(dir, name, O_DIRECTORY | (path_only ? O_PATH : O_RDONLY));
 }
 
 int fvm_open_regular(int dir, const char *name)

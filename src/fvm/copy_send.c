@@ -127,13 +127,11 @@ static int send_entries(struct sender *s, DIR *d)
 {
 	for (;;) {
 		errno = 0;
-		struct dirent *e = readdir(d);
+		struct dirent *e = fvm_dir_next(d);
 		if (!e && errno)
 			note(s, errno, "list", "a directory");
 		if (!e)
 			return 0;
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
 		int r = send_entry(s, dirfd(d), e->d_name);
 		if (r < 0)
 			return r;
@@ -151,14 +149,12 @@ static int send_dir(struct sender *s, int dir, const char *at, const char *name,
 	int r = put_record(s, FVM_COPY_DIR, name, &st, "");
 	if (r < 0)
 		return r;
-	DIR *d = fdopendir(fd);
+	scoped_dir d = fvm_dir_take(fvm_fd_take(&fd));
 	if (!d)
 		return -errno;
-	(void)fvm_fd_take(&fd);
 	s->depth++;
 	r = send_entries(s, d);
 	s->depth--;
-	closedir(d);
 	return r < 0 ? r : put_record(s, FVM_COPY_UP, "", NULL, "");
 }
 

@@ -33,12 +33,9 @@ bool fvm_disk_has_image(int parent)
 static bool is_empty(int fs)
 {
 	bool empty = true;
-	int copy = openat(fs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	scoped_dir d = fvm_dir_open(fs, ".");
 	for (struct dirent *e; d && empty && (e = readdir(d));)
 		empty = e->d_name[0] == '.';
-	if (d)
-		closedir(d);
 	return empty;
 }
 

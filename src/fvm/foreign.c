@@ -73,24 +73,20 @@ static void note(struct walk *w, int dir, const char *rel)
 /* @path: "." or "./..." */
 static int look(struct walk *w, const char *path)
 {
-	int fd = openat(w->top, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(w->top, path);
 	int r = 0;
 	if (d)
-		note(w, fd, path);
-	for (struct dirent *e; d && r == 0 && w->count < MAX_FOREIGN && (e = readdir(d));) {
+		note(w, dirfd(d), path);
+	for (struct dirent *e; d && r == 0 && w->count < MAX_FOREIGN && (e = fvm_dir_next(d));) {
 		char child[PATH_MAX];
 		struct stat st;
-		if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 ||
-		    strcmp(e->d_name, "..") == 0 ||
-		    fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !is_foreign(w, &st) ||
-		    faccessat(fd, e->d_name, R_OK | X_OK, 0) < 0)
+		if (e->d_type != DT_DIR ||
+		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    !is_foreign(w, &st) || faccessat(dirfd(d), e->d_name, R_OK | X_OK, 0) < 0)
 			continue;
 		if (snprintf(child, sizeof(child), "%s/%s", path, e->d_name) < (int)sizeof(child))
 			r = add(w, child, &st);
 	}
-	if (d)
-		closedir(d);
 	return r;
 }
 
@@ -242,8 +238,7 @@ void fvm_foreign_drop(int gen, int lock)
 	scoped_fd foreign = fvm_open_nofollow(gen, "foreign", O_RDONLY | O_DIRECTORY);
 	if (foreign < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
 		return;
-	int fd = openat(foreign, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(foreign, ".");
 	for (struct dirent *e; d && (e = readdir(d));) {
 		char key[NAME_MAX + 1], name[NAME_MAX + 2] = "";
 		size_t n = strcspn(e->d_name, "+");
@@ -258,8 +253,6 @@ void fvm_foreign_drop(int gen, int lock)
 		if (strcmp(name, e->d_name) != 0)
 			(void)fvm_remove_tree(foreign, e->d_name);
 	}
-	if (d)
-		closedir(d);
 }
 
 void fvm_foreign_renew(int gen, const struct fvm_trees *trees, const struct fvm_user_ids *ids)

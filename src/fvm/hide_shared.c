@@ -76,8 +76,7 @@ static bool has_key(int dir, const struct fvm_buf *key)
 
 static void drop_unused(int place)
 {
-	int fd = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(place, ".");
 	for (struct dirent *e; d && (e = readdir(d));) {
 		if (e->d_name[0] == '.')
 			continue;
@@ -85,10 +84,6 @@ static void drop_unused(int place)
 		if (one >= 0)
 			(void)fvm_remove_tree(place, e->d_name);
 	}
-	if (d)
-		closedir(d);
-	else
-		fvm_fd_closep(&fd);
 }
 
 static int fill(int dir, const struct fvm_hide *hide, const struct fvm_plan *plan,

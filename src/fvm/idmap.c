@@ -55,22 +55,17 @@ static void add_database(const char *path, struct fvm_idmap *map, bool users)
  * waited for. */
 static void add_owners(struct fvm_idmap *map, const char *path)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_take(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	struct dirent *e;
 	struct statx st;
 	for (int i = 0; d && i < OWNERS_LOOKS && (e = readdir(d)); i++) {
 		if (strcmp(e->d_name, "..") == 0 ||
-		    statx(fd, e->d_name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+		    statx(dirfd(d), e->d_name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
 			  STATX_UID | STATX_GID, &st) < 0)
 			continue;
 		add_id(map->uids, &map->uid_count, st.stx_uid);
 		add_id(map->gids, &map->gid_count, st.stx_gid);
 	}
-	if (d)
-		closedir(d);
-	else
-		fvm_fd_closep(&fd);
 }
 
 static void add_caller(struct fvm_idmap *map)

@@ -219,8 +219,7 @@ static int list_keys(struct import *m)
 /* Each mount's top directory looks as the host's does. */
 static void copy_tops(int fs)
 {
-	int fd = fcntl(fs, F_DUPFD_CLOEXEC, 0);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(fs, ".");
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
 		char point[4096], path[300];
@@ -237,8 +236,6 @@ static void copy_tops(int fs)
 		(void)fchmod(upper, st.st_mode & 07777);
 		(void)futimens(upper, times);
 	}
-	if (d)
-		closedir(d);
 }
 
 /* Of whom the files are; see owners.h. */

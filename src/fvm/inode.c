@@ -1,12 +1,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -14,15 +12,6 @@
 #include "fvm/inode.h"
 
 #define CAPS "security.capability"
-
-static int open_step(int dir, const char *path, int flags)
-{
-	struct open_how how = {
-		.flags = (unsigned int)flags | O_CLOEXEC | O_NOFOLLOW,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
-	};
-	return fvm_nerr(syscall(SYS_openat2, dir, path, &how, sizeof(how)));
-}
 
 int fvm_open_deep(int dir, const char *path, int flags)
 {
@@ -34,7 +23,7 @@ int fvm_open_deep(int dir, const char *path, int flags)
 		if (!slash)
 			return -ENAMETOOLONG;
 		*slash = '\0';
-		int next = open_step(at < 0 ? dir : at, part, O_PATH | O_DIRECTORY);
+		int next = fvm_open_same_mount(at < 0 ? dir : at, part, O_PATH | O_DIRECTORY);
 		if (next < 0)
 			return next;
 		if (at >= 0)
@@ -42,7 +31,7 @@ int fvm_open_deep(int dir, const char *path, int flags)
 		at = next;
 		path += slash - part + 1;
 	}
-	return open_step(at < 0 ? dir : at, *path ? path : ".", flags);
+	return fvm_open_same_mount(at < 0 ? dir : at, *path ? path : ".", flags | O_NOFOLLOW);
 }
 
 int fvm_open_file(int dir, const char *name)

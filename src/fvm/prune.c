@@ -21,15 +21,12 @@
 static void each_entry(int dir, const char *path, void (*fn)(int dir, const char *name, void *arg),
 		       void *arg)
 {
-	int fd = openat(dir, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(dir, path);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
 		if (e->d_name[0] != '.')
-			fn(fd, e->d_name, arg);
+			fn(dirfd(d), e->d_name, arg);
 	}
-	if (d)
-		closedir(d);
 }
 
 struct walk {

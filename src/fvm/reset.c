@@ -144,19 +144,13 @@ static int reset_mount(const struct fvm_store *store, const struct fvm_stack *st
 	int upper = workspace_of(stack), any = 0, r = 0;
 	if (upper < 0)
 		return 0;
-	int list = openat(upper, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = list < 0 ? NULL : fdopendir(list);
-	if (!d) {
-		fvm_fd_closep(&list);
-		return -ENOMEM;
-	}
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
+	scoped_dir d = fvm_dir_open(upper, ".");
+	if (!d)
+		return -errno;
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
 		any = 1;
 		r = drop(store, upper, e->d_name);
 	}
-	closedir(d);
 	if (r == 0 && stack->base >= 0 && fstat(stack->base, &base) == 0 && !stack->owners &&
 	    (fchown(upper, base.st_uid, base.st_gid) < 0 ||
 	     fchmod(upper, base.st_mode & 07777) < 0))

@@ -230,18 +230,12 @@ static int fill_one(const struct fvm_build *b, int host, int dir, const char *pa
 static int add_synthetic(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
 	scoped_fd dir = scratch_dir(b, "made", b->overlays, t->st.st_mode & 07777);
-	int host = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = host < 0 ? NULL : fdopendir(host);
-	if (dir < 0 || !d) {
-		fvm_fd_closep(&host);
+	scoped_dir d = fvm_dir_take(open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	if (dir < 0 || !d)
 		return dir < 0 ? dir : -errno;
-	}
 	int r = 0;
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			r = fill_one(b, host, dir, t->path, e->d_name);
-	}
-	closedir(d);
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));)
+		r = fill_one(b, dirfd(d), dir, t->path, e->d_name);
 	return r < 0 ? r : stack_add(s, fvm_fd_take(&dir));
 }
 

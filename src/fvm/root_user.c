@@ -200,19 +200,16 @@ static int look(void *arg, const char *path, struct stat *ret)
 static int list(void *arg, const char *path, struct fvm_strv *ret, bool *ret_empty)
 {
 	(void)arg;
-	DIR *d = opendir(path);
+	scoped_dir d = opendir(path);
 	int r = 0;
 	if (!d)
 		return -errno;
 	*ret_empty = true;
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
 		*ret_empty = false;
 		if (e->d_type == DT_DIR || e->d_type == DT_UNKNOWN)
 			r = fvm_strv_add(ret, e->d_name);
 	}
-	closedir(d);
 	return r;
 }
 
@@ -222,29 +219,20 @@ static bool has_entries(int dir, const char *key)
 {
 	char path[300];
 	snprintf(path, sizeof(path), "%s/upper", key);
-	int fd = fvm_open_nofollow(dir, path, O_RDONLY | O_DIRECTORY);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	int n = 0;
-	if (fd == -EACCES) /* the VM gave it to one of its services */
-		return true;
-	while (d && n < 3 && readdir(d))
-		n++;
-	if (d)
-		closedir(d);
-	return n > 2;
+	scoped_dir d = fvm_dir_open(dir, path);
+	/* EACCES: the VM gave it to one of its services */
+	return d ? fvm_dir_next(d) != NULL : errno == EACCES;
 }
 
 static int add_keys(int parent, struct fvm_strv *keys)
 {
 	int fs = fvm_disk_open(parent), r = 0;
-	DIR *d = fs < 0 ? NULL : fdopendir(fs);
+	scoped_dir d = fvm_dir_take(fs);
 	for (struct dirent *e; d && r == 0 && (e = readdir(d));) {
 		if (e->d_name[0] != '.' && !fvm_strv_has(keys, e->d_name) &&
 		    has_entries(fs, e->d_name))
 			r = fvm_strv_add(keys, e->d_name);
 	}
-	if (d)
-		closedir(d);
 	return r;
 }
 

@@ -139,7 +139,7 @@ static int add_directories(const struct fvm_plan *plan, struct fvm_strv *ret)
 {
 	if (plan->mounts[fvm_plan_find(plan, "/home", false)].network)
 		return 0;
-	DIR *d = opendir("/home");
+	scoped_dir d = opendir("/home");
 	int r = 0;
 	for (struct dirent *e; d && r == 0 && (e = readdir(d));) {
 		char path[NAME_MAX + 16];
@@ -147,8 +147,6 @@ static int add_directories(const struct fvm_plan *plan, struct fvm_strv *ret)
 		if (e->d_name[0] != '.' && e->d_type != DT_REG && is_home(plan, path))
 			r = add_once(ret, path);
 	}
-	if (d)
-		closedir(d);
 	return r;
 }
 
@@ -271,24 +269,13 @@ static void match(const struct group *g, const char *entry, bool plain, enum kin
 }
 
 /* One call for a hundred names, instead of one for each that we have. */
-static DIR *list(int dir)
-{
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d)
-		fvm_fd_closep(&fd);
-	return d;
-}
-
 static void look_up(const struct group *g, int dir, enum kind kinds[NAMES_MAX])
 {
-	DIR *d = list(dir);
+	scoped_dir d = fvm_dir_open(dir, ".");
 	for (size_t i = 0; i < NAMES_MAX; i++)
 		kinds[i] = d ? ABSENT : TO_LOOK_AT;
 	for (struct dirent *e; d && (e = readdir(d));)
 		match(g, e->d_name, is_plain(e), kinds);
-	if (d)
-		closedir(d);
 }
 
 /* @g's directory, and its path without symlinks. Return: descriptor or negative errno */
@@ -340,16 +327,15 @@ struct found {
 
 static void look_around(int home, struct found *ret)
 {
-	DIR *d = list(home);
+	scoped_dir d = fvm_dir_open(home, ".");
 	*ret = (struct found){ .any = !d };
 	for (size_t i = 0; i < NAMES_MAX; i++)
 		ret->kinds[i] = d ? ABSENT : TO_LOOK_AT;
 	for (size_t i = 0; i < FVM_COUNT(groups); i++)
 		ret->groups[i] = !d;
-	for (struct dirent *e; d && (e = readdir(d));) {
+	for (struct dirent *e; d && (e = fvm_dir_next(d));) {
 		const char *name = e->d_name;
-		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-		    (name[0] != '.' && strcmp(name, "snap") != 0))
+		if (name[0] != '.' && strcmp(name, "snap") != 0)
 			continue;
 		ret->any = true;
 		match(&groups[0], name, is_plain(e), ret->kinds);
@@ -358,8 +344,6 @@ static void look_around(int home, struct found *ret)
 			ret->groups[i] |= strncmp(name, groups[i].dir, n) == 0 && !name[n];
 		}
 	}
-	if (d)
-		closedir(d);
 }
 
 static int add_known(const struct home *h)

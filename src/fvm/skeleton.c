@@ -380,8 +380,7 @@ static int make_generation(struct refresh *r, struct fvm_error *err)
 /* Deletes generations that no VM runs on any more. */
 static void drop_old(const struct refresh *r)
 {
-	int fd = openat(r->top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(r->top, ".");
 	for (struct dirent *e; d && (e = readdir(d));) {
 		scoped_fd lock = -1;
 		if (e->d_name[0] != 'g' || strcmp(e->d_name, r->gen) == 0)
@@ -390,8 +389,6 @@ static void drop_old(const struct refresh *r)
 		if (dir >= 0 && take_flock(dir, "lock", LOCK_EX | LOCK_NB, &lock) == 0)
 			(void)fvm_trash(r->store, r->top, e->d_name, true);
 	}
-	if (d)
-		closedir(d);
 }
 
 /* Under the exclusive lock of the skeleton. */

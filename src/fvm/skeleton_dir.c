@@ -349,13 +349,11 @@ static int compare_names(const void *a, const void *b)
 
 static int remove_others(struct skel_walk *w, int skel, const struct fvm_strv *kept)
 {
-	DIR *d = fdopendir(openat(skel, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	scoped_dir d = fvm_dir_open(skel, ".");
 	if (!d)
 		return -errno;
 	int r = 0;
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
 		const char *name = e->d_name;
 		if (kept->count &&
 		    bsearch(&name, kept->items, kept->count, sizeof(name), compare_names))
@@ -364,7 +362,6 @@ static int remove_others(struct skel_walk *w, int skel, const struct fvm_strv *k
 		if (!w->dry)
 			r = fvm_remove_tree(skel, e->d_name);
 	}
-	closedir(d);
 	return r;
 }
 
@@ -453,18 +450,12 @@ static int sync_dir(struct skel_walk *w, int host, int skel, const char *path, b
 	skel_add(&w->list, SKEL_DIR, skel_ctime(&st), path);
 	note_owner(w, &st, path);
 	note_progress(w);
-	int again = openat(host, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = again < 0 ? NULL : fdopendir(again);
-	if (!d) {
-		fvm_fd_closep(&again);
+	scoped_dir d = fvm_dir_open(host, ".");
+	if (!d)
 		return -errno;
-	}
 	int r = 0;
-	for (struct dirent *e; r >= 0 && (e = readdir(d));) {
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			r = do_entry(w, host, skel, path, e, fresh ? NULL : &kept);
-	}
-	closedir(d);
+	for (struct dirent *e; r >= 0 && (e = fvm_dir_next(d));)
+		r = do_entry(w, host, skel, path, e, fresh ? NULL : &kept);
 	if (r >= 0 && !fresh) {
 		if (kept.count)
 			qsort(kept.items, kept.count, sizeof(char *), compare_names);

@@ -41,25 +41,18 @@ static bool workspace_is_empty(const struct fvm_vm *vm)
 {
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	int top = workspace < 0 ? workspace : fvm_disk_open(workspace);
-	DIR *d = top < 0 ? NULL : fdopendir(top);
+	scoped_dir d = fvm_dir_take(top);
 	bool empty = true;
-	struct dirent *e, *inner;
+	struct dirent *e;
 	while (d && empty && (e = readdir(d))) {
 		char path[300];
 		if (e->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), "%s/upper", e->d_name);
-		int upper = fvm_open_nofollow(top, path, O_RDONLY | O_DIRECTORY);
-		DIR *u = upper < 0 ? NULL : fdopendir(upper);
-		if (upper == -EACCES) /* the VM gave it to one of its services */
-			empty = false;
-		while (u && empty && (inner = readdir(u)))
-			empty = strcmp(inner->d_name, ".") == 0 || strcmp(inner->d_name, "..") == 0;
-		if (u)
-			closedir(u);
+		scoped_dir upper = fvm_dir_open(top, path);
+		/* EACCES: the VM gave it to one of its services */
+		empty = upper ? !fvm_dir_next(upper) : errno != EACCES;
 	}
-	if (d)
-		closedir(d);
 	return empty;
 }
 
@@ -98,7 +91,7 @@ static int make_layer(const struct fvm_vm *vm, const char *id)
 static void drop_work(int layer)
 {
 	int fs = fvm_disk_open(layer);
-	DIR *d = fs < 0 ? NULL : fdopendir(fs);
+	scoped_dir d = fvm_dir_take(fs);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
 		if (e->d_name[0] == '.')
@@ -108,8 +101,6 @@ static void drop_work(int layer)
 		if (key >= 0)
 			(void)fvm_subids_remove_tree(key, "work");
 	}
-	if (d)
-		closedir(d);
 }
 
 /* The second half of a freeze: everything is in STORE/layers/ID, the configuration has to know. */

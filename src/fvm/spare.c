@@ -21,33 +21,20 @@
 
 /* ---- which there are ---- */
 
-static DIR *list_open(int at, const char *path)
-{
-	int fd = fvm_open_nofollow(at, path, O_RDONLY | O_DIRECTORY);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d)
-		fvm_fd_closep(&fd);
-	return d;
-}
-
 static const char *list_next(DIR *d)
 {
-	struct dirent *e;
-	while ((e = readdir(d)) && e->d_name[0] == '.')
-		;
+	struct dirent *e = fvm_dir_next(d);
 	return e ? e->d_name : NULL;
 }
 
 static unsigned int list_names(const struct fvm_store *store, char names[][33], unsigned int max)
 {
 	unsigned int count = 0;
-	DIR *d = list_open(store->dir, SPARES);
+	scoped_dir d = fvm_dir_open(store->dir, SPARES);
 	for (const char *name; d && count < max && (name = list_next(d));) {
 		if (strlen(name) == 32)
 			strcpy(names[count++], name);
 	}
-	if (d)
-		closedir(d);
 	return count;
 }
 
@@ -156,11 +143,8 @@ static bool is_blank(int at, const char *name)
 	if (geteuid() != 0 &&
 	    (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_gid != getegid()))
 		return false;
-	DIR *d = list_open(fd, ".");
-	bool empty = d && !list_next(d);
-	if (d)
-		closedir(d);
-	return empty;
+	scoped_dir d = fvm_dir_open(fd, ".");
+	return d && !list_next(d);
 }
 
 /* upper and work of one mount; what overlay leaves in work would refuse the next mount. */
@@ -172,26 +156,22 @@ static bool clear_mount(int fs, const char *key)
 	(void)fvm_remove_tree(dir, "work/work");
 	if (!is_blank(dir, "work"))
 		return false;
-	DIR *d = list_open(dir, ".");
+	scoped_dir d = fvm_dir_open(dir, ".");
 	unsigned int others = 0;
 	for (const char *name; d && (name = list_next(d));)
 		others += strcmp(name, "upper") != 0 && strcmp(name, "work") != 0;
-	if (d)
-		closedir(d);
 	return d && others == 0;
 }
 
 static bool clear_mounts(int vm)
 {
 	scoped_fd fs = fvm_open_nofollow(vm, "workspace/fs", O_RDONLY | O_DIRECTORY);
-	DIR *d = fs < 0 ? NULL : list_open(fs, ".");
+	scoped_dir d = fs < 0 ? NULL : fvm_dir_open(fs, ".");
 	bool clear = d;
 	if (fs >= 0)
 		(void)unlinkat(fs, FVM_OWNERS_FILE, 0);
 	for (const char *key; clear && (key = list_next(d));)
 		clear = clear_mount(fs, key);
-	if (d)
-		closedir(d);
 	return clear;
 }
 
@@ -199,7 +179,7 @@ static bool clear_mounts(int vm)
 static bool has_only_known(int vm)
 {
 	static const char *const known[] = { "config.json", "lock", "workspace" };
-	DIR *d = list_open(vm, ".");
+	scoped_dir d = fvm_dir_open(vm, ".");
 	unsigned int found = 0, others = 0;
 	for (const char *name; d && (name = list_next(d));) {
 		size_t i = 0;
@@ -208,13 +188,9 @@ static bool has_only_known(int vm)
 		found += i < FVM_COUNT(known);
 		others += i == FVM_COUNT(known);
 	}
-	if (d)
-		closedir(d);
-	DIR *w = list_open(vm, "workspace");
+	scoped_dir w = fvm_dir_open(vm, "workspace");
 	for (const char *name; w && (name = list_next(w));)
 		others += strcmp(name, "fs") != 0;
-	if (w)
-		closedir(w);
 	return d && w && found == FVM_COUNT(known) && others == 0;
 }
 

@@ -206,12 +206,9 @@ static struct fvm_stack *stack_get(struct fvm_stacks *s, const char *key, size_t
 /* Adds what KEY/upper below @fs holds as layer @at of each KEY's stack. */
 static int layer_add(struct fvm_stacks *s, int fs, size_t at, size_t layers)
 {
-	int list = openat(fs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = list < 0 ? NULL : fdopendir(list);
-	if (!d) {
-		fvm_fd_closep(&list);
-		return -ENOMEM;
-	}
+	scoped_dir d = fvm_dir_open(fs, ".");
+	if (!d)
+		return -errno;
 	int r = 0;
 	for (struct dirent *e; r == 0 && (e = readdir(d));) {
 		char path[300];
@@ -230,7 +227,6 @@ static int layer_add(struct fvm_stacks *s, int fs, size_t at, size_t layers)
 			close(upper);
 		r = stack ? 0 : -ENOMEM;
 	}
-	closedir(d);
 	return r;
 }
 

@@ -100,14 +100,13 @@ int fvm_ancestor_read(int vm_dir, const struct fvm_stamp *stamp, char **ret, siz
 /* Delete kept files that no stamp speaks of; @used has their names as paths. */
 static int ancestors_prune(int dir, const struct fvm_stamps *used)
 {
-	DIR *d = fdopendir(dup(dir));
+	scoped_dir d = fvm_dir_open(dir, ".");
 	if (!d)
 		return -errno;
-	for (struct dirent *e = readdir(d); e; e = readdir(d)) {
+	for (struct dirent *e; (e = readdir(d));) {
 		if (e->d_name[0] != '.' && !fvm_stamps_find(used, e->d_name))
 			(void)unlinkat(dir, e->d_name, 0);
 	}
-	closedir(d);
 	return 0;
 }
 

@@ -122,17 +122,12 @@ static void tidy_entry(const struct fvm_store *s, int dir, const char *name)
 /* What a crash left in tmp/ or trash/: an entry on which nobody holds flock(2). */
 static void tidy_dir(const struct fvm_store *s, const char *part)
 {
-	int dir = openat(s->dir, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = dir < 0 ? NULL : fdopendir(dir);
+	scoped_dir d = fvm_dir_open(s->dir, part);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
 		if (e->d_name[0] != '.')
-			tidy_entry(s, dir, e->d_name);
+			tidy_entry(s, dirfd(d), e->d_name);
 	}
-	if (d)
-		closedir(d);
-	else if (dir >= 0)
-		close(dir);
 }
 
 /* VMs that ended by themselves. Where many run, not at each command: it would cost each of them a
@@ -236,8 +231,7 @@ static int compare_names(const void *a, const void *b)
 
 int fvm_store_list(const struct fvm_store *store, struct fvm_strv *ret, struct fvm_error *err)
 {
-	int fd = openat(store->vms, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(store->vms, ".");
 	if (!d)
 		return fvm_error_set(err, errno, "read %s/vms", store->path);
 	size_t room = 0, count = 0;
@@ -262,7 +256,6 @@ int fvm_store_list(const struct fvm_store *store, struct fvm_strv *ret, struct f
 		else
 			items[++count] = NULL;
 	}
-	closedir(d);
 	struct fvm_strv all = { items, count };
 	if (r < 0) {
 		fvm_strv_free(&all);

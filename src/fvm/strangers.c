@@ -58,8 +58,7 @@ static int add(struct strangers *f, const char *path, const struct stat *st)
 
 static bool is_wanted(int dir, const char *name, struct stat *st)
 {
-	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-	    fstatat(dir, name, st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 ||
+	if (fstatat(dir, name, st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 ||
 	    !S_ISDIR(st->st_mode))
 		return false;
 	return faccessat(dir, name, R_OK | X_OK, 0) == 0;
@@ -67,19 +66,16 @@ static bool is_wanted(int dir, const char *name, struct stat *st)
 
 static int look(struct strangers *f, int top, const char *path)
 {
-	int fd = openat(top, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	scoped_dir d = fvm_dir_open(top, path);
 	int r = 0;
-	for (struct dirent *e; d && r == 0 && f->made < MAX_STRANGERS && (e = readdir(d));) {
+	for (struct dirent *e; d && r == 0 && f->made < MAX_STRANGERS && (e = fvm_dir_next(d));) {
 		char child[PATH_MAX];
 		struct stat st;
 		if ((e->d_type == DT_DIR || e->d_type == DT_UNKNOWN) &&
-		    is_wanted(fd, e->d_name, &st) &&
+		    is_wanted(dirfd(d), e->d_name, &st) &&
 		    snprintf(child, sizeof(child), "%s/%s", path, e->d_name) < (int)sizeof(child))
 			r = add(f, child, &st);
 	}
-	if (d)
-		closedir(d);
 	return r;
 }
 

@@ -219,6 +219,37 @@ ends_made() {
 	fails compgen -G "/tmp/fvm-prove-*"
 }
 
+# 20 VMs, which are more than the store keeps directories of for the next ones; each looks for what
+# the others have left, and leaves something by a name that a listing may not show.
+leave_and_look() {
+	local i first
+	for i in {1..20}; do
+		expect 0 "$@" fvm run --rm --net none --root -- sh -c '
+			for d in / /home /tmp /var; do
+				for n in .x ..x ... .wh.x; do
+					! [ -e "$d/$n" ] || { echo "$d/$n of another VM"; exit 1; }
+				done
+			done
+			stat -c %a:%U / /home /tmp /var
+			! getfattr -n user.x /home 2>/dev/null || exit 1
+			case '$((i % 3))' in
+			0) touch /.x /home/..x /tmp/... /var/.wh.x ;;
+			1) mkdir /..x /home/... /tmp/.x /var/.x ;;
+			2) chmod 0700 / /home /tmp && setfattr -n user.x -v 1 /home || true ;;
+			esac'
+		[ "$i" = 1 ] || equal "$output" "$first"
+		first=$output
+	done
+}
+
+@test "nothing of a VM that was thrown away shows in the next, whatever it is called" {
+	needs_command setfattr
+	leave_and_look
+	needs_user
+	user_make one
+	leave_and_look as_user one
+}
+
 @test "secrets and the store are hidden, and the VM may make its own in their place" {
 	mkdir -p "$E2E/me/.ssh" "$E2E/me/.config/gh" "$E2E/me/dots"
 	echo key >"$E2E/me/.ssh/id"
