@@ -232,10 +232,13 @@ leave_and_look() {
 			done
 			stat -c %a:%U / /home /tmp /var
 			! getfattr -n user.x /home 2>/dev/null || exit 1
-			case '$((i % 3))' in
-			0) touch /.x /home/..x /tmp/... /var/.wh.x ;;
-			1) mkdir /..x /home/... /tmp/.x /var/.x ;;
-			2) chmod 0700 / /home /tmp && setfattr -n user.x -v 1 /home || true ;;
+			case '$((i % 6))' in
+			0) touch /.x ;;
+			1) mkdir /... ;;
+			2) touch /tmp/..x ;;
+			3) mkdir /var/.wh.x ;;
+			4) chmod 0700 / /home /tmp ;;
+			5) setfattr -n user.x -v 1 /home || true ;;
 			esac'
 		[ "$i" = 1 ] || equal "$output" "$first"
 		first=$output
