@@ -446,7 +446,7 @@ int cli_follow(const struct cli *cli, const struct fvm_vm *vm, int sock, bool te
 	struct fvm_error err = { 0 };
 	const char *name = vm->config.name;
 	int status = 0;
-	int r = fvm_client_stream(sock, -1, terminal, &status, &err);
+	int r = fvm_client_stream(sock, -1, -1, terminal, &status, &err);
 	if (r == -EPIPE) {
 		/* killed, or at the end of its grace period: as the shell says it */
 		cli_say(cli, "fvm: VM '%s' has ended, and the command with it", name);

@@ -141,7 +141,7 @@ static void side_finish(struct cp *cp, struct side *s)
 		tell(cp, &err);
 	}
 	err = (struct fvm_error){ 0 };
-	if (fvm_client_stream(s->sock, -1, false, &status, &err) < 0)
+	if (fvm_client_stream(s->sock, -1, -1, false, &status, &err) < 0)
 		tell(cp, &err);
 	if (status != 0)
 		cp->failed = true;

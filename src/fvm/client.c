@@ -18,7 +18,7 @@
 #define TYPED	 4096
 
 struct stream {
-	int sock, pidfd, signals;
+	int sock, pidfd, ended, signals;
 	int out;	    /* where a terminal's output goes */
 	bool terminal;	    /* the session has one */
 	bool raw;	    /* and so have we */
@@ -254,7 +254,7 @@ static int sock_ready(struct stream *s, struct fvm_error *err)
 	return GO_ON;
 }
 
-enum { P_SIGNALS, P_SOCK, P_VM, P_INPUT, P_OUT, P_RELAY, P_COUNT = P_RELAY + RELAYS };
+enum { P_SIGNALS, P_SOCK, P_VM, P_ENDED, P_INPUT, P_OUT, P_RELAY, P_COUNT = P_RELAY + RELAYS };
 
 static int one_round(struct stream *s, struct fvm_error *err)
 {
@@ -264,6 +264,7 @@ static int one_round(struct stream *s, struct fvm_error *err)
 		[P_SIGNALS] = { .fd = s->signals, .events = POLLIN },
 		[P_SOCK] = { .fd = full ? -1 : s->sock, .events = POLLIN },
 		[P_VM] = { .fd = s->sock < 0 ? s->pidfd : -1, .events = POLLIN },
+		[P_ENDED] = { .fd = s->sock < 0 ? s->ended : -1, .events = POLLIN },
 		[P_INPUT] = { .fd = s->read_input ? STDIN_FILENO : -1, .events = POLLIN },
 		[P_OUT] = { .fd = full ? s->out : -1, .events = POLLOUT },
 	};
@@ -280,6 +281,8 @@ static int one_round(struct stream *s, struct fvm_error *err)
 		write_output(s);
 	if (r == GO_ON && pfd[P_SOCK].revents)
 		r = sock_ready(s, err);
+	if (r == GO_ON && pfd[P_ENDED].revents & POLLIN)
+		r = ENDED;
 	if (r == GO_ON && pfd[P_VM].revents)
 		r = vm_ended(s, err);
 	return r;
@@ -318,10 +321,11 @@ static void finish(struct stream *s, const sigset_t *old_mask)
 	sigprocmask(SIG_SETMASK, old_mask, NULL);
 }
 
-int fvm_client_stream(int sock, int pidfd, bool terminal, int *ret_status, struct fvm_error *err)
+int fvm_client_stream(int sock, int pidfd, int ended, bool terminal, int *ret_status,
+		      struct fvm_error *err)
 {
 	sigset_t old_mask;
-	struct stream s = { .sock = sock, .pidfd = pidfd, .terminal = terminal };
+	struct stream s = { .sock = sock, .pidfd = pidfd, .ended = ended, .terminal = terminal };
 	s.signals = watch_signals(&old_mask);
 	relays_passed();
 	int r = begin(&s, err);

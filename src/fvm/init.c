@@ -146,10 +146,11 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 		a->prove = -1;
 	if (!a->enter)
 		a->enter_fd = -1;
-	int *const keep[] = { &a->control,  &a->alive,	    &a->keep,	    &a->guard,
-			      &a->net,	    &a->names,	    &a->hide,	    &a->log,
-			      &a->status,   &a->report,	    &a->prove,	    &a->client,
-			      &a->enter_fd, &first->fds[0], &first->fds[1], &first->fds[2] };
+	int *const keep[] = { &a->control,   &a->alive,	 &a->keep,	 &a->guard,
+			      &a->net,	     &a->names,	 &a->hide,	 &a->log,
+			      &a->status,    &a->report, &a->prove,	 &a->client,
+			      &a->enter_fd,  &a->ended,	 &first->fds[0], &first->fds[1],
+			      &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
@@ -219,7 +220,11 @@ static _Noreturn void end(const struct init *init)
 		(void)!ftruncate(init->args.status, 0);
 		(void)!pwrite(init->args.status, text, (size_t)n, 0);
 	}
-	_exit(WIFSIGNALED(init->status) ? 128 + WTERMSIG(init->status) : WEXITSTATUS(init->status));
+	const int status = WIFSIGNALED(init->status) ? 128 + WTERMSIG(init->status)
+						     : WEXITSTATUS(init->status);
+	if (init->args.ended >= 0)
+		(void)!write(init->args.ended, &status, sizeof(status));
+	_exit(status);
 }
 
 void init_shutdown(struct init *init, unsigned int grace_ms)
@@ -474,6 +479,8 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 		init.args.guard = -1;
 	if (init.args.net == 0)
 		init.args.net = -1;
+	if (init.args.ended == 0)
+		init.args.ended = -1;
 	if (init.args.names == 0)
 		init.args.names = -1;
 	if (args->resolv)

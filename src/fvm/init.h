@@ -83,6 +83,8 @@ struct fvm_init_args {
 	const char *resolv; /* what /etc/resolv.conf says now, or NULL */
 	int log;	/* O_RDWR|O_APPEND, or -1 */
 	int status;	/* gets "exit N\n" or "signal N\n" at the end; or -1 */
+	int ended;	/* write end: gets PID 1's exit status, an int, when nothing else of the VM
+			 * runs any more, a while before all its namespaces are gone; or 0 or -1 */
 	int report;	/* write end: one struct fvm_error if the first command can't be executed
 			 * (code ENOENT -> 127, EACCES/ENOEXEC -> 126), closed once it was */
 	int prove;	/* write end for the self-test, or -1: see fvm/prove.h */
@@ -148,6 +150,8 @@ int fvm_exec_status(int r);
  * fvm_client_stream() - carry a session until it ends or the user detaches
  * @sock:     connection of the session; -1 when PID 1 relays nothing
  * @pidfd:    PID 1's, or -1; our child's is not reaped
+ * @ended:    where PID 1 tells its end (fvm_init_args.ended), which is not read, or -1. With it and
+ *            without a @sock there is no *ret_status: the caller reads that, or reaps PID 1
  * @terminal: the session has a terminal: if our stdin is one, too, it gets raw mode, SIGWINCH,
  *            and is restored at the end, also when we are killed by a signal that can be caught.
  *            ^P^Q detaches.
@@ -156,7 +160,8 @@ int fvm_exec_status(int r);
  * those that would end us detach. What fvm_client_stdio() relays is carried here.
  * Return: 0 ended, 1 detached, or negative errno (-EPIPE: the VM is gone and left no status)
  */
-int fvm_client_stream(int sock, int pidfd, bool terminal, int *ret_status, struct fvm_error *err);
+int fvm_client_stream(int sock, int pidfd, int ended, bool terminal, int *ret_status,
+		      struct fvm_error *err);
 
 enum fvm_tty { FVM_TTY_AUTO, FVM_TTY_FORCE, FVM_TTY_NEVER };
 

@@ -168,6 +168,7 @@ static _Noreturn void init_main(const struct start *s)
 		.log = s->log,
 		.status = s->status,
 		.report = s->report[1],
+		.ended = s->options->until_first_ends ? s->ended[1] : -1,
 		.client = s->client[1],
 		.prove = s->prove[1],
 		.bait = s->bait,
@@ -316,7 +317,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
-		s->supervisor[i] = s->guard[i] = -1;
+		s->supervisor[i] = s->guard[i] = s->ended[i] = -1;
 	}
 }
 
@@ -336,7 +337,8 @@ static void start_free(struct start *s)
 	const int fds[] = { s->alive,	 s->slot,      s->run_dir,   s->control,     s->log,
 			    s->status,	 s->pidfd,     s->spaces,    s->hide_shared, s->go[0],
 			    s->go[1],	 s->report[0], s->report[1], s->client[0],   s->client[1],
-			    s->trace[0], s->trace[1],  s->prove[0],  s->prove[1] };
+			    s->trace[0], s->trace[1],  s->prove[0],  s->prove[1],    s->ended[0],
+			    s->ended[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -392,7 +394,8 @@ static int open_files(struct start *s, struct fvm_error *err)
 	if (s->log < 0 || s->status < 0)
 		return fvm_error_set(err, s->log < 0 ? -s->log : -s->status, "open its log");
 	s->spaces = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);
-	if (s->spaces < 0 || pipe2(s->go, O_CLOEXEC) < 0 || pipe2(s->report, O_CLOEXEC) < 0)
+	if (s->spaces < 0 || pipe2(s->go, O_CLOEXEC) < 0 || pipe2(s->report, O_CLOEXEC) < 0 ||
+	    pipe2(s->ended, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a pipe");
 	const struct fvm_command *first = s->options->first;
 	if (first && !first->detached && first->terminal &&
@@ -568,12 +571,14 @@ static void hand_over(struct start *s, struct fvm_started *ret)
 {
 	close(fvm_fd_take(&s->go[1]));
 	close(fvm_fd_take(&s->report[1]));
+	close(fvm_fd_take(&s->ended[1]));
 	fvm_fd_closep(&s->prove[1]);
 	s->prove[1] = -1;
 	*ret = (struct fvm_started){
 		.init = s->init,
 		.pidfd = fvm_fd_take(&s->pidfd),
 		.report = fvm_fd_take(&s->report[0]),
+		.ended = fvm_fd_take(&s->ended[0]),
 		.prove = fvm_fd_take(&s->prove[0]),
 		.bait = fvm_take_ptr(&s->bait),
 		.client = fvm_fd_take(&s->client[0]),
@@ -705,7 +710,8 @@ void fvm_started_close(struct fvm_started *s)
 	fvm_fd_closep(&s->report);
 	fvm_fd_closep(&s->client);
 	fvm_fd_closep(&s->prove);
-	s->pidfd = s->report = s->client = s->prove = -1;
+	fvm_fd_closep(&s->ended);
+	s->pidfd = s->report = s->client = s->prove = s->ended = -1;
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);

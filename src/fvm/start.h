@@ -29,6 +29,7 @@ struct fvm_started {
 	pid_t init;  /* our child */
 	int pidfd;
 	int report;  /* read end: see fvm_init_args.report */
+	int ended;   /* read end: see fvm_init_args.ended */
 	int prove;   /* read end: struct fvm_proof each; -1: none */
 	struct fvm_bait *bait;
 	int client;  /* socket of the first session when it has a terminal, else -1 */

@@ -61,6 +61,7 @@ struct start {
 	int go[2];  /* to PID 1: a byte for each enum start_step; its end: somebody died */
 	int spaces; /* eventfd: its namespaces are made; a count for each who waits */
 	int report[2];
+	int ended[2];
 	int prove[2];
 	struct fvm_bait *bait;
 	int client[2];

@@ -102,6 +102,14 @@ int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err);
  *  @later: rename to trash/ now, delete in a child process */
 int fvm_vm_remove(struct fvm_vm *vm, bool later, struct fvm_error *err);
 
+/**
+ * fvm_vm_remove_exit() - the same for a VM to be thrown away whose PID 1 is about to be gone, and
+ * then exit with @status
+ * Its name is free from here on. @pidfd: PID 1's, which a process left behind waits for first.
+ * Return: only when that failed, negative errno
+ */
+int fvm_vm_remove_exit(struct fvm_vm *vm, int pidfd, int status, struct fvm_error *err);
+
 /** fvm_vm_remove_told() - the same at once, with progress: see fvm_remove_tree_told() */
 int fvm_vm_remove_told(struct fvm_vm *vm, fvm_remove_fn fn, void *arg, struct fvm_error *err);
 

@@ -1,10 +1,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -20,6 +24,9 @@
 #include "fvm/spare.h"
 #include "fvm/store.h"
 #include "fvm/subids.h"
+
+#define LATER_STACK (256 * 1024)
+#define END_WAIT_MS 60000 /* for namespaces of a VM that has ended; a dead server may hold them */
 
 int64_t fvm_now_ns(void)
 {
@@ -66,6 +73,13 @@ int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
 	return fd;
 }
 
+static void null_stdio(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		(void)dup2(null, fd);
+}
+
 void fvm_later(void (*fn)(void *arg), void *arg)
 {
 	pid_t pid = fork();
@@ -76,11 +90,35 @@ void fvm_later(void (*fn)(void *arg), void *arg)
 		return;
 	}
 	(void)setsid();
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int fd = 0; null >= 0 && fd < 3; fd++)
-		(void)dup2(null, fd);
+	null_stdio();
 	fn(arg);
 	_exit(0);
+}
+
+struct later {
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static int later_main(void *p)
+{
+	const struct later *l = p;
+	(void)setsid();
+	null_stdio();
+	l->fn(l->arg);
+	return 0;
+}
+
+void fvm_later_exit(void (*fn)(void *arg), void *arg, int status)
+{
+	struct later l = { fn, arg };
+	char *stack = mmap(NULL, LATER_STACK, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	(void)fflush(NULL);
+	if (stack == MAP_FAILED ||
+	    clone(later_main, stack + LATER_STACK, CLONE_VM | SIGCHLD, &l) < 0)
+		fn(arg);
+	_exit(status); /* nothing else: it has our memory, this frame and errno, too */
 }
 
 /* Move it to trash/ under a random name, and hold flock(2) on it while we have it. */
@@ -338,10 +376,10 @@ int fvm_vm_save(struct fvm_vm *vm, struct fvm_error *err)
 }
 
 /* Something mounted below the VM's directory would be deleted along with it. */
-static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
+static int check_no_mounts(const struct fvm_store *store, const char *path, struct fvm_error *err)
 {
-	char prefix[sizeof(vm->store->path) + FVM_NAME_MAX + 16];
-	snprintf(prefix, sizeof(prefix), " %s/vms/%s/", vm->store->path, vm->config.name);
+	char prefix[sizeof(store->path) + FVM_NAME_MAX + 16];
+	snprintf(prefix, sizeof(prefix), " %s/%s/", store->path, path);
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t room = 0;
@@ -349,8 +387,8 @@ static int check_no_mounts(const struct fvm_vm *vm, struct fvm_error *err)
 	while (f && r == 0 && getline(&line, &room, f) > 0) {
 		const char *at = strstr(line, prefix);
 		if (at) {
-			fvm_error_set(err, EBUSY, "%.*s is mounted below VM '%s'",
-				      (int)strcspn(at + 1, " "), at + 1, vm->config.name);
+			fvm_error_set(err, EBUSY, "%.*s is mounted below the VM's directory",
+				      (int)strcspn(at + 1, " "), at + 1);
 			fvm_error_hint(err, "unmount it first");
 			r = -EBUSY;
 		}
@@ -366,6 +404,7 @@ struct removal {
 	fvm_remove_fn fn;
 	void *arg;
 	int held, run_held; /* its two directories, locked */
+	int pidfd;	    /* PID 1's, when it may not be gone yet */
 	char path[48];
 };
 
@@ -398,6 +437,27 @@ static void remove_rest(void *arg)
 	fvm_tidy_ended_dir(r->vm->store, r->vm->config.id, r->run_held);
 }
 
+/* Now that nothing holds on to its files. */
+static void remove_ended(void *arg)
+{
+	const struct removal *r = arg;
+	struct pollfd p = { .fd = r->pidfd, .events = POLLIN };
+	if (poll(&p, 1, END_WAIT_MS) != 1 || check_no_mounts(r->vm->store, r->path, NULL) < 0)
+		return; /* prune tries again */
+	remove_rest(arg);
+}
+
+int fvm_vm_remove_exit(struct fvm_vm *vm, int pidfd, int status, struct fvm_error *err)
+{
+	struct removal removal = { .vm = vm, .pidfd = pidfd, .held = -1 };
+	const char *name = vm->config.name;
+	removal.run_held = fvm_tidy_later(vm);
+	int r = trash_take(vm->store, vm->store->vms, name, removal.path, &removal.held);
+	if (r < 0)
+		return fvm_error_set(err, -r, "delete VM '%s'", name);
+	fvm_later_exit(remove_ended, &removal, status);
+}
+
 static int vm_remove(struct removal *removal, bool later, struct fvm_error *err)
 {
 	struct fvm_vm *vm = removal->vm;
@@ -408,9 +468,11 @@ static int vm_remove(struct removal *removal, bool later, struct fvm_error *err)
 		fvm_error_hint(err, "fvm stop %s first, or fvm rm --force %s", name, name);
 		return -EBUSY;
 	}
-	int r = check_no_mounts(vm, err);
+	char path[FVM_NAME_MAX + 8];
+	snprintf(path, sizeof(path), "vms/%s", name);
+	int r = check_no_mounts(vm->store, path, err);
 	if (r < 0)
-		return r;
+		return fvm_error_wrap(err, r, "delete VM '%s'", name);
 	run_held = fvm_tidy_later(vm);
 	r = trash_take(vm->store, vm->store->vms, name, removal->path, &held);
 	if (r < 0)

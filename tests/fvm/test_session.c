@@ -402,7 +402,7 @@ static void a_status_is_not_lost_with_what_pid_1_did_not_read(void **state)
 	assert_int_equal(fvm_msg_send(ends[0], FVM_MSG_STDIN, NULL, 0), 0);
 	assert_int_equal(fvm_msg_send(ends[1], FVM_MSG_EXITED, &said, sizeof(said)), 0);
 	close(ends[1]);
-	assert_int_equal(fvm_client_stream(ends[0], -1, false, &status, &err), 0);
+	assert_int_equal(fvm_client_stream(ends[0], -1, -1, false, &status, &err), 0);
 	assert_int_equal(status, said);
 	close(ends[0]);
 }
