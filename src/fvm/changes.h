@@ -13,8 +13,9 @@
  *   (copied up and put back). mtime alone is no change; ctime and atime never are.
  *   A directory in the place of something else, or the reverse, is FVM_DELETED followed by
  *   FVM_ADDED; any other change of type is FVM_TYPE.
- *   What is hidden from the VM (hide.h) is not there for it: what it makes in that place is added,
- *   and nothing of the base's is ever shown as deleted.
+ *   What was hidden from the VM (hide_record.h) was not there for it: what it made in that place is
+ *   added, and nothing of the base's is ever shown as deleted. What it could see when it made its
+ *   own is compared, whatever policies hide today.
  *   Owners: what the rootless record says (owners.h) wins over the inode.
  *   xattrs of the overlay itself (*.overlay.*) are never compared; security.capability is compared
  *   without the root id of version 3, which only says in whose user namespace it was set.
@@ -31,6 +32,8 @@
 #include <sys/stat.h>
 
 #include "fvm/store.h"
+
+struct fvm_hide_record;
 
 enum fvm_change_kind {
 	FVM_ADDED,    /* 'A' */
@@ -65,6 +68,7 @@ struct fvm_change {
 	size_t layer;		/* index into the stack: 0 is the lowest frozen layer */
 	bool opaque;		/* directory: nothing of the base shines through */
 	bool noise;		/* /run, /tmp, caches, histories, logs: see fvm_path_is_noise() */
+	bool hidden;		/* the VM could not see what the base has there, if anything */
 	bool unreadable;	/* a side's content can't be read by us (rootless: a stand-in was used):
 				 * reported as changed, and not to be committed */
 };
@@ -108,7 +112,7 @@ struct fvm_stack {
 	size_t count;
 	bool user_xattr; /* user.overlay.* instead of trusted.overlay.* */
 	struct fvm_owners **owners; /* rootless: the record of each of layers; else NULL */
-	const struct fvm_hide *hide; /* what the VM does not see of the base; may be NULL */
+	const struct fvm_hide_record *hide; /* what it did not see of the base; may be NULL */
 };
 
 struct fvm_stacks {
@@ -116,7 +120,7 @@ struct fvm_stacks {
 	size_t count;
 	struct fvm_owners **owners; /* rootless: one per layer of the VM, lent to the items */
 	size_t owner_count;
-	struct fvm_hide *hide;
+	struct fvm_hide_record *hide;
 };
 
 /**

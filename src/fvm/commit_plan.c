@@ -17,7 +17,7 @@
 
 #include "fvm/commit_merge.h"
 #include "fvm/commit_priv.h"
-#include "fvm/hide.h"
+#include "fvm/hide_record.h"
 #include "fvm/inode.h"
 #include "fvm/internal.h"
 #include "fvm/subids.h"
@@ -551,13 +551,37 @@ static int plan_one(struct planner *p, const struct fvm_change *ch)
 	return add_entry(p, ch, stack, parent, merged);
 }
 
-/* The VM made it in the place of something that it could not see. */
-static bool is_behind_hidden(const struct planner *p, const struct fvm_change *ch)
+static bool host_has(const struct planner *p, const char *path)
 {
-	if (!p->stacks->hide || !fvm_hide_has(p->stacks->hide, ch->path))
-		return false;
-	scoped_fd there = fvm_open_deep(p->c->host, ch->path + 1, O_PATH);
+	scoped_fd there = fvm_open_deep(p->c->host, path + 1, O_PATH);
 	return there >= 0 || there == -EXDEV;
+}
+
+/* What the VM could not see it can't have meant to replace or to delete. */
+static const char *touches_hidden(const struct planner *p, const struct fvm_change *ch)
+{
+	const char *below;
+	size_t at = 0;
+	if (!p->stacks->hide)
+		return NULL;
+	if (ch->hidden && host_has(p, ch->path))
+		return "the host has something there that was hidden from the VM";
+	if (!ch->was || !S_ISDIR(ch->was->st_mode) || (ch->now && S_ISDIR(ch->now->st_mode)))
+		return NULL;
+	while ((below = fvm_hide_record_below(p->stacks->hide, ch->path, &at))) {
+		if (host_has(p, below))
+			return "the host has something in it that was hidden from the VM";
+	}
+	return NULL;
+}
+
+/* The second half of a change that was refused: what was to stand in a directory's place. */
+static bool is_refused_already(const struct planner *p, const struct fvm_change *ch)
+{
+	const struct fvm_problems *all = &p->result->problems;
+	const struct fvm_problem *last = all->count ? &all->items[all->count - 1] : NULL;
+	return last && ch->kind == FVM_ADDED && strcmp(last->path, ch->path) == 0 &&
+	       last->kind != FVM_PROBLEM_CONFLICT && last->kind != FVM_PROBLEM_MERGE;
 }
 
 /* What was left out is no directory that others could be staged in: leave out what is below. */
@@ -580,9 +604,11 @@ static int plan_change(const struct fvm_change *ch, void *arg)
 	}
 	if (choice == CHOICE_PARENT && op_of(ch) != COMMIT_MKDIR)
 		return 0;
-	if (is_behind_hidden(p, ch)) {
-		int r = commit_problem(&p->result->problems, FVM_PROBLEM_REFUSED, ch->path,
-				       "the host has something there that was hidden from the VM");
+	if (is_refused_already(p, ch))
+		return 1;
+	const char *why = touches_hidden(p, ch);
+	if (why) {
+		int r = commit_problem(&p->result->problems, FVM_PROBLEM_REFUSED, ch->path, why);
 		return r < 0 ? r : 1;
 	}
 	return plan_one(p, ch);

@@ -302,8 +302,9 @@ static int import_layers(struct import *m)
 }
 
 /* While the VM is made: see fvm_vm_make(). */
-static int place_layers(void *arg, struct fvm_error *err)
+static int place_layers(void *arg, int dir, struct fvm_error *err)
 {
+	(void)dir;
 	const struct import *m = arg;
 	fvm_strv_each(&m->places, i) {
 		int r = fvm_layer_place(m->store, m->places.items[i], m->made.items[i]);

@@ -48,8 +48,9 @@ int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool lat
 /* How a VM is made; see fvm_vm_make(). */
 struct fvm_making {
 	bool sync;
-	/* put layers that the configuration names, and that are not there yet, to their places */
-	int (*place)(void *arg, struct fvm_error *err);
+	/* put layers that the configuration names, and that are not there yet, to their places;
+	 * @dir: the new VM's directory, which nobody sees yet */
+	int (*place)(void *arg, int dir, struct fvm_error *err);
 	void *arg;
 };
 

@@ -25,7 +25,7 @@
 
 #include "fvm/compare.h"
 #include "fvm/frames.h"
-#include "fvm/hide.h"
+#include "fvm/hide_record.h"
 #include "fvm/owners.h"
 #include "fvm/scan.h"
 #include "fvm/whiteout.h"
@@ -51,7 +51,7 @@ struct scan {
 /* What the merged view and the base have under one name. */
 struct found {
 	const char *name;
-	bool is, was_there;
+	bool is, was_there, hidden;
 	struct stat now, was;
 	size_t level;		      /* of the frame: where now is from */
 	const struct fvm_name *group; /* all entries of that name, the highest level first */
@@ -135,6 +135,7 @@ static int tell_found(struct scan *s, const struct fvm_frame *frame, const struc
 		.now = gone ? NULL : &f->now,
 		.was = added ? NULL : &f->was,
 		.layer = gone ? 0 : frame->levels[f->level].layer,
+		.hidden = f->hidden,
 	};
 	return tell(s, &change);
 }
@@ -162,9 +163,54 @@ static int look_now(struct scan *s, const struct fvm_frame *frame, struct found 
 	return 0;
 }
 
+static int64_t in_ns(int64_t s, int64_t ns)
+{
+	return s * 1000000000 + ns;
+}
+
+/* Whether what a layer has there was made, or touched last, while the path was hidden. A directory
+ * is touched by what comes and goes in it, each of which is looked at by itself. */
+static bool made_hidden(const struct scan *s, const struct fvm_level *level, const char *name)
+{
+	const struct fvm_hide_record *hide = s->stack->hide;
+	const unsigned int times = STATX_BTIME | STATX_CTIME;
+	struct statx sx;
+	if (statx(level->fd, name, AT_SYMLINK_NOFOLLOW, times | STATX_TYPE, &sx) < 0 ||
+	    (sx.stx_mask & times) != times)
+		return true;
+	int64_t born = in_ns(sx.stx_btime.tv_sec, sx.stx_btime.tv_nsec);
+	int64_t touched =
+		S_ISDIR(sx.stx_mode) ? born : in_ns(sx.stx_ctime.tv_sec, sx.stx_ctime.tv_nsec);
+	return fvm_hide_record_at(hide, s->path.data, born) ||
+	       fvm_hide_record_at(hide, s->path.data, touched);
+}
+
+/*
+ * Whether the VM could see what the base has there. It leaves a whiteout only of what it could see;
+ * but one over a frozen layer's file is of that, and all whiteouts are one inode, with one time.
+ */
+static bool was_hidden(const struct scan *s, const struct fvm_frame *frame, const struct found *f)
+{
+	const struct fvm_hide_record *hide = s->stack->hide;
+	size_t said = 0;
+	if (!hide || !fvm_hide_record_ever(hide, s->path.data))
+		return false;
+	if (fvm_hide_record_always(hide, s->path.data))
+		return true;
+	for (size_t i = 0; i < f->group_count; i++) {
+		if (f->group[i].level == FVM_LEVEL_BASE)
+			continue;
+		said++;
+		if (f->is && made_hidden(s, &frame->levels[f->group[i].level], f->name))
+			return true;
+	}
+	return !f->is && said != 1;
+}
+
 static int look_was(const struct scan *s, const struct fvm_frame *frame, struct found *f)
 {
-	if (frame->base < 0 || (s->stack->hide && fvm_hide_has(s->stack->hide, s->path.data)))
+	f->hidden = was_hidden(s, frame, f);
+	if (frame->base < 0 || f->hidden)
 		return 0;
 	int r = fvm_stat_at(frame->base, f->name, &f->was);
 	f->was_there = r == 0;

@@ -10,6 +10,7 @@
 
 #include "common/fault.h"
 #include "fvm/disk.h"
+#include "fvm/hide_record.h"
 #include "fvm/internal.h"
 #include "fvm/layer_copy.h"
 #include "fvm/lock.h"
@@ -274,7 +275,9 @@ static int copy_to_layer(struct fvm_vm *vm, char id[33], int64_t *ret_still_ns,
 		return layer;
 	fvm_random_hex(id, 32);
 	snprintf(what, sizeof(what), "copy %s", id);
-	int r = set_pending(vm, what, err);
+	int r = fvm_hide_record_flatten(vm->dir);
+	r = r < 0 ? fvm_error_set(err, -r, "note what was hidden from the copied files")
+		  : set_pending(vm, what, err);
 	if (r == 0) {
 		r = fvm_layer_place(vm->store, tmp, id);
 		if (r < 0)
@@ -421,22 +424,38 @@ static int clone_config(const struct fvm_vm *vm, const char *name, struct fvm_co
 }
 
 struct placing {
-	const struct fvm_store *store;
-	char tmp[40], id[33];
+	const struct fvm_vm *origin;
+	char tmp[40], id[33]; /* of the layer that is a copy, or empty */
 };
 
-static int place_copy(void *arg, struct fvm_error *err)
+/* What the origin knew of its files, while nobody sees the clone yet. */
+static int place_clone(void *arg, int dir, struct fvm_error *err)
 {
 	const struct placing *p = arg;
-	int r = fvm_layer_place(p->store, p->tmp, p->id);
+	bool copied = p->id[0];
+	int r = fvm_hide_record_copy(p->origin->dir, dir, copied);
+	if (r < 0)
+		return fvm_error_set(err, -r, "copy what was hidden from it");
+	/* without its stamps births count alone, which is no reason to fail */
+	if (fvm_stamps_copy(p->origin->dir, dir) < 0)
+		log_warn("clone of VM '%s': its stamps are not copied", p->origin->config.name);
+	r = copied ? fvm_layer_place(p->origin->store, p->tmp, p->id) : 0;
 	return r < 0 ? fvm_error_set(err, -r, "add the layer") : 0;
+}
+
+static int clone_stopped(const struct fvm_vm *vm, const struct fvm_config *config,
+			 struct fvm_vm *ret, struct fvm_error *err)
+{
+	struct placing p = { .origin = vm };
+	const struct fvm_making making = { .sync = true, .place = place_clone, .arg = &p };
+	return fvm_vm_make(vm->store, config, &making, ret, err);
 }
 
 static int clone_running(struct fvm_vm *vm, struct fvm_config *config, struct fvm_vm *ret,
 			 int64_t *ret_still_ns, struct fvm_error *err)
 {
-	struct placing p = { .store = vm->store };
-	const struct fvm_making making = { .sync = true, .place = place_copy, .arg = &p };
+	struct placing p = { .origin = vm };
+	const struct fvm_making making = { .sync = true, .place = place_clone, .arg = &p };
 	scoped_fd layer = copy_to_tmp(vm, config->id, p.tmp, ret_still_ns, err);
 	if (layer < 0)
 		return layer;
@@ -467,10 +486,7 @@ int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_
 	if (r == 0 && alive && !workspace_is_empty(vm))
 		r = clone_running(vm, &config, ret, &still_ns, err);
 	else if (r == 0)
-		r = fvm_vm_create(vm->store, &config, true, ret, err);
-	/* without its stamps births count alone, which is no reason to fail */
-	if (r == 0 && fvm_stamps_copy(vm->dir, ret->dir) < 0)
-		log_warn("clone of VM '%s': its stamps are not copied", vm->config.name);
+		r = clone_stopped(vm, &config, ret, err);
 	if (ret_still_ns)
 		*ret_still_ns = still_ns;
 	return r < 0 ? fvm_error_wrap(err, r, "clone VM '%s'", vm->config.name) : 0;

@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 #include "fvm/disk.h"
-#include "fvm/hide.h"
+#include "fvm/hide_record.h"
 #include "fvm/owners.h"
 #include "fvm/plan.h"
 #include "fvm/policy.h"
@@ -338,18 +338,27 @@ static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm
 	return vm->config.rootless ? rootless_fit(s) : 0;
 }
 
-/* What is hidden now; that it was hidden at each start is taken for granted. */
+/* What would be hidden today: of a VM that has no record of its starts. */
+static int hide_today(const struct fvm_vm *vm, const struct fvm_plan *plan,
+		      struct fvm_hide_record **ret, struct fvm_error *err)
+{
+	scoped_config config = { 0 };
+	scoped_hide hide = { 0 };
+	/* a policy that is gone or wrong hinders a start, not a look at what is there */
+	bool policies = fvm_policy_apply(&vm->config, NULL, &config, NULL, NULL) == 0;
+	int r = fvm_hide_plan(policies ? &config : &vm->config, vm->store->path, plan, &hide, err);
+	if (r < 0)
+		return r;
+	r = fvm_hide_record_make(&hide, ret);
+	return r < 0 ? fvm_error_set(err, -r, "list what is hidden") : 0;
+}
+
 static int hide_load(const struct fvm_vm *vm, const struct fvm_plan *plan, struct fvm_stacks *s,
 		     struct fvm_error *err)
 {
-	scoped_config config = { 0 };
-	s->hide = calloc(1, sizeof(*s->hide));
-	if (!s->hide)
-		return fvm_error_set(err, ENOMEM, "list what is hidden");
-	/* a policy that is gone or wrong hinders a start, not a look at what is there */
-	bool policies = fvm_policy_apply(&vm->config, NULL, &config, NULL, NULL) == 0;
-	int r = fvm_hide_plan(policies ? &config : &vm->config, vm->store->path, plan, s->hide,
-			      err);
+	int r = fvm_hide_record_load(vm->dir, &s->hide, err);
+	if (r == -ENOENT)
+		r = hide_today(vm, plan, &s->hide, err);
 	for (size_t i = 0; i < s->count; i++)
 		s->items[i].hide = s->hide;
 	return r;
@@ -391,9 +400,7 @@ void fvm_stacks_close(struct fvm_stacks *s)
 	}
 	for (size_t i = 0; i < s->owner_count; i++)
 		fvm_owners_free(s->owners[i]);
-	if (s->hide)
-		fvm_hide_free(s->hide);
-	free(s->hide);
+	fvm_hide_record_free(s->hide);
 	free(s->items);
 	free(s->owners);
 	*s = (struct fvm_stacks){ 0 };

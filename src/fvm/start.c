@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fvm/base.h"
+#include "fvm/hide_record.h"
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
 #include "fvm/prove.h"
@@ -610,6 +611,9 @@ static int plan_world(struct start *s, struct fvm_error *err)
 		r = fvm_binds_list(c, store, &s->binds, err);
 	if (r == 0)
 		r = fvm_binds_check(&s->binds, &s->hide, err);
+	/* nobody commits what is thrown away */
+	if (r == 0 && !s->options->throw_away)
+		r = fvm_hide_record_note(s->vm->dir, &s->hide, true, err);
 	if (r == 0 && !c->rootless)
 		r = start_unmapped_take(s, err);
 	if (r == 0 && !c->rootless) /* without it the builder makes the VM's own */

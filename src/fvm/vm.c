@@ -276,7 +276,7 @@ static int fill_new(struct fvm_vm *vm, bool used, const struct fvm_making *makin
 		return fvm_error_set(err, errno, "make its workspace");
 	r = fvm_config_save(vm->dir, &vm->config, making->sync, err);
 	if (r == 0 && making->place)
-		r = making->place(making->arg, err);
+		r = making->place(making->arg, vm->dir, err);
 	return r < 0 ? r : stand_on_layers(vm, err);
 }
 
