@@ -33,8 +33,7 @@ DIR *fvm_dir_take(int fd)
 struct dirent *fvm_dir_next(DIR *d)
 {
 	struct dirent *e;
-	while ((e = readdir(d)) &&
-	       (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0))
+	while ((e = readdir(d)) && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0))
 		;
 	return e;
 }

@@ -71,6 +71,16 @@ static int make_workspace(const struct fvm_build *b, const char *key, const stru
 
 /* ---- step 4: the host's trees and the store, with the VM's ids ---- */
 
+/* Owners in the mount @tree are the VM's from now on; @flags: also AT_RECURSIVE */
+static int map_ids(const struct fvm_build *b, int tree, unsigned int flags)
+{
+	const struct sys_mount_attr attr = {
+		.attr_set = MOUNT_ATTR_IDMAP,
+		.userns_fd = (uint64_t)b->userns,
+	};
+	return sys_mount_setattr(tree, "", AT_EMPTY_PATH | flags, &attr);
+}
+
 /* Attach a clone of the mount at scratch/@at. Return: 0, or -EINVAL when it can't be idmapped */
 static int attach_base(const struct fvm_build *b, const struct fvm_mount *m, const char *at,
 		       struct stat *ret_st)
@@ -81,11 +91,7 @@ static int attach_base(const struct fvm_build *b, const struct fvm_mount *m, con
 		return tree;
 	if (fstatat(tree, "", ret_st, AT_EMPTY_PATH | AT_NO_AUTOMOUNT) < 0)
 		return -errno;
-	const struct sys_mount_attr attr = {
-		.attr_set = MOUNT_ATTR_IDMAP,
-		.userns_fd = (uint64_t)b->userns,
-	};
-	int r = m->unmapped ? 0 : sys_mount_setattr(tree, "", AT_EMPTY_PATH, &attr);
+	int r = m->unmapped ? 0 : map_ids(b, tree, 0);
 	if (r < 0)
 		return r;
 	if (mkdirat(b->scratch, at, 0700) < 0 && errno != EEXIST)
@@ -161,11 +167,7 @@ static int make_scratch(struct fvm_build *b, struct fvm_error *err)
 /* The store with all layers. */
 static int attach_store(const struct fvm_build *b, struct fvm_error *err)
 {
-	const struct sys_mount_attr attr = {
-		.attr_set = MOUNT_ATTR_IDMAP,
-		.userns_fd = (uint64_t)b->userns,
-	};
-	int r = sys_mount_setattr(b->store, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
+	int r = map_ids(b, b->store, AT_RECURSIVE);
 	if (r == 0)
 		r = sys_move_mount(b->store, "", b->scratch, "store", MOVE_MOUNT_F_EMPTY_PATH);
 	if (r < 0) {
@@ -180,13 +182,8 @@ static int attach_store(const struct fvm_build *b, struct fvm_error *err)
 /* What can't be idmapped (before Linux 6.3) is made here instead. */
 static void attach_hide(struct fvm_build *b)
 {
-	const struct sys_mount_attr attr = {
-		.attr_set = MOUNT_ATTR_IDMAP,
-		.userns_fd = (uint64_t)b->userns,
-	};
 	b->hide_attached =
-		sys_mount_setattr(b->hide_tree, "", AT_EMPTY_PATH, &attr) == 0 &&
-		mkdirat(b->scratch, "hide", 0700) == 0 &&
+		map_ids(b, b->hide_tree, 0) == 0 && mkdirat(b->scratch, "hide", 0700) == 0 &&
 		sys_move_mount(b->hide_tree, "", b->scratch, "hide", MOVE_MOUNT_F_EMPTY_PATH) == 0;
 }
 

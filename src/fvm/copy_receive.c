@@ -95,23 +95,30 @@ static int set_meta(struct receiver *r, int fd, const struct entry *e)
 	return 0;
 }
 
+/* The next piece of a file of which @at bytes are there, with its bytes in r->buf; the last has
+ * none, and says how long the file is. */
+static int get_piece(struct receiver *r, uint64_t at, struct fvm_copy_piece *ret)
+{
+	int n = get(r, ret, sizeof(*ret));
+	if (n < 0)
+		return n;
+	if (ret->len > FVM_COPY_PIECE || ret->offset < at ||
+	    ret->offset > INT64_MAX - FVM_COPY_PIECE)
+		return broken(r, "a piece out of order");
+	return get(r, r->buf, ret->len);
+}
+
 static int get_contents(struct receiver *r, int fd, const struct entry *e)
 {
 	uint64_t at = 0;
 	for (;;) {
 		struct fvm_copy_piece piece;
-		int n = get(r, &piece, sizeof(piece));
+		int n = get_piece(r, at, &piece);
 		if (n < 0)
 			return n;
-		if (piece.len > FVM_COPY_PIECE || piece.offset < at ||
-		    piece.offset > INT64_MAX - FVM_COPY_PIECE)
-			return broken(r, "a piece out of order");
 		at = piece.offset;
 		if (piece.len == 0)
 			return ftruncate(fd, (off_t)at) < 0 ? failed(r, "write", e->name) : 0;
-		n = get(r, r->buf, piece.len);
-		if (n < 0)
-			return n;
 		if (pwrite(fd, r->buf, piece.len, (off_t)at) != (ssize_t)piece.len)
 			return failed(r, "write", e->name);
 		at += piece.len;
@@ -269,12 +276,9 @@ static int get_bytes(struct receiver *r, int fd)
 	struct fvm_copy_piece piece;
 	uint64_t at = 0;
 	for (;;) {
-		int n = get(r, &piece, sizeof(piece));
+		int n = get_piece(r, at, &piece);
 		if (n < 0)
 			return n;
-		if (piece.len > FVM_COPY_PIECE || piece.offset < at ||
-		    piece.offset > INT64_MAX - FVM_COPY_PIECE)
-			return broken(r, "a piece out of order");
 		for (size_t hole; n == 0 && at < piece.offset; at += hole) {
 			hole = piece.offset - at < sizeof(zeros) ? (size_t)(piece.offset - at)
 								 : sizeof(zeros);
@@ -282,8 +286,6 @@ static int get_bytes(struct receiver *r, int fd)
 		}
 		if (n == 0 && piece.len == 0)
 			return 0;
-		if (n == 0 && get(r, r->buf, piece.len) < 0)
-			return -EPIPE;
 		if (n == 0)
 			n = fvm_write_all(fd, r->buf, piece.len);
 		if (n < 0)

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "fvm/hide.h"
+#include "fvm/lock.h"
 #include "fvm/internal.h"
 
 #define KEY_MAX (4 << 20)
@@ -56,14 +57,9 @@ static int open_place(int run)
 /* Return: descriptor that holds the lock, -ENOENT, or -EAGAIN when it has just been deleted */
 static int hold(int place, const char *name, int how)
 {
-	struct stat held, named;
-	scoped_fd dir = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dir < 0 || flock(dir, how) < 0)
-		return -errno;
-	if (fstat(dir, &held) < 0 || fstatat(place, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    held.st_ino != named.st_ino)
-		return -EAGAIN;
-	return fvm_fd_take(&dir);
+	scoped_fd dir = fvm_open_nofollow(place, name, O_RDONLY | O_DIRECTORY);
+	int r = dir < 0 ? dir : fvm_lock_named(dir, place, name, how);
+	return r < 0 ? r : fvm_fd_take(&dir);
 }
 
 static bool has_key(int dir, const struct fvm_buf *key)
@@ -80,7 +76,7 @@ static void drop_unused(int place)
 	for (struct dirent *e; d && (e = readdir(d));) {
 		if (e->d_name[0] == '.')
 			continue;
-		scoped_fd one = hold(place, e->d_name, LOCK_EX | LOCK_NB);
+		scoped_fd one = hold(place, e->d_name, LOCK_EX);
 		if (one >= 0)
 			(void)fvm_remove_tree(place, e->d_name);
 	}
@@ -104,7 +100,7 @@ static int make(int place, const char *name, const struct fvm_hide *hide,
 	fvm_random_hex(tmp, 32);
 	if (mkdirat(place, tmp, 0700) < 0)
 		return -errno;
-	scoped_fd dir = hold(place, tmp, LOCK_SH | LOCK_NB);
+	scoped_fd dir = hold(place, tmp, LOCK_SH);
 	int r = dir < 0 ? dir : fill(dir, hide, plan, key);
 	if (r == 0 && renameat2(place, tmp, place, name, RENAME_NOREPLACE) < 0)
 		r = -errno;
@@ -127,7 +123,7 @@ int fvm_hide_shared(int run, const struct fvm_hide *hide, const struct fvm_plan 
 	for (int tries = 0; tries < 16; tries++) {
 		char name[24];
 		snprintf(name, sizeof(name), "%016" PRIx64, h);
-		int dir = hold(place, name, LOCK_SH | LOCK_NB);
+		int dir = hold(place, name, LOCK_SH);
 		if (dir >= 0 && has_key(dir, &key))
 			return dir;
 		fvm_fd_closep(&dir);

@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -123,4 +125,15 @@ void fvm_lock_drop(int fd)
 		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = BYTE_COMMAND, .l_len = 1
 	};
 	(void)fcntl(fd, F_OFD_SETLK, &l);
+}
+
+int fvm_lock_named(int fd, int dir, const char *path, int how)
+{
+	struct stat held, named;
+	if (flock(fd, how | LOCK_NB) < 0)
+		return -errno;
+	if (fstat(fd, &held) < 0 || fstatat(dir, path, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    held.st_ino != named.st_ino || held.st_dev != named.st_dev)
+		return -EAGAIN;
+	return 0;
 }

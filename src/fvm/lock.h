@@ -19,6 +19,11 @@ int fvm_lock_take_alive(int dir, int *ret_fd);
 /** fvm_lock_any() - whether anybody holds either of the two locks of the VM in @dir */
 bool fvm_lock_any(int dir);
 
+/** fvm_lock_named() - flock(2) what @fd holds, if it still has the name @path below @dir: between
+ *  open and flock somebody may have given that name to another file, or to none
+ *  @how: LOCK_SH or LOCK_EX; never waits. Return: 0, -EAGAIN (in use, or no longer that), -errno */
+int fvm_lock_named(int fd, int dir, const char *path, int how);
+
 /** fvm_lock_drop() - let go of byte 0 in every copy of @fd, also other processes' */
 void fvm_lock_drop(int fd);
 

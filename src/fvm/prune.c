@@ -38,6 +38,13 @@ struct walk {
 	unsigned int users;    /* of it */
 };
 
+static void drop(struct walk *w, struct fvm_vm *vm, bool force)
+{
+	w->pruned->vms++;
+	if (!w->dry_run)
+		(void)fvm_vm_remove(vm, force, NULL);
+}
+
 static void tidy_run(int dir, const char *name, void *arg)
 {
 	struct walk *w = arg;
@@ -63,22 +70,16 @@ static void tidy_run(int dir, const char *name, void *arg)
 	if (fvm_vm_open(w->store, name, lock, &vm, NULL) < 0)
 		return;
 	w->pruned->runs++;
-	if (!thrown_away)
-		return;
-	w->pruned->vms++;
-	if (!w->dry_run)
-		(void)fvm_vm_remove(&vm, true, NULL);
+	if (thrown_away)
+		drop(w, &vm, true);
 }
 
 /* One of "run --rm" whose starter died; if he lives, he holds its lock. */
 static void drop_ended(struct walk *w, const char *name)
 {
 	scoped_vm vm = { .dir = -1, .lock = -1 };
-	if (fvm_vm_open(w->store, name, FVM_LOCK_AS_IT_IS_NOWAIT, &vm, NULL) < 0)
-		return;
-	w->pruned->vms++;
-	if (!w->dry_run)
-		(void)fvm_vm_remove(&vm, false, NULL);
+	if (fvm_vm_open(w->store, name, FVM_LOCK_AS_IT_IS_NOWAIT, &vm, NULL) == 0)
+		drop(w, &vm, false);
 }
 
 /*

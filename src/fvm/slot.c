@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fvm/lock.h"
 #include "fvm/slot.h"
 
 #define SLOT_DIR "/run/fvm/slots"
@@ -27,16 +28,10 @@ static int open_dir(struct fvm_error *err)
 static int try_slot(int dir, uint32_t slot)
 {
 	char name[16];
-	struct stat held, named;
 	snprintf(name, sizeof(name), "%u", slot);
 	scoped_fd fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return -errno;
-	/* fvm_slot_drop() may have removed it between open and flock */
-	if (fstat(fd, &held) < 0 || fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    held.st_ino != named.st_ino)
-		return -EWOULDBLOCK;
-	return fvm_fd_take(&fd);
+	int r = fd < 0 ? -errno : fvm_lock_named(fd, dir, name, LOCK_EX);
+	return r < 0 ? r : fvm_fd_take(&fd);
 }
 
 int fvm_slot_take(const char *vm_id, uint32_t *ret_slot, int *ret_fd, struct fvm_error *err)

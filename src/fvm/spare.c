@@ -38,20 +38,13 @@ static unsigned int list_names(const struct fvm_store *store, char names[][33], 
 	return count;
 }
 
-/* Open it and hold it. Return: descriptor, or -EBUSY when somebody else does, -ENOENT.. */
+/* Open it and hold it. Return: descriptor, or -EAGAIN when somebody else does or it has just become
+ * a VM, -ENOENT.. */
 static int hold(const struct fvm_store *store, const char *path)
 {
-	struct stat held, named;
 	scoped_fd fd = fvm_open_nofollow(store->dir, path, O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return fd;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return -EBUSY;
-	/* it may have become a VM between open and flock */
-	if (fstat(fd, &held) < 0 || fstatat(store->dir, path, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    held.st_ino != named.st_ino)
-		return -EBUSY;
-	return fvm_fd_take(&fd);
+	int r = fd < 0 ? fd : fvm_lock_named(fd, store->dir, path, LOCK_EX);
+	return r < 0 ? r : fvm_fd_take(&fd);
 }
 
 /* ---- taking ---- */
@@ -80,7 +73,7 @@ static int make_new(const struct fvm_store *store, char *ret_name)
 		else if (r < 0)
 			return r;
 		int fd = r < 0 ? r : hold(store, ret_name);
-		if (fd >= 0 || (fd != -EBUSY && fd != -ENOENT))
+		if (fd >= 0 || (fd != -EAGAIN && fd != -ENOENT))
 			return fd;
 	}
 	return -EBUSY;

@@ -482,17 +482,23 @@ static int start_proof(struct start *s, struct fvm_error *err)
 	return r;
 }
 
+/* What PID 1 wrote into its report. Return: whether it is one */
+static bool take_report(const struct fvm_error *theirs, ssize_t n, struct fvm_error *err)
+{
+	if (n != sizeof(*theirs) || theirs->code <= 0)
+		return false;
+	*err = *theirs;
+	err->text[sizeof(err->text) - 1] = err->hint[sizeof(err->hint) - 1] = '\0';
+	return true;
+}
+
 /* When PID 1 died while others waited for it, it knows why. Return: whether it has said so */
 static bool told_by_init(const struct start *s, struct fvm_error *err)
 {
 	struct pollfd p = { .fd = s->report[0], .events = POLLIN };
 	struct fvm_error theirs;
-	if (!err || poll(&p, 1, 0) != 1 || !(p.revents & POLLIN) ||
-	    read(s->report[0], &theirs, sizeof(theirs)) != sizeof(theirs) || theirs.code <= 0)
-		return false;
-	theirs.text[sizeof(theirs.text) - 1] = theirs.hint[sizeof(theirs.hint) - 1] = '\0';
-	*err = theirs;
-	return true;
+	return err && poll(&p, 1, 0) == 1 && (p.revents & POLLIN) &&
+	       take_report(&theirs, read(s->report[0], &theirs, sizeof(theirs)), err);
 }
 
 static int run_builder(struct start *s, struct fvm_error *err)
@@ -736,15 +742,12 @@ int fvm_start_proof(struct fvm_started *s, struct fvm_proof *ret)
 
 int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err)
 {
-	struct fvm_error theirs;
+	struct fvm_error theirs, unheard;
 	ssize_t n = fvm_read_full(s->report, &theirs, sizeof(theirs));
 	close(fvm_fd_take(&s->report));
 	if (n == 0)
 		return 0;
-	if (n != sizeof(theirs))
+	if (!take_report(&theirs, n, err ? err : &unheard))
 		return fvm_error_set(err, EPROTO, "hear from PID 1");
-	theirs.text[sizeof(theirs.text) - 1] = theirs.hint[sizeof(theirs.hint) - 1] = '\0';
-	if (err)
-		*err = theirs;
-	return theirs.code > 0 ? -theirs.code : -EPROTO;
+	return -theirs.code;
 }

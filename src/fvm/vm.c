@@ -48,16 +48,14 @@ void fvm_random_hex(char *to, size_t digits)
 
 static int try_tmp_make(const struct fvm_store *store, const char *name)
 {
-	struct stat st;
 	int r = FVM_FAULT("store.tmp");
 	if (r < 0)
 		return r;
 	if (mkdirat(store->dir, name, 0700) < 0)
 		return -errno;
 	scoped_fd fd = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == ENOENT || errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	return fstat(fd, &st) < 0 || st.st_nlink == 0 ? -EAGAIN : fvm_fd_take(&fd);
+	r = fd < 0 ? -errno : fvm_lock_named(fd, store->dir, name, LOCK_EX);
+	return r == 0 ? fvm_fd_take(&fd) : r == -ENOENT ? -EAGAIN : r;
 }
 
 /* Whoever tidies at this moment takes a directory without a lock for a left-over. */
