@@ -354,7 +354,8 @@ static void apply_default(const struct fvm_owners *o, const struct stat *base,
 	}
 	st->st_uid = 0;
 	st->st_gid = real_group ? group : 0;
-	if (real_group)
+	/* root's on the host: the copy is VM root's, whoever has the directory it lies in */
+	if (real_group || (base && base->st_uid == 0 && base->st_gid == 0))
 		return;
 	if (parent && parent->st_uid != 0 && (one_id || parent->st_uid == o->user)) {
 		st->st_uid = parent->st_uid;

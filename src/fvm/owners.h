@@ -26,7 +26,8 @@
  *   A file without a record: its disk id is translated by the map. Where that gives VM root with
  *   one id only, it says nothing: it is then the base file's owner, or for a new file that of the
  *   directory it lies in when this is not root's (the group too), else root. That makes files in
- *   the user's home his own, and those in /var/lib/postgresql postgres'.
+ *   the user's home his own, and those in /var/lib/postgresql postgres'. With a range that holds
+ *   for what is the user's on the host, or new; root's files stay root's.
  *   All of this comes from programs in the VM: a wish to be checked, never a permission.
  */
 #ifndef FVM_OWNERS_H

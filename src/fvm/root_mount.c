@@ -201,6 +201,41 @@ static int add_hidden(const struct fvm_build *b, struct stack *s, const struct f
 	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
 }
 
+/* With ranges of ids what is a service's of the host is his in the VM. */
+static int give_place(const struct fvm_build *b, int dir, const char *name, const char *full,
+		      const struct stat *st)
+{
+	uint32_t uid = fvm_idmap_uid(b->map, st->st_uid), gid = fvm_idmap_gid(b->map, st->st_gid);
+	if (!b->owned || !fvm_skeleton_has(full) || st->st_uid == b->ids->uid)
+		return 0;
+	return fchownat(dir, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+/* A directory with the host's attributes; @st NULL: of a mount that nobody may ask. */
+static int fill_dir(const struct fvm_build *b, int dir, const char *name, const char *full,
+		    const struct stat *st)
+{
+	if (mkdirat(dir, name, st ? 0700 : 0755) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	if (!st)
+		return 0;
+	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	int r = give_place(b, dir, name, full, st);
+	if (r < 0 || fchmodat(dir, name, st->st_mode & 07777, 0) < 0)
+		return r < 0 ? r : -errno;
+	(void)utimensat(dir, name, times, 0);
+	return 0;
+}
+
+static const struct stat *place_of(const struct fvm_trees *t, const char *path)
+{
+	for (size_t i = 0; i < t->place_count; i++) {
+		if (strcmp(t->places[i].path, path) == 0)
+			return &t->places[i].st;
+	}
+	return NULL;
+}
+
 static int fill_one(const struct fvm_build *b, int host, int dir, const char *path,
 		    const char *name)
 {
@@ -210,17 +245,12 @@ static int fill_one(const struct fvm_build *b, int host, int dir, const char *pa
 	/* a mount point is a directory or, rarely, a file; asking it may hang */
 	for (size_t i = 0; i < b->plan->count; i++) {
 		if (strcmp(b->plan->mounts[i].path, full) == 0)
-			return mkdirat(dir, name, 0755) < 0 && errno != EEXIST ? -errno : 0;
+			return fill_dir(b, dir, name, full, place_of(b->trees, full));
 	}
 	if (fvm_hide_has(b->hide, full) || fstatat(host, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	if (S_ISDIR(st.st_mode)) {
-		const struct timespec times[2] = { st.st_atim, st.st_mtim };
-		if (mkdirat(dir, name, 0700) < 0 || fchmodat(dir, name, st.st_mode & 07777, 0) < 0)
-			return -errno;
-		(void)utimensat(dir, name, times, 0);
-		return 0;
-	}
+	if (S_ISDIR(st.st_mode))
+		return fill_dir(b, dir, name, full, &st);
 	if (!S_ISLNK(st.st_mode) && (!S_ISREG(st.st_mode) || st.st_size > SMALL_FILE))
 		return 0;
 	int r = fvm_copy_entry(host, name, dir, name, &st);

@@ -26,6 +26,9 @@ void fvm_trees_free(struct fvm_trees *trees)
 		free(trees->items[i].foreign);
 	}
 	free(trees->items);
+	for (size_t i = 0; i < trees->place_count; i++)
+		free(trees->places[i].path);
+	free(trees->places);
 	*trees = (struct fvm_trees){ 0 };
 }
 
@@ -80,6 +83,19 @@ static int add_tree(struct planner *p, enum fvm_tree_kind kind, const char *path
 	return more->path && more->key ? 0 : -ENOMEM;
 }
 
+static int add_place(struct planner *p, const char *path, const struct stat *st)
+{
+	struct fvm_trees *t = &p->trees;
+	struct fvm_tree_place *more = realloc(t->places, (t->place_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	t->places = more;
+	more += t->place_count;
+	*more = (struct fvm_tree_place){ .path = strdup(path), .st = *st };
+	t->place_count += more->path != NULL;
+	return more->path ? 0 : -ENOMEM;
+}
+
 static int visit(struct planner *p, const char *path);
 
 static int visit_children(struct planner *p, const char *path, const struct fvm_strv *names)
@@ -124,9 +140,10 @@ static int visit(struct planner *p, const char *path)
 	if (readable && r < 0)
 		return r;
 	if (m && m->class == FVM_MOUNT_READ_ONLY && !below && !top)
-		return readable ? add_tree(p, FVM_TREE_READ_ONLY, path, key, &st) : 0;
+		return readable ? add_tree(p, FVM_TREE_READ_ONLY, path, key, &st)
+				: add_place(p, path, &st);
 	if ((!readable || empty) && !below && !fvm_strv_has(p->keys, key))
-		return 0;
+		return m ? add_place(p, path, &st) : 0;
 	/* what can't be read has no host's directory below it: mounts there do no harm */
 	bool apart = readable && below;
 	r = add_tree(p, apart ? FVM_TREE_SYNTHETIC : FVM_TREE_OVERLAY, path, key, &st);

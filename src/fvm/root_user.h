@@ -20,6 +20,7 @@
  *   refuses; a read-only overlay between the two makes it another file system (as build.c does).
  *   Everything is mounted by the builder in the user's first namespace; PID 1 lives in a second one
  *   and takes a copy of the mounts, which locks them, as with privileges (build.h).
+ *   A mount point that gets no overlay (empty, or not to be read) keeps its owner and mode.
  *   Limits: in trees without a skeleton (/home, /tmp, /data) the first 512 directories of other
  *   people can be written in; synthetic directories show the files that were in them
  *   at the start, up to 1 MiB each.
@@ -43,9 +44,17 @@ struct fvm_tree {
 	char *foreign;	     /* below STORE: see foreign.h; NULL: to be made */
 };
 
+/* A directory that needs no overlay: empty, or one that the user can't read. */
+struct fvm_tree_place {
+	char *path;
+	struct stat st;
+};
+
 struct fvm_trees {
 	struct fvm_tree *items;
 	size_t count;
+	struct fvm_tree_place *places;
+	size_t place_count;
 };
 
 void fvm_trees_free(struct fvm_trees *trees);

@@ -21,6 +21,8 @@ teardown() {
 			as_user $user fvm -q rm --force "$name"
 		done
 	done
+	local at
+	for at in /opt/fvm-e2e-new/a /opt/fvm-e2e-new/b; do ! mountpoint -q "$at" || umount "$at"; done
 	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign
 }
 
@@ -154,6 +156,26 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	expect 0 as_user lone fvm -q run --name apart --root -- sh -c \
 		"cat $E2E/m/file $E2E/m/dir/file $E2E/m/dir/new"
 	equal "${lines[*]}" "1 2 3"
+}
+
+@test "a mount that is empty or not to be read keeps owner and mode, and diff has no word of it" {
+	local user want
+	mkdir -p /opt/fvm-e2e-new/a /opt/fvm-e2e-new/b
+	mount -t tmpfs -o mode=1777 none /opt/fvm-e2e-new/a
+	mount -t tmpfs -o mode=750,uid=33,gid=33 none /opt/fvm-e2e-new/b
+	user_make range
+	for user in lone range; do
+		want="1777 root 750 root"
+		if [ $user = range ]; then
+			grep -q ^fvmt-range: /etc/subuid && command -v newuidmap >/dev/null || continue
+			want="1777 root 750 www-data"
+		fi
+		expect 0 as_user $user fvm -q run --keep --name mnt --net none --root -- sh -ec "
+			cd /opt/fvm-e2e-new; stat -c '%a %U' a b; : >a/f; : >b/f"
+		equal "${lines[*]}" "$want"
+		expect 0 as_user $user fvm -q diff --name-only mnt
+		equal "${lines[*]}" "/opt/fvm-e2e-new/a/f /opt/fvm-e2e-new/b/f"
+	done
 }
 
 @test "metadata, private networks and the host are out of reach, whatever VM root does" {

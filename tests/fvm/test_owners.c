@@ -97,7 +97,7 @@ static void without_a_record_the_place_decides(void **state)
 static void map_translates_subordinate_ids(void **state)
 {
 	const struct box *box = *state;
-	struct stat base = { .st_uid = 104 };
+	struct stat base = { .st_uid = 104 }, root = { 0 }, parent = { .st_uid = 1000 };
 	box_write(box, FVM_OWNERS_FILE,
 		  "map u 0 1000 1\nmap u 1 100000 65535\n"
 		  "map g 0 1000 1\nmap g 1 100000 65535\n");
@@ -110,6 +110,8 @@ static void map_translates_subordinate_ids(void **state)
 	assert_int_equal(wished(o, box, "f", NULL, NULL).st_uid, 33);
 	assert_int_equal(wished(o, box, "f", NULL, NULL).st_gid, 42);
 	assert_int_equal(wished(o, box, "r", &base, NULL).st_uid, 0); /* a real chown to root */
+	assert_int_equal(wished(o, box, "r", NULL, &parent).st_uid, 1000);
+	assert_int_equal(wished(o, box, "r", &root, &parent).st_uid, 0);
 	fvm_owners_free(o);
 }
 

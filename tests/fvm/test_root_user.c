@@ -63,6 +63,8 @@ static void plan(const char *mountinfo, const char *key, char *ret, size_t size)
 	for (size_t i = 0; i < trees.count; i++)
 		snprintf(ret + strlen(ret), size - strlen(ret), "%c:%s ",
 			 "OSR"[trees.items[i].kind], trees.items[i].path);
+	for (size_t i = 0; i < trees.place_count; i++)
+		snprintf(ret + strlen(ret), size - strlen(ret), "-:%s ", trees.places[i].path);
 	fvm_trees_free(&trees);
 }
 
@@ -88,6 +90,15 @@ static void mount_that_is_left_out_is_only_a_place(void **state)
 	(void)state;
 	plan(ROOT "3 1 0:3 / /tmp/m rw - autofs none rw\n", NULL, text, sizeof(text));
 	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/usr ");
+}
+
+static void mount_without_anything_to_see_keeps_its_attributes(void **state)
+{
+	char text[512];
+	(void)state;
+	plan(ROOT "3 1 0:3 / /srv rw - tmpfs none rw\n4 1 0:4 / /root rw - tmpfs none rw\n", NULL,
+	     text, sizeof(text));
+	assert_string_equal(text, "S:/ O:/etc O:/home O:/tmp O:/usr -:/root -:/srv ");
 }
 
 static void read_only_mount_has_no_workspace(void **state)
@@ -118,6 +129,7 @@ int main(void)
 		cmocka_unit_test(each_top_directory_is_one_overlay),
 		cmocka_unit_test(tree_is_taken_apart_around_a_mount),
 		cmocka_unit_test(mount_that_is_left_out_is_only_a_place),
+		cmocka_unit_test(mount_without_anything_to_see_keeps_its_attributes),
 		cmocka_unit_test(read_only_mount_has_no_workspace),
 		cmocka_unit_test(what_was_changed_apart_stays_apart),
 	};
