@@ -37,10 +37,12 @@ bats
 bindfs
 binutils
 btrfs-progs
+bubblewrap
 busybox-static
 clang
 clang-format
 clang-tidy
+crun
 debootstrap
 e2fsprogs
 fish
@@ -55,7 +57,9 @@ libnss-systemd
 libnss-wrapper
 mandoc
 mount
+netavark
 nftables
+podman
 procps
 shellcheck
 squashfs-tools

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/diff.h"
 #include "cli/paths.h"
+#include "fvm/native.h"
 #include "fvm/stamps.h"
 #include "fvm/subids.h"
 
@@ -230,7 +231,8 @@ static void say_summary(const struct diff *d)
 			fvm_buf_printf(&text, "%s%llu %s", text.len ? ", " : "", d->counts[i],
 				       words[i]);
 	}
-	cli_say(d->cli, "%s", text.len ? text.data : "no changes");
+	cli_say(d->cli, "%s%s", text.len ? text.data : "no changes",
+		d->natives ? "; what is in native directories (N) is not compared" : "");
 }
 
 static void say_gone_bases(const struct diff *d)
@@ -242,6 +244,45 @@ static void say_gone_bases(const struct diff *d)
 				"%s is not mounted now: all that the VM has there is shown "
 				"as added",
 				s->mount_point);
+	}
+}
+
+/* One line for each, whatever is in it: it is compared with nothing. */
+static void list_native(struct diff *d, const char *path)
+{
+	if (d->cli->json) {
+		diff_json(d, json_pack("{s:s, s:s, s:o}", "change", "N", "kind", "native", "path",
+				       diff_json_name(path)));
+		return;
+	}
+	if (!d->names_only)
+		fputs(d->color ? "\033[35mN\033[m " : "N ", d->out);
+	diff_quoted(d->out, "", path);
+	putc('\n', d->out);
+}
+
+static bool is_wanted(const struct fvm_strv *paths, const char *native)
+{
+	fvm_strv_each(paths, i) {
+		if (fvm_path_below(native, paths->items[i]) ||
+		    fvm_path_below(paths->items[i], native))
+			return true;
+	}
+	return paths->count == 0;
+}
+
+static void show_natives(struct diff *d, const struct fvm_strv *natives,
+			 const struct fvm_strv *paths)
+{
+	fvm_strv_each(natives, i) {
+		if (!is_wanted(paths, natives->items[i]))
+			continue;
+		d->natives++;
+		if (d->view == &diff_list)
+			list_native(d, natives->items[i]);
+		else
+			cli_say(d->cli, "%s is native: what is in it is compared with nothing",
+				natives->items[i]);
 	}
 }
 
@@ -268,6 +309,7 @@ static int show(struct diff *d, const struct fvm_strv *paths, struct fvm_error *
 	d->stacks = &stacks;
 	d->err = err;
 	say_gone_bases(d);
+	show_natives(d, &stacks.natives, paths);
 	r = d->renames ? fvm_stacks_renames(&stacks, &options_, take_change, d, err)
 		       : fvm_stacks_scan(&stacks, &options_, take_change, d, err);
 	cli_progress_end(&d->progress);
@@ -324,8 +366,10 @@ const struct cli_command cli_diff = {
 	.operands = "VM [PATH..]",
 	.summary = "Show what a VM changed, compared with the host as it is now.",
 	.text = "One line each: A added, M changed, D deleted, T of another type, R renamed,\n"
-		"m mode, owner, extended attributes or capabilities. A deleted directory is one\n"
-		"line. What changed under /run, /tmp, caches, logs and histories is left out\n"
+		"m mode, owner, extended attributes or capabilities, N a native directory. A "
+		"deleted\n"
+		"directory is one line. What changed under /run, /tmp, caches, logs and histories "
+		"is left out\n"
 		"unless a PATH names it, or with --all.",
 	.options = options,
 	.anywhere = true,

@@ -38,7 +38,7 @@ struct diff {
 	const struct fvm_stacks *stacks;
 	bool names_only, with_noise, renames, color, terminal;
 	FILE *out;
-	unsigned long long counts[FVM_RENAMED + 1], seen;
+	unsigned long long counts[FVM_RENAMED + 1], seen, natives;
 	struct cli_progress progress;
 	unsigned long long progress_count;
 	void *state; /* the view's own */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "fvm/native.h"
 #include "fvm/state.h"
 
 static json_t *left_out(const struct fvm_running *r)
@@ -37,6 +38,17 @@ static void add_running(json_t *root, const struct fvm_vm *vm)
 	json_decref(running);
 }
 
+static json_t *natives(const struct fvm_vm *vm)
+{
+	json_t *list = json_array();
+	scoped_strv paths = { 0 };
+	if (fvm_natives_find(vm, &paths) == 0) {
+		fvm_strv_each(&paths, i)
+			json_array_append_new(list, json_string(paths.items[i]));
+	}
+	return list;
+}
+
 /* The configuration as it is stored, the state, the layers, and what only a running VM has. */
 static json_t *inspect(const struct fvm_vm *vm)
 {
@@ -55,6 +67,7 @@ static json_t *inspect(const struct fvm_vm *vm)
 				 (json_int_t)vm->config.created_ns, "init_pid", "address", "",
 				 "directory", vm->store->path, "/vms/", vm->config.name, "layers",
 				 layers, "policy", policy, "config", config ? config : json_null());
+	json_object_set_new(root, "native", natives(vm));
 	add_running(root, vm);
 	return root;
 }

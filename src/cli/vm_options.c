@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/vm_options.h"
+#include "fvm/native.h"
 #include "fvm/net.h"
 #include "fvm/store.h"
 
@@ -76,6 +77,17 @@ static int add_path(struct fvm_strv *list, const char *value, struct fvm_error *
 		       : 1;
 }
 
+/* Checked at once, as a wrong one would only be seen at a start. */
+static int native(struct fvm_strv *list, const char *value, struct fvm_error *err)
+{
+	scoped_native parsed = { 0 };
+	int r = add_path(list, value, err);
+	if (r < 0)
+		return r;
+	r = fvm_native_parse(list->items[list->count - 1], &parsed, err);
+	return r < 0 ? r : 1;
+}
+
 static int port(struct fvm_strv *list, const char *value, struct fvm_error *err)
 {
 	struct fvm_port parsed;
@@ -125,6 +137,8 @@ int cli_vm_option(struct fvm_config *c, int key, const char *value, struct fvm_e
 		return add_path(&c->hide, value, err);
 	case OPT_DIRECT:
 		return add_path(&c->direct, value, err);
+	case OPT_NATIVE:
+		return native(&c->native, value, err);
 	case OPT_POLICY:
 		return add(&c->policies, value, err);
 	case OPT_HOSTNAME:
@@ -146,8 +160,10 @@ void cli_vm_option_clear(struct fvm_config *c, int key)
 		int key;
 		struct fvm_strv *list;
 	} lists[] = {
-		{ 'p', &c->ports },	{ OPT_DEVICE, &c->devices }, { OPT_BIND, &c->binds },
-		{ OPT_HIDE, &c->hide }, { OPT_DIRECT, &c->direct },  { OPT_POLICY, &c->policies },
+		{ 'p', &c->ports },	      { OPT_DEVICE, &c->devices },
+		{ OPT_BIND, &c->binds },      { OPT_HIDE, &c->hide },
+		{ OPT_DIRECT, &c->direct },   { OPT_NATIVE, &c->native },
+		{ OPT_POLICY, &c->policies },
 	};
 	for (size_t i = 0; i < FVM_COUNT(lists); i++) {
 		if (lists[i].key == key)

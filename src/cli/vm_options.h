@@ -17,6 +17,7 @@ enum {
 	OPT_BIND,
 	OPT_HIDE,
 	OPT_DIRECT,
+	OPT_NATIVE,
 	OPT_POLICY,
 	OPT_HOSTNAME,
 	OPT_SECRETS,
@@ -35,6 +36,7 @@ enum {
 	{ OPT_BIND, "bind", "S[:D][:ro]", "show the host's S at D, written through" },              \
 	{ OPT_HIDE, "hide", "PATH", "let PATH not be seen" },                                       \
 	{ OPT_DIRECT, "direct", "PATH", "write PATH through to the host" },                         \
+	{ OPT_NATIVE, "native", "DIR[:empty]", "DIR is a plain directory of the VM's own" },        \
 	{ OPT_POLICY, "policy", "FILE|NAME", "apply a policy" },                                    \
 	{ OPT_HOSTNAME, "hostname", "NAME", "host name inside (default: the host's)" },             \
 	{ OPT_SECRETS, "secrets", NULL, "let keys, tokens and browser profiles be seen" },          \

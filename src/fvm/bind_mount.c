@@ -10,9 +10,8 @@
 #include "fvm/build.h"
 #include "fvm/sys.h"
 
-/* Open @path below @dir, making what is missing: directories, and the last as @file says. No
- * symlink is followed: the VM's layers may hold any. */
-static int make_target(int dir, const char *path, bool file)
+/* No symlink is followed: the VM's layers may hold any. */
+int fvm_build_target(int dir, const char *path, bool file)
 {
 	char name[NAME_MAX + 1];
 	scoped_fd at = fcntl(dir, F_DUPFD_CLOEXEC, 3);
@@ -68,7 +67,7 @@ static int mount_source(const struct fvm_build *b, const struct fvm_bind *bind,
 		fvm_error_hint(err, "for devices there is --device");
 		return -EINVAL;
 	}
-	scoped_fd target = make_target(b->root, bind->target + 1, S_ISREG(st.st_mode));
+	scoped_fd target = fvm_build_target(b->root, bind->target + 1, S_ISREG(st.st_mode));
 	if (target < 0)
 		return fvm_error_set(err, -target, "make '%s' in the VM", bind->target);
 	int r = attach(tree, target,

@@ -585,7 +585,7 @@ static int mount_kernel(const struct fvm_build *b, struct fvm_error *err)
 		return fvm_error_set(err, errno, "enter the VM's namespaces");
 	r = mount_kernel_fs(b, "sysfs", "sys", MS_RDONLY, !others_net, err);
 	if (r == 0)
-		r = mount_kernel_fs(b, "cgroup2", "sys/fs/cgroup", b->systemd ? 0 : MS_RDONLY,
+		r = mount_kernel_fs(b, "cgroup2", "sys/fs/cgroup", b->own_cgroups ? 0 : MS_RDONLY,
 				    false, err);
 	if (r == 0)
 		r = mount_kernel_fs(b, "mqueue", "dev/mqueue", 0, false, err);
@@ -616,6 +616,8 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 		r = mount_trees(b, err);
 	if (r == 0)
 		r = mount_parts(b, err);
+	if (r == 0)
+		r = fvm_natives_mount(b, err);
 	if (r == 0)
 		r = fvm_binds_mount(b, err);
 	if (r == 0)

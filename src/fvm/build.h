@@ -28,6 +28,7 @@
 #include "fvm/hide.h"
 #include "fvm/idmap.h"
 #include "fvm/idmap_user.h"
+#include "fvm/native.h"
 #include "fvm/plan.h"
 #include "fvm/root_user.h"
 #include "fvm/state.h"
@@ -40,6 +41,7 @@ struct fvm_build {
 	const struct fvm_hide *hide;
 	int hide_shared; /* of fvm_hide_shared(); negative: layers are made here */
 	const struct fvm_binds *binds;
+	const struct fvm_natives *natives;
 	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */
 	const struct fvm_skeleton *skeleton;
 	const char *owned; /* with ranges of ids: text of skeleton->owned, else NULL */
@@ -47,7 +49,8 @@ struct fvm_build {
 	const struct fvm_user_ids *ids; /* rootless */
 	enum fvm_disk disk;		/* what keeps the workspace */
 	bool throw_away;		/* overlay "volatile": nothing needs to reach the disk */
-	bool systemd;			/* cgroup2 writable, /run/systemd/system */
+	bool systemd;			/* /run/systemd/system */
+	bool own_cgroups;		/* cgroup2 writable */
 	int init_pidfd;
 	int userns;	    /* the VM's */
 	const char *resolv; /* contents for /etc/resolv.conf; NULL: as it is */
@@ -76,6 +79,9 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err);
 int fvm_build_leave_out(struct fvm_build *b, const char *path, const char *why);
 
 /* bind_mount.c */
+/** fvm_build_target() - open @path below @dir, to mount upon, making what is missing: directories,
+ *  and the last one as @file says. Return: descriptor (O_PATH) or negative errno */
+int fvm_build_target(int dir, const char *path, bool file);
 /** fvm_binds_mount() - attach b->binds to the new root */
 int fvm_binds_mount(const struct fvm_build *b, struct fvm_error *err);
 /** fvm_build_disks() - mount sized workspaces and layers where they belong in the store */

@@ -118,6 +118,7 @@ struct fvm_stack {
 struct fvm_stacks {
 	struct fvm_stack *items; /* sorted by mount point: parents first */
 	size_t count;
+	struct fvm_strv natives;    /* paths of native directories (native.h), not looked into */
 	struct fvm_owners **owners; /* rootless: one per layer of the VM, lent to the items */
 	size_t owner_count;
 	struct fvm_hide_record *hide;

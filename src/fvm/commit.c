@@ -9,6 +9,7 @@
 
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
+#include "fvm/native.h"
 #include "fvm/subids.h"
 
 void fvm_problems_free(struct fvm_problems *p)
@@ -175,7 +176,9 @@ int fvm_commit(const struct fvm_vm *vm, const struct fvm_commit_options *options
 	int r = fvm_stacks_open(vm, &stacks, err);
 	if (r < 0)
 		return r;
-	r = commit_run(host, vm, &stacks, options, ret, err);
+	r = fvm_natives_refuse(&stacks.natives, options->paths, err);
+	if (r == 0)
+		r = commit_run(host, vm, &stacks, options, ret, err);
 	fvm_stacks_close(&stacks);
 	return r;
 }

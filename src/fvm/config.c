@@ -43,6 +43,7 @@ static const struct field {
 	FIELD("ports", K_LIST, ports),
 	FIELD("devices", K_LIST, devices),
 	FIELD("binds", K_LIST, binds),
+	FIELD("native", K_LIST, native),
 	FIELD("hide", K_LIST, hide),
 	FIELD("read_only", K_LIST, read_only),
 	FIELD("show", K_LIST, show),

@@ -46,6 +46,7 @@ struct fvm_config {
 	struct fvm_strv ports;	 /* "[ADDR:]HOST:GUEST[/tcp|udp]" */
 	struct fvm_strv devices; /* host paths below /dev */
 	struct fvm_strv binds;	 /* "S[:D][:ro]" */
+	struct fvm_strv native;	 /* "DIR[:empty]": plain directories of the VM's own */
 	struct fvm_strv hide;	 /* paths not to be seen */
 	struct fvm_strv read_only; /* paths that the VM may not change */
 	struct fvm_strv show;	 /* secrets that may be seen all the same */

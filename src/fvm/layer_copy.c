@@ -11,10 +11,12 @@
 #include "common/fault.h"
 #include "fvm/inode.h"
 #include "fvm/layer_copy.h"
+#include "fvm/native.h"
 #include "fvm/owners.h"
 
 #define OPEN_LEVELS 32
 #define LINKS	    "+links"
+#define NOBODY	    65534 /* the kernel's for ids without a number here */
 
 struct level {
 	int from, to; /* -1: closed, as too many are open below it */
@@ -35,6 +37,8 @@ struct walk {
 	const struct fvm_owners *owners;
 	struct fvm_buf list; /* of the copy's owners */
 	struct fvm_error *err;
+	bool seen; /* what a VM sees is copied, not what lies in a layer: see fvm_tree_copy() */
+	size_t skipped; /* with that: what could not be had */
 };
 
 static int failed(const struct walk *w, int r, const char *what)
@@ -47,14 +51,15 @@ static int failed(const struct walk *w, int r, const char *what)
 
 struct place {
 	char from[300], to[300]; /* by /proc/self/fd, for calls that take a path */
+	bool seen;		 /* see struct walk */
 };
 
 static int copy_xattr(const struct place *p, const char *name, char *value)
 {
 	ssize_t n = lgetxattr(p->from, name, value, XATTR_SIZE_MAX);
 	if (n < 0)
-		return errno == ENODATA ? 0 : -errno;
-	if (lsetxattr(p->to, name, value, (size_t)n, 0) == 0)
+		return errno == ENODATA || p->seen ? 0 : -errno;
+	if (lsetxattr(p->to, name, value, (size_t)n, 0) == 0 || p->seen)
 		return 0;
 	/* a label is the security module's */
 	bool label = strncmp(name, "security.", 9) == 0 && strcmp(name, "security.capability") != 0;
@@ -78,16 +83,20 @@ static int copy_xattrs(const struct place *p)
 }
 
 /* chown drops set-id bits and capabilities, an ACL is part of the mode, all change the times. */
-static int copy_attributes(int from, int to, const char *name, const struct stat *st)
+static int copy_attributes(const struct walk *w, int from, int to, const char *name,
+			   const struct stat *st)
 {
-	struct place p;
+	struct place p = { .seen = w->seen };
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
 	snprintf(p.from, sizeof(p.from), "/proc/self/fd/%d/%s", from, name);
 	snprintf(p.to, sizeof(p.to), "/proc/self/fd/%d/%s", to, name);
 	int r = FVM_FAULT("layer.attributes");
 	if (r < 0)
 		return r;
-	if (fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+	/* whom the VM has no id for it sees as nobody: its root has the copy */
+	uid_t uid = w->seen && st->st_uid == NOBODY ? (uid_t)-1 : st->st_uid;
+	gid_t gid = w->seen && st->st_gid == NOBODY ? (gid_t)-1 : st->st_gid;
+	if (fchownat(to, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 && !w->seen)
 		return -errno;
 	if (!S_ISLNK(st->st_mode) && fchmodat(to, name, st->st_mode & 07777, 0) < 0)
 		return -errno;
@@ -121,7 +130,8 @@ static int copy_link(int from, int to, const char *name)
 	return symlinkat(target, to, name) < 0 ? -errno : 0;
 }
 
-static int copy_new(const struct level *l, const char *name, const struct stat *st)
+static int copy_new(const struct walk *w, const struct level *l, const char *name,
+		    const struct stat *st)
 {
 	int r = FVM_FAULT("layer.copy");
 	if (r < 0)
@@ -132,7 +142,7 @@ static int copy_new(const struct level *l, const char *name, const struct stat *
 		r = copy_link(l->from, l->to, name);
 	else if (mknodat(l->to, name, (st->st_mode & S_IFMT) | 0600, st->st_rdev) < 0)
 		r = -errno;
-	return r < 0 ? r : copy_attributes(l->from, l->to, name, st);
+	return r < 0 ? r : copy_attributes(w, l->from, l->to, name, st);
 }
 
 /* Something with several names: the first of them is copied, the others are links to that. */
@@ -145,7 +155,7 @@ static int copy_linked(const struct walk *w, const struct level *l, const char *
 		return 0;
 	if (errno != ENOENT && errno != EMLINK)
 		return -errno;
-	int r = copy_new(l, name, st);
+	int r = copy_new(w, l, name, st);
 	if (r == 0 && linkat(l->to, name, w->links, ino, 0) < 0 && errno != EEXIST &&
 	    errno != EMLINK)
 		r = -errno;
@@ -186,7 +196,7 @@ static void level_free(struct level *l)
 static int level_fill(struct level *l, int from, int to, const char *name)
 {
 	struct stat now;
-	l->from = fvm_open_nofollow(from, name, O_RDONLY | O_DIRECTORY);
+	l->from = fvm_open_same_mount(from, name, O_RDONLY | O_DIRECTORY);
 	if (l->from < 0)
 		return l->from;
 	l->to = fvm_open_nofollow(to, name, O_RDONLY | O_DIRECTORY);
@@ -220,7 +230,7 @@ static int push(struct walk *w, int from, int to, const char *name)
 	int r = FVM_FAULT("layer.directory");
 	if (r < 0)
 		return r;
-	if (mkdirat(to, name, 0700) < 0)
+	if (strcmp(name, ".") != 0 && mkdirat(to, name, 0700) < 0)
 		return -errno;
 	struct level *l = &w->levels[w->count++];
 	*l = (struct level){ .from = -1, .to = -1, .path_len = w->path.len };
@@ -258,10 +268,16 @@ static int pop(struct walk *w, int from, int to)
 	}
 	int r = from < 0 ? from : to;
 	if (r >= 0)
-		r = copy_attributes(from, to, l->name, &l->st);
+		r = copy_attributes(w, from, to, l->name, &l->st);
 	level_free(l);
 	w->count--;
 	return r;
+}
+
+/* Nobody's in this VM, or a device, or gone since its directory was read. */
+static bool may_skip(int r)
+{
+	return r == -EACCES || r == -EPERM || r == -ENOENT || r == -ESTALE;
 }
 
 static int step(struct walk *w, int from, int to)
@@ -278,6 +294,7 @@ static int step(struct walk *w, int from, int to)
 	if (w->path.failed)
 		return failed(w, -ENOMEM, "copy");
 	int r = 0;
+	size_t level = w->count;
 	if (fstatat(l->from, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
 	else if (S_ISDIR(st.st_mode))
@@ -285,17 +302,23 @@ static int step(struct walk *w, int from, int to)
 	else if (st.st_nlink > 1)
 		r = copy_linked(w, l, e->d_name, &st);
 	else
-		r = copy_new(l, e->d_name, &st);
+		r = copy_new(w, l, e->d_name, &st);
 	if (r == 0 && w->owners && !S_ISDIR(st.st_mode))
 		r = note_owner(w, l, e->d_name, &st);
+	if (r < 0 && w->seen && may_skip(r)) {
+		while (w->count > level)
+			level_free(&w->levels[--w->count]);
+		w->skipped++;
+		r = 0;
+	}
 	return r < 0 ? failed(w, r, "copy") : 0;
 }
 
-static int copy_upper(struct walk *w, int from, int to)
+static int copy_top(struct walk *w, int from, int to, const char *name)
 {
 	w->path.len = 0;
 	fvm_buf_puts(&w->path, "");
-	int r = push(w, from, to, "upper");
+	int r = push(w, from, to, name);
 	if (r < 0)
 		failed(w, r, "copy");
 	while (r == 0 && w->count > 0)
@@ -305,20 +328,22 @@ static int copy_upper(struct walk *w, int from, int to)
 	return r;
 }
 
-/* One mount; what begins with "+" is no mount's. */
+/* One mount; of what begins with "+" and is no mount's only native directories (native.h). */
 static int copy_key(struct walk *w, int from, int to, const char *key)
 {
 	struct stat st;
+	w->key = key;
+	if (strcmp(key, FVM_NATIVE_DIR) == 0)
+		return copy_top(w, from, to, key);
 	if (key[0] == '+')
 		return 0;
-	w->key = key;
 	scoped_fd in = fvm_open_nofollow(from, key, O_RDONLY | O_DIRECTORY);
 	if (in < 0 || fstatat(in, "upper", &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return in < 0 && in != -ENOTDIR ? failed(w, in, "open") : 0;
 	if (mkdirat(to, key, 0700) < 0)
 		return failed(w, -errno, "make");
 	scoped_fd out = fvm_open_nofollow(to, key, O_RDONLY | O_DIRECTORY);
-	return out < 0 ? failed(w, out, "open") : copy_upper(w, in, out);
+	return out < 0 ? failed(w, out, "open") : copy_top(w, in, out, "upper");
 }
 
 static int copy_keys(struct walk *w, int from, int to)
@@ -370,5 +395,21 @@ int fvm_layer_copy(int from, int to, struct fvm_error *err)
 	free(w.levels);
 	fvm_buf_free(&w.path);
 	fvm_buf_free(&w.list);
+	return r;
+}
+
+int fvm_tree_copy(int from, int to, const struct fvm_tree_copying *how, struct fvm_error *err)
+{
+	struct walk w = {
+		.links = how->links,
+		.key = how->name,
+		.seen = how->seen,
+		.err = err,
+	};
+	int r = copy_top(&w, from, to, ".");
+	free(w.levels);
+	fvm_buf_free(&w.path);
+	if (how->ret_skipped)
+		*how->ret_skipped = w.skipped;
 	return r;
 }

@@ -27,4 +27,19 @@
  */
 int fvm_layer_copy(int from, int to, struct fvm_error *err);
 
+struct fvm_tree_copying {
+	const char *name; /* of what is copied, for messages */
+	int links;	  /* empty directory on the copy's file system; to be deleted afterwards */
+	/* @from is seen as a VM sees it, not as it lies in a layer: owners without an id, attributes
+	 * and entries that can't be had are passed over, and counted in @ret_skipped */
+	bool seen;
+	size_t *ret_skipped; /* may be NULL */
+};
+
+/**
+ * fvm_tree_copy() - fill the empty directory @to with what @from holds, and make it like @from
+ * Crosses no mount. Return: 0; -EXDEV: something is mounted below @from; or another negative errno
+ */
+int fvm_tree_copy(int from, int to, const struct fvm_tree_copying *how, struct fvm_error *err);
+
 #endif

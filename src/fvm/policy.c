@@ -358,8 +358,8 @@ static int expand(struct fvm_strv *list, const struct fvm_strv *homes)
 
 static bool has_tilde(const struct fvm_config *c)
 {
-	const struct fvm_strv *const lists[] = { &c->hide,	&c->show,  &c->direct,
-						 &c->read_only, &c->binds, &c->devices };
+	const struct fvm_strv *const lists[] = { &c->hide,  &c->show,	&c->direct, &c->read_only,
+						 &c->binds, &c->native, &c->devices };
 	for (size_t i = 0; i < FVM_COUNT(lists); i++) {
 		fvm_strv_each(lists[i], j) {
 			const char *value = lists[i]->items[j];
@@ -383,7 +383,8 @@ static int expand_all(struct fvm_config *c)
 	if (r == 0 && home)
 		r = fvm_strv_add(&own, home);
 	struct fvm_strv *const every[] = { &c->hide, &c->show };
-	struct fvm_strv *const callers[] = { &c->direct, &c->read_only, &c->binds, &c->devices };
+	struct fvm_strv *const callers[] = { &c->direct, &c->read_only, &c->binds, &c->native,
+					     &c->devices };
 	for (size_t i = 0; r == 0 && i < FVM_COUNT(every); i++)
 		r = expand(every[i], &homes);
 	for (size_t i = 0; r == 0 && i < FVM_COUNT(callers); i++)

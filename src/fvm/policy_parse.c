@@ -5,11 +5,12 @@
 #include <string.h>
 
 #include "fvm/bind.h"
+#include "fvm/native.h"
 #include "fvm/policy.h"
 
 #define LINE_MAX_BYTES 4096
 
-enum kind { K_NET, K_BOOL, K_SIZE, K_CPUS, K_COUNT, K_PATH, K_BIND, K_ENV };
+enum kind { K_NET, K_BOOL, K_SIZE, K_CPUS, K_COUNT, K_PATH, K_BIND, K_NATIVE, K_ENV };
 
 static const struct key {
 	const char *name;
@@ -34,6 +35,7 @@ static const struct key {
 	KEY("direct", K_PATH, direct),
 	KEY("read-only", K_PATH, read_only),
 	KEY("bind", K_BIND, binds),
+	KEY("native", K_NATIVE, native),
 	KEY("device", K_PATH, devices),
 	KEY("env", K_ENV, env),
 #undef KEY
@@ -56,7 +58,7 @@ static void *member(const struct fvm_config *c, const struct key *k)
 
 static bool is_list(const struct key *k)
 {
-	return k->kind == K_PATH || k->kind == K_BIND || k->kind == K_ENV;
+	return k->kind == K_PATH || k->kind == K_BIND || k->kind == K_NATIVE || k->kind == K_ENV;
 }
 
 /* Limits that depend on the host's cgroups. */
@@ -152,6 +154,14 @@ static int read_bind(struct fvm_strv *to, const char *value, struct fvm_error *e
 	return r < 0 ? r : fvm_strv_add(to, value);
 }
 
+static int read_native(struct fvm_strv *to, const char *value, struct fvm_error *err)
+{
+	scoped_native native = { 0 };
+	const char *text = value + (value[0] == '-');
+	int r = fvm_native_parse(text[0] == '~' ? text + 1 : text, &native, err);
+	return r < 0 ? fvm_error_wrap(err, -EBADMSG, "'%.80s'", value) : fvm_strv_add(to, value);
+}
+
 static int read_env(struct fvm_strv *to, const char *value, struct fvm_error *err)
 {
 	const char *equals = strchr(value, '=');
@@ -183,6 +193,8 @@ static int read_value(struct fvm_config *c, const struct key *k, const char *val
 		return read_path(to, value, err);
 	case K_BIND:
 		return read_bind(to, value, err);
+	case K_NATIVE:
+		return read_native(to, value, err);
 	case K_ENV:
 		return read_env(to, value, err);
 	}

@@ -10,6 +10,7 @@
 #include "fvm/changes.h"
 #include "fvm/compare.h"
 #include "fvm/lock.h"
+#include "fvm/native.h"
 #include "fvm/plan.h"
 #include "fvm/internal.h"
 #include "fvm/reset.h"
@@ -197,6 +198,8 @@ int fvm_reset_paths(const struct fvm_vm *vm, const struct fvm_strv *paths,
 	int r = check_stopped(vm, err);
 	if (r == 0)
 		r = fvm_stacks_open(vm, &s, err);
+	if (r == 0)
+		r = fvm_natives_refuse(&s.natives, (const char *const *)paths->items, err);
 	for (size_t i = 0; i < paths->count && r >= 0; i++)
 		r = reset_one(vm->store, &s, paths->items[i], true, err);
 	for (size_t i = 0; i < paths->count && r >= 0; i++) {

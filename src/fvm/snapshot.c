@@ -14,6 +14,7 @@
 #include "fvm/internal.h"
 #include "fvm/layer_copy.h"
 #include "fvm/lock.h"
+#include "fvm/native.h"
 #include "fvm/pause.h"
 #include "fvm/snapshot.h"
 #include "fvm/stamps.h"
@@ -43,7 +44,7 @@ static bool workspace_is_empty(const struct fvm_vm *vm)
 	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	int top = workspace < 0 ? workspace : fvm_disk_open(workspace);
 	scoped_dir d = fvm_dir_take(top);
-	bool empty = true;
+	bool empty = !d || faccessat(top, FVM_NATIVE_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
 	struct dirent *e;
 	while (d && empty && (e = readdir(d))) {
 		char path[300];

@@ -31,6 +31,7 @@
 
 #include "fvm/disk.h"
 #include "fvm/hide_record.h"
+#include "fvm/native.h"
 #include "fvm/owners.h"
 #include "fvm/plan.h"
 #include "fvm/policy.h"
@@ -333,6 +334,8 @@ static int layers_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm
 		if (r < 0)
 			return fvm_error_wrap(err, r, "layer %s", layer_name(vm, i));
 	}
+	if (fvm_natives_find(vm, &s->natives) < 0)
+		return fvm_error_set(err, ENOMEM, "list the native directories");
 	if (s->count)
 		qsort(s->items, s->count, sizeof(*s->items), stack_compare);
 	return vm->config.rootless ? rootless_fit(s) : 0;
@@ -401,6 +404,7 @@ void fvm_stacks_close(struct fvm_stacks *s)
 	for (size_t i = 0; i < s->owner_count; i++)
 		fvm_owners_free(s->owners[i]);
 	fvm_hide_record_free(s->hide);
+	fvm_strv_free(&s->natives);
 	free(s->items);
 	free(s->owners);
 	*s = (struct fvm_stacks){ 0 };
@@ -414,6 +418,10 @@ int fvm_stacks_scan(const struct fvm_stacks *s, const struct fvm_scan_options *o
 	int r = 0;
 	for (size_t i = 0; i < s->count && r == 0; i++) {
 		scoped_strv covered = { 0 };
+		if (fvm_natives_above(&s->natives, s->items[i].mount_point))
+			continue;
+		if (fvm_strv_copy(&covered, &s->natives) < 0)
+			return fvm_error_set(err, ENOMEM, "list the mounts");
 		for (size_t j = i + 1; j < s->count; j++) {
 			if (s->items[j].base >= 0 &&
 			    fvm_strv_add(&covered, s->items[j].mount_point) < 0)
@@ -460,8 +468,8 @@ static int any_change(const struct fvm_vm *vm, bool must_see, struct fvm_error *
 {
 	const struct fvm_scan_options options = { .must_see = must_see };
 	struct fvm_stacks s = { 0 };
-	bool empty = true, any = false;
-	int r = layers_open(vm, &s, err);
+	bool empty = true, any = fvm_natives_used(vm);
+	int r = any ? 0 : layers_open(vm, &s, err);
 	for (size_t i = 0; i < s.count && r == 0 && empty; i++)
 		empty = !fvm_stack_is_used(&s.items[i]);
 	/* the host is looked at only when there is something to compare */

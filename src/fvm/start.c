@@ -245,6 +245,15 @@ static int open_userns(const struct start *s)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Who needs native directories runs containers in the VM, and these are put into cgroups. Where
+ * the VM has no cgroup of its own, or it can't be given away, it sees it and that is all. */
+static bool give_cgroups(const struct start *s)
+{
+	bool wanted = s->vm->config.init == FVM_INIT_SYSTEMD || s->natives.count;
+	return wanted && s->has_cgroup &&
+	       fvm_cgroup_delegate(&s->cgroups, s->map.base, s->map.base) == 0;
+}
+
 int start_build_world(struct start *s)
 {
 	scoped_fd userns = open_userns(s);
@@ -257,6 +266,7 @@ int start_build_world(struct start *s)
 		.hide = &s->hide,
 		.hide_shared = s->hide_shared,
 		.binds = &s->binds,
+		.natives = &s->natives,
 		.trees = s->vm->config.rootless ? &s->trees : NULL,
 		.skeleton = &s->skeleton,
 		.owned = s->map.same > 1 ? s->owned : NULL,
@@ -265,6 +275,7 @@ int start_build_world(struct start *s)
 		.throw_away = s->options->throw_away,
 		.disk = s->disk,
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
+		.own_cgroups = give_cgroups(s),
 		.init_pidfd = s->pidfd,
 		.userns = userns,
 		.resolv = s->resolv,
@@ -329,6 +340,7 @@ static void start_free(struct start *s)
 	fvm_accounts_free(&s->accounts);
 	fvm_hide_free(&s->hide);
 	fvm_binds_free(&s->binds);
+	fvm_natives_free(&s->natives);
 	fvm_running_free(&s->running);
 	fvm_net_free(&s->net);
 	free(s->resolv);
@@ -620,6 +632,8 @@ static int plan_world(struct start *s, struct fvm_error *err)
 	/* nobody commits what is thrown away */
 	if (r == 0 && !s->options->throw_away)
 		r = fvm_hide_record_note(s->vm->dir, &s->hide, true, err);
+	if (r == 0)
+		r = fvm_natives_list(c, &s->hide, &s->natives, err);
 	if (r == 0 && !c->rootless)
 		r = start_unmapped_take(s, err);
 	if (r == 0 && !c->rootless) /* without it the builder makes the VM's own */

@@ -47,6 +47,7 @@ struct start {
 	struct fvm_hide hide;
 	int hide_shared; /* held by PID 1, too */
 	struct fvm_binds binds;
+	struct fvm_natives natives;
 	struct fvm_idmap map;
 	struct fvm_cgroups cgroups;
 	struct fvm_net net;

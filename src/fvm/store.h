@@ -9,6 +9,7 @@
  *     STORE/format            "1": number of the store's layout
  *     STORE/vms/NAME/         config.json  lock  log  status  stamps
  *     STORE/vms/NAME/workspace/fs/KEY/{upper,work}   one pair per overlaid mount
+ *     STORE/vms/NAME/workspace/fs/+native/at-KEY     a native directory (native.h)
  *     STORE/layers/ID/fs/KEY/upper                   frozen: a snapshot's or a clone's
  *     STORE/layers/ID/refs/VMID                      which VMs stand on it
  *     STORE/commits/ID/       journal and what a commit replaced, for undo

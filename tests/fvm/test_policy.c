@@ -29,7 +29,7 @@ static void every_key_is_read(void **state)
 		      "[vm]\n net = none \nprivate-networks = yes\nsecrets = no\nio-uring = on\n"
 		      "i386-sockets = true\nmemory = 1.5G\ndisk = 10M\ncpus = 1.5\npids = 12\n"
 		      "hide = ~/a b\nhide = /c\nshow = ~/.aws\ndirect = /d/\nread-only = /e\n"
-		      "bind = -/f:/g:ro\ndevice = /dev/kvm\nenv = A=b = c",
+		      "bind = -/f:/g:ro\nnative = ~/h:empty\ndevice = /dev/kvm\nenv = A=b = c",
 		      &p, &err);
 	if (r < 0)
 		fail_msg("%s", err.text);
@@ -44,6 +44,7 @@ static void every_key_is_read(void **state)
 	assert_string_equal(p.vm.hide.items[0], "~/a b");
 	assert_string_equal(p.vm.env.items[0], "A=b = c");
 	assert_string_equal(p.vm.binds.items[0], "-/f:/g:ro");
+	assert_string_equal(p.vm.native.items[0], "~/h:empty");
 }
 
 static void errors_name_line_and_reason(void **state)
@@ -53,6 +54,7 @@ static void errors_name_line_and_reason(void **state)
 	assert_error("net = nat\n", "line 1: 'net' stands before any");
 	assert_error("[vms]\n", "line 1: '[vms]' is none of");
 	assert_error("[vm]\nnet = wlan\n", "line 2: 'wlan' is none of");
+	assert_error("[vm]\nnative = /proc/x\n", "line 2: '/proc/x'");
 	assert_error("[vm]\nnet\n", "line 2: 'net' is not of the form");
 	assert_error("[vm]\nnet =\n", "line 2: a value is missing");
 	assert_error("[vm]\n= nat\n", "line 2: a key is missing");
