@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -224,6 +225,37 @@ int fvm_mkdir_p(int dir, const char *path, mode_t mode)
 			return 0;
 		*p = end;
 	}
+}
+
+/* One step down: the directory @name, made if need be. Never through a symlink. */
+static int step_into(int dir, const char *name, mode_t mode)
+{
+	if (mkdirat(dir, name, mode) < 0 && errno != EEXIST)
+		return -errno;
+	int fd = openat(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int fvm_mkdir_nofollow(int dir, const char *path, mode_t mode)
+{
+	char name[NAME_MAX + 1];
+	scoped_fd at = -1;
+	for (path += strspn(path, "/"); *path; path += strspn(path, "/")) {
+		size_t n = strcspn(path, "/");
+		if (n > NAME_MAX)
+			return -ENAMETOOLONG;
+		memcpy(name, path, n);
+		name[n] = '\0';
+		path += n;
+		if (strcmp(name, "..") == 0)
+			return -EXDEV;
+		int next = step_into(at < 0 ? dir : at, name, mode);
+		if (next < 0)
+			return next;
+		fvm_fd_closep(&at);
+		at = next;
+	}
+	return at < 0 ? -ENOENT : fvm_fd_take(&at);
 }
 
 #define FDS_MAX 16

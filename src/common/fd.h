@@ -75,8 +75,16 @@ int fvm_remove_tree(int dir, const char *name);
 typedef void (*fvm_remove_fn)(void *arg, unsigned long long done);
 int fvm_remove_tree_told(int dir, const char *name, fvm_remove_fn fn, void *arg);
 
-/** fvm_mkdir_p() - mkdir -p of a relative @path below @dir. Return: 0 or negative errno */
+/** fvm_mkdir_p() - mkdir -p of a relative @path below @dir. Follows symlinks: only for what no VM can
+ *  write. Return: 0 or negative errno */
 int fvm_mkdir_p(int dir, const char *path, mode_t mode);
+
+/**
+ * fvm_mkdir_nofollow() - mkdir -p of a relative @path below @dir that a VM may have filled
+ * Return: descriptor (O_PATH) of the last directory, -ELOOP or -ENOTDIR where something else is in
+ *         the way, or another negative errno
+ */
+int fvm_mkdir_nofollow(int dir, const char *path, mode_t mode);
 
 /** fvm_send_fds() - send @len bytes and @n descriptors over a unix socket. Return: 0 or -errno */
 int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n);

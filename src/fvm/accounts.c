@@ -183,6 +183,8 @@ int fvm_accounts_put(const struct fvm_accounts *a, int run)
 	if (mkdirat(run, "userdb", 0755) < 0 && errno != EEXIST)
 		return -errno;
 	scoped_fd dir = fvm_open_nofollow(run, "userdb", O_RDONLY | O_DIRECTORY);
+	if (dir == -ELOOP || dir == -ENOTDIR)
+		return 0; /* the VM's own doing */
 	int r = dir < 0 ? dir : 0;
 	for (size_t i = 0; r == 0 && i + 1 < a->files.count; i += 2) {
 		scoped_fd fd = fvm_create_beneath(dir, a->files.items[i],

@@ -81,10 +81,12 @@ static int add_device(int dev, const char *path, struct fvm_error *err)
 	const char *name = path + 5, *slash = strrchr(name, '/');
 	if (slash) {
 		char top[256];
-		if (snprintf(top, sizeof(top), "%.*s", (int)(slash - name), name) >=
-			    (int)sizeof(top) ||
-		    fvm_mkdir_p(dev, top, 0755) < 0)
-			return fvm_error_set(err, errno, "make the directory of '%s'", path);
+		scoped_fd made = -ENAMETOOLONG;
+		if (snprintf(top, sizeof(top), "%.*s", (int)(slash - name), name) <
+		    (int)sizeof(top))
+			made = fvm_mkdir_nofollow(dev, top, 0755);
+		if (made < 0)
+			return fvm_error_set(err, -made, "make the directory of '%s'", path);
 	}
 	int r = make_device(dev, name, st.st_mode & S_IFMT, st.st_rdev);
 	/* one of those that every VM has */

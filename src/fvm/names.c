@@ -44,13 +44,11 @@ static int put_into_run(const struct fvm_build *b, const char *path)
 		return -errno;
 	snprintf(dir, sizeof(dir), "%s", path);
 	char *slash = strrchr(dir, '/');
-	if (slash) {
-		*slash = '\0';
-		int r = fvm_mkdir_p(run, dir, 0755);
-		if (r < 0)
-			return r;
-	}
-	return write_new(run, path, b->resolv);
+	if (!slash)
+		return write_new(run, path, b->resolv);
+	*slash = '\0';
+	scoped_fd top = fvm_mkdir_nofollow(run, dir, 0755);
+	return top < 0 ? top : write_new(top, slash + 1, b->resolv);
 }
 
 static bool says_the_same(int fd, const char *text)
@@ -99,5 +97,8 @@ int fvm_names_make(const struct fvm_build *b, struct fvm_error *err)
 	} else {
 		r = mount_over(b);
 	}
+	/* the VM has put something else in the way: it has to live with that */
+	if (r == -ELOOP || r == -ENOTDIR)
+		r = 0;
 	return r < 0 ? fvm_error_set(err, -r, "make /etc/resolv.conf") : 0;
 }

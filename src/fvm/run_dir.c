@@ -75,12 +75,11 @@ static int get_list(const struct fvm_build *b, struct fvm_buf *list)
 
 static void make_user_dir(const struct fvm_build *b, int run)
 {
-	char path[32];
-	snprintf(path, sizeof(path), "user/%u", b->user_uid);
-	if (mkdirat(run, "user", 0755) < 0 && errno != EEXIST)
-		return;
-	if (mkdirat(run, path, 0700) == 0)
-		(void)fchownat(run, path, fvm_idmap_uid(b->map, b->user_uid),
+	char name[16];
+	scoped_fd user = fvm_mkdir_nofollow(run, "user", 0755);
+	snprintf(name, sizeof(name), "%u", b->user_uid);
+	if (user >= 0 && mkdirat(user, name, 0700) == 0)
+		(void)fchownat(user, name, fvm_idmap_uid(b->map, b->user_uid),
 			       fvm_idmap_gid(b->map, b->user_gid), AT_SYMLINK_NOFOLLOW);
 }
 
@@ -101,7 +100,8 @@ int fvm_run_dir_make(const struct fvm_build *b, struct fvm_error *err)
 	r = fvm_accounts_put(b->accounts, run);
 	if (r < 0)
 		return fvm_error_set(err, -r, "make /run/userdb");
-	if (!b->systemd)
-		(void)unlinkat(run, "systemd/system", AT_REMOVEDIR);
+	scoped_fd systemd = fvm_open_nofollow(run, "systemd", O_PATH | O_DIRECTORY);
+	if (!b->systemd && systemd >= 0)
+		(void)unlinkat(systemd, "system", AT_REMOVEDIR);
 	return 0;
 }

@@ -175,11 +175,11 @@ static void apply_line(int run, const char *line, const struct owner *owner)
 	if (sscanf(line, "%c %o %u %u %511s %255[^\n]", &type, &mode, &u, &g, path, value) < 5)
 		return;
 	char *slash = strrchr(path, '/');
-	if (slash) {
+	if (slash)
 		*slash = '\0';
-		(void)fvm_mkdir_p(run, path, 0755);
-	}
-	scoped_fd top = fvm_open_nofollow(run, slash ? path : ".", O_RDONLY | O_DIRECTORY);
+	/* the list is the VM's, and so may be a symlink that an earlier line has made */
+	scoped_fd top = slash ? fvm_mkdir_nofollow(run, path, 0755)
+			      : fvm_open_nofollow(run, ".", O_PATH | O_DIRECTORY);
 	const char *name = slash ? slash + 1 : path;
 	if (top < 0 || make_one(top, name, type, mode, value) < 0 || type == 'L')
 		return;

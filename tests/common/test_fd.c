@@ -52,6 +52,22 @@ static void tree_with_a_closed_directory_is_removed(void **state)
 	assert_int_equal(access("/etc/passwd", F_OK), 0);
 }
 
+static void directories_are_made_through_no_symlink(void **state)
+{
+	const struct box *box = *state;
+	assert_int_equal(mkdirat(box->dir, "outside", 0700), 0);
+	assert_int_equal(mkdirat(box->dir, "in", 0700), 0);
+	assert_int_equal(symlinkat("../outside", box->dir, "in/link"), 0);
+	scoped_fd in = openat(box->dir, "in", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	scoped_fd made = fvm_mkdir_nofollow(in, "a/b//c", 0755);
+	assert_true(made >= 0);
+	assert_int_equal(faccessat(box->dir, "in/a/b/c", F_OK, 0), 0);
+	assert_int_equal(fvm_mkdir_nofollow(in, "link/x", 0755), -ENOTDIR);
+	assert_int_equal(fvm_mkdir_nofollow(in, "a/../../outside/x", 0755), -EXDEV);
+	assert_int_equal(fvm_mkdir_nofollow(in, "", 0755), -ENOENT);
+	assert_int_equal(faccessat(box->dir, "outside/x", F_OK, 0), -1);
+}
+
 /* Some levels have more than the next one in them, or no rights. */
 static void deep_tree_needs_few_descriptors(void **state)
 {
@@ -97,6 +113,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(file_above_the_limit_is_refused, box_setup,
 						box_teardown),
 		cmocka_unit_test_setup_teardown(tree_with_a_closed_directory_is_removed, box_setup,
+						box_teardown),
+		cmocka_unit_test_setup_teardown(directories_are_made_through_no_symlink, box_setup,
 						box_teardown),
 		cmocka_unit_test_setup_teardown(deep_tree_needs_few_descriptors, box_setup,
 						box_teardown),
