@@ -163,11 +163,11 @@ bool clients_overdue(struct init *init)
 	return waiting;
 }
 
-/* Descriptors handed in must be pipes or regular files: a socket or directory is a way out. */
+/* Descriptors handed in must be pipes: a socket, a directory, a file of the host is a way out. */
 static bool fd_is_harmless(int fd)
 {
 	struct stat st;
-	return fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode));
+	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
 static int place_fds(struct fvm_command *c, struct request *q, size_t first, struct fvm_error *err)
@@ -179,7 +179,7 @@ static int place_fds(struct fvm_command *c, struct request *q, size_t first, str
 			return fvm_error_set(err, EBADMSG, "take over descriptor %d: none came", i);
 		if (!fd_is_harmless(q->fds[first]))
 			return fvm_error_set(err, EPERM,
-					     "take over descriptor %d: no pipe or regular file", i);
+					     "take over descriptor %d: no pipe", i);
 		c->fds[i] = q->fds[first++];
 	}
 	return 0;
