@@ -183,6 +183,18 @@ static _Noreturn void init_main(const struct start *s)
 
 /* ---- the builder: shares our memory, see build.h ---- */
 
+/*
+ * Whoever makes a user namespace pays for what is used up in it: inotify instances, namespaces,
+ * queued signals. The host's root must not, or one VM takes them all from him; nor one VM from
+ * another. So root's VMs are made by who is their root on the host: a uid that nobody else has.
+ * Only this thread's, hence no C library; our real uid stays root's, so that all comes back.
+ */
+static void pay_as(const struct start *s, uint32_t uid)
+{
+	if (!s->vm->config.rootless)
+		(void)syscall(SYS_setresuid, -1, uid, -1);
+}
+
 int start_make_init(struct start *s)
 {
 	int pidfd = -1;
@@ -191,9 +203,11 @@ int start_make_init(struct start *s)
 			 CLONE_PIDFD | CLONE_PARENT,
 		.pidfd = (uintptr_t)&pidfd,
 	};
+	pay_as(s, s->map.base);
 	int pid = sys_clone3(&args);
 	if (pid == 0)
 		init_main(s);
+	pay_as(s, 0);
 	if (pid < 0)
 		return fvm_error_set(&s->err, -pid, "make the VM's namespaces");
 	s->init = pid;
