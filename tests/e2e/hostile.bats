@@ -1,0 +1,67 @@
+# Attacks that use what fvm itself does for a VM: each was a way out once, or would be one.
+# limit: 600
+load helper
+
+setup() {
+	needs_root
+}
+
+teardown() {
+	vms_remove
+	rm -rf "$E2E/target"
+}
+
+@test "a file as stdin or stdout is not the VM's to write, to cut, or to change" {
+	needs_user mal
+	as_user mal sh -c 'echo ours >in; echo first >log; chmod 644 in log'
+	local try='for fd in 0 1; do for how in "echo x >>" ": >" "echo x 1<>" "chmod 4777" "setfattr -n user.x -v y"; do
+		timeout 5 sh -c "$how /proc/self/fd/$fd"; done; done 2>/dev/null; true'
+	expect 0 as_user mal sh -c "fvm run --rm -- sh -c '$try' <in >>log"
+	expect 0 as_user mal sh -c "fvm run --rm --root --net none -- sh -c '$try' <in >>log"
+	equal "$(as_user mal sh -c 'cat in; stat -c %a in log; head -1 log; getfattr in log')" "ours
+644
+644
+first"
+	echo ours >"$E2E/in"
+	chmod 666 "$E2E/in"
+	expect 0 fvm run --rm -- sh -c "$try" <"$E2E/in"
+	equal "$(cat "$E2E/in"; stat -c %a "$E2E/in")" "ours
+666"
+}
+
+@test "lists and links of the VM lead nobody out who prepares its next start" {
+	mkdir "$E2E/target"
+	local list="L /run/evil - - - - $E2E/target
+L /run/user - - - - $E2E/target
+L /run/userdb - - - - $E2E/target
+L /run/systemd - - - - $E2E/target
+L /run/up - - - - ../../../../../..$E2E/target
+d /run/evil/made/by/list 0755 - - -
+d /run/up/made/by/list 0755 - - -
+f /run/evil/file 0644 - - - text
+d /run/user/0 0700 - - -"
+	mkdir -p "$E2E/target/system"
+	chmod 0777 "$E2E/target"
+	fvm -q run --name v --keep -- sh -c "mkdir -p /etc/tmpfiles.d; echo '$list' >/etc/tmpfiles.d/0.conf
+		ln -sf /run/evil/sub/resolv.conf /etc/resolv.conf || true"
+	expect 0 fvm run --name v -- readlink /run/evil
+	equal "$output" "$E2E/target"
+	equal "$(find "$E2E/target" -printf '%P ')" " system "
+	needs_user mal
+	as_user mal fvm -q run --root --name v --keep -- sh -c "mkdir -p /etc/tmpfiles.d
+		echo '$list' >/etc/tmpfiles.d/0.conf; ln -sf /run/evil/sub/resolv.conf /etc/resolv.conf || true"
+	expect 0 as_user mal fvm run --name v -- true
+	equal "$(find "$E2E/target" -printf '%P ')" " system "
+}
+
+@test "a VM of root's takes nothing of what the kernel counts by user from root, or other VMs" {
+	local all='import ctypes; c = ctypes.CDLL(None)
+while c.inotify_init() >= 0: pass
+print("full", flush=True); import time; time.sleep(30)'
+	fvm run -d --name greedy --net none -- python3 -c "$all"
+	local one='import ctypes, sys; sys.exit(ctypes.CDLL(None).inotify_init() < 0)'
+	wait_until 5 eval 'fvm logs greedy | grep -q full'
+	expect 0 python3 -c "$one"
+	expect 0 fvm run --rm --net none -- python3 -c "$one"
+	expect 1 fvm exec greedy python3 -c "$one"
+}
