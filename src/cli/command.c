@@ -120,14 +120,6 @@ static char *read_in_vm(const struct fvm_vm *vm, const char *path)
 	return text;
 }
 
-/* One line of passwd(5) into its seven fields, in place. */
-static bool split_line(char *line, char *fields[7])
-{
-	for (size_t i = 0; i < 7; i++)
-		fields[i] = strsep(&line, ":");
-	return fields[6] != NULL;
-}
-
 /* By @name, or by @uid when that is NULL. */
 static bool find_user(const struct fvm_vm *vm, const char *name, uid_t uid, struct who *w)
 {
@@ -135,7 +127,7 @@ static bool find_user(const struct fvm_vm *vm, const char *name, uid_t uid, stru
 	char *save = NULL, *fields[7];
 	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
 	     line = strtok_r(NULL, "\n", &save)) {
-		if (!split_line(line, fields))
+		if (!fvm_account_fields(line, fields, FVM_COUNT(fields)))
 			continue;
 		uid_t id = (uid_t)strtoul(fields[2], NULL, 10);
 		if (name ? strcmp(fields[0], name) != 0 : id != uid)

@@ -43,6 +43,15 @@ void fvm_close_range(unsigned int first, unsigned int last)
 		(void)close((int)fd);
 }
 
+void fvm_null_stdio(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		(void)dup2(null, fd);
+	if (null > 2)
+		close(null);
+}
+
 static int open_how(int dir, const char *path, const struct open_how *how)
 {
 	return fvm_nerr(syscall(SYS_openat2, dir, path, how, sizeof(*how)));

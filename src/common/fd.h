@@ -23,6 +23,9 @@ int fvm_fd_take(int *fd);
 /** fvm_close_range() - close all descriptors from @first to @last, those we know nothing of too */
 void fvm_close_range(unsigned int first, unsigned int last);
 
+/** fvm_null_stdio() - descriptors 0 to 2 become /dev/null: out of any terminal's reach */
+void fvm_null_stdio(void);
+
 /**
  * fvm_open_beneath() - open @path, which can not lead out of @dir
  * @flags: as open(2); O_CLOEXEC is added. Symlinks are followed while they stay beneath.

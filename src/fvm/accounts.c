@@ -25,6 +25,13 @@ void fvm_accounts_free(struct fvm_accounts *a)
 	a->gid_count = 0;
 }
 
+bool fvm_account_fields(char *line, char **ret, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		ret[i] = strsep(&line, ":");
+	return ret[count - 1] != NULL;
+}
+
 bool fvm_account_in_file(const char *path, unsigned long id)
 {
 	scoped_free char *text = NULL;
@@ -32,9 +39,9 @@ bool fvm_account_in_file(const char *path, unsigned long id)
 		return false;
 	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save)) {
-		char *end, *field = strchr(line, ':');
-		field = field ? strchr(field + 1, ':') : NULL;
-		if (field && strtoul(field + 1, &end, 10) == id && *end == ':' && end != field + 1)
+		char *end, *fields[4];
+		if (fvm_account_fields(line, fields, 4) && strtoul(fields[2], &end, 10) == id &&
+		    *end == '\0' && end != fields[2])
 			return true;
 	}
 	return false;

@@ -39,6 +39,10 @@ int fvm_accounts_put(const struct fvm_accounts *a, int run);
 /** fvm_accounts_readable() - whether programs of this host look into /run/userdb */
 bool fvm_accounts_readable(void);
 
+/** fvm_account_fields() - cut a line of /etc/passwd or /etc/group at its colons; what is behind
+ *  the @count fields that are wanted is lost. Return: whether there are so many */
+bool fvm_account_fields(char *line, char **ret, size_t count);
+
 /** fvm_account_in_file() - whether a line of @path has @id as its third field */
 bool fvm_account_in_file(const char *path, unsigned long id);
 

@@ -156,6 +156,11 @@ static int exec_file(const char *path, char *const *argv, char **env)
 }
 
 /* As execvpe(3), but by the command's own PATH; *ret_found when a file was there at all. */
+static int stat_errno(const char *path, struct stat *ret)
+{
+	return stat(path, ret) == 0 ? 0 : errno;
+}
+
 static int exec_path(const struct fvm_command *c, const char *name, char *const *argv,
 		     bool *ret_found)
 {
@@ -174,10 +179,10 @@ static int exec_path(const struct fvm_command *c, const char *name, char *const 
 		int n = snprintf(file, sizeof(file), "%.*s%s%s", (int)len, at, len ? "/" : "./",
 				 name);
 		/* an execve() that finds nothing costs ten times a stat() */
-		if (n > 0 && (size_t)n < sizeof(file) &&
-		    (stat(file, &st) == 0 || (errno != ENOENT && errno != ENOTDIR))) {
+		int stat_error = n > 0 && (size_t)n < sizeof(file) ? stat_errno(file, &st) : ENOENT;
+		if (stat_error != ENOENT && stat_error != ENOTDIR) {
 			int r = exec_file(file, argv, env);
-			bool is_there = stat(file, &st) == 0 && !S_ISDIR(st.st_mode);
+			bool is_there = stat_error == 0 && !S_ISDIR(st.st_mode);
 			if (is_there || (r != -ENOENT && r != -ENOTDIR && r != -EACCES)) {
 				*ret_found = is_there;
 				result = r;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fvm/accounts.h"
 #include "fvm/idmap.h"
 
 #define LOW_IDS	     65536U
@@ -34,20 +35,15 @@ static void add_database(const char *path, struct fvm_idmap *map, bool users)
 		return;
 	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save)) {
-		char *p = strchr(line, ':');
-		p = p ? strchr(p + 1, ':') : NULL;
-		if (!p)
+		char *end, *fields[4];
+		if (!fvm_account_fields(line, fields, 4))
 			continue;
-		char *end;
-		unsigned long id = strtoul(p + 1, &end, 10);
-		if (*end != ':')
+		unsigned long id = strtoul(fields[2], &end, 10);
+		if (*end)
 			continue;
-		if (!users) {
-			add_id(map->gids, &map->gid_count, id);
-			continue;
-		}
-		add_id(map->uids, &map->uid_count, id);
-		add_id(map->gids, &map->gid_count, strtoul(end + 1, NULL, 10));
+		if (users)
+			add_id(map->uids, &map->uid_count, id);
+		add_id(map->gids, &map->gid_count, users ? strtoul(fields[3], NULL, 10) : id);
 	}
 }
 
@@ -60,7 +56,8 @@ static void add_owners(struct fvm_idmap *map, const char *path)
 	struct statx st;
 	for (int i = 0; d && i < OWNERS_LOOKS && (e = readdir(d)); i++) {
 		if (strcmp(e->d_name, "..") == 0 ||
-		    statx(dirfd(d), e->d_name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+		    statx(dirfd(d), e->d_name,
+			  AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
 			  STATX_UID | STATX_GID, &st) < 0)
 			continue;
 		add_id(map->uids, &map->uid_count, st.stx_uid);

@@ -167,11 +167,9 @@ static int write_own(const char *which, pid_t target, uint32_t count)
 static int map_child(const struct mapping *m)
 {
 	char byte;
-	int null = open("/dev/null", O_RDWR);
 	signal(SIGCHLD, SIG_DFL); /* ignored, there would be no status to wait for */
 	(void)dup2(m->go, 3);
-	for (int fd = 0; fd < 3; fd++)
-		(void)dup2(null, fd);
+	fvm_null_stdio();
 	fvm_close_range(4, ~0U);
 	(void)fcntl(3, F_SETFD, FD_CLOEXEC);
 	if (read(3, &byte, 1) != 1)

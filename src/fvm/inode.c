@@ -67,11 +67,6 @@ static int place_of(const struct fvm_xattr_at *at, struct place *ret)
 	return 0;
 }
 
-static ssize_t list_names(const struct place *p, char *names, size_t size)
-{
-	return p->link ? llistxattr(p->link, names, size) : flistxattr(p->fd, names, size);
-}
-
 static ssize_t get_value(const struct place *p, const char *name, void *value, size_t size)
 {
 	return p->link ? lgetxattr(p->link, name, value, size)
@@ -100,16 +95,21 @@ static size_t caps_for_host(unsigned char *value, size_t len)
 }
 
 /* The names on @p as one string list. Return: its length, 0 without any, or -errno */
-static ssize_t names_of(const struct place *p, char **ret)
+static ssize_t list_names(int fd, const char *link, char *names, size_t size)
+{
+	return link ? llistxattr(link, names, size) : flistxattr(fd, names, size);
+}
+
+ssize_t fvm_xattr_names(int fd, const char *link, char **ret)
 {
 	for (int tries = 0; tries < 5; tries++) {
-		ssize_t size = list_names(p, NULL, 0);
+		ssize_t size = list_names(fd, link, NULL, 0);
 		if (size <= 0)
 			return size == 0 || errno == EOPNOTSUPP ? 0 : -errno;
 		char *names = malloc((size_t)size);
 		if (!names)
 			return -ENOMEM;
-		size = list_names(p, names, (size_t)size);
+		size = list_names(fd, link, names, (size_t)size);
 		if (size >= 0) {
 			*ret = names;
 			return size;
@@ -140,7 +140,7 @@ static int pack_one(const struct place *p, const char *name, char *value, struct
 static int pack_all(const struct place *p, struct fvm_buf *ret)
 {
 	scoped_free char *names = NULL;
-	ssize_t size = names_of(p, &names);
+	ssize_t size = fvm_xattr_names(p->fd, p->link, &names);
 	if (size <= 0)
 		return (int)size;
 	scoped_free char *value = malloc(XATTR_SIZE_MAX);
@@ -197,7 +197,7 @@ bool fvm_xattrs_has(const char *packed, size_t len, const char *name)
 static int drop_others(const struct place *p, const char *packed, size_t len)
 {
 	scoped_free char *names = NULL;
-	ssize_t size = names_of(p, &names);
+	ssize_t size = fvm_xattr_names(p->fd, p->link, &names);
 	for (const char *name = names; size > 0 && name < names + size; name += strlen(name) + 1) {
 		if (!travels(name) || fvm_xattrs_has(packed, len, name))
 			continue;

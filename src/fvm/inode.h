@@ -28,6 +28,12 @@ struct fvm_xattr_at {
 };
 
 /**
+ * fvm_xattr_names() - the names of all xattrs of @link (not followed) or, when that is NULL, of @fd
+ * Return: bytes of names in *@ret, each with its NUL, to free(); 0: none; or negative errno
+ */
+ssize_t fvm_xattr_names(int fd, const char *link, char **ret);
+
+/**
  * fvm_xattrs_read() - all xattrs that may travel, packed for fvm_xattrs_write()
  * Return: 0 (also where the file system has none), or negative errno
  */

@@ -68,15 +68,12 @@ static int copy_xattr(const struct place *p, const char *name, char *value)
 
 static int copy_xattrs(const struct place *p)
 {
-	ssize_t size = llistxattr(p->from, NULL, 0);
-	if (size <= 0)
-		return size == 0 || errno == EOPNOTSUPP ? 0 : -errno;
-	scoped_free char *names = malloc((size_t)size + XATTR_SIZE_MAX);
-	if (!names)
-		return -ENOMEM;
-	char *value = names + size;
-	size = llistxattr(p->from, names, (size_t)size);
-	int r = size < 0 ? -errno : 0;
+	scoped_free char *names = NULL;
+	ssize_t size = fvm_xattr_names(-1, p->from, &names);
+	scoped_free char *value = size > 0 ? malloc(XATTR_SIZE_MAX) : NULL;
+	if (size <= 0 || !value)
+		return size > 0 ? -ENOMEM : (int)size;
+	int r = 0;
 	for (const char *name = names; r == 0 && name < names + size; name += strlen(name) + 1)
 		r = copy_xattr(p, name, value);
 	return r;

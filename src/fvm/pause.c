@@ -128,9 +128,7 @@ static _Noreturn void stand_by(const struct target *t, int pipe)
 {
 	char byte;
 	(void)setsid();
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int fd = 0; null >= 0 && fd < 3; fd++)
-		(void)dup2(null, fd);
+	fvm_null_stdio();
 	if (read(pipe, &byte, 1) != 1)
 		release(t);
 	_exit(0);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fvm/accounts.h"
 #include "fvm/hide.h"
 
 #define PASSWD_MAX (64 << 20)
@@ -111,12 +112,8 @@ static int add_account(const struct fvm_plan *plan, char *line, enum whose whose
 {
 	enum { NAME, UID = 2, HOME = 5 };
 	char *fields[HOME + 1];
-	for (size_t i = 0; i <= HOME; i++) {
-		fields[i] = strsep(&line, ":");
-		if (!fields[i])
-			return 0;
-	}
-	if (!is_wanted(fields[NAME], strtoul(fields[UID], NULL, 10), whose) ||
+	if (!fvm_account_fields(line, fields, HOME + 1) ||
+	    !is_wanted(fields[NAME], strtoul(fields[UID], NULL, 10), whose) ||
 	    !is_home(plan, fields[HOME]))
 		return 0;
 	return add_once(ret, fields[HOME]);

@@ -135,10 +135,8 @@ static int pasta_argv(struct slirp *s, const char *program, const struct fvm_por
 
 static _Noreturn void slirp_exec(const struct slirp *s)
 {
-	int null = open("/dev/null", O_RDWR);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (int fd = 0; fd < 3; fd++)
-		(void)dup2(null, fd);
+	fvm_null_stdio();
 	/* by way of higher numbers, as each may stand where the other belongs */
 	int user = fcntl(s->user, F_DUPFD, NET_FD + 1), net = fcntl(s->net, F_DUPFD, NET_FD + 1);
 	(void)dup2(user, USER_FD);

@@ -414,11 +414,7 @@ static void loop(struct tracer *t)
 static void drop_descriptors(int *file, int *sock)
 {
 	int a = fcntl(*file, F_DUPFD_CLOEXEC, 64), b = fcntl(*sock, F_DUPFD_CLOEXEC, 64);
-	for (int fd = 0; fd < 3; fd++)
-		close(fd);
-	(void)open("/dev/null", O_RDWR);
-	(void)dup2(0, 1);
-	(void)dup2(0, 2);
+	fvm_null_stdio();
 	*file = dup3(a, 3, O_CLOEXEC);
 	*sock = dup3(b, 4, O_CLOEXEC);
 	(void)syscall(SYS_close_range, 5U, ~0U, 0);

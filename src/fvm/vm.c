@@ -71,13 +71,6 @@ int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
 	return fd;
 }
 
-static void null_stdio(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int fd = 0; null >= 0 && fd < 3; fd++)
-		(void)dup2(null, fd);
-}
-
 void fvm_later(void (*fn)(void *arg), void *arg)
 {
 	pid_t pid = fork();
@@ -88,7 +81,7 @@ void fvm_later(void (*fn)(void *arg), void *arg)
 		return;
 	}
 	(void)setsid();
-	null_stdio();
+	fvm_null_stdio();
 	fn(arg);
 	_exit(0);
 }
@@ -102,7 +95,7 @@ static int later_main(void *p)
 {
 	const struct later *l = p;
 	(void)setsid();
-	null_stdio();
+	fvm_null_stdio();
 	l->fn(l->arg);
 	return 0;
 }
