@@ -275,3 +275,32 @@ use_faults() {
 on_terminal() {
 	script --quiet --return --command "$(printf '%q ' "$@")" /dev/null </dev/null
 }
+
+# with_libraries ROOT PROGRAM..: copy them, and what they are linked with, into a root
+with_libraries() {
+	local root=$1 file
+	shift
+	for file in "$@" $(ldd "$@" 2>/dev/null | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p' | sort -u); do
+		install -D "$file" "$root$(realpath -s "$file")" || return 1
+	done
+}
+
+# small_root ROOT: the beginning of a root of its own: busybox, the accounts root and ann, setpriv, fvm
+small_root() {
+	local root=$1 busybox name
+	busybox=$(command -v busybox) || return 1
+	mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,root,home/ann,usr/bin,libexec}
+	cp "$busybox" "$root/bin/busybox"
+	"$root/bin/busybox" --list | grep -vx busybox | while read -r name; do
+		ln -sf busybox "$root/bin/$name"
+	done
+	printf '%s\n' root:x:0:0:root:/root:/bin/sh ann:x:1000:1000:Ann:/home/ann:/bin/sh >"$root/etc/passwd"
+	printf '%s\n' root:x:0: ann:x:1000: >"$root/etc/group"
+	chown 1000:1000 "$root/home/ann"
+	cp -r "$E2E_STAGE/libexec/fvm" "$root/libexec/"
+	with_libraries "$root" "$(command -v setpriv)" "$E2E_STAGE/bin/fvm" "$E2E_STAGE/libexec/fvm/fvm-changes" ||
+		return 1
+	rm -rf "${root:?}/tmp"/*
+	chmod 1777 "$root/tmp"
+	cp "$E2E_STAGE/bin/fvm" "$root/bin/"
+}

@@ -6,36 +6,18 @@
 
 load helper
 
-# with_libraries PROGRAM..: copy them into the small root, with what they are linked with
-with_libraries() {
-	local file
-	for file in "$@" $(ldd "$@" 2>/dev/null | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p' | sort -u); do
-		install -D "$file" "$E2E/small$(realpath -s "$file")" || return 1
-	done
-}
-
 setup_file() {
 	e2e_setup_file
-	local root=$E2E/small busybox
-	busybox=$(command -v busybox) || return 0
-	mkdir -p "$root"/{bin,etc,proc,sys,dev,run,tmp,root,mnt,vol,home/ann,usr/bin,usr/share/data,var/lib/secret}
-	chmod 1777 "$root/tmp" && chmod 700 "$root/root" "$root/home/ann" "$root/var/lib/secret"
-	cp "$busybox" "$root/bin/busybox"
-	"$root/bin/busybox" --list | grep -vx busybox | while read -r name; do
-		ln -sf busybox "$root/bin/$name"
-	done
-	printf '%s\n' root:x:0:0:root:/root:/bin/sh ann:x:1000:1000:Ann:/home/ann:/bin/sh >"$root/etc/passwd"
-	printf '%s\n' root:x:0: ann:x:1000: >"$root/etc/group"
+	local root=$E2E/small
+	command -v busybox >/dev/null || return 0
+	small_root "$root" && with_libraries "$root" "$(command -v capsh)" "$(command -v bash)" || return 1
+	mkdir -p "$root"/{run,mnt,vol,usr/share/data,var/lib/secret}
+	chmod 700 "$root/root" "$root/home/ann" "$root/var/lib/secret"
 	echo one >"$root/usr/share/data/one" && echo two >"$root/usr/share/data/two"
 	echo mine >"$root/home/ann/file" && chmod 600 "$root/home/ann/file"
 	chown -R 1000:1000 "$root/home/ann"
 	echo words >"$root/var/lib/secret/key" && chmod 600 "$root/var/lib/secret/key"
 	echo old >"$root/tmp/old" && chown 33 "$root/tmp/old"
-	with_libraries "$(command -v setpriv)" "$(command -v capsh)" "$(command -v bash)"
-	mkdir -p "$root/libexec" && cp -r "$E2E_STAGE/libexec/fvm" "$root/libexec/"
-	with_libraries "$E2E_STAGE/bin/fvm" "$E2E_STAGE/libexec/fvm/fvm-changes"
-	rm -rf "${root:?}/tmp/fvm-stage"*
-	cp "$E2E_STAGE/bin/fvm" "$root/bin/"
 }
 
 # container overlay|plain SCRIPT: run it with the small root as /, as a container's runtime would

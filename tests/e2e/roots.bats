@@ -5,36 +5,15 @@
 
 load helper
 
-# with_libraries ROOT PROGRAM..: copy them, and what they are linked with
-with_libraries() {
-	local root=$1 file
-	shift
-	for file in "$@" $(ldd "$@" 2>/dev/null | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p' | sort -u); do
-		install -D "$file" "$root$(realpath -s "$file")" || return 1
-	done
-}
-
 setup_file() {
 	e2e_setup_file
-	local root=$E2E/small busybox
-	busybox=$(command -v busybox) || return 0
-	mkdir -p "$root"/{bin,etc,proc,sys,dev,run/fvm,tmp,root,home/ann,srv,usr/bin,var/lib,var/tmp}
-	chmod 1777 "$root/tmp" "$root/var/tmp" && chown 1000:1000 "$root/home/ann"
+	local root=$E2E/small
+	command -v busybox >/dev/null || return 0
+	small_root "$root" && with_libraries "$root" /sbin/mkfs.ext4 || return 1
+	mkdir -p "$root"/{run/fvm,srv,var/lib,var/tmp} && chmod 1777 "$root/var/tmp"
 	ln -s bin "$root/sbin"
-	cp "$busybox" "$root/bin/busybox"
-	"$root/bin/busybox" --list | grep -vx busybox | while read -r name; do
-		ln -sf busybox "$root/bin/$name"
-	done
-	echo 'root:x:0:0:root:/root:/bin/sh
-ann:x:1000:1000:Ann:/home/ann:/bin/sh' >"$root/etc/passwd"
-	echo 'root:x:0:
-ann:x:1000:' >"$root/etc/group"
-	with_libraries "$root" "$(command -v setpriv)" /sbin/mkfs.ext4 || return 1
 	install -D "$(command -v setpriv)" "$root/usr/bin/setpriv"
-	mkdir -p "$root/libexec" && cp -r "$E2E_STAGE/libexec/fvm" "$root/libexec/"
-	with_libraries "$root" "$E2E_STAGE/bin/fvm" "$E2E_STAGE/libexec/fvm/fvm-changes"
-	rm -rf "${root:?}/tmp"/*
-	cp "$E2E_STAGE/bin/fvm" "$root/bin/" && cp "$BATS_TEST_DIRNAME/life.sh" "$root/bin/life"
+	cp "$BATS_TEST_DIRNAME/life.sh" "$root/bin/life"
 	mkdir "$E2E/mnt" "$E2E/more"
 }
 
