@@ -6,11 +6,12 @@
 # The programs are laid out under /tmp as make install would, so that ordinary users reach them.
 # A file's limit is 300 s, or what a line "# limit: SECONDS" in it says; a test's is 180 s, or
 # "# test-limit: SECONDS". One at a time: many tests compare the whole machine before and after.
+# SLOWER=N multiplies limits, for a machine that is N times slower than others (an emulated one).
 # RESULT gets "passed failed skipped". As an ordinary user sudo is used if it asks nothing.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
-	exec sudo -n env "PATH=$PATH" CI="${CI:-}" "$0" "$@"
+	exec sudo -n env "PATH=$PATH" CI="${CI:-}" SLOWER="${SLOWER:-1}" "$0" "$@"
 fi
 build=$1 faults=$2 result=$3
 shift 3
@@ -18,7 +19,8 @@ shift 3
 
 E2E_STAGE=$(mktemp -d /tmp/fvm-stage.XXXXXX)
 E2E_BUILD=$(cd "$build" && pwd)
-export E2E_STAGE E2E_BUILD
+SLOWER=${SLOWER:-1}
+export E2E_STAGE E2E_BUILD SLOWER
 chmod 0755 "$E2E_STAGE"
 
 # What a file that was killed left: its VMs, then its directory.
@@ -52,11 +54,11 @@ lay_out "$build" "$E2E_STAGE" || exit 1
 mkdir -p "$E2E_STAGE/tools"
 find "$build/tests" -maxdepth 2 -type f -perm -u+x ! -name 'test_*' -exec cp {} "$E2E_STAGE/tools/" \;
 
-# number FILE WORD DEFAULT: the value of "# WORD: N" in FILE
+# number FILE WORD DEFAULT: the seconds that "# WORD: N" in FILE allows on this machine
 number() {
 	local n
 	n=$(sed -n "s/^# $2: \([0-9]*\).*/\1/p" "$1" | head -n 1)
-	echo "${n:-$3}"
+	echo $((${n:-$3} * SLOWER))
 }
 
 passed=0 failed=0 skipped=0

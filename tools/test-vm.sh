@@ -99,8 +99,9 @@ image() {
 # boot KERNEL SECONDS: run the suite under one kernel; its lines go to the terminal and a log
 boot() {
 	local version=$1 seconds=$2 log=$dir/console-$1.log
-	printf 'VM_TESTS=%q\nTESTS=%q\nVM_COMMAND=%q\nVM_SECONDS=%d\n' "${VM_TESTS:-unit e2e}" \
-		"${TESTS:-}" "${VM_COMMAND:-}" $((seconds - 60)) >"$dir/tree/vm-settings"
+	printf 'VM_TESTS=%q\nTESTS=%q\nVM_COMMAND=%q\nVM_SECONDS=%d\nSLOWER=%d\n' \
+		"${VM_TESTS:-unit e2e}" "${TESTS:-}" "${VM_COMMAND:-}" $((seconds - 60)) "$slower" \
+		>"$dir/tree/vm-settings"
 	git ls-files -z -co --exclude-standard | xargs -0 tar -cf "$dir/tree.tar" --ignore-failed-read \
 		-C "$dir/tree" vm-settings -C "$PWD" 2>/dev/null
 	say "kernel $version, at most $seconds s"
@@ -127,10 +128,10 @@ boot() {
 # A /dev/kvm can be there that boots special kernels only (para-virtualized KVM without help of the
 # processor): stock kernels then need emulation, which is some twenty times slower.
 if [ -r /dev/kvm ] && [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
-	accel='-accel kvm -cpu host'
+	accel='-accel kvm -cpu host' slower=1
 elif [ "${VM_EMULATE:-}" ]; then
 	say "no KVM for stock kernels here: emulating, which is some twenty times slower"
-	accel='-accel tcg,thread=multi -cpu max'
+	accel='-accel tcg,thread=multi -cpu max' slower=10
 else
 	give_up 0 "0 0 1" "skipped: /dev/kvm is missing, closed or can't boot stock kernels (VM_EMULATE=1 emulates)"
 fi

@@ -257,7 +257,7 @@ equal() {
 
 # wait_until SECONDS CMD..: try until it succeeds
 wait_until() {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * ${SLOWER:-1}))
 	shift
 	until "$@"; do
 		[ $SECONDS -lt $end ] || return 1

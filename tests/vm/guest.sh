@@ -5,6 +5,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=/dev/null
 . ./vm-settings
+export SLOWER
 export HOME=/root USER=root LANG=C.UTF-8 TERM=dumb CI=true
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
