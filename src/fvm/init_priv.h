@@ -136,7 +136,7 @@ struct client {
 	struct session *session; /* NULL until it asked for one */
 	uint64_t sent;		 /* position in the session's output */
 	uint64_t replay;	 /* what is before this is replayed */
-	int64_t stalled_ms;	 /* since when it takes nothing; 0: it does */
+	int64_t stalled_ms;	 /* since when, by served_ms, it takes nothing; 0: it does */
 	bool lagging, attached, fresh, joined, dead;
 	struct client *next;
 };
@@ -154,7 +154,8 @@ struct init {
 	bool ending, many_dead, settled;
 	bool control_off; /* out of descriptors: do not listen until something closes */
 	int64_t deadline_ms;
-	int status; /* wait status the VM ends with */
+	int64_t served_ms, seen_ms;   /* see clients_overdue() */
+	int status;		      /* wait status the VM ends with */
 	char resolv[FVM_NAMES_BYTES]; /* what we have put into /etc/resolv.conf */
 };
 

@@ -17,6 +17,8 @@
 
 #include "fvm/init_priv.h"
 
+#define SERVED_MAX_MS 1000 /* we look twice a second while a client is waited for */
+
 struct request { /* one message, as it came */
 	const char *payload;
 	size_t len;
@@ -123,7 +125,7 @@ void client_push(struct init *init, struct client *c)
 		r = push_end(c);
 	if (r == -EAGAIN) {
 		if (!c->stalled_ms)
-			c->stalled_ms = init_now_ms();
+			c->stalled_ms = init->served_ms;
 		source_watch(init, &c->conn, c->conn.events | EPOLLOUT);
 	} else if (r != 0) {
 		client_drop(init, c); /* it is gone, or has got everything */
@@ -143,10 +145,20 @@ void clients_input(struct init *init, struct session *s, bool on)
 	}
 }
 
+/* Time in which PID 1 could have served somebody: not what it was stopped for, as in a paused VM,
+ * when all clients would seem to have slept. */
+static int64_t served_now(struct init *init)
+{
+	int64_t now = init_now_ms(), passed = now - init->seen_ms;
+	init->seen_ms = now;
+	init->served_ms += passed < SERVED_MAX_MS ? passed : SERVED_MAX_MS;
+	return init->served_ms;
+}
+
 bool clients_overdue(struct init *init)
 {
 	bool waiting = false;
-	int64_t now = init_now_ms();
+	int64_t now = served_now(init);
 	for (struct client *c = init->clients; c; c = c->next) {
 		if (c->dead || !c->stalled_ms || c->lagging)
 			continue;

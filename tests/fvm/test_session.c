@@ -126,7 +126,7 @@ static int drain(int sock, struct fvm_buf *ret)
 		struct fvm_msg head;
 		struct fvm_error err = { 0 };
 		struct pollfd p = { .fd = sock, .events = POLLIN };
-		assert_int_equal(poll(&p, 1, 20000), 1);
+		assert_int_equal(poll(&p, 1, 60000), 1);
 		ssize_t n = recv(sock, packet, sizeof(packet), 0);
 		assert_true(n > 0);
 		const char *payload = fvm_msg_check(packet, (size_t)n, &head, &err);
@@ -270,6 +270,25 @@ static void client_that_does_not_read_holds_up_nobody_for_ever(void **state)
 	assert_true(out.len > 2000000);
 	/* and others are served meanwhile and after */
 	assert_int_equal(run_terminal(vm, "exit 5", NULL), W_EXITCODE(5, 0));
+}
+
+/* As after fvm pause: while the VM stood still, no client was slow. */
+static void client_of_a_vm_that_stood_still_misses_nothing(void **state)
+{
+	NEEDS_VM(state);
+	scoped_command c;
+	scoped_buf out = { 0 };
+	struct fvm_error err = { 0 };
+	scoped_fd reads = dial(vm);
+	shell(&c, "head -c 2000000 /dev/zero | tr '\\0' x; echo; echo end");
+	c.terminal = true;
+	assert_int_equal(fvm_control_run(reads, &c, NULL, &err), 0);
+	usleep(200000); /* its socket is full */
+	assert_int_equal(kill(vm->pid, SIGSTOP), 0);
+	usleep(11000000);
+	assert_int_equal(kill(vm->pid, SIGCONT), 0);
+	assert_int_equal(drain(reads, &out), 0);
+	assert_true(out.len > 2000000);
 }
 
 static void garbage_costs_only_its_sender(void **state)
@@ -420,6 +439,7 @@ int main(void)
 		WITH_VM(long_command_comes_whole),
 		WITH_VM(session_outlives_its_client),
 		WITH_VM(client_that_does_not_read_holds_up_nobody_for_ever),
+		WITH_VM(client_of_a_vm_that_stood_still_misses_nothing),
 		WITH_VM(garbage_costs_only_its_sender),
 		WITH_VM(directory_or_socket_is_not_taken_over),
 		WITH_VM(more_connections_than_descriptors_are_survived),
