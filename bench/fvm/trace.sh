@@ -9,11 +9,6 @@
 rounds_of 5
 WARM_UP=1
 
-if ! is_root; then
-	skip "fvm/trace: --trace needs root"
-	exit 0
-fi
-
 dir=$BENCH_DIR/work
 work=$BENCH_DIR/bin/workload.sh
 quick="env BENCH_QUICK=$QUICK"

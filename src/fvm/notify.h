@@ -15,6 +15,7 @@
 struct nests;
 struct liars;
 struct copy;
+struct fvm_recorder;
 
 /* What lives as long as the supervisor. Its working directory is the host's /proc. */
 struct supervisor {
@@ -33,7 +34,8 @@ struct supervisor {
 	struct nests *nests;
 	struct liars *liars;
 	struct copy *copies;
-	unsigned int said; /* lines written to the log, which a VM could fill */
+	struct fvm_recorder *recorder; /* NULL: not traced */
+	unsigned int said;	       /* lines written to the log, which a VM could fill */
 };
 
 /* What to answer. */

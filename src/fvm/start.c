@@ -25,7 +25,7 @@
 #include "fvm/slot.h"
 #include "fvm/start_priv.h"
 #include "fvm/sys.h"
-#include "fvm/trace.h"
+#include "fvm/recorder.h"
 
 #define SLIRP_TIMEOUT_MS 3000
 
@@ -49,7 +49,7 @@ static int become_root(struct fvm_error *err)
 /* Last of all, as from here on PID 1's own calls wait for the tracer, too. */
 static int init_trace(const struct start *s, struct fvm_error *err)
 {
-	scoped_fd listener = fvm_trace_filter_install();
+	scoped_fd listener = fvm_trace_filter_install(NULL);
 	if (listener < 0)
 		return fvm_error_set(err, -listener, "install the trace's filter");
 	int r = fvm_send_fds(s->trace[1], "l", 1, &listener, 1);
@@ -339,7 +339,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 {
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
-	s->spaces = s->hide_shared = -1;
+	s->spaces = s->hide_shared = s->trace_file = -1;
 	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
@@ -485,6 +485,10 @@ static int take_resources(struct start *s, struct fvm_error *err)
 
 static int start_tracer(struct start *s, struct fvm_error *err)
 {
+	if (s->supervised) {
+		s->trace_file = fvm_recorder_open(s->vm, err);
+		return s->trace_file < 0 ? s->trace_file : 0;
+	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->trace) < 0)
 		return fvm_error_set(err, errno, "make a socket");
 	int r = fvm_tracer_start(s->vm, s->trace[0], err);

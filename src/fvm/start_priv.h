@@ -66,7 +66,8 @@ struct start {
 	int prove[2];
 	struct fvm_bait *bait;
 	int client[2];
-	int trace[2]; /* over which the tracer gets its listener */
+	int trace[2];	/* over which the tracer gets its listener */
+	int trace_file; /* the supervisor's, which is the tracer where there is one */
 
 	bool supervised; /* rootless, or some base is unmapped (base.h) */
 

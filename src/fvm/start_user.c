@@ -21,6 +21,7 @@
 #include "fvm/base.h"
 #include "fvm/foreign.h"
 #include "fvm/internal.h"
+#include "fvm/recorder.h"
 #include "fvm/seccomp.h"
 #include "fvm/start_priv.h"
 #include "fvm/supervisor.h"
@@ -83,6 +84,7 @@ void start_user_free(struct start *s)
 	free(s->owned);
 	fvm_skeleton_close(&s->skeleton);
 	fvm_fd_closep(&s->owners);
+	fvm_fd_closep(&s->trace_file);
 	for (int i = 0; i < 2; i++) {
 		fvm_fd_closep(&s->supervisor[i]);
 		fvm_fd_closep(&s->guard[i]);
@@ -97,27 +99,50 @@ int start_user_hand_over(struct start *s, struct fvm_error *err)
 
 /* ---- PID 1 ---- */
 
+/* What is refused comes first: the trace's calls go to the listener whatever else the filter says.
+ */
+static int install_traced(unsigned int flags, unsigned int plain, int *ret_listener,
+			  struct fvm_error *err)
+{
+	int r = fvm_filter_install(fvm_filter_get(plain), NULL);
+	if (r == 0)
+		r = fvm_trace_filter_install(fvm_filter_get(flags));
+	if (r == -EBUSY)
+		fvm_error_hint(err, "this is inside a VM, which hears of such calls itself: leave "
+				    "--trace out, or trace the VM around this one");
+	if (r < 0)
+		return fvm_error_set(err, -r, "install the trace's filter");
+	*ret_listener = r;
+	return 0;
+}
+
+static int install_filter(const struct start *s, unsigned int flags, int *ret_listener,
+			  struct fvm_error *err)
+{
+	const unsigned int plain = flags & ~(FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID);
+	if (s->options->trace)
+		return install_traced(flags, plain, ret_listener, err);
+	int r = fvm_filter_install(fvm_filter_get(flags), ret_listener);
+	/* inside a VM that has a supervisor: its filter holds for us, and it adopts for us */
+	if (r == -EBUSY)
+		r = fvm_filter_install(fvm_filter_get(plain), NULL);
+	return r < 0 ? fvm_error_set(err, -r, "install the system call filter") : 0;
+}
+
 int start_user_inside(const struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
 	unsigned int flags = FVM_FILTER_ROOTLESS | (c->rootless ? FVM_FILTER_ONE_UID : 0) |
 			     (c->io_uring ? FVM_FILTER_IO_URING : 0) |
 			     (c->i386_sockets ? FVM_FILTER_I386_SOCKETS : 0);
-	const struct fvm_filter *filter = fvm_filter_get(flags);
 	int listener = -1;
 	close(s->guard[1]);
 	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return fvm_error_set(err, errno, "open the VM's /");
-	int r = fvm_filter_install(filter, &listener);
-	if (r == -EBUSY) {
-		/* inside a VM that has a supervisor: its filter holds for us, and it adopts for us
-		 */
-		const unsigned int ours = FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID;
-		r = fvm_filter_install(fvm_filter_get(flags & ~ours), NULL);
-	}
+	int r = install_filter(s, flags, &listener, err);
 	if (r < 0)
-		return fvm_error_set(err, -r, "install the system call filter");
+		return r;
 	const int fds[2] = { root, listener };
 	r = fvm_send_fds(s->supervisor[1], "l", 1, fds, listener < 0 ? 1 : 2);
 	fvm_fd_closep(&listener);
@@ -153,6 +178,7 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 		.log = s->log,
 		.userns = st.st_ino,
 		.lock = s->skeleton.lock,
+		.trace = s->trace_file,
 		.plan = rootless ? NULL : &s->plan,
 		.map = rootless ? NULL : &s->map,
 		.trees = &s->trees,

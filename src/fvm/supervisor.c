@@ -20,6 +20,7 @@
 #include "fvm/helper.h"
 #include "fvm/liars.h"
 #include "fvm/nest.h"
+#include "fvm/recorder.h"
 #include "fvm/supervisor.h"
 
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
@@ -82,6 +83,8 @@ static int take_call(struct supervisor *sup)
 	memset(&req, 0, sizeof(req));
 	if (ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_RECV, &req) < 0)
 		return errno == EINTR || errno == ENOENT ? 0 : -1;
+	if (sup->recorder)
+		fvm_recorder_note(sup->recorder, &req);
 	handle(sup, &req, false);
 	return 0;
 }
@@ -224,9 +227,12 @@ static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args
 
 static void loop(struct supervisor *sup, int init_pidfd)
 {
+	const int rest = sup->recorder ? FVM_RECORDER_FLUSH_MS : -1;
 	for (;;) {
 		struct epoll_event events[8];
-		int n = epoll_wait(sup->epoll, events, FVM_COUNT(events), -1);
+		int n = epoll_wait(sup->epoll, events, FVM_COUNT(events), rest);
+		if (sup->recorder)
+			fvm_recorder_tick(sup->recorder);
 		for (int i = 0; i < n; i++) {
 			int fd = events[i].data.fd;
 			if (fd == init_pidfd)
@@ -257,14 +263,17 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.owned_len = args->owned_len,
 	};
 	set_up_process();
-	const int keep[] = { args->socket, args->guard, args->init_pidfd,
-			     args->proc,   args->log,	args->lock };
+	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc,
+			     args->log,	   args->lock,	args->trace };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	int r = set_up(&sup, args);
+	if (r == 0 && args->trace >= 0 && !(sup.recorder = fvm_recorder_new(args->trace)))
+		r = -ENOMEM;
 	if (r < 0) {
 		notify_log(&sup, "supervisor: %s", strerror(-r));
 		_exit(1);
 	}
 	loop(&sup, args->init_pidfd);
+	fvm_recorder_free(sup.recorder);
 	_exit(0);
 }

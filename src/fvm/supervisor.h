@@ -25,6 +25,8 @@
  *   by device), and what it makes belongs to the VM's ids. Ids and owners are real there: it
  * adopts, and the kernel does the rest.
  *
+ *   Of a VM that is traced it is also told of the trace's calls, and notes them (recorder.h).
+ *
  *   One thread, one loop. Copies of more than 1 MiB are made by child processes, one per file;
  *   others that ask for the same file wait for it. When the supervisor dies, PID 1 ends the VM.
  *   It ends itself when PID 1 does.
@@ -44,6 +46,7 @@ struct fvm_supervisor_args {
 	int log;		       /* the VM's log, or -1 */
 	ino_t userns;		       /* of PID 1 */
 	int lock;		       /* only to be kept open, or -1 */
+	int trace;		       /* of fvm_recorder_open(), or -1 */
 	const struct fvm_plan *plan;   /* root's: mounts; else NULL */
 	const struct fvm_idmap *map;   /* root's; else NULL */
 	const struct fvm_trees *trees; /* a user's */

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 #include "common/quote.h"
-#include "fvm/trace.h"
+#include "fvm/lock.h"
+#include "fvm/recorder.h"
 
 static const char *const op_names[FVM_TRACE_OPS] = {
 	[FVM_TRACE_OPEN] = "open",     [FVM_TRACE_WRITE] = "write",
@@ -97,6 +98,8 @@ int fvm_trace_read(const struct fvm_vm *vm, int (*fn)(const struct fvm_trace_not
 		fvm_fd_closep(&fd);
 		return no_trace(vm, r, err);
 	}
+	if (!fvm_lock_alive(vm->dir))
+		fvm_recorder_await(fileno(f));
 	char *line = NULL;
 	size_t room = 0;
 	unsigned long number = 0;

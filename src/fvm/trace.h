@@ -2,14 +2,16 @@
  * fvm/trace - what the programs of a VM opened, wrote, executed and connected to, and which did
  *
  * Theory of operation
- *   With run --trace PID 1 puts a second seccomp filter on, which notifies a *tracer* of the calls
- *   in the table of tracer.c: opens, executions, everything that changes names, connections. The
- *   tracer is a process of the host outside the VM's namespaces; it reads the call's arguments from
- *   the stopped caller, notes them and lets the call go on. So nothing is loaded into programs,
- *   static ones are seen too, and a VM without --trace pays nothing.
- *   Notes are gathered by (command line, operation, path): a count, the first and the last time.
- *   They go to vms/NAME/trace when the VM ends, every ten seconds, and when there are many: one
- *   line each below a first one "fvm-trace 1", tab-separated, names quoted as by fvm_quote() where needed:
+ *   With run --trace PID 1's filter also notifies of the calls in the table of recorder.c: opens,
+ *   executions, everything that changes names, connections. Who is notified is a process of the
+ *   host outside the VM's namespaces: the *tracer*, or the supervisor where the VM has one. It
+ *   reads the call's arguments from the stopped caller, notes them and lets the call go on. So
+ *   nothing is loaded into programs, static ones are seen too, and a VM without --trace pays
+ *   nothing. Inside a VM with a supervisor, or that is traced, a VM can't be: there is one
+ * listener. Notes are gathered by (command line, operation, path): a count, the first and the last
+ * time. They go to vms/NAME/trace when the VM ends, every ten seconds, and when there are many: one
+ *   line each below a first one "fvm-trace 1", tab-separated, names quoted as by fvm_quote() where
+ * needed:
  *
  *     FIRST_NS LAST_NS COUNT PID OPERATION COMMAND PATH
  *
@@ -28,12 +30,12 @@
 #define FVM_TRACE_HEAD "fvm-trace 1\n"
 
 enum fvm_trace_op {
-	FVM_TRACE_OPEN,	   /* to read */
-	FVM_TRACE_WRITE,   /* opened to write, or cut */
-	FVM_TRACE_CREATE,  /* a file, directory, link or node */
+	FVM_TRACE_OPEN,	  /* to read */
+	FVM_TRACE_WRITE,  /* opened to write, or cut */
+	FVM_TRACE_CREATE, /* a file, directory, link or node */
 	FVM_TRACE_DELETE,
-	FVM_TRACE_RENAME,  /* noted for both names */
-	FVM_TRACE_META,	   /* mode or owner */
+	FVM_TRACE_RENAME, /* noted for both names */
+	FVM_TRACE_META,	  /* mode or owner */
 	FVM_TRACE_EXEC,
 	FVM_TRACE_CONNECT,
 	FVM_TRACE_BIND,
@@ -51,10 +53,6 @@ struct fvm_trace_note {
 };
 
 const char *fvm_trace_op_name(enum fvm_trace_op op);
-
-/** fvm_trace_filter_install() - on the calling process, which has CAP_SYS_ADMIN in its user
- *  namespace. Return: the listener for the tracer, or negative errno */
-int fvm_trace_filter_install(void);
 
 /**
  * fvm_tracer_start() - start the tracer of @vm
