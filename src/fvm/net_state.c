@@ -17,7 +17,7 @@
 
 #define RUN_DIR "/run/fvm"
 
-static const char state_magic[8] = "fvmnet2";
+static const char state_magic[6] = { 'f', 'v', 'm', 'n', 'e', 't' };
 
 static int state_paths(struct net_lock *lock)
 {
@@ -79,10 +79,12 @@ static int state_map(struct net_lock *lock)
 		return -errno;
 	lock->state = at;
 	/* all zero: made, but whoever made it was killed before he had filled it */
-	if (lock->state->magic[0] &&
-	    memcmp(lock->state->magic, state_magic, sizeof(state_magic)) != 0)
+	struct net_state *state = lock->state;
+	if (state->magic[0] && (memcmp(state->magic, state_magic, sizeof(state_magic)) != 0 ||
+				state->format != NET_FORMAT))
 		return -EPROTONOSUPPORT;
-	memcpy(lock->state->magic, state_magic, sizeof(state_magic));
+	memcpy(state->magic, state_magic, sizeof(state_magic));
+	state->format = NET_FORMAT;
 	return 0;
 }
 
@@ -108,7 +110,8 @@ int fvm_net_lock(bool make, struct net_lock *ret, struct fvm_error *err)
 	if (r < 0) {
 		fvm_error_set(err, -r, "read the network's state %s", lock.path);
 		if (r == -EPROTONOSUPPORT)
-			fvm_error_hint(err, "stop the VMs that another version of fvm has started");
+			fvm_error_hint(err, "VMs of an fvm that keeps it in another form run: stop "
+					    "them first, or start this one with --net none");
 		return r;
 	}
 	*ret = lock;

@@ -7,12 +7,26 @@
  *   and written before what it describes is done: whoever is killed in between leaves something
  *   that the next one finds and puts right. It is sparse: only what is used takes memory. The last
  *   VM's end removes it.
+ *
+ * Versions
+ *   A package is upgraded while VMs run. The file outlives that, as do the keeper and PID 1s, so it
+ *   has numbers of its own, which the version of fvm says nothing about:
+ *     format  NET_FORMAT: this file, and what its processes tell each other (signals). Who finds
+ *             another one refuses. What is added later goes into a spare, where 0 means "as
+ *             before"; only what can't be said so is a new format.
+ *     rules   NET_RULES: what the table consists of (nft.c) and who keeps it. To be raised with
+ *             every change of the rules. A start that finds older ones makes the table anew, for
+ *             all VMs, in one transaction, and a keeper of its own takes the old one's place. Who
+ *             finds newer ones uses them: it puts its VM's elements in, and changes nothing else.
  */
 #ifndef FVM_NET_STATE_H
 #define FVM_NET_STATE_H
 
 #include "fvm/nft.h"
 #include "fvm/slot.h"
+
+#define NET_FORMAT 3
+#define NET_RULES  1
 
 #define NET_PORTS_MAX 4096 /* published on one host */
 #define NET_LINKS_MAX 128
@@ -30,6 +44,7 @@ struct net_owner { /* who has a slot */
 	uint32_t since_s; /* CLOCK_BOOTTIME */
 	char id[16];	  /* first half of the VM's id */
 	uint8_t private_networks;
+	uint8_t spare[23];
 };
 
 struct net_published {
@@ -44,8 +59,9 @@ struct net_link {
 };
 
 struct net_state {
-	char magic[8];
-	uint32_t owner_count; /* VMs */
+	char magic[6];
+	uint8_t format, rules; /* see "Versions" */
+	uint32_t owner_count;  /* VMs */
 	uint32_t generation;  /* of the host's rules after our last transaction */
 	uint64_t socket;      /* inode of the table's */
 	struct net_holder keeper;
@@ -58,6 +74,7 @@ struct net_state {
 	uint32_t name_count;
 	struct fvm_address names[NET_NAMES_MAX];
 	uint8_t known[FVM_SLOTS / 8]; /* slots whose addresses are in the table */
+	uint8_t spare[512];
 	uint32_t published_count;
 	struct net_published published[NET_PORTS_MAX]; /* dense, as is: */
 	struct net_owner owners[FVM_SLOTS];
@@ -75,7 +92,7 @@ void fvm_net_unlock(struct net_lock *lock);
 /**
  * fvm_net_lock() - lock and map this network namespace's state
  * @make: make an empty one if there is none; else -ENOENT
- * Return: 0, or -EPROTONOSUPPORT (a running VM was started by another version)...
+ * Return: 0, or -EPROTONOSUPPORT (it has another format, and VMs that use it run)...
  */
 int fvm_net_lock(bool make, struct net_lock *ret, struct fvm_error *err);
 

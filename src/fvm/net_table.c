@@ -72,6 +72,21 @@ static int socket_find(struct net_work *w, struct fvm_error *err)
 	return -EOPNOTSUPP;
 }
 
+/* The table is an older fvm's, and so is its keeper, who leaves when he finds that he is none. */
+static void take_over(struct net_work *w)
+{
+	if (!w->owns || w->state->rules >= NET_RULES)
+		return;
+	w->state->stale = 1;
+	w->state->keeper = (struct net_holder){ 0 };
+}
+
+/* What is there is a newer fvm's: nothing but elements is ours to change. */
+static bool is_newer(const struct net_work *w)
+{
+	return w->owns && w->state->rules > NET_RULES;
+}
+
 int fvm_net_work_open(struct net_work *w, uint32_t slot, bool make, struct fvm_error *err)
 {
 	*w = (struct net_work){ .lock.fd = -1, .rtnl = -1, .nft = -1, .slot = slot };
@@ -89,7 +104,10 @@ int fvm_net_work_open(struct net_work *w, uint32_t slot, bool make, struct fvm_e
 		return r;
 	w->state = w->lock.state;
 	assert(w->state);
-	return socket_find(w, err);
+	r = socket_find(w, err);
+	if (r == 0 && make)
+		take_over(w);
+	return r;
 }
 
 /* ---- contents ---- */
@@ -234,7 +252,7 @@ static void wait_for_dying(void)
 static int transact_until_done(struct net_work *w, bool quiet_changed)
 {
 	struct net_state *state = w->state;
-	bool whole = !w->owns || state->stale;
+	bool whole = (!w->owns || state->stale) && !is_newer(w);
 	int r = -EAGAIN, dying = 0;
 	for (int i = 0; i < TRIES && r < 0;) {
 		r = transact(w, quiet_changed, whole);
@@ -248,12 +266,14 @@ static int transact_until_done(struct net_work *w, bool quiet_changed)
 		/* an expression is unknown to this kernel: the one it can do without is reject */
 		if (whole && r == -ENOENT && !state->drop_only)
 			state->drop_only = 1;
-		else if (whole)
+		else if (whole || is_newer(w))
 			break;
 		whole = true; /* an element is not as we thought: make it all anew */
 	}
 	if (r == 0 && !w->owns)
 		r = socket_note(w);
+	if (r == 0 && whole)
+		state->rules = NET_RULES;
 	state->stale = r < 0;
 	w->owns = r == 0;
 	return r;
@@ -264,6 +284,11 @@ int fvm_net_install(struct net_work *w, bool quiet_changed, struct fvm_error *er
 	int r = transact_until_done(w, quiet_changed);
 	if (r == 0)
 		return 0;
+	if (is_newer(w)) {
+		fvm_error_hint(err, "VMs of a newer fvm run, whose rules this one can't use: start "
+				    "it with that one");
+		return fvm_error_set(err, -r, "add the VM to rules of a newer fvm");
+	}
 	fvm_error_set(err, r == -ENOENT || r == -EPROTONOSUPPORT ? EOPNOTSUPP : -r,
 		      "install the rules of VMs (nftables table inet fvm)");
 	fvm_error_hint(err, "fvm doctor tells what this kernel lacks; --net none needs nothing");

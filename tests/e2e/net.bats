@@ -387,6 +387,68 @@ beside_after_reload() {
 	fvm_host rm --force a
 }
 
+# state_byte OFFSET [VALUE]: read, or set, a byte of the host's network state
+state_byte() {
+	local file
+	file=$(in_host sh -c 'echo /run/fvm/net-*')
+	if [ $# = 1 ]; then
+		in_host od -An -tu1 -j "$1" -N 1 "$file" | tr -d ' '
+	else
+		# shellcheck disable=SC2059
+		printf "\\$(printf %o "$2")" | in_host dd of="$file" bs=1 seek="$1" conv=notrunc status=none
+	fi
+}
+keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '; }
+
+@test "upgraded while VMs run: new ones get a network, old ones keep theirs" {
+	local first
+	serve_all in_outside 80 198.51.100.1
+	# another version, by its name, and one whose rules differ, by what it leaves
+	mkdir -p "$E2E/other/bin" "$E2E/other/libexec"
+	cp -r "$E2E_STAGE/libexec/fvm" "$E2E/other/libexec/"
+	sed 's/0\.1\.0/9.8.7/g' "$E2E_STAGE/bin/fvm" >"$E2E/other/bin/fvm" && chmod 755 "$E2E/other/bin/fvm"
+	equal "$("$E2E/other/bin/fvm" version)" "fvm 9.8.7"
+	in_host "$E2E/other/bin/fvm" -q run -d --name old -p 8081:80 -- sleep 600
+	fvm_host run -d --name new -- sleep 600
+	each 0 fvm_host exec old <<<"198.51.100.1 80"
+	each 0 fvm_host exec new <<<"198.51.100.1 80"
+	fvm_host rm --force new
+
+	# older rules: made anew for all, and the older keeper leaves
+	first=$(keeper_pid)
+	state_byte 7 0
+	fvm_host run -d --name new -p 8082:80 -- sleep 600
+	equal "$(state_byte 7)" 1
+	each 0 fvm_host exec old <<<"198.51.100.1 80"
+	each 0 fvm_host exec new <<<"198.51.100.1 80"
+	serve_in old tcp 0.0.0.0 80
+	in_host_soon "$E2E/hostile_net" reach tcp 198.51.100.2 8081
+	[ "$(keeper_pid)" != "$first" ]
+	gone() { [ ! -e "/proc/$first" ]; }
+	wait_until 5 gone
+
+	# newer rules: used, and left alone
+	state_byte 7 200
+	first=$(keeper_pid)
+	fvm_host run -d --name third -p 8083:80 -- sleep 600
+	equal "$(state_byte 7) $(keeper_pid)" "200 $first"
+	each 0 fvm_host exec third <<<"198.51.100.1 80"
+	serve_in third tcp 0.0.0.0 80
+	in_host_soon "$E2E/hostile_net" reach tcp 198.51.100.2 8083
+	fvm_host rm --force third
+
+	# another format: refused, and nobody's network is touched
+	state_byte 6 99
+	expect 125 fvm_host run --rm -- true
+	says "in another form"
+	expect 0 fvm_host run --rm --net none -- true
+	each 0 fvm_host exec old <<<"198.51.100.1 80"
+	state_byte 6 3
+	fvm_host rm --force new
+	each 0 fvm_host exec old <<<"198.51.100.1 80"
+	fvm_host rm --force old
+}
+
 @test "beside iptables rules as docker makes them" {
 	needs_command iptables-nft iptables-nft-restore
 	in_host sh -ec 'iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP
