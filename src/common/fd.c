@@ -1,3 +1,5 @@
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -5,12 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/dir.h"
 #include "common/error.h"
 #include "common/fault.h"
 #include "common/fd.h"
@@ -194,6 +198,60 @@ static void give_to_owner(int dir, int fd)
 		(void)!fchown(fd, st.st_uid, st.st_gid);
 }
 
+/* An empty temporary, locked: without a lock it would be taken for a left-over. */
+static int open_temporary(int dir, const char *tmp)
+{
+	struct stat st;
+	for (int tries = 0; tries < 100; tries++) {
+		scoped_fd fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return -errno;
+		/* ENOLCK and its like: a file system without locks has none of ours to respect */
+		if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+			continue;
+		if (fstat(fd, &st) < 0)
+			return -errno;
+		if (st.st_nlink == 0)
+			continue;
+		if (st.st_size > 0 && ftruncate(fd, 0) < 0)
+			return -errno;
+		return fvm_fd_take(&fd);
+	}
+	return -EAGAIN;
+}
+
+/* ".NAME.PID.tmp" */
+static bool is_temporary(const char *name)
+{
+	size_t len = strlen(name), n = len;
+	if (name[0] != '.' || len < 8 || strcmp(name + len - 4, ".tmp") != 0)
+		return false;
+	for (n -= 4; n > 0 && isdigit((unsigned char)name[n - 1]);)
+		n--;
+	return n > 2 && n < len - 4 && name[n - 1] == '.';
+}
+
+static void remove_leftover(int dir, const char *name)
+{
+	struct stat held, there;
+	scoped_fd fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return;
+	/* its writer may have renamed it just now */
+	if (fstat(fd, &held) == 0 && S_ISREG(held.st_mode) &&
+	    fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && held.st_ino == there.st_ino)
+		(void)unlinkat(dir, name, 0);
+}
+
+void fvm_remove_leftovers(int dir)
+{
+	scoped_dir d = fvm_dir_open(dir, ".");
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (is_temporary(e->d_name))
+			remove_leftover(dir, e->d_name);
+	}
+}
+
 int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len, bool sync)
 {
 	char tmp[300];
@@ -201,10 +259,9 @@ int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len
 	int r = FVM_FAULT("file.create");
 	if (r < 0)
 		return r;
-	scoped_fd fd =
-		openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	scoped_fd fd = open_temporary(dir, tmp);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	give_to_owner(dir, fd);
 	r = FVM_FAULT("file.write");
 	if (r == 0)

@@ -62,9 +62,13 @@ int fvm_write_file(int dir, const char *path, const char *text);
 /**
  * fvm_write_file_atomic() - replace a file whole: temporary, [fsync,] rename[, fsync of @dir]
  * @sync: whether it must survive a power cut when this returns
+ * The temporary is ".NAME.PID.tmp"; its writer holds flock(2) on it.
  * Return: 0 or negative errno; the old file is untouched on failure
  */
 int fvm_write_file_atomic(int dir, const char *name, const void *buf, size_t len, bool sync);
+
+/** fvm_remove_leftovers() - delete temporaries in @dir whose writers were killed */
+void fvm_remove_leftovers(int dir);
 
 /**
  * fvm_remove_tree() - delete @name below @dir and all it holds, whatever that is

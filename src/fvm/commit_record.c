@@ -91,6 +91,7 @@ int commit_open_all(struct commit *c, const struct fvm_store *store, bool wait)
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	if (fcntl(c->lock, wait ? F_SETLKW : F_SETLK, &lock) < 0)
 		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+	fvm_remove_leftovers(c->all);
 	return 0;
 }
 
@@ -495,6 +496,7 @@ int commit_load(struct commit *c, uint32_t id, enum commit_state *ret_state, str
 	c->dir = fvm_open_nofollow(c->all, name, O_RDONLY | O_DIRECTORY);
 	if (c->dir < 0)
 		return fvm_error_set(err, -c->dir, "open commit %u", id);
+	fvm_remove_leftovers(c->dir);
 	int state = commit_state_get(c, &synced);
 	if (state < 0)
 		return fvm_error_set(err, -state, "read the state of commit %u", id);

@@ -103,6 +103,7 @@ static int ancestors_prune(int dir, const struct fvm_stamps *used)
 	scoped_dir d = fvm_dir_open(dir, ".");
 	if (!d)
 		return -errno;
+	fvm_remove_leftovers(dir);
 	for (struct dirent *e; (e = readdir(d));) {
 		if (e->d_name[0] != '.' && !fvm_stamps_find(used, e->d_name))
 			(void)unlinkat(dir, e->d_name, 0);

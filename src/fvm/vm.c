@@ -205,6 +205,7 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 	if (lock == FVM_LOCK || lock == FVM_LOCK_NOWAIT) {
 		fvm_tidy_stopped(&vm);
 		fvm_vm_let_go(&vm);
+		fvm_remove_leftovers(vm.dir);
 		r = vm.config.pending ? fvm_layers_finish(&vm, err) : 0;
 		if (r < 0)
 			return r;
