@@ -129,6 +129,7 @@ int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stack
 	       struct fvm_error *err)
 {
 	scoped_commit c = COMMIT_INIT;
+	c.force = o->force;
 	c.progress = o->progress;
 	c.progress_arg = o->arg;
 	int r = fvm_commit_pending(vm->store) ? commit_recover_at(host, vm->store, err) : 0;

@@ -142,19 +142,54 @@ static int open_bases(struct commit *c, struct fvm_error *err)
 	return 0;
 }
 
-int commit_open_places(struct commit *c, struct fvm_error *err)
+/* Who owns the directory above can put another one in its place, and rename ours. */
+static bool is_ours(const struct commit *c, int area)
 {
+	struct stat st, store;
+	if (fstat(area, &st) < 0 || fstat(c->all, &store) < 0)
+		return false;
+	return (st.st_uid == geteuid() || st.st_uid == store.st_uid) && !(st.st_mode & 0077);
+}
+
+static int area_lost(const struct commit *c, const struct commit_area *a, int r,
+		     struct fvm_error *err)
+{
+	char text[200];
+	const char *mount = a->in_store ? "" : c->stacks[a->stack].mount_point;
+	scoped_free char *path = NULL;
+	if (a->in_store)
+		r = asprintf(&path, "%s/commits/%u/area", c->store->path, c->id) < 0 ? -ENOMEM : r;
+	else
+		r = asprintf(&path, "%s/%s", mount[1] ? mount : "", a->rel) < 0 ? -ENOMEM : r;
+	if (r == -ENOENT || r == -ESTALE)
+		fvm_error_hint(err,
+			       "somebody moved it: move it back, or forget the commit: "
+			       "fvm undo --drop %u",
+			       c->id);
+	return fvm_error_set(err, -r, "open what commit %u keeps, %s", c->id,
+			     fvm_quote_error(path ?: "?", text));
+}
+
+static int area_open(const struct commit *c, struct commit_area *a)
+{
+	a->fd = a->in_store
+			? fvm_open_nofollow(c->dir, "area", O_RDONLY | O_DIRECTORY)
+			: fvm_open_deep(c->stacks[a->stack].base, a->rel, O_RDONLY | O_DIRECTORY);
+	if (a->fd < 0 || is_ours(c, a->fd))
+		return a->fd < 0 ? a->fd : 0;
+	close(fvm_fd_take(&a->fd));
+	return -ESTALE;
+}
+
+int commit_open_places(struct commit *c, enum commit_state state, struct fvm_error *err)
+{
+	bool may_miss = state == COMMIT_VOID || state == COMMIT_UNDONE;
 	int r = open_bases(c, err);
 	for (size_t i = 0; r == 0 && i < c->area_count; i++) {
 		struct commit_area *a = &c->areas[i];
-		if (a->fd >= 0)
-			continue;
-		a->fd = a->in_store ? fvm_open_nofollow(c->dir, "area", O_RDONLY | O_DIRECTORY)
-				    : fvm_open_deep(c->stacks[a->stack].base, a->rel,
-						    O_RDONLY | O_DIRECTORY);
-		if (a->fd < 0 && a->fd != -ENOENT)
-			return fvm_error_set(err, -a->fd, "open the kept files of commit %u",
-					     c->id);
+		int opened = a->fd >= 0 ? 0 : area_open(c, a);
+		if (opened < 0 && !(may_miss && (opened == -ENOENT || opened == -ESTALE)))
+			r = area_lost(c, a, opened, err);
 	}
 	return r;
 }
@@ -220,7 +255,7 @@ int commit_make_areas(struct commit *c, struct fvm_error *err)
 		if (r < 0)
 			return fvm_error_set(err, -r, "make a directory beside what is replaced");
 	}
-	return commit_open_places(c, err);
+	return commit_open_places(c, COMMIT_APPLYING, err);
 }
 
 int commit_remove_areas(struct commit *c)
@@ -243,6 +278,25 @@ static uint64_t ino_at(int dir, const char *name)
 {
 	struct stat st;
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? st.st_ino : 0;
+}
+
+/* What stands there now; all zero: nothing. */
+static struct commit_node node_at(int dir, const char *name)
+{
+	struct stat st;
+	struct commit_node node = { 0 };
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		commit_node_from(&node, &st);
+	return node;
+}
+
+/* No ctime: that of an inode with several names changes as we move another one of them. */
+static bool is_as_planned(const struct commit *c, const struct commit_node *was,
+			  const struct commit_node *now)
+{
+	return now->ino == was->ino &&
+	       (c->force || (now->size == was->size && now->mode == was->mode &&
+			     now->mtime_ns == was->mtime_ns));
 }
 
 /* Bring what two renames of a file system without exchange left half-way to one side. */
@@ -298,6 +352,7 @@ struct side { /* where an entry's two states are, by looking */
 	const char *name;
 	char number[16];
 	uint64_t in_area, on_host;
+	struct commit_node host_node;
 	bool placed; /* the new state is the host's */
 };
 
@@ -314,7 +369,8 @@ static int look(struct commit *c, uint32_t index, struct side *s)
 	if (r < 0)
 		return r;
 	s->in_area = ino_at(s->area, s->number);
-	s->on_host = ino_at(s->host, s->name);
+	s->host_node = node_at(s->host, s->name);
+	s->on_host = s->host_node.ino;
 	if (e->op == COMMIT_DELETE)
 		s->placed = s->in_area != 0;
 	else if (e->flags & COMMIT_HAD)
@@ -331,19 +387,21 @@ static void open_up(const struct commit_node *node, int dir, const char *name)
 		(void)fchmodat(dir, name, (node->mode & 07777) | 0700, 0);
 }
 
-static int swap_forth(const struct commit_entry *e, struct side *s, bool any)
+static int swap_forth(const struct commit *c, const struct commit_entry *e, struct side *s,
+		      bool any)
 {
 	if (e->op == COMMIT_DELETE) {
-		if (s->on_host == 0 || (!any && s->on_host != e->was.ino))
+		if (s->on_host == 0 || (!any && !is_as_planned(c, &e->was, &s->host_node)))
 			return -ESTALE;
 		return rename_to_nothing(s->host, s->name, s->area, s->number);
 	}
 	if (!(e->flags & COMMIT_HAD))
 		return rename_to_nothing(s->area, s->number, s->host, s->name);
-	if (!any && s->on_host != e->was.ino)
+	if (!any && !is_as_planned(c, &e->was, &s->host_node))
 		return -ESTALE;
 	int r = exchange(s->area, s->number, s->host, s->name);
-	if (r < 0 || any || ino_at(s->area, s->number) == e->was.ino)
+	const struct commit_node taken = node_at(s->area, s->number);
+	if (r < 0 || any || is_as_planned(c, &e->was, &taken))
 		return r;
 	/* somebody was faster than we after the look: what we took is not what was planned */
 	exchange(s->area, s->number, s->host, s->name);
@@ -375,7 +433,7 @@ int commit_swap(struct commit *c, uint32_t index, bool forth, bool any)
 	int r = look(c, index, &s);
 	if (r < 0 || s.placed == forth)
 		return r;
-	return forth ? swap_forth(&c->entries[index], &s, any)
+	return forth ? swap_forth(c, &c->entries[index], &s, any)
 		     : swap_back(&c->entries[index], &s, any);
 }
 
@@ -450,7 +508,7 @@ static int swap_one(struct commit *c, size_t index, bool forth, bool any, struct
 	scoped_free char *path = commit_path(c, e);
 	fvm_error_set(err, -r, "%s %s", forth ? "put in place" : "put back", path ? path : e->rel);
 	if (r == -ESTALE || r == -EEXIST)
-		fvm_error_hint(err, "something else stands there since a moment ago: try again");
+		fvm_error_hint(err, "the host changed it since a moment ago: try again");
 	return r;
 }
 

@@ -85,6 +85,7 @@ struct commit {
 	size_t count, capacity;
 	struct journal journal;
 	struct commit_dir host_dir, layer_dir, staged_dir, link_dir;
+	bool force; /* also over what the host is changing at this moment */
 	fvm_commit_progress_fn progress;
 	void *progress_arg;
 };
@@ -119,6 +120,8 @@ int commit_ids(int all, int (*fn)(uint32_t id, void *arg), void *arg);
 int commit_make(struct commit *c, struct fvm_error *err);
 /** commit_state_set() - make @state true on disk, with what the journal has by now */
 int commit_state_set(struct commit *c, enum commit_state state);
+/** commit_state_void() - COMMIT_VOID written over the state there is, which needs no space */
+int commit_state_void(struct commit *c);
 /** commit_state_get() - Return: enum commit_state, or negative errno (-EBADMSG) */
 int commit_state_get(struct commit *c, uint64_t *ret_len);
 /** commit_write_plan() - header, stacks, areas and entries into the journal, synced */
@@ -148,8 +151,12 @@ int commit_host_dir(struct commit *c, const struct commit_entry *e);
 int commit_staged_dir(struct commit *c, uint32_t index, struct commit_dir *cache, const char **name,
 		      char number[16]);
 const char *commit_name(const char *rel);
-/** commit_open_places() - open the bases (of a loaded commit) and the areas that exist */
-int commit_open_places(struct commit *c, struct fvm_error *err);
+/**
+ * commit_open_places() - open the bases (of a loaded commit) and its areas
+ * @state: in COMMIT_VOID and COMMIT_UNDONE areas may be gone, or not be there yet
+ * Return: 0, or negative errno: what was kept is not there, or not what the commit made
+ */
+int commit_open_places(struct commit *c, enum commit_state state, struct fvm_error *err);
 int commit_make_areas(struct commit *c, struct fvm_error *err);
 /** commit_remove_areas() - delete staged and kept files, and the commit's directory */
 int commit_remove_areas(struct commit *c);

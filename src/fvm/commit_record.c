@@ -162,6 +162,20 @@ int commit_state_set(struct commit *c, enum commit_state state)
 	return fvm_write_file_atomic(c->dir, "state", text, (size_t)len, true);
 }
 
+int commit_state_void(struct commit *c)
+{
+	static const char text[] = "void 0\n";
+	struct stat st;
+	scoped_fd fd = fvm_open_nofollow(c->dir, "state", O_WRONLY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fd < 0 ? fd : -errno;
+	if (st.st_size < (off_t)strlen(text))
+		return -ENOSPC;
+	if (pwrite(fd, text, strlen(text), 0) != (ssize_t)strlen(text) || fdatasync(fd) < 0)
+		return -errno;
+	return 0;
+}
+
 int commit_state_get(struct commit *c, uint64_t *ret_len)
 {
 	scoped_free char *text = NULL;

@@ -147,7 +147,7 @@ static int recover(struct commit *c, struct fvm_error *err)
 	r = commit_load(c, (uint32_t)id, &state, err);
 	if (r < 0)
 		return r;
-	r = commit_open_places(c, err);
+	r = commit_open_places(c, state, err);
 	/* nothing of the host was touched in that state: what can't be opened holds nothing */
 	if (r < 0 && state != COMMIT_VOID)
 		return r;

@@ -148,7 +148,8 @@ static int latest_id(uint32_t id, void *arg)
 	return 0;
 }
 
-static int load_kept(struct commit *c, uint32_t id, struct fvm_error *err)
+/* @void_too: one whose drop was interrupted */
+static int load_kept(struct commit *c, uint32_t id, bool void_too, struct fvm_error *err)
 {
 	enum commit_state state;
 	char name[16];
@@ -164,7 +165,7 @@ static int load_kept(struct commit *c, uint32_t id, struct fvm_error *err)
 		return -ENOENT;
 	}
 	r = commit_load(c, id, &state, err);
-	if (r == 0 && state != COMMIT_KEPT)
+	if (r == 0 && state != COMMIT_KEPT && !(void_too && state == COMMIT_VOID))
 		r = fvm_error_set(err, EBUSY, "commit %u is not finished", id);
 	return r;
 }
@@ -214,7 +215,7 @@ static int undo(struct commit *c, const struct fvm_commit_options *o, const stru
 		struct fvm_commit_result *result, struct fvm_error *err)
 {
 	struct target found = { .have = false };
-	int r = commit_open_places(c, err);
+	int r = commit_open_places(c, COMMIT_KEPT, err);
 	if (r == 0)
 		r = find_problems(c, &result->problems);
 	if (r == 0 && result->problems.count > 0 && !o->force)
@@ -263,7 +264,7 @@ static int undo_at(int host, const struct fvm_store *store, uint32_t id,
 	c.host = host;
 	c.progress = o->progress;
 	c.progress_arg = o->arg;
-	r = load_kept(&c, id, err);
+	r = load_kept(&c, id, false, err);
 	return r < 0 ? r : undo(&c, o, given, result, err);
 }
 
@@ -366,14 +367,18 @@ int fvm_commit_drop(const struct fvm_store *store, uint32_t id, struct fvm_error
 	if (host < 0 || r < 0)
 		return fvm_error_set(err, host < 0 ? errno : -r, "open the store's commits");
 	c.host = host;
-	r = load_kept(&c, id, err);
+	r = load_kept(&c, id, true, err);
 	if (r == 0)
-		r = commit_open_places(&c, err);
+		r = commit_open_places(&c, COMMIT_VOID, err);
 	if (r < 0)
 		return r;
 	r = fvm_write_file_atomic(c.all, "pending", name, (size_t)len, true);
 	if (r == 0)
 		r = commit_state_set(&c, COMMIT_VOID);
+	/* what makes room must do without; after a crash the next drop goes on, if no command does
+	 */
+	if (r == -ENOSPC || r == -EDQUOT)
+		r = commit_state_void(&c);
 	if (r == 0)
 		r = commit_remove_areas(&c);
 	if (r == 0)

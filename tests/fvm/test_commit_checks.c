@@ -219,6 +219,61 @@ static void undo_sees_what_changed_since(void **state)
 	assert_string_equal(there, "1\n1\na\ngone\n");
 }
 
+static bool host_writes_meanwhile(void *arg, size_t entries, uint64_t bytes)
+{
+	(void)entries, (void)bytes;
+	shell(arg, "echo 3 >>base/b");
+	return true;
+}
+
+static void what_the_host_writes_after_the_plan_is_not_replaced(void **state)
+{
+	struct box *box = *state;
+	struct fvm_commit_options options = { .confirm = host_writes_meanwhile, .arg = box };
+	shell(box, "mkdir -p base l0; echo 1 >base/a; echo 1 >base/b; sleep 0.02; echo 2 >l0/a;"
+		   "echo 2 >l0/b");
+	scoped_outcome o = commit(box, &options);
+	assert_int_equal(o.r, -ESTALE);
+	scoped_free char *text = output_of(box, "base", "cat a b; ls -A");
+	assert_string_equal(text, "1\n1\n3\na\nb\n");
+	options.force = true;
+	scoped_outcome forced = commit(box, &options);
+	assert_int_equal(forced.r, 0);
+	scoped_free char *replaced = output_of(box, "base", "cat a b");
+	assert_string_equal(replaced, "2\n2\n");
+}
+
+/* Whoever owns the directory above can rename what a commit keeps, and put his own there. */
+static void undo_takes_only_what_the_commit_kept(void **state)
+{
+	const struct box *box = *state;
+	struct fvm_commit_result result = { 0 };
+	const struct fvm_commit_options none = { 0 };
+	struct fvm_error err = { 0 };
+	shell(box, "mkdir -p base l0; echo 1 >base/gone; echo 1 >base/a; sleep 0.02;"
+		   "mknod l0/gone c 0 0; echo 2 >l0/a");
+	scoped_outcome o = commit(box, NULL);
+	assert_int_equal(o.r, 0);
+	shell(box, "cd store/commits/1; mv area ../kept");
+	assert_int_equal(world_undo(box, &none, &result, &err), -ENOENT);
+	fvm_commit_result_free(&result);
+	err = (struct fvm_error){ 0 };
+	shell(box, "cd store/commits/1; mkdir -m 777 area; touch area/0 area/1 area/2");
+	assert_int_equal(world_undo(box, &none, &result, &err), -ESTALE);
+	fvm_commit_result_free(&result);
+	err = (struct fvm_error){ 0 };
+	shell(box, "cd store/commits/1; rm -r area; mkdir -m 700 area; touch area/0 area/1 area/2;"
+		   "chown 1000 area");
+	assert_int_equal(world_undo(box, &none, &result, &err), -ESTALE);
+	fvm_commit_result_free(&result);
+	err = (struct fvm_error){ 0 };
+	shell(box, "cd store/commits/1; rm -r area; mv ../kept area");
+	assert_int_equal(world_undo(box, &none, &result, &err), 0);
+	fvm_commit_result_free(&result);
+	scoped_free char *text = output_of(box, "base", "cat a gone; ls -A");
+	assert_string_equal(text, "1\n1\na\ngone\n");
+}
+
 static void damaged_journal_stops_everything(void **state)
 {
 	const struct box *box = *state;
@@ -276,6 +331,8 @@ int main(void)
 		TEST(deep_and_long_names_are_committed_and_undone),
 		TEST(named_paths_bring_their_parents_and_no_more),
 		TEST(undo_sees_what_changed_since),
+		TEST(what_the_host_writes_after_the_plan_is_not_replaced),
+		TEST(undo_takes_only_what_the_commit_kept),
 		TEST(damaged_journal_stops_everything),
 		TEST(regions_of_both_sides_are_told_apart),
 	};
