@@ -6,7 +6,8 @@
 #include "common/error.h"
 #include "common/quote.h"
 
-static void set(struct fvm_error *err, int code, bool plain, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static void set(struct fvm_error *err, int code, bool plain,
+						      const char *fmt, va_list ap)
 {
 	if (!err)
 		return;
