@@ -220,22 +220,44 @@ int fvm_binds_list(const struct fvm_config *config, const char *store, struct fv
 	return 0;
 }
 
+static int check_hidden(const struct fvm_bind *b, const char *source, const struct fvm_hide *hide,
+			struct fvm_error *err)
+{
+	for (size_t j = 0; j < hide->count; j++) {
+		const char *hidden = hide->items[j].path;
+		if (!fvm_path_below(hidden, source) || strcmp(hidden, source) == 0)
+			continue; /* a part of a secret, by name, is meant */
+		fvm_error_set(err, EINVAL, "share '%.100s': '%.100s' is hidden from the VM",
+			      b->source, hidden);
+		fvm_error_hint(err, "share a directory below it, or give --secrets");
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int fvm_binds_check(const struct fvm_binds *binds, const struct fvm_hide *hide,
 		    struct fvm_error *err)
 {
 	char real[PATH_MAX];
-	for (size_t i = 0; i < binds->count; i++) {
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < binds->count; i++) {
 		const struct fvm_bind *b = &binds->items[i];
-		const char *source = b->source && realpath(b->source, real) ? real : b->source;
-		for (size_t j = 0; source && j < hide->count; j++) {
-			const char *hidden = hide->items[j].path;
-			if (!fvm_path_below(hidden, source) || strcmp(hidden, source) == 0)
-				continue; /* a part of a secret, by name, is meant */
-			fvm_error_set(err, EINVAL, "share '%.100s': '%.100s' is hidden from the VM",
-				      b->source, hidden);
-			fvm_error_hint(err, "share a directory below it, or give --secrets");
-			return -EINVAL;
-		}
+		if (b->source)
+			r = check_hidden(b, realpath(b->source, real) ? real : b->source, hide,
+					 err);
 	}
-	return 0;
+	return r;
+}
+
+int fvm_bind_check_real(const struct fvm_bind *b, const char *real, const char *store,
+			const struct fvm_hide *hide, struct fvm_error *err)
+{
+	struct fvm_bind led = *b;
+	if (strcmp(real, b->source) == 0)
+		return 0;
+	led.source = (char *)(uintptr_t)real; /* only read */
+	int r = check_one(&led, store, err);
+	if (r < 0)
+		fvm_error_hint(err, "'%.100s' leads there by a symlink", b->source);
+	return r < 0 ? r : check_hidden(b, real, hide, err);
 }

@@ -20,8 +20,8 @@
 #include "fvm/config.h"
 
 struct fvm_bind {
-	char *source;	/* absolute path on the host */
-	char *target;	/* absolute path in the VM */
+	char *source; /* absolute path on the host */
+	char *target; /* absolute path in the VM */
 	bool read_only;
 };
 
@@ -57,5 +57,10 @@ struct fvm_hide;
 /** fvm_binds_check() - that nothing hidden would be seen through a bind. Return: 0 or -EINVAL */
 int fvm_binds_check(const struct fvm_binds *binds, const struct fvm_hide *hide,
 		    struct fvm_error *err);
+
+/** fvm_bind_check_real() - what its source led to when it was opened, as @real: may that be shared?
+ */
+int fvm_bind_check_real(const struct fvm_bind *b, const char *real, const char *store,
+			const struct fvm_hide *hide, struct fvm_error *err);
 
 #endif

@@ -50,13 +50,37 @@ static int attach(int tree, int target, uint64_t set, uint64_t userns)
 				      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
+/*
+ * Held by descriptor before it is judged: a symlink on the way may have been made by another VM,
+ * into which that directory is written through, and be another one a moment later.
+ */
+static int open_source(const struct fvm_build *b, const struct fvm_bind *bind,
+		       struct fvm_error *err)
+{
+	char link[64], real[PATH_MAX];
+	scoped_fd fd = open(bind->source, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return fvm_error_set(err, errno, "share '%s'", bind->source);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, real, sizeof(real) - 1);
+	if (n < 0)
+		return fvm_error_set(err, errno, "share '%s'", bind->source);
+	real[n] = '\0';
+	int r = fvm_bind_check_real(bind, real, b->vm->store->path, b->hide, err);
+	return r < 0 ? r : fvm_fd_take(&fd);
+}
+
 /* A part of the host, without what is mounted below it. */
 static int mount_source(const struct fvm_build *b, const struct fvm_bind *bind,
 			struct fvm_error *err)
 {
 	struct stat st;
-	scoped_fd tree = sys_open_tree(AT_FDCWD, bind->source,
-				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
+	scoped_fd source = open_source(b, bind, err);
+	if (source < 0)
+		return source;
+	scoped_fd tree = sys_open_tree(source, "",
+				       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
+					       AT_NO_AUTOMOUNT);
 	if (tree < 0)
 		return fvm_error_set(err, -tree, "share '%s'", bind->source);
 	if (fstatat(tree, "", &st, AT_EMPTY_PATH) < 0)
