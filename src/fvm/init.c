@@ -173,6 +173,21 @@ static void raise_limits(struct init *init)
 	(void)setrlimit(RLIMIT_NOFILE, &most);
 }
 
+/*
+ * Where the host's core_pattern is a pipe, a crash in the VM would start a program of the host's,
+ * as its root, on what the VM's program chose to hold; and leave that on the host. The kernel takes
+ * a limit of 1 as "to no pipe", and nobody in the VM can raise it. (Files named by a pattern lie in
+ * the VM.)
+ */
+static void keep_dumps(void)
+{
+	static const struct rlimit to_no_pipe = { 1, 1 };
+	char first;
+	scoped_fd pattern = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC);
+	if (pattern >= 0 && read(pattern, &first, 1) == 1 && first == '|')
+		(void)setrlimit(RLIMIT_CORE, &to_no_pipe);
+}
+
 static int install_filter(const struct fvm_filter *filter, struct fvm_error *err)
 {
 	if (!filter)
@@ -491,6 +506,7 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 	take_descriptors(&init, &first);
 	set_name();
 	raise_limits(&init);
+	keep_dumps();
 	umask(022);
 	if (set_up(&init, &err) < 0 || enter_world(&init, &err) < 0)
 		give_up(&init, &err);
