@@ -114,7 +114,13 @@ enum follow { FOLLOW, NO_FOLLOW };
 
 /** notify_read() - read @len bytes of the task's memory. Return: 0 or -EFAULT */
 int notify_read(const struct call *c, uint64_t at, void *to, size_t len);
+
+/** notify_write() - write to a task that we trace, which nobody can take the pid from */
 int notify_write(const struct call *c, uint64_t at, const void *from, size_t len);
+
+/** notify_give() - write to the task that waits, and to no other: one that was killed while we
+ *  looked may have left its pid to a process of the host's, to which the address is nothing */
+int notify_give(const struct call *c, uint64_t at, const void *from, size_t len);
 
 /** notify_string() - read a path from the task's memory. Return: its length, or -EFAULT, ... */
 int notify_string(const struct call *c, uint64_t at, char *to, size_t size);

@@ -255,7 +255,7 @@ enum verdict on_get_gid(struct call *c, const struct file_call *f)
 static enum verdict give_three(struct call *c, const uint32_t *of)
 {
 	for (int i = 0; i < 3; i++) {
-		if (notify_write(c, c->args[i], &of[i], sizeof(of[i])) < 0)
+		if (notify_give(c, c->args[i], &of[i], sizeof(of[i])) < 0)
 			return answer(c, -EFAULT);
 	}
 	return answer(c, 0);
