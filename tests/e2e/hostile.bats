@@ -7,6 +7,7 @@ setup() {
 }
 
 teardown() {
+	[ -z "${pattern:-}" ] || echo "$pattern" >/proc/sys/kernel/core_pattern
 	vms_remove
 	rm -rf "$E2E/target"
 }
@@ -64,4 +65,38 @@ print("full", flush=True); import time; time.sleep(30)'
 	expect 0 python3 -c "$one"
 	expect 0 fvm run --rm --net none -- python3 -c "$one"
 	expect 1 fvm exec greedy python3 -c "$one"
+}
+
+@test "a symlink that a VM has planted shares nothing but what may be shared" {
+	mkdir -p "$E2E/shared"
+	fvm run --rm --direct "$E2E/shared" -- sh -c "cd '$E2E/shared' && ln -s /proc proc && ln -s / root &&
+		ln -s /etc etc && ln -s '$FVM_HOME' store"
+	for name in proc root etc store; do
+		expect 125 fvm run --rm --net none --bind "$E2E/shared/$name:/mnt" -- true
+	done
+	says "holds VMs"
+	needs_user mal
+	for name in proc root etc; do
+		expect 125 as_user mal fvm run --rm --net none --bind "$E2E/shared/$name:/mnt" -- true
+	done
+	says "leads there by a symlink"
+}
+
+@test "a crash in a VM starts no program of the host's" {
+	pattern=$(cat /proc/sys/kernel/core_pattern)
+	printf '#!/bin/sh\necho "$2" >>"%s"\ncat >/dev/null\n' "$E2E/dumps" >"$E2E/handler"
+	chmod 0755 "$E2E/handler"
+	cp /bin/sleep "$E2E/inside" && cp /bin/sleep "$E2E/outside"
+	echo "|$E2E/handler %P %e" >/proc/sys/kernel/core_pattern
+	fvm run --rm --net none -- sh -c "'$E2E/inside' 9 & sleep 0.2; kill -SEGV \$!; wait" || :
+	if as_user mal true; then
+		as_user mal fvm run --rm --net none -- sh -c "'$E2E/inside' 9 & sleep 0.2; kill -SEGV \$!; wait" || :
+	fi
+	"$E2E/outside" 9 3>&- &
+	sleep 0.2
+	kill -SEGV $!
+	wait $! || :
+	wait_until 5 grep -qs outside "$E2E/dumps" || :
+	echo "$pattern" >/proc/sys/kernel/core_pattern
+	equal "$(cat "$E2E/dumps")" outside
 }
