@@ -31,8 +31,9 @@ deps:
 	@tools/deps.sh build run test
 
 ## make run         show a VM at work on this machine
-run: build
+run: $(ready)
 	@tools/deps.sh run
+	@ninja -C $(BUILD) -j $(JOBS) src/cli/fvm src/cli/fvm-changes
 	@tools/tour.sh $(BUILD)
 
 ## make test        every test: both compilers, sanitizers, lint, fuzzing, real VMs

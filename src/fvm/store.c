@@ -198,8 +198,12 @@ int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 	ssize_t n = readlink(link, s.path, sizeof(s.path) - 1);
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", s.run);
 	ssize_t m = readlink(link, s.run_path, sizeof(s.run_path) - 1);
-	if (n < 0 || m < 0)
-		return fvm_error_set(err, errno, "resolve %.200s", store);
+	if (n < 0 || m < 0) {
+		r = fvm_error_set(err, errno, "resolve %.200s", store);
+		if (access("/proc/self", F_OK) < 0)
+			fvm_error_hint(err, "there is no /proc: mount -t proc proc /proc");
+		return r;
+	}
 	s.path[n] = '\0';
 	s.run_path[m] = '\0';
 	r = check_format(&s, err);
