@@ -611,6 +611,7 @@ static int pivot(const struct fvm_build *b, struct fvm_error *err)
 int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 {
 	b->store = b->scratch = b->root = b->hide_tree = -1;
+	mode_t mask = umask(0); /* what is made here gets the mode that it is made with */
 	int r = b->trees ? fvm_trees_mount(b, err) : make_scratch(b, err);
 	if (r == 0 && !b->trees)
 		r = mount_trees(b, err);
@@ -624,6 +625,7 @@ int fvm_build_world(struct fvm_build *b, struct fvm_error *err)
 		r = mount_kernel(b, err);
 	if (r == 0)
 		r = pivot(b, err);
+	umask(mask);
 	fvm_fd_closep(&b->store);
 	fvm_fd_closep(&b->hide_tree);
 	fvm_fd_closep(&b->scratch);

@@ -31,7 +31,7 @@ static int make_device(int dev, const char *name, mode_t type, dev_t rdev)
 {
 	char host[300], here[300];
 	if (mknodat(dev, name, type | 0666, rdev) == 0)
-		return fchmodat(dev, name, 0666, 0) < 0 ? -errno : 0;
+		return 0;
 	if (errno != EPERM)
 		return -errno;
 	snprintf(host, sizeof(host), "/dev/%s", name);
@@ -99,7 +99,7 @@ int fvm_dev_make(const struct fvm_build *b, struct fvm_error *err)
 		return fvm_error_set(err, errno, "make /dev");
 	scoped_fd dev = openat(b->scratch, "dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dev < 0 || mkdirat(dev, "pts", 0755) < 0 || mkdirat(dev, "shm", 01777) < 0 ||
-	    fchmodat(dev, "shm", 01777, 0) < 0 || mkdirat(dev, "mqueue", 01777) < 0)
+	    mkdirat(dev, "mqueue", 01777) < 0)
 		return fvm_error_set(err, errno, "make /dev");
 	int r = make_devices(dev, err);
 	if (r == 0)

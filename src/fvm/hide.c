@@ -165,13 +165,17 @@ struct walk {
 /* Access control lists; the clone's are the VM's ids already. Labels of security modules stay. */
 static void copy_acls(int base, int layer)
 {
-	char names[1024], value[4096], link[64];
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", base);
-	ssize_t len = listxattr(link, names, sizeof(names));
+	char names[1024], value[4096], link[64] = "";
+	ssize_t len = flistxattr(base, names, sizeof(names));
+	if (len < 0 && errno == EBADF) { /* it may only be looked at */
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", base);
+		len = listxattr(link, names, sizeof(names));
+	}
 	for (ssize_t at = 0; at < len; at += (ssize_t)strlen(names + at) + 1) {
 		if (strncmp(names + at, "system.posix_acl_", 17) != 0)
 			continue;
-		ssize_t n = getxattr(link, names + at, value, sizeof(value));
+		ssize_t n = link[0] ? getxattr(link, names + at, value, sizeof(value))
+				    : fgetxattr(base, names + at, value, sizeof(value));
 		if (n > 0)
 			(void)fsetxattr(layer, names + at, value, (size_t)n, 0);
 	}
@@ -236,7 +240,11 @@ static int enter(struct walk *w, const char *name, size_t n)
 		return -ENAMETOOLONG;
 	snprintf(w->path + len, sizeof(w->path) - len, "%s%.*s", len ? "/" : "", (int)n, name);
 	const char *last = w->path + len + (len ? 1 : 0);
-	int base = fvm_open_same_mount(w->stack[w->depth - 1].base, last, O_PATH | O_DIRECTORY);
+	const int above = w->stack[w->depth - 1].base;
+	/* attributes are read by name where only the path may be had: the slower way */
+	int base = w->key ? -EACCES : fvm_open_same_mount(above, last, O_RDONLY | O_DIRECTORY);
+	if (base == -EACCES)
+		base = fvm_open_same_mount(above, last, O_PATH | O_DIRECTORY);
 	if (base < 0)
 		errno = -base;
 	int layer = -1;

@@ -89,7 +89,7 @@ int fvm_run_dir_make(const struct fvm_build *b, struct fvm_error *err)
 	if (mkdirat(b->scratch, "run", 0755) < 0)
 		return fvm_error_set(err, errno, "make /run");
 	scoped_fd run = openat(b->scratch, "run", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (run < 0 || mkdirat(run, "lock", 01777) < 0 || fchmodat(run, "lock", 01777, 0) < 0)
+	if (run < 0 || mkdirat(run, "lock", 01777) < 0)
 		return fvm_error_set(err, errno, "make /run/lock");
 	int r = get_list(b, &list);
 	if (r < 0)

@@ -146,62 +146,97 @@ int fvm_tmpfiles_collect(int root, struct fvm_buf *ret)
 	return ret->failed ? -ENOMEM : 0;
 }
 
+/* Return: 1 made, 0 it was there, or negative errno */
 static int make_one(int dir, const char *name, char type, mode_t mode, const char *arg)
 {
 	switch (type) {
 	case 'd':
 	case 'D':
-		return mkdirat(dir, name, mode) < 0 && errno != EEXIST ? -errno : 0;
+		return mkdirat(dir, name, mode) == 0 ? 1 : errno == EEXIST ? 0 : -errno;
 	case 'L':
-		return *arg && symlinkat(arg, dir, name) < 0 ? -errno : 0;
+		return *arg && symlinkat(arg, dir, name) < 0 ? -errno : 1;
 	default: {
 		scoped_fd fd = fvm_create_beneath(dir, name, O_WRONLY | O_EXCL, mode);
-		return fd < 0 ? fd : fvm_write_all(fd, arg, strlen(arg));
+		int r = fd < 0 ? fd : fvm_write_all(fd, arg, strlen(arg));
+		return r < 0 ? r : 1;
 	}
 	}
 }
 
-struct owner {
+/* What all lines of a list have to do with. */
+struct place {
+	int run;
 	uint32_t (*uid)(const void *arg, uint32_t id);
 	uint32_t (*gid)(const void *arg, uint32_t id);
 	const void *arg;
+	struct stat made; /* the owner of what we make */
+	char path[512];	  /* of the directory that is open: many lines have the same */
+	int dir;
 };
 
-static void apply_line(int run, const char *line, const struct owner *owner)
+static int enter_dir(struct place *p, const char *path)
+{
+	if (p->dir >= 0 && strcmp(p->path, path) == 0)
+		return p->dir;
+	fvm_fd_closep(&p->dir);
+	/* the list is the VM's, and so may be a symlink that an earlier line has made */
+	p->dir = path[0] ? fvm_mkdir_nofollow(p->run, path, 0755)
+			 : fvm_open_nofollow(p->run, ".", O_PATH | O_DIRECTORY);
+	strcpy(p->path, path);
+	return p->dir;
+}
+
+/* What is new has what was asked for already, but set-id bits and somebody else's name. */
+static void set_owner(const struct place *p, const char *name, bool is_new, mode_t mode,
+		      const uint32_t ids[2])
+{
+	uint32_t uid = p->uid(p->arg, ids[0]), gid = p->gid(p->arg, ids[1]);
+	bool ours = uid == p->made.st_uid && gid == p->made.st_gid;
+	if (!is_new || !ours)
+		(void)fchownat(p->dir, name, uid, gid, AT_SYMLINK_NOFOLLOW);
+	if (is_new && ours && !(mode & 06000))
+		return;
+	scoped_fd made = fvm_open_nofollow(p->dir, name, O_RDONLY | O_NONBLOCK);
+	if (made >= 0)
+		(void)fchmod(made, mode);
+}
+
+static void apply_line(struct place *p, const char *line)
 {
 	char type, path[512], value[256] = "";
 	unsigned int mode;
-	uint32_t u, g;
-	if (sscanf(line, "%c %o %u %u %511s %255[^\n]", &type, &mode, &u, &g, path, value) < 5)
+	uint32_t ids[2];
+	if (sscanf(line, "%c %o %u %u %511s %255[^\n]", &type, &mode, &ids[0], &ids[1], path,
+		   value) < 5)
 		return;
 	char *slash = strrchr(path, '/');
 	if (slash)
 		*slash = '\0';
-	/* the list is the VM's, and so may be a symlink that an earlier line has made */
-	scoped_fd top = slash ? fvm_mkdir_nofollow(run, path, 0755)
-			      : fvm_open_nofollow(run, ".", O_PATH | O_DIRECTORY);
 	const char *name = slash ? slash + 1 : path;
-	if (top < 0 || make_one(top, name, type, mode, value) < 0 || type == 'L')
+	if (enter_dir(p, slash ? path : "") < 0)
 		return;
-	(void)fchownat(top, name, owner->uid(owner->arg, u), owner->gid(owner->arg, g),
-		       AT_SYMLINK_NOFOLLOW);
-	scoped_fd made = fvm_open_nofollow(top, name, O_RDONLY | O_NONBLOCK);
-	if (made >= 0)
-		(void)fchmod(made, mode);
+	int r = make_one(p->dir, name, type, mode, value);
+	if (r >= 0 && type != 'L')
+		set_owner(p, name, r == 1, mode, ids);
 }
 
 void fvm_tmpfiles_apply(int run, const char *list, uint32_t (*uid)(const void *arg, uint32_t id),
 			uint32_t (*gid)(const void *arg, uint32_t id), const void *arg)
 {
-	const struct owner owner = { uid, gid, arg };
+	struct place p = { .run = run, .uid = uid, .gid = gid, .arg = arg, .dir = -1 };
+	if (fstat(run, &p.made) < 0)
+		return;
+	mode_t mask = umask(0);
 	while (*list) {
 		char line[1024];
 		size_t n = strcspn(list, "\n");
 		if (n < sizeof(line)) {
 			memcpy(line, list, n);
 			line[n] = '\0';
-			apply_line(run, line, &owner);
+			apply_line(&p, line);
 		}
 		list += n + (list[n] == '\n');
 	}
+	umask(mask);
+	fvm_fd_closep(&p.dir);
 }
