@@ -127,12 +127,12 @@ static int clone_hide(const struct fvm_build *b)
 {
 	char link[64], path[PATH_MAX];
 	if (b->hide_shared < 0)
-		return -ENOENT;
+		return b->hide_kept < 0 ? -ENOENT : fvm_hide_clone(b->hide_kept);
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", b->hide_shared);
-	ssize_t n = readlink(link, path, sizeof(path) - 4);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
 	if (n < 0)
 		return -errno;
-	strcpy(path + n, "/fs");
+	path[n] = '\0';
 	return sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 }
 
@@ -289,7 +289,7 @@ static int hide_layer(const struct fvm_build *b, const struct fvm_mount *m, cons
 	size_t mount = (size_t)(m - b->plan->mounts);
 	int r;
 	if (shared) {
-		snprintf(mid->hidden, sizeof(mid->hidden), "hide/%zu", mount);
+		snprintf(mid->hidden, sizeof(mid->hidden), "hide/fs/%zu", mount);
 		r = fvm_hide_in(b->hide, mount);
 	} else {
 		snprintf(mid->hidden, sizeof(mid->hidden), "h%s", base);

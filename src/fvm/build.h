@@ -39,7 +39,8 @@ struct fvm_build {
 	const struct fvm_plan *plan;
 	const struct fvm_idmap *map;
 	const struct fvm_hide *hide;
-	int hide_shared; /* of fvm_hide_shared(); negative: layers are made here */
+	int hide_shared; /* of fvm_hide_shared(), or .. */
+	int hide_kept;	 /* .. of fvm_hide_detached(); both negative: layers are made here */
 	const struct fvm_binds *binds;
 	const struct fvm_natives *natives;
 	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */

@@ -151,8 +151,9 @@ bool fvm_hide_in(const struct fvm_hide *hide, size_t mount)
  * when it is left, as what is made in it changes its times.
  */
 struct walk {
-	int scratch;	     /* where the whiteout is that all others are links of */
-	struct fvm_buf *key; /* nothing is made, only noted; NULL: made */
+	int scratch;		  /* where the whiteout is that all others are links of */
+	struct fvm_hide_key *key; /* nothing is made, only noted; NULL: made */
+	size_t mount;
 	const struct fvm_idmap *map;
 	char path[PATH_MAX]; /* of the deepest one, below the mount; "" at its root */
 	struct {
@@ -222,14 +223,15 @@ static int push(struct walk *w, int base, int layer, size_t len)
 }
 
 /* All that copy_attributes() would copy: the time of change stands for access control lists. */
-static void note_directory(struct fvm_buf *key, const char *path, int dir)
+static void note_directory(const struct walk *w, int dir)
 {
 	struct stat st = { 0 };
 	(void)fstat(dir, &st);
-	fvm_buf_printf(key, "%s %jx %ju %o %u %u %jd.%ld %jd.%ld\n", path, (uintmax_t)st.st_dev,
-		       (uintmax_t)st.st_ino, st.st_mode, st.st_uid, st.st_gid,
-		       (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (intmax_t)st.st_ctim.tv_sec,
-		       st.st_ctim.tv_nsec);
+	fvm_buf_printf(&w->key->names, "%zu\t%s\n", w->mount, w->path);
+	fvm_buf_printf(&w->key->stamps, "%zu\t%s\t%jx %ju %o %u %u %jd.%ld %jd.%ld\n", w->mount,
+		       w->path, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, st.st_mode, st.st_uid,
+		       st.st_gid, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+		       (intmax_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 }
 
 /* Down one directory, which must be one in the base. */
@@ -249,7 +251,7 @@ static int enter(struct walk *w, const char *name, size_t n)
 		errno = -base;
 	int layer = -1;
 	if (base >= 0 && w->key)
-		note_directory(w->key, w->path, base);
+		note_directory(w, base);
 	else if (base >= 0 && mkdirat(w->stack[w->depth - 1].layer, last, 0700) == 0)
 		layer = openat(w->stack[w->depth - 1].layer, last,
 			       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -262,7 +264,7 @@ static int enter(struct walk *w, const char *name, size_t n)
 static int whiteout(const struct walk *w, const char *name)
 {
 	if (w->key) {
-		fvm_buf_printf(w->key, "- %s\n", name);
+		fvm_buf_printf(&w->key->names, "- %s\n", name);
 		return 0;
 	}
 	int layer = w->stack[w->depth - 1].layer;
@@ -305,8 +307,9 @@ static int hide_mount(struct walk *w, const struct fvm_hide *hide, const struct 
 {
 	size_t prefix = strlen(plan->mounts[mount].path);
 	prefix += plan->mounts[mount].path[prefix - 1] != '/';
+	w->mount = mount;
 	if (w->key && base >= 0)
-		note_directory(w->key, plan->mounts[mount].path, base);
+		note_directory(w, base);
 	int r = push(w, base, layer, 0);
 	for (size_t i = 0; r == 0 && i < hide->count; i++) {
 		if (hide->items[i].mount == mount)
@@ -333,18 +336,61 @@ int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, siz
 	return r < 0 ? r : 1;
 }
 
-int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan, struct fvm_buf *ret)
+void fvm_hide_key_free(struct fvm_hide_key *key)
+{
+	fvm_buf_free(&key->names);
+	fvm_buf_free(&key->stamps);
+}
+
+int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan, struct fvm_hide_key *ret)
 {
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < plan->count; i++) {
 		struct walk w = { .scratch = -1, .key = ret };
 		if (!fvm_hide_in(hide, i) || plan->mounts[i].network)
 			continue;
-		fvm_buf_printf(ret, "mount %zu\n", i);
+		fvm_buf_printf(&ret->names, "mount %zu %s\n", i, plan->mounts[i].path);
 		r = hide_mount(&w, hide, plan, i,
 			       open(plan->mounts[i].path, O_PATH | O_DIRECTORY | O_CLOEXEC), -1);
 	}
-	return ret->failed ? -ENOMEM : r;
+	return ret->names.failed || ret->stamps.failed ? -ENOMEM : r;
+}
+
+/* One directory, named by a line of stamps: number of the mount, path below it, and more. */
+static int refresh_one(const struct fvm_plan *plan, int layers, const char *line)
+{
+	char *end, path[PATH_MAX], below[PATH_MAX + 32];
+	size_t mount = strtoul(line, &end, 10), len = strcspn(end + 1, "\t");
+	if (*end != '\t' || mount >= plan->count || len >= sizeof(path))
+		return -EINVAL;
+	memcpy(path, end + 1, len);
+	path[len] = '\0';
+	snprintf(below, sizeof(below), "%zu%s%s", mount, len ? "/" : "", path);
+	scoped_fd top = open(plan->mounts[mount].path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	scoped_fd base =
+		top < 0 ? -errno
+			: fvm_open_same_mount(top, len ? path : ".", O_RDONLY | O_DIRECTORY);
+	scoped_fd layer = fvm_open_nofollow(layers, below, O_RDONLY | O_DIRECTORY);
+	if (base < 0 || layer < 0)
+		return base < 0 ? base : layer;
+	(void)fremovexattr(layer, "system.posix_acl_access");
+	(void)fremovexattr(layer, "system.posix_acl_default");
+	return copy_attributes(NULL, base, layer);
+}
+
+int fvm_hide_refresh(const struct fvm_plan *plan, int layers, const char *was, const char *is)
+{
+	int r = 0;
+	while (*is && r == 0) {
+		size_t n = strcspn(is, "\n") + 1, m = strcspn(was, "\n") + 1;
+		if (!*was)
+			return -EINVAL;
+		if (n != m || memcmp(is, was, n) != 0)
+			r = refresh_one(plan, layers, is);
+		is += n;
+		was += m;
+	}
+	return r;
 }
 
 int fvm_hide_layers(const struct fvm_hide *hide, const struct fvm_plan *plan, int dir)

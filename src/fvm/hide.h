@@ -61,8 +61,24 @@ bool fvm_hide_in(const struct fvm_hide *hide, size_t mount);
 int fvm_hide_layer(const struct fvm_hide *hide, const struct fvm_plan *plan, size_t mount,
 		   const struct fvm_idmap *map, int scratch, const char *base, const char *layer);
 
-/** fvm_hide_key() - all that the layers of all mounts depend on, as text */
-int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan, struct fvm_buf *ret);
+/* All that the layers of all mounts depend on, as text. */
+struct fvm_hide_key {
+	struct fvm_buf names;  /* directories that there are, and what is hidden in each */
+	struct fvm_buf stamps; /* the same directories' attributes, a line each */
+};
+
+void fvm_hide_key_free(struct fvm_hide_key *key);
+#define scoped_hide_key __attribute__((cleanup(fvm_hide_key_free))) struct fvm_hide_key
+
+int fvm_hide_key(const struct fvm_hide *hide, const struct fvm_plan *plan,
+		 struct fvm_hide_key *ret);
+
+/**
+ * fvm_hide_refresh() - layers with the same names get the attributes that directories have now
+ * VMs that use them see the host's directories as they are, then, too.
+ * @layers: as of fvm_hide_layers(); @was, @is: stamps. Return: 0 or negative errno
+ */
+int fvm_hide_refresh(const struct fvm_plan *plan, int layers, const char *was, const char *is);
 
 /** fvm_hide_layers() - make the layers of all mounts, with the host's ids, as directories of @dir
  *  named by the mount's index in the plan. Return: 0 or negative errno */
@@ -77,6 +93,19 @@ int fvm_hide_layers(const struct fvm_hide *hide, const struct fvm_plan *plan, in
  *         copy of it is open. -EOPNOTSUPP: RUN is no tmpfs; or another negative errno
  */
 int fvm_hide_shared(int run, const struct fvm_hide *hide, const struct fvm_plan *plan);
+
+/**
+ * fvm_hide_detached() - the same in a new tmpfs that is attached nowhere: where RUN is none
+ * Return: descriptor of its mount, of which clones can be attached, in any mount namespace;
+ *         -EINVAL before Linux 6.15, which can't do that; or another negative errno
+ */
+int fvm_hide_detached(const struct fvm_hide *hide, const struct fvm_plan *plan);
+
+/** fvm_hide_clone() - a clone of that mount, to be attached. Return: descriptor or -errno */
+int fvm_hide_clone(int tree);
+
+/** fvm_hide_fits() - whether the layers in @dir are those of @key, also after a refresh */
+bool fvm_hide_fits(int dir, const struct fvm_plan *plan, const struct fvm_hide_key *key);
 
 /* ---- secrets.c ---- */
 

@@ -240,6 +240,8 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 		return fvm_error_wrap(err, r, "set up its network");
 	}
 	tell(&w, &net);
+	net.keeper = w.state->keeper.pid;
+	net.keeper_start = w.state->keeper.start;
 	net.names = names_open(&w);
 	net.socket = fvm_fd_take(&w.nft);
 	*ret = net;
@@ -404,8 +406,9 @@ int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err)
 	return r < 0 ? fvm_error_set(err, -r, "give the VM its address") : 0;
 }
 
-void fvm_net_settle(const struct fvm_net *net, pid_t init)
+void fvm_net_settle(const struct fvm_net *net, pid_t init, int (*keep)(void *arg), void *arg)
 {
+	const struct net_keep kept = { keep, arg };
 	scoped_net_lock lock = { .fd = -1 };
 	if (fvm_net_lock(false, &lock, NULL) < 0)
 		return;
@@ -413,7 +416,7 @@ void fvm_net_settle(const struct fvm_net *net, pid_t init)
 	if (owner && strncmp(owner->id, net->id, sizeof(owner->id)) == 0)
 		fvm_net_holder_set(&owner->holder, init);
 	if (!fvm_net_holder_signal(&lock.state->keeper, 0))
-		fvm_net_keeper_start(&lock, net->socket);
+		fvm_net_keeper_start(&lock, net->socket, &kept);
 }
 
 int fvm_net_lo_up(struct fvm_error *err)

@@ -45,6 +45,8 @@ struct fvm_net { /* what one VM got */
 	/* for PID 1 to hold; 0: none */
 	int socket; /* the table's: net_table.h */
 	int names;  /* resolv.conf as it should be, when it has changed: resolv.h */
+	pid_t keeper; /* see net_table.h; it may have ended since */
+	uint64_t keeper_start;
 };
 
 void fvm_net_free(struct fvm_net *net);
@@ -67,9 +69,15 @@ int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_e
 
 /**
  * fvm_net_settle() - @init has net->socket, too: note that, and see that there is a keeper
+ * @keep: called in a new keeper, with the starter's rights: makes what it keeps for other starts.
+ *        Return: descriptor, or negative errno; may be NULL
  * Not urgent: until then the starter is known to have it, who must stay so long.
  */
-void fvm_net_settle(const struct fvm_net *net, pid_t init);
+void fvm_net_settle(const struct fvm_net *net, pid_t init, int (*keep)(void *arg), void *arg);
+
+/** fvm_net_kept() - what the keeper keeps, if @fits() says so
+ *  Return: a descriptor of one's own, -ENOENT, or another negative errno */
+int fvm_net_kept(const struct fvm_net *net, bool (*fits)(int fd, const void *arg), const void *arg);
 
 /** fvm_net_inside() - called inside the VM's namespace: lo, eth0, addresses, routes. */
 int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err);

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "fvm/helper.h"
+#include "fvm/net.h"
 #include "fvm/net_table.h"
 #include "fvm/resolv.h"
 #include "fvm/internal.h"
@@ -30,6 +31,7 @@
 #define LINGER_MS 500	/* how long the table waits for another VM */
 #define SETTLE_MS 50	/* after a change of others' rules: there will be more */
 #define LOOK_MS	  60000 /* for VMs that were lost */
+#define KEPT	  100	/* number of the descriptor that is kept for starts */
 
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
@@ -116,6 +118,16 @@ int fvm_net_socket_copy(const struct net_state *state)
 	return r;
 }
 
+int fvm_net_kept(const struct fvm_net *net, bool (*fits)(int fd, const void *arg), const void *arg)
+{
+	const struct net_holder keeper = { .pid = net->keeper, .start = net->keeper_start };
+	scoped_fd pidfd = holder_open(&keeper);
+	if (pidfd < 0)
+		return -ENOENT;
+	scoped_fd fd = fvm_nerr(syscall(SYS_pidfd_getfd, pidfd, KEPT, 0));
+	return fd >= 0 && fits(fd, arg) ? fvm_fd_take(&fd) : -ENOENT;
+}
+
 /* ---- the keeper ---- */
 
 struct keeper {
@@ -197,14 +209,22 @@ static void names_drain(int inotify)
 		;
 }
 
-static int keeper_open(struct keeper *k, int table)
+/* After @table, which is found by what it is; before the rights go that it takes to make it. */
+static void keep_more(const struct net_keep *keep)
+{
+	scoped_fd fd = keep->make ? keep->make(keep->arg) : -1;
+	if (fd >= 0)
+		(void)dup3(fd, KEPT, O_CLOEXEC);
+}
+
+static int keeper_open(struct keeper *k, int table, const struct net_keep *keep)
 {
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	*k = (struct keeper){ .table = table, .changes = -1, .names = -1 };
-	const int keep[] = { table };
-	fvm_helper_close(keep, FVM_COUNT(keep));
+	const int kept[] = { table };
+	fvm_helper_close(kept, FVM_COUNT(kept));
 	k->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	k->changes = watch_rules();
 	k->names = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
@@ -212,6 +232,8 @@ static int keeper_open(struct keeper *k, int table)
 		return -EIO;
 	fvm_resolv_watch(k->names);
 	(void)names_differ(k);
+	if (table != KEPT)
+		keep_more(keep);
 	return drop_rights();
 }
 
@@ -282,7 +304,7 @@ static void keeper_loop(struct keeper *k)
 	}
 }
 
-void fvm_net_keeper_start(struct net_lock *lock, int socket)
+void fvm_net_keeper_start(struct net_lock *lock, int socket, const struct net_keep *keep)
 {
 	struct keeper k;
 	sigset_t usr1, old;
@@ -301,7 +323,7 @@ void fvm_net_keeper_start(struct net_lock *lock, int socket)
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "fvm-keeper", 0, 0, 0);
 	(void)!chdir("/");
-	if (keeper_open(&k, socket) == 0)
+	if (keeper_open(&k, socket, keep) == 0)
 		keeper_loop(&k);
 	_exit(0);
 }

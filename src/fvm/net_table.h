@@ -76,7 +76,12 @@ bool fvm_net_holder_signal(const struct net_holder *holder, int sig);
  *  Return: a descriptor above 2, -ENOENT: nobody has it, and so there is no table, or -EPERM */
 int fvm_net_socket_copy(const struct net_state *state);
 
+struct net_keep { /* see fvm_net_settle() */
+	int (*make)(void *arg);
+	void *arg;
+};
+
 /** fvm_net_keeper_start() - with the state locked; @socket: the table's. Does not wait for it */
-void fvm_net_keeper_start(struct net_lock *lock, int socket);
+void fvm_net_keeper_start(struct net_lock *lock, int socket, const struct net_keep *keep);
 
 #endif

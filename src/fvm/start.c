@@ -279,6 +279,7 @@ int start_build_world(struct start *s)
 		.map = &s->map,
 		.hide = &s->hide,
 		.hide_shared = s->hide_shared,
+		.hide_kept = s->hide_kept,
 		.binds = &s->binds,
 		.natives = &s->natives,
 		.trees = s->vm->config.rootless ? &s->trees : NULL,
@@ -339,7 +340,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 {
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
-	s->spaces = s->hide_shared = s->trace_file = -1;
+	s->spaces = s->hide_shared = s->hide_kept = s->trace_file = -1;
 	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
@@ -361,11 +362,11 @@ static void start_free(struct start *s)
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);
-	const int fds[] = { s->alive,	 s->slot,      s->run_dir,   s->control,     s->log,
-			    s->status,	 s->pidfd,     s->spaces,    s->hide_shared, s->go[0],
-			    s->go[1],	 s->report[0], s->report[1], s->client[0],   s->client[1],
-			    s->trace[0], s->trace[1],  s->prove[0],  s->prove[1],    s->ended[0],
-			    s->ended[1] };
+	const int fds[] = { s->alive,	  s->slot,     s->run_dir,   s->control,     s->log,
+			    s->status,	  s->pidfd,    s->spaces,    s->hide_shared, s->hide_kept,
+			    s->go[0],	  s->go[1],    s->report[0], s->report[1],   s->client[0],
+			    s->client[1], s->trace[0], s->trace[1],  s->prove[0],    s->prove[1],
+			    s->ended[0],  s->ended[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -659,6 +660,33 @@ static int plan_world(struct start *s, struct fvm_error *err)
 	return r;
 }
 
+struct hide_wanted {
+	const struct fvm_plan *plan;
+	const struct fvm_hide_key *key;
+};
+
+static bool hide_fits(int fd, const void *arg)
+{
+	const struct hide_wanted *w = arg;
+	return fvm_hide_fits(fd, w->plan, w->key);
+}
+
+/* What the keeper has is only looked at: in vain, layers are made as if there were none. */
+static void find_hide(struct start *s)
+{
+	scoped_hide_key key = { 0 };
+	const struct hide_wanted wanted = { &s->plan, &key };
+	if (s->has_net && s->hide_shared < 0 && fvm_hide_key(&s->hide, &s->plan, &key) == 0)
+		s->hide_kept = fvm_net_kept(&s->net, hide_fits, &wanted);
+}
+
+/* The keeper's, which has a copy of our memory. */
+static int make_kept(void *arg)
+{
+	const struct start *s = arg;
+	return s->hide_shared < 0 ? fvm_hide_detached(&s->hide, &s->plan) : -EOPNOTSUPP;
+}
+
 /* Return: 0, negative errno, or 1: failed, and the host's mounts have changed meanwhile */
 static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		     struct fvm_started *ret, struct fvm_error *err)
@@ -681,6 +709,8 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		r = start_tracer(&s, err);
 	if (r == 0)
 		r = start_net_prepared(&s, err);
+	if (r == 0 && !vm->config.rootless)
+		find_hide(&s);
 	if (r == 0)
 		r = run_builder(&s, err);
 	if (r == 0)
@@ -698,7 +728,7 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	if (r == 0) {
 		hand_over(&s, ret);
 		if (s.has_net)
-			fvm_net_settle(&s.net, s.init);
+			fvm_net_settle(&s.net, s.init, make_kept, &s);
 		if (s.skeleton.check_later)
 			fvm_skeleton_check(vm->store, &s.plan, &s.trees, &s.ids);
 	} else {

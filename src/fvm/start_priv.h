@@ -46,6 +46,7 @@ struct start {
 	struct fvm_accounts accounts;
 	struct fvm_hide hide;
 	int hide_shared; /* held by PID 1, too */
+	int hide_kept;	 /* by the network's keeper */
 	struct fvm_binds binds;
 	struct fvm_natives natives;
 	struct fvm_idmap map;

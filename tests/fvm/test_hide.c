@@ -1,5 +1,6 @@
 /* src/fvm/hide.c and secrets.c on a home in a box. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -182,6 +183,48 @@ static void layer_holds_whiteouts_below_directories_like_the_hosts(void **state)
 	assert_int_equal(is.st_mtim.tv_sec, 2000);
 }
 
+static void layers_get_the_attributes_that_directories_have_now(void **state)
+{
+	const struct box *box = *state;
+	const struct fvm_config c = { 0 };
+	scoped_plan plan = { 0 };
+	scoped_hide hide = { 0 };
+	scoped_hide_key was = { 0 }, is = { 0 }, other = { 0 };
+	char below[256];
+	struct stat host, layer;
+	make(box, ".config/gh");
+	make(box, "layers");
+	plan_hide(box, &c, &plan, &hide);
+	scoped_fd layers = openat(box->dir, "layers", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = fvm_hide_layers(&hide, &plan, layers);
+	if (r == -EPERM)
+		skip(); /* needs: the right to make 0:0 devices */
+	assert_int_equal(r, 0);
+	assert_int_equal(fvm_hide_key(&hide, &plan, &was), 0);
+
+	assert_int_equal(fchmodat(box->dir, ".config", 0751, 0), 0);
+	make(box, ".config/new");
+	assert_int_equal(fvm_hide_key(&hide, &plan, &is), 0);
+	assert_string_equal(was.names.data, is.names.data);
+	assert_string_not_equal(was.stamps.data, is.stamps.data);
+	assert_int_equal(fvm_hide_refresh(&plan, layers, was.stamps.data, is.stamps.data), 0);
+	snprintf(below, sizeof(below), "0%s/.config", box->path);
+	assert_int_equal(fstatat(layers, below, &layer, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(fstatat(box->dir, ".config", &host, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(layer.st_mode, host.st_mode);
+	assert_memory_equal(&layer.st_mtim, &host.st_mtim, sizeof(host.st_mtim));
+
+	make(box, ".docker"); /* more is hidden now: that takes another layer */
+	assert_int_equal(fvm_hide_key(&hide, &plan, &other), 0);
+	assert_string_equal(is.names.data, other.names.data);
+	scoped_plan again = { 0 };
+	scoped_hide more = { 0 };
+	scoped_hide_key third = { 0 };
+	plan_hide(box, &c, &again, &more);
+	assert_int_equal(fvm_hide_key(&more, &again, &third), 0);
+	assert_string_not_equal(is.names.data, third.names.data);
+}
+
 static void mount_with_nothing_hidden_needs_no_layer(void **state)
 {
 	const struct box *box = *state;
@@ -205,6 +248,7 @@ int main(void)
 		TEST(mount_point_below_a_hidden_path_is_hidden),
 		TEST(what_is_below_something_hidden_is_listed_once),
 		TEST(layer_holds_whiteouts_below_directories_like_the_hosts),
+		TEST(layers_get_the_attributes_that_directories_have_now),
 		TEST(mount_with_nothing_hidden_needs_no_layer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

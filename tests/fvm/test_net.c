@@ -248,7 +248,7 @@ static void vm_start_with(struct lab *lab, struct vm *vm, uint32_t slot, struct 
 	assert_int_equal(r, 0);
 	assert_true(vm->relay >= 0);
 	/* as PID 1 would, this process holds the rules' socket */
-	fvm_net_settle(&vm->net, getpid());
+	fvm_net_settle(&vm->net, getpid(), NULL, NULL);
 	config_drop(c);
 }
 
@@ -759,7 +759,7 @@ static int start_and_end(uint32_t slot)
 			fvm_error_print("test", &err);
 			break;
 		}
-		fvm_net_settle(&net, getpid());
+		fvm_net_settle(&net, getpid(), NULL, NULL);
 		fvm_net_detach(&net);
 		fvm_net_free(&net);
 		config_drop(&c);
