@@ -212,7 +212,7 @@ int fvm_hide_resolve(const struct fvm_plan *plan, const char *path, bool must_ex
 
 struct home {
 	const struct fvm_plan *plan;
-	int dir;
+	int root, dir;
 	char real[PATH_MAX];
 	bool own;	       /* also what does not exist yet */
 	bool network;	       /* not to be looked at */
@@ -251,9 +251,37 @@ static int add_name(const struct home *h, int dir, const char *path, const char 
 	return r == 0 && n >= 0 ? add_target(full, h->list) : r;
 }
 
-static bool is_plain(const struct dirent *e)
+/* Fifty directories are read at a start, and the C library makes four calls more for each. */
+struct names {
+	int dir;
+	ssize_t at, len;
+	_Alignas(struct dirent64) char buf[16384];
+};
+
+/* Return: the next entry, or NULL; @n->len < 0: it can't be read */
+static const struct dirent64 *next_name(struct names *n)
+{
+	if (n->at >= n->len) {
+		n->len = getdents64(n->dir, n->buf, sizeof(n->buf));
+		n->at = 0;
+	}
+	if (n->len <= 0)
+		return NULL;
+	const struct dirent64 *e = (const struct dirent64 *)(const void *)(n->buf + n->at);
+	n->at += e->d_reclen;
+	return e;
+}
+
+static bool is_plain(const struct dirent64 *e)
 {
 	return e->d_type == DT_REG || e->d_type == DT_DIR;
+}
+
+/* To be read, or where we may not, to be looked at. */
+static int open_dir(int at, const char *path)
+{
+	int fd = fvm_open_nofollow(at, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+	return fd == -EACCES ? fvm_open_nofollow(at, path, O_PATH | O_DIRECTORY) : fd;
 }
 
 static void match(const struct group *g, const char *entry, bool plain, enum kind kinds[NAMES_MAX])
@@ -268,26 +296,30 @@ static void match(const struct group *g, const char *entry, bool plain, enum kin
 /* One call for a hundred names, instead of one for each that we have. */
 static void look_up(const struct group *g, int dir, enum kind kinds[NAMES_MAX])
 {
-	scoped_dir d = fvm_dir_open(dir, ".");
+	struct names n;
+	n.dir = dir;
+	n.at = n.len = 0;
 	for (size_t i = 0; i < NAMES_MAX; i++)
-		kinds[i] = d ? ABSENT : TO_LOOK_AT;
-	for (struct dirent *e; d && (e = readdir(d));)
+		kinds[i] = ABSENT;
+	for (const struct dirent64 *e; (e = next_name(&n));)
 		match(g, e->d_name, is_plain(e), kinds);
+	for (size_t i = 0; n.len < 0 && i < NAMES_MAX; i++)
+		kinds[i] = TO_LOOK_AT;
 }
 
 /* @g's directory, and its path without symlinks. Return: descriptor or negative errno */
 static int open_group(const struct home *h, const struct group *g, char path[PATH_MAX])
 {
-	scoped_fd dir = fvm_open_nofollow(h->dir, g->dir, O_PATH | O_DIRECTORY);
+	scoped_fd dir = open_dir(h->dir, g->dir);
 	if (dir >= 0)
 		return snprintf(path, PATH_MAX, "%s/%s", h->real, g->dir) < PATH_MAX
 			       ? fvm_fd_take(&dir)
 			       : -ENAMETOOLONG;
 	if (dir != -ELOOP)
 		return dir;
-	dir = openat(h->dir, g->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int r = dir < 0 ? -errno : path_of(dir, path);
-	return r < 0 ? r : fvm_fd_take(&dir);
+	scoped_fd led = openat(h->dir, g->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = led < 0 ? -errno : path_of(led, path);
+	return r < 0 ? r : open_dir(led, ".");
 }
 
 static int add_group(const struct home *h, const struct group *g)
@@ -324,23 +356,29 @@ struct found {
 
 static void look_around(int home, struct found *ret)
 {
-	scoped_dir d = fvm_dir_open(home, ".");
-	*ret = (struct found){ .any = !d };
-	for (size_t i = 0; i < NAMES_MAX; i++)
-		ret->kinds[i] = d ? ABSENT : TO_LOOK_AT;
-	for (size_t i = 0; i < FVM_COUNT(groups); i++)
-		ret->groups[i] = !d;
-	for (struct dirent *e; d && (e = fvm_dir_next(d));) {
+	struct names n;
+	n.dir = home;
+	n.at = n.len = 0;
+	*ret = (struct found){ 0 };
+	for (const struct dirent64 *e; (e = next_name(&n));) {
 		const char *name = e->d_name;
-		if (name[0] != '.' && strcmp(name, "snap") != 0)
+		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+		    (name[0] != '.' && strcmp(name, "snap") != 0))
 			continue;
 		ret->any = true;
 		match(&groups[0], name, is_plain(e), ret->kinds);
 		for (size_t i = 1; i < FVM_COUNT(groups); i++) {
-			size_t n = strcspn(groups[i].dir, "/");
-			ret->groups[i] |= strncmp(name, groups[i].dir, n) == 0 && !name[n];
+			size_t len = strcspn(groups[i].dir, "/");
+			ret->groups[i] |= strncmp(name, groups[i].dir, len) == 0 && !name[len];
 		}
 	}
+	if (n.len >= 0)
+		return;
+	ret->any = true;
+	for (size_t i = 0; i < NAMES_MAX; i++)
+		ret->kinds[i] = TO_LOOK_AT;
+	for (size_t i = 0; i < FVM_COUNT(groups); i++)
+		ret->groups[i] = true;
 }
 
 static int add_known(const struct home *h)
@@ -356,14 +394,38 @@ static int add_known(const struct home *h)
 	return r;
 }
 
+/* A path as path_of() would print it, if it has no symlinks. */
+static bool is_canonical(const char *path)
+{
+	if (path[0] != '/' || !path[1] || strlen(path) >= PATH_MAX)
+		return false;
+	for (const char *at = path; *at; at += 1 + strcspn(at + 1, "/")) {
+		size_t n = strcspn(at + 1, "/");
+		if (n == 0 || (n == 1 && at[1] == '.') || (n == 2 && at[1] == '.' && at[2] == '.'))
+			return false;
+	}
+	return true;
+}
+
+/* With its path without symlinks as h->real. Return: descriptor or negative errno */
+static int open_home(struct home *h, const char *home)
+{
+	int dir = is_canonical(home) ? open_dir(h->root, home + 1) : -ELOOP;
+	if (dir != -ELOOP) {
+		snprintf(h->real, sizeof(h->real), "%s", home);
+		return dir;
+	}
+	scoped_fd led = open(home, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = led < 0 ? -errno : path_of(led, h->real);
+	return r < 0 ? r : open_dir(led, ".");
+}
+
 static int add_home(struct home *h, const char *home)
 {
 	h->network = h->plan->mounts[fvm_plan_find(h->plan, home, false)].network;
 	if (!h->network) {
-		h->dir = open(home, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (h->dir < 0 || path_of(h->dir, h->real) < 0 || !is_home(h->plan, h->real))
-			return 0;
-		return add_known(h);
+		h->dir = open_home(h, home);
+		return h->dir < 0 || !is_home(h->plan, h->real) ? 0 : add_known(h);
 	}
 	snprintf(h->real, sizeof(h->real), "%s", home);
 	int r = 0;
@@ -375,11 +437,14 @@ static int add_home(struct home *h, const char *home)
 int fvm_secrets_list(const struct fvm_plan *plan, struct fvm_strv *ret)
 {
 	scoped_strv own = { 0 }, all = { 0 };
-	int r = add_own(plan, &own);
+	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = root < 0 ? -errno : add_own(plan, &own);
 	if (r == 0)
 		r = fvm_homes_list(plan, false, &all);
 	for (size_t i = 0; r == 0 && i < all.count; i++) {
-		struct home h = { .plan = plan, .dir = -1, .own = i < own.count, .list = ret };
+		struct home h = {
+			.plan = plan, .root = root, .dir = -1, .own = i < own.count, .list = ret
+		};
 		r = add_home(&h, all.items[i]);
 		fvm_fd_closep(&h.dir);
 	}
