@@ -41,10 +41,12 @@ static void records_are_written_below_run_and_nowhere_else(void **state)
 	assert_int_equal(fvm_read_file(box->dir, "userdb/ann.user", 64, &text, NULL), 0);
 	assert_string_equal(text, "{}");
 	assert_int_equal(unlinkat(box->dir, "userdb/ann.user", 0), 0);
-	/* tmpfiles.d of a VM may have made it something else */
+	/* tmpfiles.d of a VM may have made it something else: it does without, then */
 	assert_int_equal(unlinkat(box->dir, "userdb", AT_REMOVEDIR), 0);
-	assert_int_equal(symlinkat("/tmp", box->dir, "userdb"), 0);
-	assert_int_equal(fvm_accounts_put(&a, box->dir), -ELOOP);
+	assert_int_equal(mkdirat(box->dir, "other", 0700), 0);
+	assert_int_equal(symlinkat("other", box->dir, "userdb"), 0);
+	assert_int_equal(fvm_accounts_put(&a, box->dir), 0);
+	assert_int_equal(unlinkat(box->dir, "other", AT_REMOVEDIR), 0);
 	fvm_accounts_free(&a);
 }
 
