@@ -423,6 +423,37 @@ static int do_dir(struct skel_walk *w, int host, int skel, const char *path, con
 	return sync_dir(w, from, to, path, fresh);
 }
 
+/*
+ * Locks on the host's accounts come and go in a moment. Whoever looks at one just then has
+ * overlayfs remember it, and could never take the VM's own: so they are never there.
+ */
+static const char *const locks[] = { "passwd.lock",  "shadow.lock", "group.lock",
+				     "gshadow.lock", "subuid.lock", "subgid.lock" };
+
+static bool is_lock(const struct skel_walk *w, const char *path, const char *name)
+{
+	for (size_t i = 0; !w->tops && strcmp(path, "/etc") == 0 && i < FVM_COUNT(locks); i++) {
+		if (strcmp(name, locks[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int hide_locks(struct skel_walk *w, int skel, const char *path, struct fvm_strv *kept)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < FVM_COUNT(locks) && is_lock(w, path, locks[i]); i++) {
+		struct stat st;
+		if (fstatat(skel, locks[i], &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			w->differs = true;
+			if (!w->dry && mknodat(skel, locks[i], S_IFCHR, 0) < 0)
+				return -errno;
+		}
+		r = fvm_strv_add(kept, locks[i]);
+	}
+	return r;
+}
+
 static int do_entry(struct skel_walk *w, int host, int skel, const char *path,
 		    const struct dirent *e, struct fvm_strv *kept)
 {
@@ -430,6 +461,8 @@ static int do_entry(struct skel_walk *w, int host, int skel, const char *path,
 	bool dir = is_dir(host, e);
 	int r;
 	if (snprintf(full, sizeof(full), "%s/%s", path, e->d_name) >= (int)sizeof(full))
+		return 0;
+	if (is_lock(w, path, e->d_name))
 		return 0;
 	if (dir)
 		r = do_dir(w, host, skel, full, e->d_name, w->deep);
@@ -456,6 +489,8 @@ static int sync_dir(struct skel_walk *w, int host, int skel, const char *path, b
 	int r = 0;
 	for (struct dirent *e; r >= 0 && (e = fvm_dir_next(d));)
 		r = do_entry(w, host, skel, path, e, fresh ? NULL : &kept);
+	if (r >= 0)
+		r = hide_locks(w, skel, path, &kept);
 	if (r >= 0 && !fresh) {
 		if (kept.count)
 			qsort(kept.items, kept.count, sizeof(char *), compare_names);
