@@ -154,7 +154,8 @@ static int base_open(const struct fvm_plan *plan, struct fvm_stack *stack, bool 
 		return -ETIMEDOUT;
 	}
 	int fd = open_base(path);
-	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+	/* what the user can't read, the VM saw as empty */
+	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EACCES)
 		return 0;
 	if (fd < 0)
 		return fvm_error_set(err, -fd, "open %s of the host", path);
