@@ -353,6 +353,16 @@ static void print_variant(FILE *out, unsigned int flags)
 	free(p);
 }
 
+/* A flag that stands on another means nothing without it. */
+static unsigned int meaning(unsigned int flags)
+{
+	if (!(flags & FVM_FILTER_ROOTLESS))
+		flags &= ~(unsigned int)FVM_FILTER_ONE_UID;
+	if (!(flags & FVM_FILTER_ONE_UID))
+		flags &= ~(unsigned int)FVM_FILTER_OWNERS;
+	return flags;
+}
+
 int main(int argc, char **argv)
 {
 	FILE *out = argc == 2 ? fopen(argv[1], "we") : NULL;
@@ -360,14 +370,12 @@ int main(int argc, char **argv)
 		die("usage: seccomp-gen FILE", "");
 	fprintf(out, "/* made by tools/seccomp-gen.c from src/fvm/seccomp.def */\n");
 	for (unsigned int flags = 0; flags < FVM_FILTER_VARIANTS; flags++) {
-		if ((flags & FVM_FILTER_ONE_UID) && !(flags & FVM_FILTER_ROOTLESS))
-			continue;
-		print_variant(out, flags);
+		if (meaning(flags) == flags)
+			print_variant(out, flags);
 	}
 	fprintf(out, "static const struct fvm_filter filters[FVM_FILTER_VARIANTS] = {\n");
 	for (unsigned int flags = 0; flags < FVM_FILTER_VARIANTS; flags++) {
-		unsigned int same =
-			flags & FVM_FILTER_ROOTLESS ? flags : flags & ~FVM_FILTER_ONE_UID;
+		unsigned int same = meaning(flags);
 		fprintf(out, "\t{ code_%u, sizeof(code_%u) / sizeof(code_%u[0]), %s },\n", same,
 			same, same, flags & FVM_FILTER_ROOTLESS ? "true" : "false");
 	}

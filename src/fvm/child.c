@@ -21,6 +21,8 @@
 
 #include "fvm/copy.h"
 #include "fvm/init_priv.h"
+#include "fvm/recorder.h"
+#include "fvm/seccomp.h"
 
 #define REPORT 3 /* where the report's descriptor stands until exec */
 
@@ -70,6 +72,34 @@ static int set_terminal(const struct child *child, struct fvm_error *err)
 	(void)!fchown(child->tty, child->command->uid, (gid_t)-1);
 	(void)fchmod(child->tty, 0620);
 	return 0;
+}
+
+/*
+ * The filter whose notifications the supervisor answers. Each session has its own, as the kernel
+ * takes one listener from a process and its ancestors: PID 1 itself asks nobody.
+ */
+static int take_filter(const struct child *child, struct fvm_error *err)
+{
+	const unsigned int asking = FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID | FVM_FILTER_OWNERS;
+	const struct fvm_filter *filter = fvm_filter_get(child->filter);
+	int listener = -1, r;
+	if (child->supervisor < 0)
+		return 0;
+	if (child->trace)
+		r = listener = fvm_trace_filter_install(filter);
+	else
+		r = fvm_filter_install(filter, &listener);
+	/* inside a VM that has a supervisor: its filter holds for us, and it adopts for us */
+	if (r == -EBUSY && !child->trace)
+		r = fvm_filter_install(fvm_filter_get(child->filter & ~asking), NULL);
+	if (r == -EBUSY)
+		fvm_error_hint(err, "this is inside a VM, which hears of such calls itself: leave "
+				    "--trace out, or trace the VM around this one");
+	if (r < 0)
+		return fvm_error_set(err, -r, "install the system call filter");
+	r = listener < 0 ? 0 : fvm_send_fds(child->supervisor, "f", 1, &listener, 1);
+	fvm_fd_closep(&listener);
+	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
 }
 
 static void reset_process(const struct child *child)
@@ -235,6 +265,8 @@ _Noreturn void fvm_child_main(const struct child *child)
 	struct fvm_error err = { 0 };
 	bool found = false;
 	setsid();
+	if (take_filter(child, &err) < 0)
+		fail(child->report, &err);
 	if (child->tty >= 0 && set_terminal(child, &err) < 0)
 		fail(child->report, &err);
 	if (set_stdio(child, &err) < 0)
@@ -242,7 +274,7 @@ _Noreturn void fvm_child_main(const struct child *child)
 	int report = child->report >= 0 ? REPORT : -1;
 	reset_process(child);
 	/* nothing of the host's is open any more, and our memory is a copy of nothing secret */
-	if (child->supervised)
+	if (child->supervisor >= 0)
 		(void)prctl(PR_SET_DUMPABLE, 1);
 	if (set_ids(c, &err) < 0)
 		fail(report, &err);

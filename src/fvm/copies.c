@@ -17,6 +17,7 @@
 struct waiting {
 	struct waiting *next;
 	struct seccomp_notif req;
+	int listener;
 };
 
 struct copy {
@@ -42,12 +43,13 @@ bool copies_find(const struct supervisor *sup, const struct stat *st)
 	return find(sup, st);
 }
 
-static int keep(struct copy *p, const struct seccomp_notif *req)
+static int keep(struct copy *p, const struct call *c)
 {
 	struct waiting *w = p->count < MAX_WAITING ? malloc(sizeof(*w)) : NULL;
 	if (!w)
 		return -ENOMEM;
-	w->req = *req;
+	w->req = *c->req;
+	w->listener = c->listener;
 	w->next = p->waiting;
 	p->waiting = w;
 	p->count++;
@@ -58,7 +60,8 @@ static _Noreturn void copy_child(const struct supervisor *sup, int dir, const ch
 				 const struct stat *st)
 {
 	/* neither may live on in us when the supervisor dies */
-	close(sup->listener);
+	for (size_t i = 0; i < sup->listener_count; i++)
+		close(sup->listeners[i]);
 	close(sup->guard);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	notify_take_owner(sup, st);
@@ -99,12 +102,12 @@ int copies_add(struct call *c, int dir, const char *name, const struct stat *st)
 	struct copy *p = find(c->sup, st);
 	if (!p)
 		p = start(c->sup, dir, name, st);
-	return p ? keep(p, c->req) : -EAGAIN;
+	return p ? keep(p, c) : -EAGAIN;
 }
 
 void copies_ended(struct supervisor *sup, int pidfd,
-		  void (*handle)(struct supervisor *sup, const struct seccomp_notif *req,
-				 bool no_adopt))
+		  void (*handle)(struct supervisor *sup, int listener,
+				 const struct seccomp_notif *req, bool no_adopt))
 {
 	struct copy **at = &sup->copies;
 	int status = 1;
@@ -119,7 +122,7 @@ void copies_ended(struct supervisor *sup, int pidfd,
 	while (p->waiting) {
 		struct waiting *w = p->waiting;
 		p->waiting = w->next;
-		handle(sup, &w->req, status != 0);
+		handle(sup, w->listener, &w->req, status != 0);
 		free(w);
 	}
 	free(p);

@@ -18,7 +18,7 @@ int copies_add(struct call *c, int dir, const char *name, const struct stat *st)
 
 /** copies_ended() - the child whose pidfd is @pidfd has ended: look at what waited for it */
 void copies_ended(struct supervisor *sup, int pidfd,
-		  void (*handle)(struct supervisor *sup, const struct seccomp_notif *req,
-				 bool no_adopt));
+		  void (*handle)(struct supervisor *sup, int listener,
+				 const struct seccomp_notif *req, bool no_adopt));
 
 #endif

@@ -224,7 +224,7 @@ static void check_ranges(const struct fvm_doctor *d, struct fvm_finding *f)
 	(void)d;
 	if (!in_path("newuidmap") || !in_path("newgidmap")) {
 		found(f, "newuidmap is not installed");
-		bad(f, "programs that drop to another user are helped along, with limits",
+		bad(f, "what programs give to other users is remembered, with limits: man 7 fvm",
 		    "apt-get install uidmap");
 		return;
 	}
@@ -241,7 +241,7 @@ static void check_ranges(const struct fvm_doctor *d, struct fvm_finding *f)
 		 "usermod --add-subuids 100000-165535 --add-subgids "
 		 "100000-165535 %.40s",
 		 user);
-	bad(f, "programs that drop to another user are helped along, with limits", fix);
+	bad(f, "what programs give to other users is remembered, with limits: man 7 fvm", fix);
 }
 
 static void check_accounts(const struct fvm_doctor *d, struct fvm_finding *f)

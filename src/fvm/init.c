@@ -149,7 +149,7 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 	int *const keep[] = { &a->control,   &a->alive,	 &a->keep,	 &a->guard,
 			      &a->net,	     &a->names,	 &a->hide,	 &a->log,
 			      &a->status,    &a->report, &a->prove,	 &a->client,
-			      &a->enter_fd,  &a->ended,	 &first->fds[0], &first->fds[1],
+			      &a->enter_fd, &a->supervisor,  &a->ended,	 &first->fds[0], &first->fds[1],
 			      &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
@@ -492,6 +492,8 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 		first = *args->first;
 	if (init.args.guard == 0)
 		init.args.guard = -1;
+	if (init.args.supervisor == 0)
+		init.args.supervisor = -1;
 	if (init.args.net == 0)
 		init.args.net = -1;
 	if (init.args.ended == 0)

@@ -92,6 +92,12 @@ struct fvm_init_args {
 	int guard;	/* the VM ends when it hangs up (a rootless VM's supervisor); or 0 or -1 */
 	int client;	/* connected SOCK_SEQPACKET of the starter for the first session, or -1 */
 	const struct fvm_filter *filter;	/* seccomp program without notifications, or NULL */
+	/* Supervised (supervisor.h): each session's child puts a filter with notifications on
+	 * itself, and sends its listener there; or 0 or -1. @session_filter: enum fvm_filter_flags */
+	int supervisor;
+	unsigned int session_filter;
+	bool session_trace; /* and of what a trace notes (recorder.h) */
+	uid_t plain_uid; /* sessions of this user see owners as the kernel knows them */
 	/* when PID 1 is ready before the VM's world is: called to wait for it and enter it, with
 	 * the one descriptor that this takes; or NULL */
 	int (*enter)(int enter_fd, struct fvm_error *err);
@@ -101,8 +107,7 @@ struct fvm_init_args {
 /**
  * fvm_init_main() - be PID 1 until the VM ends
  *
- * Called in a process that shares no memory with another, after the pivot. A filter with
- * notifications is installed before by the starter, who needs its listener. Every descriptor that
+ * Called in a process that shares no memory with another, after the pivot. Every descriptor that
  * @args does not name is closed; those of args->first are closed once it was forked.
  */
 _Noreturn void fvm_init_main(const struct fvm_init_args *args);

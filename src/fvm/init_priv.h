@@ -96,7 +96,9 @@ struct child { /* all descriptors >= 3 */
 	int tty;      /* slave to become the controlling terminal, or -1 */
 	int report;   /* gets a struct fvm_error if exec fails, or -1 */
 	struct rlimit nofile;
-	bool supervised; /* rootless: another id is given by the supervisor, by ptrace */
+	int supervisor; /* gets the listener of its filter (and gives it other ids), or -1 */
+	unsigned int filter; /* enum fvm_filter_flags, with a supervisor */
+	bool trace;
 };
 
 /** fvm_child_main() - in the forked child: become the command. Uses nothing of the VM but

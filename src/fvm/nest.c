@@ -275,7 +275,7 @@ static int put_fd(const struct call *c, int fd)
 		.srcfd = (uint32_t)fd,
 		.newfd_flags = O_CLOEXEC,
 	};
-	int r = ioctl(c->sup->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add);
+	int r = ioctl(c->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add);
 	return r < 0 ? -errno : r;
 }
 

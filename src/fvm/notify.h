@@ -16,20 +16,27 @@ struct nests;
 struct liars;
 struct copy;
 struct fvm_recorder;
+struct stat_records;
+struct fvm_owner;
 
 /* What lives as long as the supervisor. Its working directory is the host's /proc. */
 struct supervisor {
-	int listener, root; /* root: the VM's "/" as PID 1 saw it */
+	int socket; /* brings listeners, one of each session */
+	int *listeners;
+	size_t listener_count;
+	int root;	    /* the VM's "/" as PID 1 saw it */
 	int own_root, proc; /* root of our own mount namespace; the host's /proc */
 	int epoll, guard, log, owners;
-	struct stat root_st;
-	ino_t userns; /* of the VM's root */
+	uint64_t root_mnt, root_ino; /* of that */
+	ino_t userns;		     /* of the VM's root */
 	const struct fvm_trees *trees;
 	const struct fvm_user_ids *ids;
 	const char *owned; /* see supervisor.h */
 	size_t owned_len;
-	const struct fvm_idmap *map; /* root's (supervisor.h), else NULL */
-	const dev_t *devs;	     /* root's: overlays of unmapped bases */
+	bool one_id;		      /* one uid is all there is: the kernel knows no owners */
+	struct stat_records *records; /* notify_stat.c */
+	const struct fvm_idmap *map;  /* root's (supervisor.h), else NULL */
+	const dev_t *devs;	      /* root's: overlays of unmapped bases */
 	size_t dev_count;
 	struct nests *nests;
 	struct liars *liars;
@@ -48,6 +55,7 @@ enum verdict {
 
 struct call {
 	struct supervisor *sup;
+	int listener; /* whence it came */
 	const struct seccomp_notif *req;
 	uint64_t args[6];
 	bool no_adopt; /* tried already, and it failed */
@@ -133,6 +141,9 @@ int notify_string(const struct call *c, uint64_t at, char *to, size_t size);
 int notify_resolve(const struct call *c, int dir, const char *path, enum follow follow,
 		   struct target *ret);
 
+/** notify_at_home() - whether the task's root and mounts are the VM's */
+bool notify_at_home(const struct call *c);
+
 /** notify_descriptor() - the file that the task's descriptor @fd is open on */
 int notify_descriptor(const struct call *c, int fd, struct target *ret);
 
@@ -145,6 +156,24 @@ long notify_fs(const struct target *t, bool *ret_read_only);
 
 /* ---- notify_file.c ---- */
 
+enum follow notify_follows(const struct call *c, const struct file_call *f);
+
+/** notify_target() - what a call names. Return: 0 with ret->fd to be closed, or negative errno */
+int notify_target(const struct call *c, const struct file_call *f, struct target *ret);
+
+/** notify_is_nobodys() - whether no id of ours owns it */
+bool notify_is_nobodys(const struct call *c, const struct target *t);
+
+/** notify_host_owner() - whom the host's file @path belongs to. Return: whether the skeleton's list
+ *  names it; otherwise it is root's */
+struct fvm_skeleton_owned;
+bool notify_host_owner(const struct supervisor *sup, const char *path,
+		       struct fvm_skeleton_owned *ret);
+
+/** notify_tree() - the overlay that an absolute path lies in; @ret_rel: the path in it */
+const struct fvm_tree *notify_tree(const struct supervisor *sup, const char *path,
+				   const char **ret_rel);
+
 enum verdict on_adopt(struct call *c, const struct file_call *f);
 enum verdict on_open(struct call *c, const struct file_call *f);
 enum verdict on_openat2(struct call *c, const struct file_call *f);
@@ -152,7 +181,26 @@ enum verdict on_access(struct call *c, const struct file_call *f);
 enum verdict on_chown(struct call *c, const struct file_call *f);
 enum verdict on_chmod(struct call *c, const struct file_call *f);
 enum verdict on_mknod(struct call *c, const struct file_call *f);
+enum verdict on_rename(struct call *c, const struct file_call *f);
 enum verdict on_renameat2(struct call *c, const struct file_call *f);
+
+/* ---- notify_stat.c ---- */
+
+enum verdict on_stat(struct call *c, const struct file_call *f);
+enum verdict on_statx(struct call *c, const struct file_call *f);
+
+/** notify_owner() - whom the target belongs to, as its VM knows it
+ *  Return: false when the kernel says it as well as we do, or better */
+bool notify_owner(const struct call *c, const struct target *t, struct fvm_owner *ret);
+
+/** notify_owners_change() - a file was given away, or moved: who was found may be wrong */
+void notify_owners_change(struct supervisor *sup);
+
+int notify_records_make(struct supervisor *sup);
+
+/** notify_remember() - what was just recorded of @path in the list (owners.h) */
+void notify_remember(struct supervisor *sup, const char *path, ino_t ino,
+		     const struct fvm_owner *owner);
 
 /* ---- notify_ids.c ---- */
 

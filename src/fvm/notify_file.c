@@ -25,7 +25,7 @@
 
 /* ---- which file ---- */
 
-static enum follow follows(const struct call *c, const struct file_call *f)
+enum follow notify_follows(const struct call *c, const struct file_call *f)
 {
 	unsigned int flags = f->flags >= 0 ? (unsigned int)c->args[f->flags] : 0;
 	switch ((enum naming)f->how) {
@@ -40,7 +40,7 @@ static enum follow follows(const struct call *c, const struct file_call *f)
 	}
 }
 
-static int find_target(const struct call *c, const struct file_call *f, struct target *ret)
+int notify_target(const struct call *c, const struct file_call *f, struct target *ret)
 {
 	char path[PATH_MAX];
 	int dir = f->dir >= 0 ? (int)c->args[f->dir] : AT_FDCWD;
@@ -55,7 +55,7 @@ static int find_target(const struct call *c, const struct file_call *f, struct t
 	 */
 	if (n == 0)
 		return dir == AT_FDCWD ? -ENOENT : notify_descriptor(c, dir, ret);
-	return notify_resolve(c, dir, path, follows(c, f), ret);
+	return notify_resolve(c, dir, path, notify_follows(c, f), ret);
 }
 
 /* ---- adoption ---- */
@@ -101,7 +101,7 @@ static bool is_strangers(const struct call *c, const struct target *t)
  * What no id of ours owns is shown as nobody's. With ranges of ids nobody has files of his own,
  * too: then a change that changes nothing tells, which is refused where an id has no place.
  */
-static bool is_nobodys(const struct call *c, const struct target *t)
+bool notify_is_nobodys(const struct call *c, const struct target *t)
 {
 	char link[32];
 	if (c->sup->map)
@@ -123,7 +123,8 @@ static bool wants_adoption(struct call *c, const struct target *t)
 	if (c->no_adopt ||
 	    !(c->sup->map || t->st.st_uid == FVM_NOBODY || t->st.st_gid == FVM_NOBODY))
 		return false;
-	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only || !is_nobodys(c, t))
+	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only ||
+	    !notify_is_nobodys(c, t))
 		return false;
 	if (c->sup->map ? S_ISREG(t->st.st_mode) || S_ISLNK(t->st.st_mode) : fvm_adoptable(&t->st))
 		return true;
@@ -132,16 +133,17 @@ static bool wants_adoption(struct call *c, const struct target *t)
 	return false;
 }
 
-/* Whom the host's file @path belongs to; root unless the skeleton's list says otherwise. */
-static void owner_of(const struct supervisor *sup, const char *path, struct fvm_skeleton_owned *ret)
+bool notify_host_owner(const struct supervisor *sup, const char *path,
+		       struct fvm_skeleton_owned *ret)
 {
 	const char *at = sup->owned, *end = at + sup->owned_len;
 	size_t n = strlen(path);
 	while (sup->owned && fvm_skeleton_owned(&at, end, ret)) {
 		if (ret->len == n && memcmp(ret->path, path, n) == 0)
-			return;
+			return true;
 	}
 	*ret = (struct fvm_skeleton_owned){ 0 };
+	return false;
 }
 
 static void owner_of_target(const struct supervisor *sup, const struct target *t,
@@ -155,7 +157,7 @@ static void owner_of_target(const struct supervisor *sup, const struct target *t
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	ssize_t n = readlink(link, path, sizeof(path) - 1);
 	path[n > 0 ? n : 0] = '\0';
-	owner_of(sup, path, ret);
+	(void)notify_host_owner(sup, path, ret);
 }
 
 /* With ranges of ids: the copy gets the owner that the host's file has, as far as he can be had. */
@@ -203,7 +205,7 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	if (!notify_valid(c))
 		return -ESRCH;
 	struct fvm_skeleton_owned owner = { 0 };
-	if (c->sup->owned || c->sup->map) {
+	if (!c->sup->one_id) {
 		owner_of_target(c->sup, t, &owner);
 		if (!may_write(c, t, &owner))
 			return -EACCES;
@@ -236,7 +238,7 @@ static enum verdict after(int r)
 enum verdict on_adopt(struct call *c, const struct file_call *f)
 {
 	struct target t;
-	if (find_target(c, f, &t) < 0)
+	if (notify_target(c, f, &t) < 0)
 		return GO_ON;
 	int r = adopt(c, &t, false);
 	close(t.fd);
@@ -283,7 +285,7 @@ enum verdict on_access(struct call *c, const struct file_call *f)
 {
 	struct target t;
 	unsigned int mode = (unsigned int)c->args[f->path + 1];
-	if (find_target(c, f, &t) < 0)
+	if (notify_target(c, f, &t) < 0)
 		return GO_ON;
 	struct fvm_skeleton_owned owner;
 	owner_of_target(c->sup, &t, &owner);
@@ -309,19 +311,23 @@ static int read_record(const struct target *t, struct fvm_owner *ret)
 	return n < 0 ? -errno : fvm_owner_parse(text, (size_t)n, ret);
 }
 
-/* The overlay that an absolute path lies in; trees are sorted. */
-static const struct fvm_tree *tree_of(const struct supervisor *sup, const char *path)
+const struct fvm_tree *notify_tree(const struct supervisor *sup, const char *path,
+				   const char **ret_rel)
 {
-	const struct fvm_tree *best = NULL;
+	const struct fvm_tree *best = NULL; /* trees are sorted */
 	for (size_t i = 0; i < sup->trees->count; i++) {
 		if (fvm_path_below(path, sup->trees->items[i].path))
 			best = &sup->trees->items[i];
 	}
+	if (!best)
+		return NULL;
+	*ret_rel = path + (best->path[1] ? strlen(best->path) : 0);
+	*ret_rel += **ret_rel == '/';
 	return best;
 }
 
 /* For what can't carry an xattr. */
-static void list_record(const struct supervisor *sup, const struct target *t,
+static void list_record(struct supervisor *sup, const struct target *t,
 			const struct fvm_owner *owner)
 {
 	char link[32], path[PATH_MAX];
@@ -331,19 +337,21 @@ static void list_record(const struct supervisor *sup, const struct target *t,
 	if (n <= 0 || sup->owners < 0)
 		return;
 	path[n] = '\0';
-	const struct fvm_tree *tree = tree_of(sup, path);
+	const char *rel;
+	const struct fvm_tree *tree = notify_tree(sup, path, &rel);
 	if (!tree)
 		return;
-	const char *rel = path + (tree->path[1] ? strlen(tree->path) : 0);
-	fvm_owners_line(&line, owner, t->st.st_ino, tree->key, rel + (*rel == '/'));
+	notify_remember(sup, path, t->st.st_ino, owner);
+	fvm_owners_line(&line, owner, t->st.st_ino, tree->key, rel);
 	if (!line.failed)
 		(void)fvm_write_all(sup->owners, line.data, line.len);
 }
 
-static void write_record(const struct supervisor *sup, const struct target *t,
+static void write_record(struct supervisor *sup, const struct target *t,
 			 const struct fvm_owner *owner)
 {
 	char link[32], text[64];
+	notify_owners_change(sup);
 	if (!S_ISREG(t->st.st_mode) && !S_ISDIR(t->st.st_mode)) {
 		list_record(sup, t, owner);
 		return;
@@ -389,13 +397,16 @@ static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid,
 	if (r < 0)
 		return after(r);
 	bool known = read_record(t, &owner) == 0;
+	/* whose it was said to be, for the half that does not change, and to be taken back */
+	if (!known && c->sup->one_id)
+		known = notify_owner(c, t, &owner);
 	if (c->sup->ids->count && !known && is_real(c->sup, uid, c->sup->ids->uid) &&
 	    is_real(c->sup, gid, c->sup->ids->gid))
 		return GO_ON;
 	bool ours = (uid == 0 || uid == NO_ID) && (gid == 0 || gid == NO_ID);
 	if (ours && !known)
 		return GO_ON;
-	if (is_nobodys(c, t) || !keeps_records(t))
+	if (notify_is_nobodys(c, t) || !keeps_records(t))
 		return GO_ON;
 	owner.uid = uid == NO_ID ? owner.uid : uid;
 	owner.gid = gid == NO_ID ? owner.gid : gid;
@@ -416,7 +427,7 @@ enum verdict on_chown(struct call *c, const struct file_call *f)
 	int at = f->path >= 0 ? f->path + 1 : f->dir + 1;
 	if (c->sup->map)
 		return f->path >= 0 ? on_adopt(c, f) : GO_ON;
-	if (!notify_is_root(c) || find_target(c, f, &t) < 0)
+	if (!notify_is_root(c) || notify_target(c, f, &t) < 0)
 		return GO_ON;
 	enum verdict v = chown_target(c, &t, (uint32_t)c->args[at], (uint32_t)c->args[at + 1]);
 	close(t.fd);
@@ -429,7 +440,7 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 {
 	struct fvm_owner owner;
 	char link[32];
-	bool was_nobodys = is_nobodys(c, t);
+	bool was_nobodys = notify_is_nobodys(c, t);
 	int r = adopt(c, t, false);
 	if (r < 0)
 		return after(r);
@@ -438,7 +449,7 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 		write_record(c->sup, t, &owner);
 	}
 	/* the descriptor by which it is named still has the old file */
-	if (!was_nobodys || !t->by_fd || is_nobodys(c, t) ||
+	if (!was_nobodys || !t->by_fd || notify_is_nobodys(c, t) ||
 	    (c->sup->map && notify_kernel_uid(c) != c->sup->map->base))
 		return GO_ON;
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
@@ -448,7 +459,7 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 enum verdict on_chmod(struct call *c, const struct file_call *f)
 {
 	struct target t;
-	if (find_target(c, f, &t) < 0)
+	if (notify_target(c, f, &t) < 0)
 		return GO_ON;
 	enum verdict v = chmod_target(c, &t, (mode_t)c->args[f->path + 1]);
 	close(t.fd);
@@ -515,12 +526,18 @@ enum verdict on_mknod(struct call *c, const struct file_call *f)
 	return answer(c, make_stand_in(c, dir, path, mode, wished));
 }
 
-/* ---- rename with exchange: both names are old ones ---- */
+/* ---- rename; with exchange both names are old ones ---- */
+
+enum verdict on_rename(struct call *c, const struct file_call *f)
+{
+	notify_owners_change(c->sup);
+	return on_adopt(c, f);
+}
 
 enum verdict on_renameat2(struct call *c, const struct file_call *f)
 {
 	static const struct file_call new_name = { 2, 3, -1, BY_NAME };
-	enum verdict v = on_adopt(c, f);
+	enum verdict v = on_rename(c, f);
 	if (v == LATER || !(c->args[4] & RENAME_EXCHANGE))
 		return v;
 	return on_adopt(c, &new_name);

@@ -77,17 +77,23 @@ static int open_of_task(const struct call *c, const char *what)
 	return fd < 0 ? -errno : fd;
 }
 
+bool notify_at_home(const struct call *c)
+{
+	char path[32];
+	struct statx x;
+	snprintf(path, sizeof(path), "%u/root", c->req->pid);
+	return statx(AT_FDCWD, path, 0, STATX_INO | STATX_MNT_ID, &x) < 0 ||
+	       (x.stx_ino == c->sup->root_ino && x.stx_mnt_id == c->sup->root_mnt);
+}
+
 static int look(const struct call *c, int base, const char *path, enum follow follow)
 {
 	int flags = O_PATH | O_CLOEXEC | (follow == NO_FOLLOW ? O_NOFOLLOW : 0);
-	scoped_fd root = open_of_task(c, "root");
-	struct stat st;
 	/* one that may not be looked at is PID 1's child before its exec, with the VM's root */
-	bool other = root >= 0 && fstat(root, &st) == 0 &&
-		     (st.st_ino != c->sup->root_st.st_ino || st.st_dev != c->sup->root_st.st_dev);
-	if (other) {
+	if (!notify_at_home(c)) {
+		scoped_fd root = open_of_task(c, "root");
 		scoped_fd proc = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (proc < 0 || fchdir(root) < 0 || chroot(".") < 0)
+		if (root < 0 || proc < 0 || fchdir(root) < 0 || chroot(".") < 0)
 			return -errno;
 		int fd = openat(base, path, flags);
 		int r = fd < 0 ? -errno : fd;

@@ -235,31 +235,54 @@ static int parse_list(struct fvm_owners *o, struct fvm_error *err)
 	return 0;
 }
 
-int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err)
+/* Takes the text over. */
+static int take_list(char *text, size_t len, uid_t user, struct fvm_owners **ret,
+		     struct fvm_error *err)
 {
-	struct stat st;
 	struct fvm_owners *o = calloc(1, sizeof(*o));
-	if (!o)
+	if (!o) {
+		free(text);
 		return fvm_error_set(err, ENOMEM, "read the record of owners");
-	if (fstat(fs, &st) == 0)
-		o->user = st.st_uid;
-	size_t len = 0;
-	int r = fvm_read_file(fs, FVM_OWNERS_FILE, LIST_MAX_BYTES, &o->text, &len);
-	if (r == -ENOENT) {
-		*ret = o;
-		return 0;
 	}
-	if (r < 0)
-		r = fvm_error_set(err, -r, "read the record of owners");
-	else if (strlen(o->text) != len)
+	o->text = text;
+	o->user = user;
+	int r = 0;
+	if (text && strlen(text) != len)
 		r = fvm_error_set(err, EBADMSG, "the record of owners holds a NUL");
-	else
+	else if (text)
 		r = parse_list(o, err);
 	if (r < 0)
 		fvm_owners_free(o);
 	else
 		*ret = o;
 	return r;
+}
+
+int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err)
+{
+	struct stat st = { 0 };
+	char *text = NULL;
+	size_t len = 0;
+	(void)fstat(fs, &st);
+	int r = fvm_read_file(fs, FVM_OWNERS_FILE, LIST_MAX_BYTES, &text, &len);
+	if (r < 0 && r != -ENOENT)
+		return fvm_error_set(err, -r, "read the record of owners");
+	return take_list(text, len, st.st_uid, ret, err);
+}
+
+int fvm_owners_read(int list, struct fvm_owners **ret, struct fvm_error *err)
+{
+	struct stat st;
+	if (fstat(list, &st) < 0 || (uint64_t)st.st_size > LIST_MAX_BYTES)
+		return fvm_error_set(err, EFBIG, "read the record of owners");
+	char *text = calloc(1, (size_t)st.st_size + 1);
+	ssize_t n = text ? pread(list, text, (size_t)st.st_size, 0) : -1;
+	if (n < 0) {
+		int r = fvm_error_set(err, text ? errno : ENOMEM, "read the record of owners");
+		free(text);
+		return r;
+	}
+	return take_list(text, (size_t)n, st.st_uid, ret, err);
 }
 
 const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *key,

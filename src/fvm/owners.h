@@ -59,6 +59,9 @@ struct fvm_owners;
  *         -EBADMSG with the line, or negative errno
  */
 int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err);
+
+/** fvm_owners_read() - the same from the list's descriptor */
+int fvm_owners_read(int list, struct fvm_owners **ret, struct fvm_error *err);
 void fvm_owners_free(struct fvm_owners *owners);
 
 /** fvm_owner_parse() - read "UID:GID[:MODE[:MAJOR.MINOR]]". Return: 0 or -EINVAL */
@@ -71,11 +74,13 @@ void fvm_owner_format(const struct fvm_owner *owner, char *ret, size_t size);
 void fvm_owners_line(struct fvm_buf *ret, const struct fvm_owner *owner, ino_t ino, const char *key,
 		     const char *rel);
 
-/** fvm_owners_find() - what the list says of KEY/REL with that inode, or NULL; @owners may be NULL */
+/** fvm_owners_find() - what the list says of KEY/REL with that inode, or NULL; @owners may be NULL
+ */
 const struct fvm_owner *fvm_owners_find(const struct fvm_owners *owners, const char *key,
 					const char *rel, ino_t ino);
 
-/** fvm_owners_maps() - append the list's head and lines of ids, for a list of the same files elsewhere */
+/** fvm_owners_maps() - append the list's head and lines of ids, for a list of the same files
+ * elsewhere */
 void fvm_owners_maps(const struct fvm_owners *owners, struct fvm_buf *ret);
 
 /**

@@ -201,7 +201,7 @@ static int add_hidden(const struct fvm_build *b, struct stack *s, const struct f
 	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
 }
 
-/* With ranges of ids what is a service's of the host is his in the VM. */
+/* With ranges of ids what is a service's of the host is his in the VM; @st as seen from outside. */
 static int give_place(const struct fvm_build *b, int dir, const char *name, const char *full,
 		      const struct stat *st)
 {
@@ -209,6 +209,22 @@ static int give_place(const struct fvm_build *b, int dir, const char *name, cons
 	if (!b->owned || !fvm_skeleton_has(full) || st->st_uid == b->ids->uid)
 		return 0;
 	return fchownat(dir, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+/* From in here all others' are nobody's: root's, unless the skeleton's list says otherwise. */
+static void find_owner(const struct fvm_build *b, const char *full, struct stat *st)
+{
+	const char *at = b->owned, *end = at + b->owned_len;
+	struct fvm_skeleton_owned o;
+	size_t n = strlen(full);
+	st->st_uid = st->st_gid = 0;
+	while (b->owned && fvm_skeleton_owned(&at, end, &o)) {
+		if (o.len != n || memcmp(o.path, full, n) != 0)
+			continue;
+		st->st_uid = o.uid;
+		st->st_gid = o.gid;
+		return;
+	}
 }
 
 /* A directory with the host's attributes; @st NULL: of a mount that nobody may ask. */
@@ -249,8 +265,10 @@ static int fill_one(const struct fvm_build *b, int host, int dir, const char *pa
 	}
 	if (fvm_hide_has(b->hide, full) || fstatat(host, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	if (S_ISDIR(st.st_mode))
+	if (S_ISDIR(st.st_mode)) {
+		find_owner(b, full, &st);
 		return fill_dir(b, dir, name, full, &st);
+	}
 	if (!S_ISLNK(st.st_mode) && (!S_ISREG(st.st_mode) || st.st_size > SMALL_FILE))
 		return 0;
 	int r = fvm_copy_entry(host, name, dir, name, &st);
@@ -526,7 +544,7 @@ static int open_owners(const struct fvm_build *b)
 	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
 	if (fs < 0)
 		return fs;
-	int fd = openat(fs, FVM_OWNERS_FILE, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+	int fd = openat(fs, FVM_OWNERS_FILE, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
 			0600);
 	if (fd < 0)
 		return -errno;

@@ -21,7 +21,8 @@ enum fvm_filter_flags {
 	FVM_FILTER_I386_SOCKETS = 2, /* 32-bit programs may make sockets, of any family */
 	FVM_FILTER_ROOTLESS = 4,     /* with notifications for files */
 	FVM_FILTER_ONE_UID = 8,	     /* and for ids; only with ROOTLESS */
-	FVM_FILTER_VARIANTS = 16,    /* their number */
+	FVM_FILTER_OWNERS = 16,	     /* and for who owns a file; only with ONE_UID */
+	FVM_FILTER_VARIANTS = 32,    /* their number */
 };
 
 struct fvm_filter {

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fvm/init_priv.h"
+#include "fvm/seccomp.h"
 
 #define INPUT_MAX 65536 /* typed ahead of a program that does not read */
 #define AFTER_END_BYTES                                                                            \
@@ -212,7 +213,10 @@ int session_start(struct init *init, const struct fvm_command *c, int report, st
 		.tty = -1,
 		.report = -1,
 		.nofile = init->nofile,
-		.supervised = init->args.guard >= 0,
+		.supervisor = init->args.supervisor,
+		.trace = init->args.session_trace,
+		.filter = init->args.session_filter |
+			  (c->uid == init->args.plain_uid ? 0 : FVM_FILTER_OWNERS),
 	};
 	struct session *s = session_new(init, c);
 	if (!s)

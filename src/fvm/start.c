@@ -156,6 +156,7 @@ static _Noreturn void init_main(const struct start *s)
 		init_failed(s, &err);
 	close(s->client[0]);
 	bool rootless = s->vm->config.rootless;
+	unsigned int filter = filter_flags(&s->vm->config);
 	const struct fvm_init_args args = {
 		.first = s->options->first,
 		.until_first_ends = s->options->until_first_ends,
@@ -174,7 +175,11 @@ static _Noreturn void init_main(const struct start *s)
 		.prove = s->prove[1],
 		.bait = s->bait,
 		.guard = s->guard[0],
-		.filter = s->supervised ? NULL : fvm_filter_get(filter_flags(&s->vm->config)),
+		.filter = fvm_filter_get(filter),
+		.supervisor = s->supervisor[1],
+		.session_filter = filter | start_user_filter(s),
+		.session_trace = s->options->trace,
+		.plain_uid = s->ids.uid,
 		.enter = gets_ready_early(s) ? enter_world : NULL,
 		.enter_fd = s->go[0],
 	};

@@ -77,7 +77,7 @@ struct start {
 	struct fvm_net_user net_user;
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
-	char *owned; /* text of skeleton.owned; NULL: one id only */
+	char *owned; /* text of skeleton.owned; NULL: root's VM */
 	size_t owned_len;
 	int supervisor[2]; /* over which the supervisor gets its listener */
 	int owners;	   /* for the supervisor, too */
@@ -132,8 +132,10 @@ int start_supervisor(struct start *s, int proc);
 int start_user_hand_over(struct start *s, struct fvm_error *err);
 /** start_user_builder() - the builder, for fvm_spawn_shared(); @arg: struct start */
 int start_user_builder(void *arg);
-/** start_user_inside() - PID 1, last of all: filter on, listener to the supervisor */
+/** start_user_inside() - PID 1, in its world: show the supervisor its root */
 int start_user_inside(const struct start *s, struct fvm_error *err);
+/** start_user_filter() - what its sessions ask the supervisor about: enum fvm_filter_flags */
+unsigned int start_user_filter(const struct start *s);
 void start_user_free(struct start *s);
 
 #endif

@@ -21,7 +21,6 @@
 #include "fvm/base.h"
 #include "fvm/foreign.h"
 #include "fvm/internal.h"
-#include "fvm/recorder.h"
 #include "fvm/seccomp.h"
 #include "fvm/start_priv.h"
 #include "fvm/supervisor.h"
@@ -69,12 +68,9 @@ int start_user_take(struct start *s, struct fvm_error *err)
 	s->running.uid_base = s->ids.uid;
 	if (s->vm->config.net == FVM_NET_NAT)
 		fvm_net_user_prepare(&s->vm->config, &s->net_user);
-	if (s->ids.count) {
-		r = fvm_read_file(s->vm->store->dir, s->skeleton.owned, 64 << 20, &s->owned,
-				  &s->owned_len);
-		if (r < 0)
-			return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
-	}
+	r = fvm_read_file(s->vm->store->dir, s->skeleton.owned, 64 << 20, &s->owned, &s->owned_len);
+	if (r < 0)
+		return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
 	return make_sockets(s, err);
 }
 
@@ -99,54 +95,19 @@ int start_user_hand_over(struct start *s, struct fvm_error *err)
 
 /* ---- PID 1 ---- */
 
-/* What is refused comes first: the trace's calls go to the listener whatever else the filter says.
- */
-static int install_traced(unsigned int flags, unsigned int plain, int *ret_listener,
-			  struct fvm_error *err)
-{
-	int r = fvm_filter_install(fvm_filter_get(plain), NULL);
-	if (r == 0)
-		r = fvm_trace_filter_install(fvm_filter_get(flags));
-	if (r == -EBUSY)
-		fvm_error_hint(err, "this is inside a VM, which hears of such calls itself: leave "
-				    "--trace out, or trace the VM around this one");
-	if (r < 0)
-		return fvm_error_set(err, -r, "install the trace's filter");
-	*ret_listener = r;
-	return 0;
-}
-
-static int install_filter(const struct start *s, unsigned int flags, int *ret_listener,
-			  struct fvm_error *err)
-{
-	const unsigned int plain = flags & ~(FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID);
-	if (s->options->trace)
-		return install_traced(flags, plain, ret_listener, err);
-	int r = fvm_filter_install(fvm_filter_get(flags), ret_listener);
-	/* inside a VM that has a supervisor: its filter holds for us, and it adopts for us */
-	if (r == -EBUSY)
-		r = fvm_filter_install(fvm_filter_get(plain), NULL);
-	return r < 0 ? fvm_error_set(err, -r, "install the system call filter") : 0;
-}
-
 int start_user_inside(const struct start *s, struct fvm_error *err)
 {
-	const struct fvm_config *c = &s->vm->config;
-	unsigned int flags = FVM_FILTER_ROOTLESS | (c->rootless ? FVM_FILTER_ONE_UID : 0) |
-			     (c->io_uring ? FVM_FILTER_IO_URING : 0) |
-			     (c->i386_sockets ? FVM_FILTER_I386_SOCKETS : 0);
-	int listener = -1;
 	close(s->guard[1]);
 	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return fvm_error_set(err, errno, "open the VM's /");
-	int r = install_filter(s, flags, &listener, err);
-	if (r < 0)
-		return r;
-	const int fds[2] = { root, listener };
-	r = fvm_send_fds(s->supervisor[1], "l", 1, fds, listener < 0 ? 1 : 2);
-	fvm_fd_closep(&listener);
+	int r = fvm_send_fds(s->supervisor[1], "r", 1, &root, 1);
 	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
+}
+
+unsigned int start_user_filter(const struct start *s)
+{
+	return FVM_FILTER_ROOTLESS | (s->vm->config.rootless ? FVM_FILTER_ONE_UID : 0);
 }
 
 /* ---- the builder ---- */

@@ -47,7 +47,7 @@ void notify_log(struct supervisor *sup, const char *fmt, ...)
 bool notify_valid(const struct call *c)
 {
 	uint64_t id = c->req->id;
-	return ioctl(c->sup->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+	return ioctl(c->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
 }
 
 int notify_send(const struct call *c, enum verdict v)
@@ -60,12 +60,13 @@ int notify_send(const struct call *c, enum verdict v)
 		resp.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 	}
 	/* ENOENT: the task was killed meanwhile */
-	return ioctl(c->sup->listener, SECCOMP_IOCTL_NOTIF_SEND, &resp) < 0 ? -errno : 0;
+	return ioctl(c->listener, SECCOMP_IOCTL_NOTIF_SEND, &resp) < 0 ? -errno : 0;
 }
 
-static void handle(struct supervisor *sup, const struct seccomp_notif *req, bool no_adopt)
+static void handle(struct supervisor *sup, int listener, const struct seccomp_notif *req,
+		   bool no_adopt)
 {
-	struct call c = { .sup = sup, .req = req, .no_adopt = no_adopt };
+	struct call c = { .sup = sup, .listener = listener, .req = req, .no_adopt = no_adopt };
 	enum verdict v = GO_ON;
 	const struct notify_entry *entry = notify_find(req->data.arch, req->data.nr);
 	for (int i = 0; i < 6; i++)
@@ -76,33 +77,88 @@ static void handle(struct supervisor *sup, const struct seccomp_notif *req, bool
 		(void)notify_send(&c, v);
 }
 
-/* Return: 0, or -1 when nobody is left who could call */
-static int take_call(struct supervisor *sup)
+static void take_call(struct supervisor *sup, int listener)
 {
 	struct seccomp_notif req;
 	memset(&req, 0, sizeof(req));
-	if (ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_RECV, &req) < 0)
-		return errno == EINTR || errno == ENOENT ? 0 : -1;
+	/* ENOENT: the task was killed meanwhile */
+	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &req) < 0)
+		return;
 	if (sup->recorder)
 		fvm_recorder_note(sup->recorder, &req);
-	handle(sup, &req, false);
-	return 0;
+	handle(sup, listener, &req, false);
+}
+
+/* ---- sessions ---- */
+
+static int watch(const struct supervisor *sup, int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
+	return epoll_ctl(sup->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+/* One that can't be kept is closed: then the session's calls fail, and no other's. */
+static void add_listener(struct supervisor *sup, int fd)
+{
+	scoped_fd listener = fd;
+	uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
+	int *more = realloc(sup->listeners, (sup->listener_count + 1) * sizeof(*more));
+	if (!more)
+		return;
+	sup->listeners = more;
+	/* 12 us a call instead of 58; older kernels don't know it */
+	(void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
+	if (watch(sup, listener) == 0)
+		more[sup->listener_count++] = fvm_fd_take(&listener);
+}
+
+static bool is_listener(const struct supervisor *sup, int fd, size_t *ret_at)
+{
+	for (size_t i = 0; i < sup->listener_count; i++) {
+		if (sup->listeners[i] == fd) {
+			*ret_at = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void listener_ready(struct supervisor *sup, size_t at, uint32_t events)
+{
+	if (events & EPOLLIN) {
+		take_call(sup, sup->listeners[at]);
+	} else {
+		/* all of the session's processes have ended */
+		close(sup->listeners[at]);
+		sup->listeners[at] = sup->listeners[--sup->listener_count];
+	}
+}
+
+static void socket_ready(struct supervisor *sup)
+{
+	char byte;
+	int fd = -1;
+	size_t n = 0;
+	if (fvm_recv_fds(sup->socket, &byte, 1, &fd, 1, &n) != 1) {
+		close(sup->socket);
+		sup->socket = -1;
+	} else if (n == 1) {
+		add_listener(sup, fd);
+	}
 }
 
 /* ---- becoming the supervisor ---- */
 
-static int receive_listener(struct supervisor *sup, int sock)
+static int receive_places(struct supervisor *sup, int sock)
 {
 	char byte;
-	int fds[2] = { -1, -1 };
 	size_t n = 0;
 	sup->owners = -1;
 	if (fvm_recv_fds(sock, &byte, 1, &sup->owners, 1, &n) != 1 || (n != 1 && !sup->map))
 		return -EPIPE; /* the start has failed */
-	if (fvm_recv_fds(sock, &byte, 1, fds, 2, &n) != 1 || n < 1)
+	if (fvm_recv_fds(sock, &byte, 1, &sup->root, 1, &n) != 1 || n != 1)
 		return -EPIPE;
-	sup->root = fds[0];
-	sup->listener = n == 2 ? fds[1] : -1;
+	sup->socket = sock;
 	return 0;
 }
 
@@ -110,11 +166,15 @@ static int receive_listener(struct supervisor *sup, int sock)
 static int take_places(struct supervisor *sup, const struct fvm_supervisor_args *args)
 {
 	struct stat st;
+	struct statx x;
 	/* the builder has pivoted meanwhile, and us with it */
 	sup->own_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (sup->own_root < 0 || fstat(sup->root, &sup->root_st) < 0 || fchdir(sup->root) < 0 ||
-	    chroot(".") < 0 || fchdir(args->proc) < 0)
+	if (sup->own_root < 0 ||
+	    statx(sup->root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &x) < 0 ||
+	    fchdir(sup->root) < 0 || chroot(".") < 0 || fchdir(args->proc) < 0)
 		return -errno;
+	sup->root_ino = x.stx_ino;
+	sup->root_mnt = x.stx_mnt_id;
 	sup->userns = args->userns;
 	return stat("self", &st) < 0 ? -errno : 0;
 }
@@ -175,12 +235,6 @@ static int drop_capabilities(void)
 	return syscall(SYS_capset, &head, caps) < 0 ? -errno : 0;
 }
 
-static int watch(struct supervisor *sup, int fd)
-{
-	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
-	return epoll_ctl(sup->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-}
-
 static void set_up_process(void)
 {
 	struct rlimit most;
@@ -198,11 +252,9 @@ static void set_up_process(void)
 
 static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args)
 {
-	uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
-	int r = receive_listener(sup, args->socket);
+	int r = receive_places(sup, args->socket);
 	if (r < 0)
 		return r;
-	close(args->socket);
 	r = take_places(sup, args);
 	if (r < 0)
 		return r;
@@ -213,15 +265,15 @@ static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args
 		if (r < 0)
 			return r;
 	}
-	/* 12 us a call instead of 58; older kernels don't know it */
-	if (sup->listener >= 0)
-		(void)ioctl(sup->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
 	sup->nests = nests_make();
 	sup->liars = liars_make();
+	r = notify_records_make(sup);
+	if (r < 0)
+		return r;
 	sup->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (!sup->nests || !sup->liars || sup->epoll < 0)
 		return -ENOMEM;
-	r = sup->listener < 0 ? 0 : watch(sup, sup->listener);
+	r = watch(sup, sup->socket);
 	return r < 0 ? r : watch(sup, args->init_pidfd);
 }
 
@@ -235,16 +287,15 @@ static void loop(struct supervisor *sup, int init_pidfd)
 			fvm_recorder_tick(sup->recorder);
 		for (int i = 0; i < n; i++) {
 			int fd = events[i].data.fd;
+			size_t at;
 			if (fd == init_pidfd)
 				return;
-			if (fd != sup->listener && !liars_ended(sup, fd))
+			if (fd == sup->socket)
+				socket_ready(sup);
+			else if (is_listener(sup, fd, &at))
+				listener_ready(sup, at, events[i].events);
+			else if (!liars_ended(sup, fd))
 				copies_ended(sup, fd, handle);
-			if (fd == sup->listener && (events[i].events & EPOLLIN) &&
-			    take_call(sup) < 0)
-				return;
-			if (fd == sup->listener && (events[i].events & EPOLLHUP) &&
-			    !(events[i].events & EPOLLIN))
-				return;
 		}
 	}
 }
@@ -252,7 +303,7 @@ static void loop(struct supervisor *sup, int init_pidfd)
 _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 {
 	struct supervisor sup = {
-		.listener = -1,
+		.root = -1,
 		.guard = args->guard,
 		.proc = args->proc,
 		.log = args->log,
@@ -261,6 +312,7 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.ids = args->ids,
 		.owned = args->owned,
 		.owned_len = args->owned_len,
+		.one_id = !args->map && args->ids->count == 0,
 	};
 	set_up_process();
 	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc,

@@ -2,12 +2,15 @@
  * fvm/supervisor - what the kernel refuses a rootless VM, made possible from outside
  *
  * Theory of operation
- *   PID 1 installs a filter with notifications (seccomp.def, part "rootless") and sends its
- *   listener here. A task that makes one of those calls waits until we have answered:
+ *   The first process of each session installs a filter with notifications (seccomp.def, part
+ *   "rootless") and sends its listener here. A task that makes one of those calls waits until we
+ * have answered:
  *
  *     about files   if what is named belongs to nobody, adopt it (adopt.h), then let the kernel go
  *                   on with the call. Owners and devices that can't be had are recorded (owners.h)
  *                   and answered with success.     notify_file.c, notify_path.c
+ *     about owners  in sessions of others than the user, who wants speed: what a file was meant
+ *                   to have is told.               notify_stat.c
  *     about ids     with one mapped id no other can be taken on: a task that drops to another for
  *                   good gets a user namespace below its own in which the one id has the wished
  *                   number; one that may come back is lied to.     notify_ids.c, ids.h, nest.c
@@ -38,8 +41,8 @@
 #include "fvm/root_user.h"
 
 struct fvm_supervisor_args {
-	int socket; /* brings the list of owners ("o"; none for root), then the VM's root and the
-		     * listener ("l"; none inside a VM that has a supervisor) */
+	int socket; /* brings the list of owners ("o"; none for root), the VM's root ("r"), then the
+		     * listener of each session ("f"; none inside a VM that has a supervisor) */
 	int guard;  /* only to be kept open */
 	int init_pidfd;
 	int proc;		       /* the host's /proc, O_PATH */
@@ -51,7 +54,7 @@ struct fvm_supervisor_args {
 	const struct fvm_idmap *map;   /* root's; else NULL */
 	const struct fvm_trees *trees; /* a user's */
 	const struct fvm_user_ids *ids;
-	const char *owned; /* text of the skeleton's list, with ranges; else NULL */
+	const char *owned; /* text of the skeleton's list; root's: NULL */
 	size_t owned_len;
 };
 

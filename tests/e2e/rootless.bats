@@ -69,6 +69,43 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	equal "${lines[*]}" "/usr/a /usr/d /usr/l /usr/null"
 }
 
+@test "what was given away is seen so at once, and the host's files are whose they are" {
+	local user
+	user_make range
+	for user in lone range; do
+		# ranges: the kernel's own answer, also by descriptor
+		grep -q ^fvmt-$user: /etc/subuid && ! command -v newuidmap >/dev/null && continue
+		expect 0 as_user $user fvm -q run --keep --name given --net none --root -- sh -ec '
+			mkdir /srv/given; : >/srv/given/f; chown -R daemon:mail /srv/given
+			ln -s f /srv/given/l; chown -h games:mail /srv/given/l; chgrp adm /srv/given/f
+			stat -c "%U:%G" /srv/given /srv/given/f /srv/given/l
+			find /srv/given -user games; ls -ld /srv/given | cut -d" " -f3
+			perl -e "print((stat q(/srv/given/f))[4], qq(\n))"
+			mknod /srv/given/null c 1 3; test -c /srv/given/null; stat -c %t:%T /srv/given/null
+			stat -c "%U:%G %a" /usr/bin/env /usr/bin/passwd /etc/passwd
+			chown root /srv/given/f; stat -c %U:%G /srv/given/f; chown root:adm /srv/given'
+		equal "${lines[*]}" "daemon:mail daemon:adm games:mail /srv/given/l daemon 1 1:3 root:root 755 root:root 4755 root:root 644 root:adm"
+		# later, in another session, by who dropped to an id; not by the user, who wants speed
+		expect 0 as_user $user fvm -q run -d --name given --root -- sleep 100
+		expect 0 as_user $user fvm exec --root given stat -c %U:%G /srv/given
+		equal "$output" root:adm
+		expect 0 as_user $user fvm exec --user daemon given stat -c %U:%G /srv/given/l
+		equal "$output" games:mail
+		as_user $user fvm exec given true
+		as_user $user fvm -q rm --force given
+	done
+}
+
+@test "what is told of owners is of the task's own root and mounts" {
+	expect 0 run_root sh -ec '
+		: >/srv/f; chown 33 /srv/f
+		unshare --mount sh -ec "mount -t tmpfs none /srv; : >/srv/f; stat -c %u /srv/f"
+		mkdir -p /cr/srv; : >/cr/srv/f; chown 44 /cr/srv/f
+		perl -e "chroot q(/cr); print((stat q(/srv/f))[4], qq(\n))"
+		perl -e "chroot q(/cr); chdir q(/); print((lstat q(srv/f))[4], qq(\n))"; stat -c %u /srv/f'
+	equal "${lines[*]}" "0 44 44 33"
+}
+
 @test "a task that drops to another id has it, and no way back" {
 	expect 0 run_root setpriv --reuid 33 --regid 33 --clear-groups sh -c \
 		'id -u; id -g; : >/tmp/f; stat -c %u /tmp/f; grep CapEff /proc/self/status'

@@ -225,6 +225,12 @@ static void supervisor_is_asked_about_owners_that_are_not_there(void **state)
 	assert_int_equal(ask(rootless | FVM_FILTER_ONE_UID, NATIVE, SYS_setresuid, 1, 1, 1),
 			 NOTIFY);
 	assert_int_equal(ask(FVM_FILTER_ONE_UID, NATIVE, SYS_setresuid, 1, 1, 1), ALLOW);
+	const unsigned int owners = rootless | FVM_FILTER_ONE_UID | FVM_FILTER_OWNERS;
+	assert_int_equal(ask(owners, NATIVE, SYS_statx, 0, 1, 0), NOTIFY);
+	assert_int_equal(ask(owners, NATIVE, SYS_statx, 0, 1, AT_EMPTY_PATH), ALLOW);
+	assert_int_equal(ask(owners, NATIVE, SYS_fstat, 0, 1, 0), ALLOW);
+	assert_int_equal(ask(rootless | FVM_FILTER_ONE_UID, NATIVE, SYS_lstat, 1, 1, 0), ALLOW);
+	assert_int_equal(ask(rootless | FVM_FILTER_OWNERS, NATIVE, SYS_lstat, 1, 1, 0), ALLOW);
 }
 
 /* ---- the kernel's word on it ---- */
