@@ -43,6 +43,7 @@ clang
 clang-format
 clang-tidy
 crun
+dbus-daemon
 debootstrap
 e2fsprogs
 fish
@@ -61,9 +62,14 @@ netavark
 nftables
 podman
 procps
+python3-dbus
+python3-firewall
+python3-gi
+python3-nftables
 shellcheck
 squashfs-tools
 tmux
+ufw
 util-linux
 vim-tiny|vim
 xfsprogs

@@ -25,6 +25,7 @@
 #include "fvm/net.h"
 #include "fvm/net_table.h"
 #include "fvm/resolv.h"
+#include "fvm/xtables.h"
 #include "fvm/internal.h"
 #include "fvm/sys.h"
 
@@ -32,6 +33,7 @@
 #define SETTLE_MS 50	/* after a change of others' rules: there will be more */
 #define LOOK_MS	  60000 /* for VMs that were lost */
 #define KEPT	  100	/* number of the descriptor that is kept for starts */
+#define LEGACY_MS 3000	/* for rules that were loaded anew: xtables.h */
 
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
@@ -136,6 +138,7 @@ struct keeper {
 	char resolv[FVM_NAMES_BYTES]; /* what VMs were told last, or would have been */
 	int64_t idle_ms;	      /* since when there is no VM; 0: there is */
 	int64_t look_ms;	      /* when to look for lost VMs */
+	bool legacy;		      /* there are rules of whose changes nobody tells */
 	int64_t tend_ms;	      /* when to look after things; 0: nothing has happened */
 };
 
@@ -257,6 +260,9 @@ static bool look_after(struct keeper *k)
 		k->idle_ms = 0;
 		if (k->tend_ms)
 			(void)fvm_net_tend(&w);
+		else if (k->legacy)
+			(void)fvm_xtables_open();
+		k->legacy = fvm_xtables_used();
 		if (k->tend_ms && names_differ(k))
 			names_tell(k, &w);
 		if (k->tend_ms) /* what is new among them */
@@ -276,6 +282,8 @@ static bool look_after(struct keeper *k)
 static int next_wait(const struct keeper *k)
 {
 	int64_t wait = k->idle_ms ? k->idle_ms + LINGER_MS - now_ms() : LOOK_MS;
+	if (k->legacy && wait > LEGACY_MS)
+		wait = LEGACY_MS;
 	if (k->tend_ms && k->tend_ms - now_ms() < wait)
 		wait = k->tend_ms - now_ms();
 	return wait < 0 ? 0 : (int)wait;

@@ -25,8 +25,8 @@
 #include "fvm/nft.h"
 #include "fvm/slot.h"
 
-#define NET_FORMAT 3
-#define NET_RULES  1
+#define NET_FORMAT    3
+#define NET_RULES     1
 
 #define NET_PORTS_MAX 4096 /* published on one host */
 #define NET_LINKS_MAX 128
@@ -62,8 +62,8 @@ struct net_state {
 	char magic[6];
 	uint8_t format, rules; /* see "Versions" */
 	uint32_t owner_count;  /* VMs */
-	uint32_t generation;  /* of the host's rules after our last transaction */
-	uint64_t socket;      /* inode of the table's */
+	uint32_t generation;   /* of the host's rules after our last transaction */
+	uint64_t socket;       /* inode of the table's */
 	struct net_holder keeper;
 	struct fvm_net_range range;
 	uint8_t forward4, forward6; /* turned on by us */

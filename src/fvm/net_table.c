@@ -11,6 +11,7 @@
 
 #include "fvm/net_table.h"
 #include "fvm/resolv.h"
+#include "fvm/xtables.h"
 
 #define TRIES	     16
 #define LOST_AFTER_S 60
@@ -282,8 +283,13 @@ static int transact_until_done(struct net_work *w, bool quiet_changed)
 int fvm_net_install(struct net_work *w, bool quiet_changed, struct fvm_error *err)
 {
 	int r = transact_until_done(w, quiet_changed);
-	if (r == 0)
+	if (r == 0) {
+		r = fvm_xtables_open();
+		if (r < 0)
+			log_warn("rules of iptables-legacy may keep VMs from their network: %s",
+				 strerror(-r));
 		return 0;
+	}
 	if (is_newer(w)) {
 		fvm_error_hint(err, "VMs of a newer fvm run, whose rules this one can't use: start "
 				    "it with that one");
@@ -291,12 +297,18 @@ int fvm_net_install(struct net_work *w, bool quiet_changed, struct fvm_error *er
 	}
 	fvm_error_set(err, r == -ENOENT || r == -EPROTONOSUPPORT ? EOPNOTSUPP : -r,
 		      "install the rules of VMs (nftables table inet fvm)");
-	fvm_error_hint(err, "fvm doctor tells what this kernel lacks; --net none needs nothing");
+	if (r == -EACCES || r == -EPERM)
+		fvm_error_hint(err, "root needs CAP_NET_ADMIN (docker run --cap-add NET_ADMIN); "
+				    "--net none needs nothing");
+	else
+		fvm_error_hint(err, "fvm doctor tells what this kernel lacks; --net none needs "
+				    "nothing");
 	return err ? -err->code : r;
 }
 
 int fvm_net_tend(struct net_work *w)
 {
+	(void)fvm_xtables_open();
 	return transact_until_done(w, false);
 }
 
@@ -376,6 +388,7 @@ static void remove_table(struct net_work *w)
 void fvm_net_remove_all(struct net_work *w)
 {
 	remove_table(w);
+	(void)fvm_xtables_close();
 	fvm_net_forward_back(w->state);
 	fvm_net_forget(&w->lock);
 }

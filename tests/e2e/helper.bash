@@ -109,7 +109,8 @@ assert_same_inventory() {
 user_make() {
 	local user=fvmt-$1 uid
 	id -u "$user" >/dev/null 2>&1 && return 0
-	useradd --create-home --shell /bin/bash "$user" || return 1
+	# somebody else may be at the accounts
+	wait_until 20 useradd --create-home --shell /bin/bash "$user" || return 1
 	echo "$user" >>"$E2E/users"
 	uid=$(id -u "$user")
 	install -d -m 0700 -o "$user" "/run/user/$uid"

@@ -463,6 +463,25 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	in_host nft flush ruleset
 }
 
+@test "beside rules of iptables-legacy, which nftables does not see" {
+	needs_command iptables-legacy iptables-legacy-restore ip6tables-legacy
+	in_host iptables-legacy -P FORWARD DROP 2>/dev/null || skip "needs a kernel with iptables-legacy"
+	in_host sh -ec 'ip6tables-legacy -P FORWARD DROP; ip6tables-legacy -N THEIRS
+		ip6tables-legacy -A FORWARD -j THEIRS
+		iptables-legacy -N DOCKER-USER; iptables-legacy -A FORWARD -j DOCKER-USER
+		iptables-legacy -A DOCKER-USER -j RETURN; iptables-legacy -A INPUT -j DOCKER-USER
+		iptables-legacy -A FORWARD -i none+ -g DOCKER-USER
+		iptables-legacy-save; ip6tables-legacy-save' | grep -v '^#' >"$E2E/theirs"
+	beside
+	in_host sh -c 'iptables-legacy-save | iptables-legacy-restore; iptables-legacy -I FORWARD -i none0 -j DROP
+		iptables-legacy -D FORWARD 2; iptables-legacy -D FORWARD 2'
+	beside_after_reload
+	in_host iptables-legacy -D FORWARD -i none0 -j DROP
+	same() { diff <(grep -o '^[^[]*' "$E2E/theirs") <(in_host sh -c 'iptables-legacy-save; ip6tables-legacy-save' | grep -v '^#' | grep -o '^[^[]*'); }
+	wait_until 5 same
+	in_host sh -c 'for i in iptables ip6tables; do $i-legacy -P FORWARD ACCEPT; $i-legacy -F; $i-legacy -X; done'
+}
+
 @test "beside ufw" {
 	needs_command ufw
 	in_host sh -ec 'sed -i "s/^IPV6=.*/IPV6=yes/" /etc/default/ufw; ufw --force enable' || skip "ufw can not be enabled here"
@@ -479,7 +498,13 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 }
 
 @test "beside firewalld" {
-	needs_command firewalld dbus-daemon firewall-cmd
+	needs_command dbus-daemon /usr/bin/python3 dpkg-deb
+	needs_packages
+	# not installed: that would start it on this machine
+	local at=$E2E/firewalld
+	(cd "$E2E" && apt-get -q download firewalld && dpkg-deb -x firewalld_*.deb "$at") >/dev/null 2>&1 ||
+		skip "needs the package firewalld"
+	firewall_cmd() { in_host /usr/bin/python3 "$at/usr/bin/firewall-cmd" -q "$@"; }
 	# a bus that starts nothing by itself
 	cat >"$E2E/bus.conf" <<-END
 		<busconfig><listen>unix:path=/run/dbus/system_bus_socket</listen><policy context="default">
@@ -490,13 +515,14 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	nsenter -t "$HOST" -n -m -- dbus-daemon --config-file="$E2E/bus.conf" --nofork --nopidfile >/dev/null 2>&1 3>&- &
 	servers+=($!)
 	in_host_soon test -S /run/dbus/system_bus_socket
-	nsenter -t "$HOST" -n -m -- firewalld --nofork --nopid >/dev/null 2>&1 3>&- &
+	nsenter -t "$HOST" -n -m -- /usr/bin/python3 "$at/usr/sbin/firewalld" --nofork --nopid --log-file="$at/log" \
+		--default-config="$at/usr/lib/firewalld" --system-config="$at/etc/firewalld" >/dev/null 2>&1 3>&- &
 	servers+=($!)
-	up() { in_host firewall-cmd --state >/dev/null 2>&1; }
-	wait_until 20 up || skip "firewalld does not start here"
-	in_host firewall-cmd -q --zone=public --change-interface=up0
+	up() { firewall_cmd --state >/dev/null 2>&1; }
+	wait_until 20 up || { tail -n 5 "$at/log" >&2; return 1; }
+	firewall_cmd --zone=public --change-interface=up0
 	beside
-	in_host firewall-cmd -q --reload
+	firewall_cmd --reload
 	beside_after_reload
 	without() { ! in_host nft list ruleset | grep -q 'fvm'; }
 	wait_until 5 without
