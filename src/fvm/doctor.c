@@ -10,6 +10,7 @@
 
 #include "fvm/accounts.h"
 #include "fvm/base.h"
+#include "fvm/caps.h"
 #include "fvm/doctor.h"
 
 void fvm_doctor_free(struct fvm_doctor *d)
@@ -68,7 +69,8 @@ static void check_userns(const struct fvm_doctor *d, struct fvm_finding *f)
 	else if (k->container)
 		bad(f, without,
 		    "the container forbids them: docker run --security-opt seccomp="
-		    "unconfined --security-opt apparmor=unconfined");
+		    "unconfined --security-opt apparmor=unconfined --security-opt "
+		    "systempaths=unconfined --device /dev/net/tun");
 	else
 		bad(f, without, "use a kernel with CONFIG_USER_NS");
 }
@@ -300,7 +302,9 @@ static void check_nat(const struct fvm_doctor *d, struct fvm_finding *f)
 		found(f, "%s: %s", k->veth ? "veth" : "nf_tables", strerror(t));
 	if (t)
 		bad(f, "root's VMs have only --net none and host",
-		    k->veth ? "modprobe veth" : "modprobe nf_tables nft_chain_nat nft_masq");
+		    t == EPERM && k->container ? "docker run --cap-add NET_ADMIN"
+		    : k->veth		       ? "modprobe veth"
+					       : "modprobe nf_tables nft_chain_nat nft_masq");
 }
 
 static void check_user_net(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -374,6 +378,24 @@ static void check_place(const struct fvm_doctor *d, struct fvm_finding *f)
 	      k->full_root ? "with all privileges" : "as an ordinary user");
 }
 
+static void check_rights(const struct fvm_doctor *d, struct fvm_finding *f)
+{
+	char missing[FVM_CAPS_TEXT];
+	if (!d->kernel.full_root) {
+		found(f, "not tried: needs root");
+		return;
+	}
+	if (!fvm_caps_missing(false, missing)) {
+		found(f, "all that are needed");
+		return;
+	}
+	found(f, "root has not all that are needed");
+	(void)fvm_caps_missing(true, missing);
+	bad(f, "root's VMs can't start", "");
+	snprintf(f->fix, sizeof(f->fix), "docker run %.300s --security-opt seccomp=unconfined",
+		 missing);
+}
+
 static void check_fuse(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	tried(f, d->kernel.fuse, "published applications are copied as a whole before they start",
@@ -402,6 +424,7 @@ static const struct check {
 	{ "cgroups", "limits by cgroups", FVM_FOR_ALL, false, check_cgroups },
 	{ "landlock", "Landlock", FVM_FOR_ALL, false, check_landlock },
 	{ "selinux", "SELinux", FVM_FOR_ALL, false, check_selinux },
+	{ "rights", "capabilities", FVM_FOR_ROOT, true, check_rights },
 	{ "overlay", "overlay", FVM_FOR_ROOT, true, check_overlay },
 	{ "idmap", "idmapped mounts", FVM_FOR_ROOT, false, check_idmap },
 	{ "overlay-fds", "overlay by descriptor", FVM_FOR_ROOT, false, check_overlay_fds },

@@ -24,7 +24,7 @@ struct fvm_finding {
 	bool good;
 	char found[160];  /* what was seen */
 	char without[160]; /* what that costs; "" when good */
-	char fix[200];	  /* a command or a sentence; "" when there is none */
+	char fix[400];	  /* a command or a sentence; "" when there is none */
 };
 
 struct fvm_doctor {

@@ -186,7 +186,8 @@ static int choose(struct slirp *s, const struct fvm_port *ports, size_t count,
 	if (access("/dev/net/tun", R_OK | W_OK) < 0) {
 		fvm_error_set(err, errno, "use /dev/net/tun");
 		fvm_error_hint(err, "have an administrator do: modprobe tun; chmod 666 "
-				    "/dev/net/tun, or use --net none");
+				    "/dev/net/tun (a container: --device /dev/net/tun), or "
+				    "use --net none");
 		return err ? -err->code : -EACCES;
 	}
 	if (count == 0 && (program = program_find("slirp4netns", path, sizeof(path))))

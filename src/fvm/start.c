@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fvm/base.h"
+#include "fvm/caps.h"
 #include "fvm/hide_record.h"
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
@@ -761,6 +762,14 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 	return r > 0 ? -mine.code : r;
 }
 
+/* Root without all capabilities is refused something somewhere. */
+static void hint_rights(int r, struct fvm_error *err)
+{
+	char missing[FVM_CAPS_TEXT];
+	if ((r == -EPERM || r == -EACCES) && fvm_caps_missing(true, missing))
+		fvm_error_hint(err, "root lacks capabilities here; a container needs: %s", missing);
+}
+
 int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err)
 {
@@ -778,6 +787,8 @@ int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		r = start_effective(vm, options, ret, err);
 		vm->config = stored;
 	}
+	if (r < 0 && !vm->config.rootless)
+		hint_rights(r, err);
 	return r < 0 ? fvm_error_wrap(err, r, "start VM '%s'", vm->config.name) : 0;
 }
 

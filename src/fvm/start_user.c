@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "fvm/base.h"
+#include "fvm/caps.h"
 #include "fvm/foreign.h"
 #include "fvm/internal.h"
 #include "fvm/seccomp.h"
@@ -47,8 +48,12 @@ static bool has_local_unmapped(const struct fvm_plan *plan)
 
 int start_unmapped_take(struct start *s, struct fvm_error *err)
 {
+	char missing[FVM_CAPS_TEXT];
 	if (fvm_bases_unmapped(&s->plan) == 0)
 		return 0;
+	/* the supervisor would end, and the VM with it */
+	if (fvm_caps_missing(false, missing))
+		return fvm_error_set(err, EPERM, "stand in for files that have no place in the VM");
 	int r = has_local_unmapped(&s->plan)
 			? fvm_skeleton_take(s->vm->store, &s->plan, s->options->progress,
 					    &s->skeleton, err)
