@@ -20,11 +20,11 @@ struct fvm_finding {
 	const char *id;	  /* stable: for --json */
 	const char *what; /* "idmapped mounts" */
 	enum fvm_doctor_for for_whom;
-	bool needed;	  /* without it VMs of that kind do not start */
+	bool needed; /* without it VMs of that kind do not start */
 	bool good;
-	char found[160];  /* what was seen */
+	char found[160];   /* what was seen */
 	char without[160]; /* what that costs; "" when good */
-	char fix[400];	  /* a command or a sentence; "" when there is none */
+	char fix[400];	   /* a command or a sentence; "" when there is none */
 };
 
 struct fvm_doctor {
