@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -88,6 +89,21 @@ static int state_map(struct net_lock *lock)
 	return 0;
 }
 
+/* Without a table there is no VM: what a version of another format left is nobody's. */
+static bool is_left_over(void)
+{
+	scoped_fd sock = fvm_nl_open(NETLINK_NETFILTER);
+	return sock >= 0 && fvm_nft_table_find(sock) == 0;
+}
+
+static int state_map_anew(struct net_lock *lock)
+{
+	if (lock->state)
+		munmap(lock->state, sizeof(*lock->state));
+	lock->state = NULL;
+	return ftruncate(lock->fd, 0) < 0 ? -errno : state_map(lock);
+}
+
 void fvm_net_unlock(struct net_lock *lock)
 {
 	if (lock->state)
@@ -105,6 +121,8 @@ int fvm_net_lock(bool make, struct net_lock *ret, struct fvm_error *err)
 		lock.fd = state_lock(lock.path, make);
 		r = lock.fd < 0 ? lock.fd : state_map(&lock);
 	}
+	if (r == -EPROTONOSUPPORT && make && is_left_over())
+		r = state_map_anew(&lock);
 	if (r == -ENOENT && !make)
 		return r;
 	if (r < 0) {

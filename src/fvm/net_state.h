@@ -12,8 +12,8 @@
  *   A package is upgraded while VMs run. The file outlives that, as do the keeper and PID 1s, so it
  *   has numbers of its own, which the version of fvm says nothing about:
  *     format  NET_FORMAT: this file, and what its processes tell each other (signals). Who finds
- *             another one refuses. What is added later goes into a spare, where 0 means "as
- *             before"; only what can't be said so is a new format.
+ *             another one refuses, unless there is no table, and so no VM, any more. What is added
+ * later goes into a spare, where 0 means "as before"; only what can't be said so is a new format.
  *     rules   NET_RULES: what the table consists of (nft.c) and who keeps it. To be raised with
  *             every change of the rules. A start that finds older ones makes the table anew, for
  *             all VMs, in one transaction, and a keeper of its own takes the old one's place. Who

@@ -446,7 +446,17 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	state_byte 6 3
 	fvm_host rm --force new
 	each 0 fvm_host exec old <<<"198.51.100.1 80"
+
+	# .. unless nobody uses it any more: what was left by all of them being killed
+	state_byte 6 99
+	kill -KILL "$(keeper_pid)" 2>/dev/null || :
 	fvm_host rm --force old
+	no_table() { ! in_host nft list table inet fvm >/dev/null 2>&1; }
+	wait_until 5 no_table
+	fvm_host run -d --name new -- sleep 600
+	each 0 fvm_host exec new <<<"198.51.100.1 80"
+	equal "$(state_byte 6)" 3
+	fvm_host rm --force new
 }
 
 @test "beside iptables rules as docker makes them" {
