@@ -457,6 +457,8 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	each 0 fvm_host exec new <<<"198.51.100.1 80"
 	equal "$(state_byte 6)" 3
 	fvm_host rm --force new
+	# that forwarding was off before went with the old state
+	in_host sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
 }
 
 @test "beside iptables rules as docker makes them" {
