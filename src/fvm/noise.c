@@ -8,16 +8,41 @@
 
 /* with all that lies below */
 static const char *const trees[] = {
-	"/run", "/tmp", "/var/tmp", "/var/cache", "/var/log", "/var/run", "/dev", "/proc", "/sys",
+	"/run",	    "/tmp", "/var/tmp", "/var/cache", "/var/log",
+	"/var/run", "/dev", "/proc",	"/sys",	      "/var/lib/sudo/lectured",
 };
 
-/* last components, anywhere in a home directory */
+/* last components, anywhere in a home directory; a '*' at the end stands for anything: what
+ * programs write before they rename it, and names with a host's or a version's in them */
 static const char *const histories[] = {
-	".bash_history",      ".zsh_history",	  ".sh_history",    ".ash_history",
-	".histfile",	      ".lesshst",	  ".viminfo",	    ".python_history",
-	".node_repl_history", ".sqlite_history",  ".mysql_history", ".psql_history",
-	".rediscli_history",  ".irb_history",	  ".wget-hsts",	    ".Xauthority",
-	".ICEauthority",      ".xsession-errors", "fish_history",
+	".bash_history*",
+	".zsh_history*",
+	".zcompdump*",
+	".sh_history",
+	".ash_history",
+	".histfile",
+	"fish_history*",
+	".lesshst*",
+	".lesshsQ",
+	"lesshst",
+	".viminf*",
+	"main.shada*",
+	".python_history*",
+	"python_history",
+	".node_repl_history",
+	".sqlite_history",
+	".mysql_history",
+	".psql_history",
+	".gdb_history",
+	".rediscli_history",
+	".irb_history",
+	".Rhistory",
+	"search_history",
+	".wget-hsts",
+	".sudo_as_admin_successful",
+	".Xauthority",
+	".ICEauthority",
+	".xsession-errors*",
 };
 
 static bool is_below(const char *path, const char *top)
@@ -48,6 +73,12 @@ static bool is_cache(const char *inside)
 	return false;
 }
 
+static bool fits(const char *name, const char *pattern)
+{
+	size_t len = strcspn(pattern, "*");
+	return strncmp(name, pattern, len) == 0 && (pattern[len] == '*' || name[len] == '\0');
+}
+
 bool fvm_path_is_noise(const char *path)
 {
 	for (size_t i = 0; i < FVM_COUNT(trees); i++) {
@@ -62,7 +93,7 @@ bool fvm_path_is_noise(const char *path)
 	const char *slash = strrchr(inside, '/');
 	const char *last = slash ? slash + 1 : inside;
 	for (size_t i = 0; i < FVM_COUNT(histories); i++) {
-		if (strcmp(last, histories[i]) == 0)
+		if (fits(last, histories[i]))
 			return true;
 	}
 	return false;

@@ -457,27 +457,49 @@ int fvm_changes_scan(const struct fvm_vm *vm, const struct fvm_scan_options *opt
 	return r;
 }
 
-static int stop_at_first(const struct fvm_change *change, void *arg)
+struct looking {	    /* for a change that counts */
+	struct fvm_buf dir; /* a new directory of which nothing is known yet but that; or empty */
+	bool any;
+};
+
+static int found_change(struct looking *l)
 {
-	bool *any = arg;
-	(void)change;
-	*any = true;
+	l->any = true;
 	return -ECANCELED;
+}
+
+/* A new directory in which there is noise and nothing else was made for that: ~/.local/share for a
+ * shell's history. An empty one is a change. */
+static int stop_at_first(const struct fvm_change *c, void *arg)
+{
+	struct looking *l = arg;
+	if (l->dir.len > 0 && !fvm_path_below(c->path, l->dir.data))
+		return found_change(l);
+	fvm_buf_free(&l->dir);
+	if (c->noise)
+		return 1;
+	if (c->kind != FVM_ADDED || !S_ISDIR(c->now->st_mode))
+		return found_change(l);
+	fvm_buf_puts(&l->dir, c->path);
+	return l->dir.failed ? -ENOMEM : 0;
 }
 
 static int any_change(const struct fvm_vm *vm, bool must_see, struct fvm_error *err)
 {
-	const struct fvm_scan_options options = { .must_see = must_see };
+	const struct fvm_scan_options options = { .must_see = must_see, .with_noise = true };
 	struct fvm_stacks s = { 0 };
-	bool empty = true, any = fvm_natives_used(vm);
-	int r = any ? 0 : layers_open(vm, &s, err);
+	struct looking l = { .any = fvm_natives_used(vm) };
+	bool empty = true;
+	int r = l.any ? 0 : layers_open(vm, &s, err);
 	for (size_t i = 0; i < s.count && r == 0 && empty; i++)
 		empty = !fvm_stack_is_used(&s.items[i]);
 	/* the host is looked at only when there is something to compare */
 	if (r == 0 && !empty)
 		r = bases_open(vm, &s, err);
 	if (r == 0 && !empty)
-		r = fvm_stacks_scan(&s, &options, stop_at_first, &any, err);
+		r = fvm_stacks_scan(&s, &options, stop_at_first, &l, err);
+	bool any = l.any || (r == 0 && l.dir.len > 0);
+	fvm_buf_free(&l.dir);
 	fvm_stacks_close(&s);
 	return any ? 1 : r;
 }

@@ -84,6 +84,28 @@ D etc'"
 	expect 125 fvm inspect a
 }
 
+# What people's programs leave in a home where nobody had used them before.
+sessions='cd; bash -i <<X
+echo hello
+X
+	printf ":x\n" | script -qc "bash -ic true; vim -c wq /tmp/seen" /dev/null
+	printf "q" | script -qc "less /etc/passwd" /dev/null
+	printf "print(1)\nexit()\n" | script -qc "python3" /dev/null
+	mkdir -p ~/.local/share/fish && echo "- cmd: ls" >~/.local/share/fish/fish_history
+	mandb -q; man ls; exit 0'
+
+@test "a session with shell, editor, pager and interpreter is no change, for root and for users" {
+	needs_command script vim less python3
+	fvm -q run --net none --name a -- sh -c "$sessions" >/dev/null 2>&1
+	expect 125 fvm inspect a
+	needs_user diff
+	as_user diff fvm -q run --net none --name a -- sh -c "$sessions" >/dev/null 2>&1
+	expect 125 as_user diff fvm inspect a
+	# but an empty directory is, and so is what lies beside a history
+	as_user diff fvm -q run --net none --name b -- sh -c 'mkdir -p ~/.local/share/new'
+	expect 0 as_user diff fvm inspect b
+}
+
 @test "changes of all snapshots are compared with the host" {
 	host_dir
 	in_vm a "echo one >$HOST/new; rm $HOST/gone"

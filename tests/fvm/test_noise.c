@@ -15,6 +15,11 @@ static void noise_is_told_from_changes(void **state)
 		"/root/.bash_history",
 		"/home/u/.python_history",
 		"/home/u/.local/share/fish/fish_history",
+		"/root/.viminfo.tmp",
+		"/root/.bash_history-00123.tmp",
+		"/home/u/.zcompdump-host-5.9.zwc",
+		"/home/u/.local/state/python_history",
+		"/var/lib/sudo/lectured/u",
 	};
 	static const char *const changes[] = {
 		"/",
@@ -26,6 +31,9 @@ static void noise_is_told_from_changes(void **state)
 		"/var/logs",
 		"/etc/.bash_history",
 		"/home/u/src/a/.cache/x",
+		"/home/u/.lessfilter",
+		"/home/u/.vimrc",
+		"/var/lib/sudo",
 		"/root",
 		"/home",
 	};
