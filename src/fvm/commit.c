@@ -100,7 +100,7 @@ static int transact(struct commit *c, const struct fvm_vm *vm, const struct fvm_
 	}
 	r = apply(c, err);
 	if (r < 0) {
-		if (commit_roll_back(c, &back) < 0)
+		if (commit_roll_back(c, vm, &back) < 0)
 			log_warn("commit %u: %s; the next command tries again", c->id, back.text);
 		return r;
 	}
@@ -111,7 +111,7 @@ static int transact(struct commit *c, const struct fvm_vm *vm, const struct fvm_
 	return 0;
 }
 
-static int services_of(const struct commit *c, struct fvm_strv *ret)
+int commit_services_of(const struct commit *c, struct fvm_strv *ret)
 {
 	scoped_strv paths = { 0 };
 	int r = 0;
@@ -132,7 +132,8 @@ int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stack
 	c.force = o->force;
 	c.progress = o->progress;
 	c.progress_arg = o->arg;
-	int r = fvm_commit_pending(vm->store) ? commit_recover_at(host, vm->store, err) : 0;
+	int r = fvm_commit_pending(vm->store) ? commit_recover_at(host, vm->store, vm, stacks, err)
+					      : 0;
 	if (r < 0)
 		return r;
 	r = commit_open_all(&c, vm->store, true);
@@ -156,7 +157,7 @@ int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stack
 	if (r < 0)
 		return r;
 	result->id = c.id;
-	(void)services_of(&c, &result->services); /* a hint, and no more */
+	(void)commit_services_of(&c, &result->services); /* a hint, and no more */
 	return 0;
 }
 

@@ -26,6 +26,10 @@
  *   times; only ctime can't be. Directories' times are put back too. (Until undo or drop such an
  *   inode has one link more than its names on the host.)
  *
+ *   Moving an inode there and back gives it another ctime. After a roll back the VM's stamps follow,
+ *   and so does what other commits know of it: else the next commit or undo would take that for
+ *   drift (commit_stamps_back, commit_follow).
+ *
  *   A paused VM keeps its copies in the workspace: its programs may have them open. They equal the
  *   host's then, which is no change. The same holds for frozen layers, and for a directory of
  *   which only a part was committed.
@@ -33,8 +37,8 @@
  * Who is trusted
  *   The layers are a tree made by somebody hostile (commit_stage.c); on the host's side too no
  *   symlink is followed, no mount crossed, so that a parent that became a symlink meanwhile is an
- *   error and not a way out. No device, no overlay.* xattr, no set-id bit or capability gained unless
- *   asked. Everything is done with the caller's rights; root's are never borrowed.
+ *   error and not a way out. No device, no overlay.* xattr, no set-id bit or capability gained
+ * unless asked. Everything is done with the caller's rights; root's are never borrowed.
  */
 #ifndef FVM_COMMIT_H
 #define FVM_COMMIT_H

@@ -20,6 +20,7 @@
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
+#include "fvm/subids.h"
 
 static const struct fvm_stack *stack_of(const struct commit *c, const struct commit_entry *e,
 					const struct fvm_stacks *stacks)
@@ -298,7 +299,7 @@ static int stamp_one(struct commit *c, const struct commit_entry *e, struct fvm_
 	return fvm_stamps_set(stamps, path, &stamp);
 }
 
-int commit_stamps(struct commit *c, const struct fvm_vm *vm)
+int commit_stamps(struct commit *c, const struct fvm_vm *vm, bool undone)
 {
 	struct fvm_stamps *stamps = NULL;
 	scoped_fd keep = keep_dir_open(c, false);
@@ -310,7 +311,7 @@ int commit_stamps(struct commit *c, const struct fvm_vm *vm)
 		scoped_free char *path = commit_path(c, e);
 		if (!path)
 			r = -ENOMEM;
-		else if (has_left(c, i, keep))
+		else if (!undone && has_left(c, i, keep))
 			fvm_stamps_drop(stamps, path);
 		else
 			r = stamp_one(c, e, stamps, path);
@@ -319,4 +320,132 @@ int commit_stamps(struct commit *c, const struct fvm_vm *vm)
 		r = fvm_stamps_save(stamps, vm->dir);
 	fvm_stamps_free(stamps);
 	return r;
+}
+
+/* Return: 1 with *@ret when the stamp of that path has to follow, 0, or -errno */
+static int moved_back(struct commit *c, const struct commit_entry *e, struct stat *ret)
+{
+	struct commit_node now;
+	if (e->top != COMMIT_NO_TOP || !(e->flags & COMMIT_HAD) || (e->flags & COMMIT_DRIFTED) ||
+	    e->op == COMMIT_DIR || S_ISDIR(e->was.mode))
+		return 0;
+	int dir = commit_host_dir(c, e);
+	if (dir < 0 || fstatat(dir, commit_name(e->rel), ret, AT_SYMLINK_NOFOLLOW) < 0)
+		return dir == -ENOMEM ? dir : 0;
+	commit_node_from(&now, ret);
+	return now.ino == e->was.ino && now.size == e->was.size && now.mode == e->was.mode &&
+	       now.mtime_ns == e->was.mtime_ns && now.ctime_ns != e->was.ctime_ns;
+}
+
+int commit_stamps_back(struct commit *c, const struct fvm_vm *vm)
+{
+	struct fvm_stamps *stamps = NULL;
+	int r = fvm_stamps_load(vm->dir, &stamps, NULL);
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		struct fvm_stamp stamp, now;
+		struct stat st;
+		r = moved_back(c, &c->entries[i], &st);
+		scoped_free char *path = r == 1 ? commit_path(c, &c->entries[i]) : NULL;
+		if (r != 1)
+			continue;
+		if (!path) {
+			r = -ENOMEM;
+			continue;
+		}
+		const struct fvm_stamp *known = fvm_stamps_find(stamps, path);
+		fvm_stamp_of(&st, &now);
+		stamp = known ? *known : now;
+		stamp.ctime_ns = now.ctime_ns;
+		r = fvm_stamps_set(stamps, path, &stamp);
+	}
+	if (r == 0)
+		r = fvm_stamps_save(stamps, vm->dir);
+	fvm_stamps_free(stamps);
+	return r;
+}
+
+/* ---- other commits ---- */
+
+struct moved { /* paths of entries that were moved, as a set */
+	struct commit *c;
+	struct fvm_stamps *paths;
+};
+
+/* Return: 1 when the placed inode has another ctime and is else the same, 0, or -errno */
+static int follow_placed(struct commit *c, uint32_t index)
+{
+	struct commit_entry *e = &c->entries[index];
+	struct commit_node now;
+	struct stat st;
+	int dir = commit_host_dir(c, e);
+	if (dir < 0 || fstatat(dir, commit_name(e->rel), &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return dir == -ENOMEM ? dir : 0;
+	fvm_subids_stat(dir, commit_name(e->rel), &st);
+	commit_node_from(&now, &st);
+	const struct commit_node *then = &e->placed;
+	if (now.ino != then->ino || now.size != then->size || now.mode != then->mode ||
+	    now.uid != then->uid || now.gid != then->gid || now.mtime_ns != then->mtime_ns ||
+	    now.ctime_ns == then->ctime_ns)
+		return 0;
+	e->placed.ctime_ns = now.ctime_ns;
+	int r = commit_write_placed(c, index);
+	return r < 0 ? r : 1;
+}
+
+static bool has_moved(const struct moved *m, const struct commit *c, const struct commit_entry *e)
+{
+	if (e->op == COMMIT_DELETE || e->op == COMMIT_DIR)
+		return false;
+	scoped_free char *path = commit_path(c, e);
+	return path && fvm_stamps_find(m->paths, path);
+}
+
+static int follow_all(const struct moved *m, struct commit *c)
+{
+	/* what a crash left behind what is vouched for would cut off what is written now */
+	int any = 0, r = fvm_nerr(ftruncate(c->journal.fd, (off_t)c->journal.written));
+	for (uint32_t i = 0; r >= 0 && i < c->count; i++) {
+		r = has_moved(m, c, &c->entries[i]) ? follow_placed(c, i) : 0;
+		any |= r > 0;
+	}
+	if (r >= 0 && any)
+		r = journal_sync(&c->journal);
+	return r >= 0 && any ? commit_state_set(c, COMMIT_KEPT) : r;
+}
+
+static int follow_other(uint32_t id, void *arg)
+{
+	const struct moved *m = arg;
+	scoped_commit c = COMMIT_INIT;
+	struct fvm_error err = { 0 };
+	enum commit_state state;
+	if (id == m->c->id)
+		return 0;
+	c.store = m->c->store;
+	c.host = m->c->host;
+	c.all = fcntl(m->c->all, F_DUPFD_CLOEXEC, 0);
+	if (c.all < 0 || commit_load(&c, id, &state, &err) < 0 || state != COMMIT_KEPT ||
+	    commit_open_places(&c, state, &err) < 0)
+		return 0; /* it is told of when it is its turn */
+	return follow_all(m, &c);
+}
+
+int commit_follow(struct commit *c, bool itself)
+{
+	const struct fvm_stamp none = { .kind = 'f' };
+	struct moved m = { .c = c };
+	int r = fvm_stamps_parse("", 0, &m.paths, NULL);
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		const struct commit_entry *e = &c->entries[i];
+		if (e->op == COMMIT_DIR || e->top != COMMIT_NO_TOP)
+			continue;
+		scoped_free char *path = commit_path(c, e);
+		r = path ? fvm_stamps_set(m.paths, path, &none) : -ENOMEM;
+	}
+	if (r == 0)
+		r = commit_ids(c->all, follow_other, &m);
+	if (r == 0 && itself)
+		r = follow_all(&m, c);
+	fvm_stamps_free(m.paths);
+	return r < 0 ? r : 0;
 }

@@ -373,8 +373,9 @@ static int look(struct commit *c, uint32_t index, struct side *s)
 	s->on_host = s->host_node.ino;
 	if (e->op == COMMIT_DELETE)
 		s->placed = s->in_area != 0;
-	else if (e->flags & COMMIT_HAD)
-		s->placed = s->in_area != e->staged_ino;
+	else if (e->flags & COMMIT_HAD) /* in the area: ours, the old one, or what force took */
+		s->placed = s->in_area == e->was.ino ||
+			    (s->in_area != e->staged_ino && s->on_host == e->staged_ino);
 	else
 		s->placed = s->in_area == 0;
 	return 0;
@@ -385,6 +386,25 @@ static void open_up(const struct commit_node *node, int dir, const char *name)
 {
 	if (geteuid() != 0 && S_ISDIR(node->mode) && !(node->mode & 0200))
 		(void)fchmodat(dir, name, (node->mode & 07777) | 0700, 0);
+}
+
+/* What force took away to put a deleted one back: under its number and ".new", until all is done.
+ */
+static int take_newer(const struct side *s)
+{
+	char newer[24];
+	snprintf(newer, sizeof(newer), "%s.new", s->number);
+	int r = rename_to_nothing(s->host, s->name, s->area, newer);
+	return r < 0 ? r : rename_to_nothing(s->area, s->number, s->host, s->name);
+}
+
+static int give_newer(const struct side *s)
+{
+	char newer[24];
+	snprintf(newer, sizeof(newer), "%s.new", s->number);
+	if (ino_at(s->area, newer) == 0)
+		return 0;
+	return rename_to_nothing(s->area, newer, s->host, s->name);
 }
 
 static int swap_forth(const struct commit *c, const struct commit_entry *e, struct side *s,
@@ -413,7 +433,7 @@ static int swap_back(const struct commit_entry *e, struct side *s, bool any)
 	open_up(&e->now, s->host, s->name);
 	if (e->op == COMMIT_DELETE) {
 		if (s->on_host != 0 && any)
-			return exchange(s->area, s->number, s->host, s->name);
+			return take_newer(s);
 		return rename_to_nothing(s->area, s->number, s->host, s->name);
 	}
 	if (!any && s->on_host != e->staged_ino)
@@ -431,10 +451,12 @@ int commit_swap(struct commit *c, uint32_t index, bool forth, bool any)
 {
 	struct side s;
 	int r = look(c, index, &s);
-	if (r < 0 || s.placed == forth)
-		return r;
-	return forth ? swap_forth(c, &c->entries[index], &s, any)
-		     : swap_back(&c->entries[index], &s, any);
+	bool deletes = c->entries[index].op == COMMIT_DELETE;
+	if (r == 0 && forth && !s.placed)
+		r = swap_forth(c, &c->entries[index], &s, any);
+	if (r == 0 && forth && deletes)
+		return give_newer(&s);
+	return r < 0 || forth || !s.placed ? r : swap_back(&c->entries[index], &s, any);
 }
 
 /* ---- directories that stay ---- */

@@ -545,10 +545,15 @@ static int plan_one(struct planner *p, const struct fvm_change *ch)
 		return r;
 	if (replaces_last(p, ch, stack, &index)) /* whose drift was looked at */
 		return become(p, ch, index);
+	size_t problems = p->result->problems.count, entry = p->c->count;
 	r = check_drift(p, ch, &merged);
 	if (r < 0)
 		return r;
-	return add_entry(p, ch, stack, parent, merged);
+	bool drifted = merged || p->result->problems.count > problems;
+	r = add_entry(p, ch, stack, parent, merged);
+	if (r == 0 && drifted)
+		p->c->entries[entry].flags |= COMMIT_DRIFTED;
+	return r;
 }
 
 static bool host_has(const struct planner *p, const char *path)

@@ -21,10 +21,11 @@ enum commit_op {
 };
 
 enum commit_flag {
-	COMMIT_HAD = 1,	  /* something stood at the path */
-	COMMIT_META = 2,  /* COMMIT_DIR: mode, owner and xattrs, not the times alone */
-	COMMIT_TIMES = 4, /* COMMIT_DIR: the VM has times for it */
-	COMMIT_WHOLE = 8, /* COMMIT_MKDIR: all that the workspace has below it is committed */
+	COMMIT_HAD = 1,	     /* something stood at the path */
+	COMMIT_META = 2,     /* COMMIT_DIR: mode, owner and xattrs, not the times alone */
+	COMMIT_TIMES = 4,    /* COMMIT_DIR: the VM has times for it */
+	COMMIT_WHOLE = 8,    /* COMMIT_MKDIR: all that the workspace has below it is committed */
+	COMMIT_DRIFTED = 16, /* the host's had changed, and was replaced all the same, or merged */
 };
 
 struct commit_node { /* an inode as it was, or is to be */
@@ -187,6 +188,8 @@ int commit_problem(struct fvm_problems *problems, enum fvm_problem_kind kind, co
 int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 	       const struct fvm_commit_options *options, struct fvm_commit_result *result,
 	       struct fvm_error *err);
+/** commit_services_of() - units that run with what @c replaced or put back */
+int commit_services_of(const struct commit *c, struct fvm_strv *ret);
 int commit_undo_at(int host, const struct fvm_store *store, uint32_t id,
 		   const struct fvm_commit_options *options, struct fvm_commit_result *result,
 		   struct fvm_error *err);
@@ -195,7 +198,9 @@ int commit_undo_stacks(int host, const struct fvm_store *store, uint32_t id,
 		       const struct fvm_commit_options *options, const struct fvm_vm *vm,
 		       const struct fvm_stacks *stacks, struct fvm_commit_result *result,
 		       struct fvm_error *err);
-int commit_recover_at(int host, const struct fvm_store *store, struct fvm_error *err);
+/** commit_recover_at() - @own: a VM that the caller has locked, and its stacks; may be NULL */
+int commit_recover_at(int host, const struct fvm_store *store, const struct fvm_vm *own,
+		      const struct fvm_stacks *own_stacks, struct fvm_error *err);
 
 /* ---- commit_stage.c ---- */
 int commit_stage(struct commit *c, const struct fvm_stacks *stacks, struct fvm_error *err);
@@ -208,15 +213,28 @@ int commit_count_tree(int top, const char *rel, size_t *ret);
 /** commit_count_inside() - entries that are staged in the new directory @top */
 size_t commit_count_inside(const struct commit *c, size_t top);
 /** commit_stamps() - after a commit or an undo: the VM's stamps say what the host has now */
-int commit_stamps(struct commit *c, const struct fvm_vm *vm);
+int commit_stamps(struct commit *c, const struct fvm_vm *vm, bool undone);
+/**
+ * commit_stamps_back() - after a roll back: it is no drift that inodes were moved there and back
+ * Moving gives an inode another ctime; one that changed in nothing else has the VM's stamp follow.
+ */
+int commit_stamps_back(struct commit *c, const struct fvm_vm *vm);
+/**
+ * commit_follow() - after @c's inodes were moved there and back: no commit below takes their new
+ * ctimes for a change of the host's
+ * @itself: @c stays, too
+ */
+int commit_follow(struct commit *c, bool itself);
 /** commit_vm_find() - open the VM it came from, locked. Return: 0, -ENOENT, -EBUSY */
 int commit_vm_find(const struct commit *c, struct fvm_vm *ret, struct fvm_error *err);
 
 /* ---- commit_recover.c ---- */
 /** commit_forget() - areas and directory go, and with them the memory of it: COMMIT_VOID only */
 int commit_forget(struct commit *c);
-/** commit_roll_back() - from COMMIT_APPLYING to nothing */
-int commit_roll_back(struct commit *c, struct fvm_error *err);
+/** commit_roll_back() - from COMMIT_APPLYING to nothing; @vm may be NULL: it can't be had */
+int commit_roll_back(struct commit *c, const struct fvm_vm *vm, struct fvm_error *err);
+/** commit_redo() - from COMMIT_UNDOING to COMMIT_KEPT */
+int commit_redo(struct commit *c, struct fvm_error *err);
 /** commit_finish() - from COMMIT_DONE to COMMIT_KEPT; @vm may be NULL: it is looked for */
 int commit_finish(struct commit *c, const struct fvm_vm *vm, const struct fvm_stacks *stacks);
 /** commit_finish_undo() - from COMMIT_UNDONE to nothing */

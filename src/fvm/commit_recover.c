@@ -18,11 +18,45 @@ int commit_forget(struct commit *c)
 	return r == 0 ? commit_pending_clear(c) : r;
 }
 
-int commit_roll_back(struct commit *c, struct fvm_error *err)
+/* Only a full disk is waited for: without its stamps the VM is told of a drift that is none. */
+static int stamps_back(struct commit *c, const struct fvm_vm *vm)
+{
+	int r = vm ? commit_stamps_back(c, vm) : 0;
+	if (r == 0 || r == -ENOSPC || r == -EDQUOT)
+		return r;
+	log_warn("VM '%s': its stamps can't be written: %s", c->vm_name, strerror(-r));
+	return 0;
+}
+
+/* Without it an undo is refused that could be done; --force helps then. */
+static void follow(struct commit *c, bool itself)
+{
+	int r = commit_follow(c, itself);
+	if (r < 0)
+		log_warn("commit %u: note when its files were moved: %s", c->id, strerror(-r));
+}
+
+int commit_redo(struct commit *c, struct fvm_error *err)
+{
+	int r = commit_swap_all(c, true, true, err);
+	if (r == 0)
+		r = commit_sync(c);
+	if (r == 0)
+		follow(c, true);
+	if (r == 0)
+		r = commit_state_set(c, COMMIT_KEPT);
+	return r == 0 ? commit_pending_clear(c) : r;
+}
+
+int commit_roll_back(struct commit *c, const struct fvm_vm *vm, struct fvm_error *err)
 {
 	int r = commit_swap_all(c, false, false, err);
 	if (r == 0)
 		r = commit_sync(c);
+	if (r == 0)
+		r = stamps_back(c, vm);
+	if (r == 0)
+		follow(c, false);
 	if (r == 0)
 		r = commit_state_set(c, COMMIT_VOID);
 	if (r == 0)
@@ -36,7 +70,7 @@ int commit_finish(struct commit *c, const struct fvm_vm *vm, const struct fvm_st
 {
 	int r = vm ? commit_layer_take(c, vm, stacks) : 0;
 	if (r == 0 && vm)
-		r = commit_stamps(c, vm);
+		r = commit_stamps(c, vm, false);
 	if (r == 0)
 		r = commit_state_set(c, COMMIT_KEPT);
 	return r == 0 ? commit_pending_clear(c) : r;
@@ -46,7 +80,9 @@ int commit_finish_undo(struct commit *c, const struct fvm_vm *vm, const struct f
 {
 	int r = vm ? commit_layer_give(c, stacks) : 0;
 	if (r == 0 && vm)
-		r = commit_stamps(c, vm);
+		r = commit_stamps(c, vm, true);
+	if (r == 0)
+		follow(c, false);
 	if (r == 0)
 		r = commit_remove_areas(c);
 	return r == 0 ? commit_pending_clear(c) : r;
@@ -95,7 +131,9 @@ static bool reopen_vm(const struct commit *c, struct fvm_vm *vm, struct fvm_stac
 	return false;
 }
 
-static int go_on(struct commit *c, enum commit_state state, struct fvm_error *err)
+/* @own: the caller's VM, which may be another one, or NULL */
+static int go_on(struct commit *c, enum commit_state state, const struct fvm_vm *own,
+		 const struct fvm_stacks *own_stacks, struct fvm_error *err)
 {
 	struct fvm_vm vm;
 	struct fvm_stacks stacks;
@@ -104,25 +142,24 @@ static int go_on(struct commit *c, enum commit_state state, struct fvm_error *er
 	case COMMIT_VOID:
 		return commit_forget(c);
 	case COMMIT_APPLYING:
-		return commit_roll_back(c, err);
+		break;
 	case COMMIT_UNDOING:
-		r = commit_swap_all(c, true, true, err);
-		if (r == 0)
-			r = commit_sync(c);
-		if (r == 0)
-			r = commit_state_set(c, COMMIT_KEPT);
-		return r == 0 ? commit_pending_clear(c) : r;
+		return commit_redo(c, err);
 	case COMMIT_KEPT:
 		return commit_pending_clear(c);
 	case COMMIT_DONE:
 	case COMMIT_UNDONE:
 		break;
 	}
-	bool have = reopen_vm(c, &vm, &stacks);
-	if (state == COMMIT_DONE)
-		r = commit_finish(c, have ? &vm : NULL, &stacks);
+	bool same = own && strcmp(own->config.id, c->vm_id) == 0;
+	bool have = !same && reopen_vm(c, &vm, &stacks);
+	const struct fvm_vm *of = same ? own : have ? &vm : NULL;
+	if (state == COMMIT_APPLYING)
+		r = commit_roll_back(c, of, err);
+	else if (state == COMMIT_DONE)
+		r = commit_finish(c, of, same ? own_stacks : &stacks);
 	else
-		r = commit_finish_undo(c, have ? &vm : NULL, &stacks);
+		r = commit_finish_undo(c, of, same ? own_stacks : &stacks);
 	if (have) {
 		fvm_stacks_close(&stacks);
 		fvm_vm_close(&vm);
@@ -130,7 +167,8 @@ static int go_on(struct commit *c, enum commit_state state, struct fvm_error *er
 	return r;
 }
 
-static int recover(struct commit *c, struct fvm_error *err)
+static int recover(struct commit *c, const struct fvm_vm *own, const struct fvm_stacks *own_stacks,
+		   struct fvm_error *err)
 {
 	scoped_free char *text = NULL;
 	char name[16];
@@ -151,10 +189,11 @@ static int recover(struct commit *c, struct fvm_error *err)
 	/* nothing of the host was touched in that state: what can't be opened holds nothing */
 	if (r < 0 && state != COMMIT_VOID)
 		return r;
-	return go_on(c, state, err);
+	return go_on(c, state, own, own_stacks, err);
 }
 
-int commit_recover_at(int host, const struct fvm_store *store, struct fvm_error *err)
+int commit_recover_at(int host, const struct fvm_store *store, const struct fvm_vm *own,
+		      const struct fvm_stacks *own_stacks, struct fvm_error *err)
 {
 	scoped_commit c = COMMIT_INIT;
 	int r = commit_open_all(&c, store, false);
@@ -163,7 +202,7 @@ int commit_recover_at(int host, const struct fvm_store *store, struct fvm_error 
 	if (r < 0)
 		return fvm_error_set(err, -r, "open the store's commits");
 	c.host = host;
-	r = recover(&c, err);
+	r = recover(&c, own, own_stacks, err);
 	if (r < 0 && err && !err->code)
 		fvm_error_set(err, -r, "finish commit %u, which was interrupted", c.id);
 	return r;
@@ -174,5 +213,5 @@ int fvm_commit_recover(const struct fvm_store *store, struct fvm_error *err)
 	scoped_fd host = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (host < 0)
 		return fvm_error_set(err, errno, "open /");
-	return commit_recover_at(host, store, err);
+	return commit_recover_at(host, store, NULL, NULL, err);
 }

@@ -72,6 +72,58 @@ static int find_problems(struct commit *c, struct fvm_problems *problems)
 	return r;
 }
 
+/* ---- whether it was a later commit ---- */
+
+struct later {
+	const struct commit *c;
+	const struct fvm_problems *problems;
+	uint32_t latest; /* that changed one of the problems' paths */
+};
+
+static bool has_path(const struct commit *c, const struct fvm_problems *problems)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		const struct commit_entry *e = &c->entries[i];
+		scoped_free char *path =
+			e->op == COMMIT_DIR && !(e->flags & COMMIT_META) ? NULL : commit_path(c, e);
+		for (size_t j = 0; path && j < problems->count && j < 100; j++) {
+			if (strcmp(problems->items[j].path, path) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+static int look_at_later(uint32_t id, void *arg)
+{
+	struct later *l = arg;
+	scoped_commit c = COMMIT_INIT;
+	enum commit_state state;
+	if (id <= l->c->id || id <= l->latest)
+		return 0;
+	c.store = l->c->store;
+	c.all = fcntl(l->c->all, F_DUPFD_CLOEXEC, 0);
+	/* one that is damaged is told of when it is its turn */
+	if (c.all >= 0 && commit_load(&c, id, &state, NULL) == 0 && state == COMMIT_KEPT &&
+	    has_path(&c, l->problems))
+		l->latest = id;
+	return 0;
+}
+
+static int refuse(const struct commit *c, const struct fvm_problems *problems,
+		  struct fvm_error *err)
+{
+	struct later l = { c, problems, 0 };
+	if (commit_ids(c->all, look_at_later, &l) == 0 && l.latest)
+		fvm_error_hint(err,
+			       "commit %u changed the same: fvm undo %u first; with --force what "
+			       "changed since is lost",
+			       l.latest, l.latest);
+	return fvm_error_say(err, ECANCELED,
+			     "undo commit %u: nothing was done, as %zu paths were changed since",
+			     c->id, problems->count);
+}
+
 /* A directory in which something else changed too keeps its new time. */
 static void keep_newer_times(struct commit *c)
 {
@@ -116,13 +168,7 @@ static int swap_back(struct commit *c, bool force, struct fvm_error *err)
 static void redo(struct commit *c)
 {
 	struct fvm_error err = { 0 };
-	int r = commit_swap_all(c, true, true, &err);
-	if (r == 0)
-		r = commit_sync(c);
-	if (r == 0)
-		r = commit_state_set(c, COMMIT_KEPT);
-	if (r == 0)
-		r = commit_pending_clear(c);
+	int r = commit_redo(c, &err);
 	if (r < 0)
 		log_warn("undo of commit %u: %s; the next command tries again", c->id,
 			 err.code ? err.text : strerror(-r));
@@ -181,6 +227,12 @@ struct target { /* the VM that gets its changes back, if it is there */
 static int find_target(const struct commit *c, bool force, struct target *t, struct fvm_error *err)
 {
 	int r = commit_vm_find(c, &t->own_vm, err);
+	/* whoever has it may be about to end; not without limit: a commit waits for our lock */
+	for (int tries = 0; r == -EBUSY && tries < 100; tries++) {
+		usleep(20000);
+		*err = (struct fvm_error){ 0 };
+		r = commit_vm_find(c, &t->own_vm, err);
+	}
 	if (r == -ENOENT) { /* removed since: nobody misses its changes */
 		*err = (struct fvm_error){ 0 };
 		return 0;
@@ -219,10 +271,7 @@ static int undo(struct commit *c, const struct fvm_commit_options *o, const stru
 	if (r == 0)
 		r = find_problems(c, &result->problems);
 	if (r == 0 && result->problems.count > 0 && !o->force)
-		return fvm_error_say(
-			err, ECANCELED,
-			"undo commit %u: nothing was done, as %zu paths were changed since", c->id,
-			result->problems.count);
+		return refuse(c, &result->problems, err);
 	if (r < 0)
 		return err->code
 			       ? r
@@ -237,6 +286,9 @@ static int undo(struct commit *c, const struct fvm_commit_options *o, const stru
 	const struct target *t = given ? given : &found;
 	keep_newer_times(c);
 	r = swap_back(c, o->force, err);
+	/* while the files that go are still known by where they lie */
+	if (r == 0)
+		(void)commit_services_of(c, &result->services);
 	if (r < 0)
 		redo(c);
 	else if (commit_finish_undo(c, t->have ? t->vm : NULL, t->stacks) < 0)
@@ -255,7 +307,9 @@ static int undo_at(int host, const struct fvm_store *store, uint32_t id,
 		   struct fvm_commit_result *result, struct fvm_error *err)
 {
 	scoped_commit c = COMMIT_INIT;
-	int r = fvm_commit_pending(store) ? commit_recover_at(host, store, err) : 0;
+	int r = fvm_commit_pending(store) ? commit_recover_at(host, store, given ? given->vm : NULL,
+							      given ? given->stacks : NULL, err)
+					  : 0;
 	if (r < 0)
 		return r;
 	r = commit_open_all(&c, store, true);

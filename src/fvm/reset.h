@@ -6,6 +6,7 @@
  *   the frozen layers and the base shine through. That is not so below a directory that the VM
  *   deleted, or deleted and made again: there nothing shines through until that directory itself is
  *   reset, and the caller is told so.
+ *   Each path goes whole, or stays when a crash came before; a mount goes entry by entry.
  *   The VM must be stopped: an overlay does not notice when its layers change under it.
  */
 #ifndef FVM_RESET_H

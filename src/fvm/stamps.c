@@ -45,6 +45,15 @@ static int digest_file(int dir, const char *name, unsigned char ret[FVM_DIGEST_S
 	}
 	if (n < 0)
 		return (int)n;
+	/* labels and lists are somebody's work, too; a file without has the digest of its content
+	 */
+	const struct fvm_xattr_at at = { .fd = fd };
+	scoped_buf xattrs = { 0 };
+	int r = fvm_xattrs_read(&at, &xattrs);
+	if (r < 0)
+		return r;
+	if (xattrs.len && EVP_DigestUpdate(ctx, xattrs.data, xattrs.len) != 1)
+		return -ENOMEM;
 	return EVP_DigestFinal_ex(ctx, ret, NULL) == 1 ? 0 : -ENOMEM;
 }
 

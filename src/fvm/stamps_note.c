@@ -122,6 +122,14 @@ struct update {
 	size_t kept;
 };
 
+/* The base is still what the stamp says, so a digest of it can be added later too. */
+static bool is_same_base(const struct fvm_change *c, const struct fvm_stamp *t)
+{
+	struct fvm_stamp now;
+	fvm_stamp_of(c->was, &now);
+	return now.ino == t->ino && (t->kind == 't' || now.ctime_ns == t->ctime_ns);
+}
+
 static int note_ancestor(struct update *u, const struct fvm_change *c, const struct fvm_stamp *t)
 {
 	char name[NAME_SIZE];
@@ -130,18 +138,12 @@ static int note_ancestor(struct update *u, const struct fvm_change *c, const str
 		return 0;
 	ancestor_name(t, name);
 	int r = 0;
-	if (!fvm_stamps_find(u->old, c->path)) /* else it was kept then, and may be newer now */
+	/* else it was kept then, and may be newer now; or the stamp is a commit's or an undo's */
+	if (!fvm_stamps_find(u->old, c->path) ||
+	    (faccessat(u->ancestors, name, F_OK, 0) < 0 && is_same_base(c, t)))
 		r = ancestor_keep(u->ancestors, c, name);
 	u->kept++;
 	return r < 0 ? r : fvm_stamps_set(u->used, name, t);
-}
-
-/* The base is still what the stamp says, so a digest of it can be added later too. */
-static bool is_same_base(const struct fvm_change *c, const struct fvm_stamp *t)
-{
-	struct fvm_stamp now;
-	fvm_stamp_of(c->was, &now);
-	return now.ino == t->ino && (t->kind == 't' || now.ctime_ns == t->ctime_ns);
 }
 
 static void note_new(const struct update *u, const struct fvm_change *c, struct fvm_stamp *t)
@@ -225,6 +227,7 @@ static int update_run(struct update *u, const struct fvm_vm *vm, const struct fv
 	if (dir < 0)
 		return fvm_error_set(err, -dir, "open the base's text files");
 	u->ancestors = dir;
+	fvm_remove_leftovers(vm->dir);
 	int r = fvm_stacks_scan(stacks, &options, note_change, u, err);
 	if (r < 0)
 		return err && err->code ? r : fvm_error_set(err, -r, "note the base files");

@@ -80,7 +80,9 @@ static inline int world_recover(const struct box *box, struct fvm_error *err)
 {
 	struct world w;
 	world_open(box, 1, &w);
-	int r = fvm_commit_pending(&w.store) ? commit_recover_at(w.host, &w.store, err) : 0;
+	int r = fvm_commit_pending(&w.store)
+			? commit_recover_at(w.host, &w.store, &w.vm, &w.stacks, err)
+			: 0;
 	world_close(&w);
 	return r;
 }
@@ -104,7 +106,8 @@ static inline char *inventory(const struct box *box, const char *dir)
 {
 	return output_of(
 		box, dir,
-		"find . -printf '%P|%y|%m|%U:%G|%T@|%n|%l|' \\( -type f -printf '%s\\n' -o -printf '\\n' "
+		"find . -printf '%P|%y|%m|%U:%G|%T@|%n|%l|' \\( -type f -printf '%s\\n' -o -printf "
+		"'\\n' "
 		"\\) | LC_ALL=C sort; find . -type f -exec sha256sum {} + | LC_ALL=C sort -k2;"
 		"find . -type f -printf '%i %p\\n' | LC_ALL=C sort -k2 | awk "
 		"'{ if (!($1 in first)) first[$1] = $2; print first[$1], $2 }';"

@@ -1,0 +1,159 @@
+# The host changes under a VM that changed the same: told by path and reason, and settled as asked.
+load helper
+
+TOP=/opt/fvm-e2e-drift
+
+setup() {
+	needs_root
+	mkdir -p $TOP/dir $TOP/tree $TOP/parent
+	cd $TOP || return 1
+	seq 1 20 | tee renamed inplace gone type mode owner xattr both >text
+	echo x | tee dir/f tree/f >parent/f
+	cd /
+}
+
+teardown() {
+	vms_remove
+	fvm -q undo --drop all 2>/dev/null
+	rm -rf $TOP
+}
+
+in_vm() {
+	local name=$1
+	shift
+	fvm -q run --net none --name "$name" -- sh -c "$*"
+}
+
+vm_changes='cd '$TOP' && for f in renamed inplace gone type mode owner xattr text; do sed -i s/^2\$/two/ $f
+	done; rm both; echo vm >dir/f; rm -r tree; echo vm >appears; echo vm >parent/f; echo vm >parent/n'
+
+# All ways in which a host's file can differ afterwards.
+host_changes() {
+	cd $TOP || return 1
+	sleep 0.05
+	sed 's/^19$/nineteen/' renamed >new && mv new renamed
+	echo more >>inplace
+	rm gone
+	rm type && ln -s text type
+	chmod 600 mode
+	chown daemon owner
+	setfattr -n user.note -v host xattr
+	echo more >>both
+	mv dir real && ln -s real dir
+	echo more >>tree/f
+	echo host >appears
+	rm -r parent
+	sed -i 's/^19$/nineteen/' text
+	cd /
+}
+
+# Each of them is told, as a conflict or as what can't be done at all.
+all_told() {
+	local f
+	for f in renamed inplace type mode owner xattr both tree appears text dir; do
+		says "conflict: $TOP/$f: "
+	done
+}
+
+@test "everything that the host did under a stopped VM is told, and nothing is done" {
+	in_vm a "$vm_changes"
+	fvm -q diff a >"$E2E/before"
+	host_changes
+	host_inventory drifted $TOP
+	expect 125 fvm commit a
+	all_told
+	says "conflict: $TOP/gone: deleted on the host"
+	says "conflict: $TOP/parent/f: deleted on the host"
+	expect 125 fvm commit --dry-run a
+	all_told
+	host_inventory after $TOP
+	assert_same_inventory drifted after
+	expect 0 fvm diff a
+}
+
+@test "so it is with a VM that was never looked at, and with one that runs" {
+	fvm -q create --net none a
+	fvm -q start a
+	fvm exec a sh -c "$vm_changes"
+	host_changes
+	fvm pause a
+	expect 125 fvm commit a
+	all_told
+	fvm resume a
+	# the VM goes on with what it has
+	equal "$(fvm exec a sh -c "sed -n 2p $TOP/renamed; cat $TOP/appears" | xargs)" "two vm"
+	fvm stop a
+	expect 125 fvm commit a
+	all_told
+}
+
+@test "--merge settles texts, --force takes the VM's side, and undo brings the host's back" {
+	in_vm a "$vm_changes"
+	fvm -q diff a >/dev/null
+	host_changes
+	host_inventory drifted $TOP
+	fvm commit --merge a $TOP/renamed $TOP/text
+	equal "$(grep -x -e two -e nineteen $TOP/renamed | xargs) $(sed -n 19p $TOP/text)" "two nineteen nineteen"
+	expect 125 fvm commit --merge a
+	says "conflict: $TOP/gone: deleted on the host meanwhile"
+	expect 0 fvm commit --force a
+	equal "$(cat $TOP/appears $TOP/dir/f $TOP/parent/n $TOP/real/f; sed -n 2p $TOP/gone; ls $TOP | xargs)" \
+		"$(printf 'vm\nvm\nvm\nx\ntwo\nappears dir gone inplace mode owner parent real renamed text type xattr')"
+	fvm undo
+	fvm undo
+	host_inventory after $TOP
+	assert_same_inventory drifted after
+}
+
+@test "attributes alone that the host changed are kept by whoever changed them" {
+	in_vm a "echo vm >>$TOP/xattr"
+	fvm -q diff a >/dev/null
+	setfattr -n user.note -v host $TOP/xattr
+	status=0
+	output=$(fvm commit a 2>&1) || status=$?
+	equal "$status" 125
+	says "conflict: $TOP/xattr"
+}
+
+@test "an old commit is undone below later ones, or told what stands in its way" {
+	in_vm a "echo one >$TOP/text; echo one >$TOP/only"
+	fvm -q commit a
+	in_vm a "echo two >$TOP/text; echo two >$TOP/other"
+	fvm -q commit a
+	expect 125 fvm undo 1
+	says "conflict: $TOP/text: changed since"
+	says "fvm undo 2"
+	says "--force"
+	equal "$(cat $TOP/text $TOP/only)" "$(printf 'two\none')"
+	expect 125 fvm undo --dry-run 1
+	fvm undo 2
+	fvm undo 1
+	equal "$(wc -l <$TOP/text)" 20
+	[ ! -e $TOP/only ] && [ ! -e $TOP/other ]
+	fvm -q commit a
+	echo host >>$TOP/text
+	expect 125 fvm undo
+	says "conflict: $TOP/text: changed since"
+	fvm undo --force
+	equal "$(wc -l <$TOP/text)" 20
+}
+
+@test "services that run with what commit and undo replaced are named" {
+	local group=/sys/fs/cgroup/pids/fvmt-drift.service
+	[ -d /sys/fs/cgroup/pids ] || group=/sys/fs/cgroup/fvmt-drift.service
+	mkdir $group 2>/dev/null || skip "needs cgroups that can be written"
+	cp /bin/sleep $TOP/daemon
+	as_service() { sh -c "echo \$\$ >$group/cgroup.procs && exec $TOP/daemon 1000" 3>&- & }
+	as_service
+	local first=$!
+	in_vm a "cp /bin/sleep $TOP/n && echo >>$TOP/n && mv $TOP/n $TOP/daemon"
+	expect 0 fvm commit a
+	says "systemctl restart fvmt-drift.service"
+	kill $first && { wait $first || :; }
+	as_service
+	local second=$!
+	expect 0 fvm --json undo
+	equal "$(jq -r '.restart[]' <<<"$output")" fvmt-drift.service
+	kill $second && { wait $second || :; }
+	wait_until 5 rmdir $group
+}

@@ -1,0 +1,123 @@
+# What a start writes to the store, killed and refused by the disk at each step: the next command
+# finds all or nothing, and goes on.
+# limit: 400
+load helper
+
+TOP=/opt/fvm-e2e-faults
+
+setup() {
+	needs_root
+	use_faults
+	mkdir -p $TOP "$E2E/policies"
+	export FVM_POLICY_PATH=$E2E/policies
+}
+
+teardown() {
+	unset FVM_FAULT
+	vms_remove
+	fvm -q undo --drop all 2>/dev/null
+	rm -rf $TOP
+}
+
+in_vm() {
+	local name=$1
+	shift
+	fvm -q run --net none --name "$name" -- sh -c "$*"
+}
+
+# Stamps are written by a child that nobody waits for.
+no_leftovers() { wait_until 10 nothing_left; }
+nothing_left() {
+	[ -z "$(find "$FVM_HOME" -path "$FVM_HOME/run" -prune -o -name '.*.tmp' -print)" ] &&
+		[ -z "$(find "$FVM_HOME/tmp" -mindepth 1 -maxdepth 1)" ]
+}
+
+# steps_of CMD..: how many steps it visits
+steps_of() {
+	rm -f "$E2E/points"
+	FVM_FAULT_LIST=$E2E/points "$@" >/dev/null 2>&1
+	[ -e "$E2E/points" ] && wc -l <"$E2E/points"
+}
+
+@test "a first start, killed or failing at each step, leaves no VM or a whole one" {
+	local steps n action
+	steps=$(steps_of in_vm a "echo x >$TOP/f")
+	[ "$steps" -ge 5 ]
+	fvm -q rm a
+	for action in kill enospc; do
+		for n in $(seq "$steps"); do
+			FVM_FAULT="*:$n:$action" in_vm a "echo x >$TOP/f" >/dev/null 2>"$E2E/err" || :
+			wait_until 10 not_running a
+			case $(fvm --json ls | jq -r '.[].name') in '' | a) ;; *) return 1 ;; esac
+			equal "$(in_vm a "cat $TOP/f 2>/dev/null || :; echo y >$TOP/f; cat $TOP/f" | tail -n 1)" y
+			no_leftovers
+			equal "$(fvm -q diff a)" "A $TOP/f"
+			fvm -q rm --force a
+		done
+	done
+}
+
+not_running() { ! fvm --json ls | jq -e --arg n "$1" 'any(.[]; .name == $n and .state == "running")' >/dev/null; }
+
+@test "a later start, of which something else is hidden, killed or failing at each step" {
+	local steps n action
+	printf '[match]\nprogram = dash\n[vm]\nhide = %s\n' $TOP >"$E2E/policies/dash.policy"
+	echo host >$TOP/f
+	in_vm a "echo x >$TOP/f"
+	steps=$(steps_of fvm -q run --net none --name a -- dash -c true)
+	for action in kill; do
+		for n in $(seq "$steps"); do
+			fvm -q rm --force a
+			in_vm a "echo x >$TOP/f"
+			FVM_FAULT="*:$n:$action" fvm -q run --net none --name a -- dash -c true >/dev/null 2>&1 || :
+			wait_until 10 not_running a
+			in_vm a true
+			no_leftovers
+			equal "$(fvm -q diff a)" "M $TOP/f"
+		done
+	done
+}
+
+@test "diff and a stop, killed or failing at each step, lose no stamp" {
+	local steps n action
+	seq 1 9 >$TOP/f
+	in_vm a "echo vm >>$TOP/f"
+	wait_until 10 test -s "$FVM_HOME/vms/a/stamps"
+	rm "$FVM_HOME/vms/a/stamps"
+	steps=$(steps_of fvm -q diff a)
+	[ "$steps" -ge 3 ]
+	for action in kill enospc eio; do
+		for n in $(seq "$steps"); do
+			rm -rf "$FVM_HOME/vms/a/stamps" "$FVM_HOME/vms/a/ancestors"
+			FVM_FAULT="*:$n:$action" fvm -q diff a >/dev/null 2>&1 || :
+			equal "$(fvm -q diff a)" "M $TOP/f"
+			no_leftovers
+		done
+	done
+	sed -i s/^1\$/host/ $TOP/f
+	expect 125 fvm commit a
+	fvm commit --merge a
+	equal "$(xargs <$TOP/f)" "host 2 3 4 5 6 7 8 9 vm"
+}
+
+@test "reset of paths, killed at each step, throws each of them away whole or not at all" {
+	local steps n action
+	mkdir -p $TOP/d
+	echo one | tee $TOP/d/f >$TOP/g
+	in_vm a "cd $TOP && echo two >d/f && rm g && mkdir d/n && echo n >d/n/n"
+	fvm clone a b
+	in_vm b "echo three | tee $TOP/d/f >$TOP/g"
+	steps=$(steps_of fvm -q reset b $TOP/d $TOP/g)
+	for action in kill eio; do
+		for n in $(seq "$steps"); do
+			fvm -q rm b
+			fvm -q clone a b
+			in_vm b "cd $TOP && echo three >d/f && echo three >g && echo m >d/n/n"
+			FVM_FAULT="*:$n:$action" fvm -q reset b $TOP/d $TOP/g >/dev/null 2>&1 || :
+			case $(in_vm b "cat $TOP/d/f $TOP/d/n/n" | xargs) in "three m" | "two n") ;; *) return 1 ;; esac
+			fvm -q reset b $TOP/d $TOP/g
+			equal "$(in_vm b "cat $TOP/d/f $TOP/d/n/n; ls $TOP" | xargs)" "two n d"
+			no_leftovers
+		done
+	done
+}
