@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -224,6 +225,7 @@ static int table_build(struct table *t, bool add, struct fvm_buf *moved)
 {
 	const uint32_t forward = t->info.hook_entry[NF_INET_FORWARD];
 	size_t length, found = 0;
+	assert(t->old);
 	for (size_t at = 0; at < t->old->size; at += length) {
 		length = old_length(t, at);
 		if (length == 0)
@@ -341,6 +343,7 @@ static int change(bool add)
 			continue;
 		scoped_fd lock = lock_take();
 		int r = -EAGAIN;
+		(void)lock; /* without it, too */
 		for (int tries = 0; tries < TRIES && r == -EAGAIN; tries++)
 			r = change_once(&families[i], add);
 		if (r < 0)
