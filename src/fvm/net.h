@@ -90,6 +90,8 @@ int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err);
  * Return: its pid, 0 when none is needed, or -EADDRINUSE...
  */
 pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err);
+/** fvm_net_needs_relay() - whether it is needed: 1, 0, or negative errno, which is told by then */
+int fvm_net_needs_relay(const struct fvm_net *net);
 
 /** fvm_net_lo_up() - net=none: only lo */
 int fvm_net_lo_up(struct fvm_error *err);

@@ -133,6 +133,12 @@ static int needs(struct request *q)
 	return q->names || q->net->port_count > 0;
 }
 
+int fvm_net_needs_relay(const struct fvm_net *net)
+{
+	struct request q = { .net = net };
+	return needs(&q);
+}
+
 pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err)
 {
 	struct request q = { .net = net, .init = init };

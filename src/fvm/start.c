@@ -254,6 +254,7 @@ int start_await_spaces(const struct start *s)
 
 static int await_spaces(void *arg)
 {
+	start_net_mounted(arg);
 	return start_await_spaces(arg);
 }
 
@@ -563,7 +564,7 @@ static int end_net(struct start *s, struct fvm_error *err)
 
 static int start_relay(struct start *s, struct fvm_error *err)
 {
-	if (!s->has_net)
+	if (!s->has_net || !s->net_thread.needs_relay)
 		return 0;
 	pid_t relay = fvm_net_serve(&s->net, s->init, err);
 	if (relay < 0)
@@ -572,7 +573,7 @@ static int start_relay(struct start *s, struct fvm_error *err)
 	return 0;
 }
 
-static int note_running(struct start *s, struct fvm_error *err)
+int start_note_running(struct start *s, struct fvm_error *err)
 {
 	struct fvm_running *r = &s->running;
 	r->init_pid = s->init;
@@ -724,7 +725,7 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	if (r == 0)
 		r = start_relay(&s, err);
 	if (r == 0)
-		r = note_running(&s, err);
+		r = s.net_thread.noted ? 0 : start_note_running(&s, err);
 	if (r == 0)
 		r = await_slirp(&s, err);
 	if (r == 0 && s.supervised)

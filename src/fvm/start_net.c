@@ -5,7 +5,8 @@
  * wait for a mount. So a thread does it, in two parts. The first needs the slot only and runs while
  * the starter plans; then the thread sleeps, as PID 1 is a copy of our memory in which nobody
  * else's lock may be held. The second needs PID 1's network namespace and runs while the builder
- * mounts. The builder shares memory and C library with both of us: all may allocate.
+ * mounts; then it notes what runs. The builder shares memory and C library with both of us: all may
+ * allocate.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -27,6 +28,7 @@ static int prepare(struct start *s)
 	struct start_net *t = &s->net_thread;
 	int r = fvm_net_prepare(s->running.slot, &s->vm->config, &s->net, &t->err);
 	s->has_net = r == 0;
+	t->needs_relay = r == 0 && fvm_net_needs_relay(&s->net) != 0;
 	return r == 0 ? fvm_net_resolv_conf(&s->net, &s->resolv, &t->err) : r;
 }
 
@@ -43,6 +45,16 @@ static int connect_guest(struct start *s)
 	return r;
 }
 
+/* While the builder mounts what is the kernel's, and pivots. What fails here is tried again, and
+ * told, by the starter; so is the rest when there is a relay to be started. */
+static void note(struct start *s)
+{
+	struct start_net *t = &s->net_thread;
+	sem_await(&t->mounted);
+	if (!t->needs_relay && !atomic_load(&t->stopping))
+		t->noted = start_note_running(s, NULL) == 0;
+}
+
 static void *net_main(void *arg)
 {
 	struct start *s = arg;
@@ -54,6 +66,8 @@ static void *net_main(void *arg)
 	sem_await(&t->cloned);
 	if (!t->abandoned)
 		t->result = connect_guest(s);
+	if (t->result == 0 && !t->abandoned)
+		note(s);
 	/* PID 1 waits for its network, and whoever waits for PID 1 would wait for ever */
 	if (t->result < 0 && s->pidfd >= 0)
 		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
@@ -66,7 +80,7 @@ int start_net_begin(struct start *s, struct fvm_error *err)
 	pthread_attr_t attr;
 	sigset_t all, old;
 	if (sem_init(&t->prepared, 0, 0) < 0 || sem_init(&t->cloned, 0, 0) < 0 ||
-	    pthread_attr_init(&attr) != 0)
+	    sem_init(&t->mounted, 0, 0) < 0 || pthread_attr_init(&attr) != 0)
 		return fvm_error_set(err, errno, "make a thread");
 	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
 	(void)mallopt(M_ARENA_MAX, 1); /* one more heap is not worth it for a millisecond */
@@ -93,6 +107,12 @@ void start_net_connect(struct start *s)
 	sem_post(&s->net_thread.cloned);
 }
 
+void start_net_mounted(struct start *s)
+{
+	if (s->net_thread.running)
+		sem_post(&s->net_thread.mounted);
+}
+
 int start_net_end(struct start *s, struct fvm_error *err)
 {
 	struct start_net *t = &s->net_thread;
@@ -117,5 +137,6 @@ void start_net_abandon(struct start *s)
 	else
 		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
 	sem_post(&t->cloned);
+	sem_post(&t->mounted);
 	(void)start_net_end(s, NULL);
 }

@@ -29,11 +29,13 @@ enum start_step {
 /* The net thread: start_net.c. */
 struct start_net {
 	pthread_t thread;
-	sem_t prepared, cloned;
+	sem_t prepared, cloned, mounted;
 	bool running;
 	bool abandoned;	      /* no PID 1 came */
 	atomic_bool stopping; /* others have failed, and end PID 1 under its hands */
 	bool ended_init;      /* it failed by itself, and so PID 1 had to end */
+	bool needs_relay;
+	bool noted; /* start_note_running() has been done */
 	int result;
 	struct fvm_error err;
 };
@@ -99,6 +101,8 @@ int start_take_slot(struct start *s, struct fvm_error *err);
 int start_make_init(struct start *s);
 /** start_map_ids() - write the maps of PID 1's user namespace, and let it go on */
 int start_map_ids(struct start *s);
+/** start_note_running() - state.json: once the builder has no more to say of mounts */
+int start_note_running(struct start *s, struct fvm_error *err);
 /** start_let() - PID 1 may do the next step. Return: 0 or negative errno */
 int start_let(const struct start *s, enum start_step step);
 /** start_await_spaces() - until PID 1 has all its namespaces. Return: 0, or -ESRCH: it died */
@@ -115,6 +119,8 @@ int start_net_begin(struct start *s, struct fvm_error *err);
 int start_net_prepared(struct start *s, struct fvm_error *err);
 /** start_net_connect() - PID 1 is there: the thread makes its link and lets it go on */
 void start_net_connect(struct start *s);
+/** start_net_mounted() - the VM's own trees are: the thread may note what runs */
+void start_net_mounted(struct start *s);
 /** start_net_end() - wait for the thread. Return: 0 (also without nat), or its error */
 int start_net_end(struct start *s, struct fvm_error *err);
 /** start_net_abandon() - after a failure: end the thread wherever it is. PID 1 may still live */

@@ -221,3 +221,26 @@ full_store() {
 	equal "$(find "$home" -path "$home/run" -prune -o -uid 0 -print)" ""
 	as_user store fvm rm a
 }
+
+@test "run --rm answers before all of it is gone, yet its name is free and nothing stays" {
+	for i in 1 2 3 4 5 6; do
+		expect "$i" fvm -q run --rm --name again --net none -- sh -c "echo $i >/opt/$i; exit $i"
+		equal "$(fvm --json ls | jq length)" 0
+	done
+	# what it left behind is killed with it, and told as before
+	expect 0 fvm -q run --rm --name again --net none -- sh -c 'trap "" TERM; sleep 300 & true'
+	expect 137 fvm -q run --rm --name again --net none -- sh -c 'kill -9 $$'
+	wait_until 10 test -z "$(ls "$FVM_HOME/trash" "$FVM_HOME/run/ended")"
+}
+
+@test "what has changed in a directory with hidden entries is seen by the next VM" {
+	mkdir -p "$E2E/seen"
+	touch "$E2E/seen/secret"
+	for mode in 750 711 1777; do
+		chmod "$mode" "$E2E/seen"
+		touch "$E2E/seen/$mode"
+		equal "$(fvm -q run --rm --hide "$E2E/seen/secret" -- stat -c %a:%Y "$E2E/seen")" \
+			"$(stat -c %a:%Y "$E2E/seen")"
+		expect 1 fvm -q run --rm --hide "$E2E/seen/secret" -- test -e "$E2E/seen/secret"
+	done
+}
