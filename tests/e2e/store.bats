@@ -222,6 +222,10 @@ full_store() {
 	as_user store fvm rm a
 }
 
+nothing_left() {
+	[ -z "$(find "$FVM_HOME/trash" "$FVM_HOME/run/ended" -mindepth 1 -print -quit)" ]
+}
+
 @test "run --rm answers before all of it is gone, yet its name is free and nothing stays" {
 	for i in 1 2 3 4 5 6; do
 		expect "$i" fvm -q run --rm --name again --net none -- sh -c "echo $i >/opt/$i; exit $i"
@@ -230,7 +234,7 @@ full_store() {
 	# what it left behind is killed with it, and told as before
 	expect 0 fvm -q run --rm --name again --net none -- sh -c 'trap "" TERM; sleep 300 & true'
 	expect 137 fvm -q run --rm --name again --net none -- sh -c 'kill -9 $$'
-	wait_until 10 test -z "$(ls "$FVM_HOME/trash" "$FVM_HOME/run/ended")"
+	wait_until 10 nothing_left
 }
 
 @test "what has changed in a directory with hidden entries is seen by the next VM" {
