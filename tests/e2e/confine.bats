@@ -282,17 +282,24 @@ leave_and_look() {
 	export HOME=$E2E/me
 	try='! ls .ssh 2>/dev/null && mkdir .ssh && touch .ssh/mine && ls -A .ssh'
 	expect 0 fvm run -d --name a --workdir "$E2E/me" -- sh -c "$try; sleep 60"
-	# made anew when a directory above has changed; the old one stays for VM a
+	# a directory above has changed: the same layers, as the directory is now
 	touch "$E2E/me/new"
 	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try"
 	equal "$output" mine
 	expect 0 fvm run --rm --workdir "$E2E/me" -- stat -c %Y .
 	equal "$output" "$(stat -c %Y "$E2E/me")"
+	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 1
+	# made anew when more is hidden; the old one stays for VM a
+	mkdir "$E2E/me/.docker"
+	echo key >"$E2E/me/.docker/config.json"
+	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try; ! ls .docker/config.json 2>/dev/null"
 	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 2
 	fails fvm exec a ls "$E2E/me/.ssh/id"
 	expect 0 fvm rm --force a
-	touch "$E2E/me/newer"
-	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try"
+	wait_until 5 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null' # PID 1 of those holds them, too
+	rm -r "$E2E/me/.docker"
+	mkdir -p "$E2E/me/.config/gh"
+	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try; ! ls -d .config/gh 2>/dev/null"
 	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 1
 	wait_until 5 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null'
 	umount "$FVM_HOME/run"
