@@ -144,7 +144,7 @@ users_remove() {
 			[ "$(stat -c %u "$pid" 2>/dev/null)" = "$uid" ] && kill -KILL "${pid#/proc/}"
 		done 2>/dev/null
 		rm -rf --one-file-system -- "/run/user/$uid" "/var/tmp/fvm-$uid" "/dev/shm/fvm-$uid"
-		wait_until 5 userdel --remove --force "$user" >/dev/null 2>&1
+		wait_until 20 userdel --remove --force "$user" >/dev/null 2>&1
 		sed -i "/^$user:/d" /etc/subuid /etc/subgid 2>/dev/null
 	done <"$E2E/users"
 	rm -f "$E2E/users"
