@@ -416,6 +416,8 @@ static int fill_entry(struct planner *p, const struct fvm_change *ch, struct com
 		commit_node_from(&e->now, ch->now);
 		e->layer_ino = ch->now->st_ino;
 		e->layer = (uint32_t)ch->layer;
+		if (S_ISREG(ch->now->st_mode) && has_caps(ch))
+			e->flags |= COMMIT_CAPS;
 	}
 	if (e->op == COMMIT_DIR) {
 		e->flags |= COMMIT_META | COMMIT_TIMES;
@@ -451,6 +453,8 @@ static int become(struct planner *p, const struct fvm_change *ch, size_t index)
 	commit_node_from(&e->now, ch->now);
 	e->layer_ino = ch->now->st_ino;
 	e->layer = (uint32_t)ch->layer;
+	if (S_ISREG(ch->now->st_mode) && has_caps(ch))
+		e->flags |= COMMIT_CAPS;
 	p->result->deleted--;
 	p->result->changed++;
 	if (e->op == COMMIT_MKDIR)

@@ -25,6 +25,7 @@ enum commit_flag {
 	COMMIT_META = 2,     /* COMMIT_DIR: mode, owner and xattrs, not the times alone */
 	COMMIT_TIMES = 4,    /* COMMIT_DIR: the VM has times for it */
 	COMMIT_WHOLE = 8,    /* COMMIT_MKDIR: all that the workspace has below it is committed */
+	COMMIT_CAPS = 32,    /* it had capabilities when it was checked whether it may */
 	COMMIT_DRIFTED = 16, /* the host's had changed, and was replaced all the same, or merged */
 };
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "common/fault.h"
@@ -154,6 +155,10 @@ static int make_file(struct commit *c, struct commit_entry *e, const struct spot
 	int r = fill(e, from, to, like);
 	if (r == 0)
 		r = set_meta(from, to, &e->now);
+	/* given to it since the plan was made, so nobody was asked */
+	if (r == 0 && !(e->flags & COMMIT_CAPS) &&
+	    fgetxattr(to, "security.capability", NULL, 0) > 0)
+		r = -ESTALE;
 	if (r < 0)
 		return r;
 	if (fstat(to, &st) < 0)

@@ -15,12 +15,12 @@
  *   touched without a change. So after each stop fvm_stamps_update() writes down what the
  *   base was when its change was first seen: inode, size, ctime, mode, owner; diff adds a digest.
  *   From then on the stamp counts: equal ctime and inode means no drift at once, otherwise the
- *   digest (of content and xattrs) decides. Limit: what the host deleted before the VM's first stop,
- *   pause or diff shows as added. A stamp stays until its path is no change any more. If the layer still has a
- *   copy then, equal to the base (put back, or committed while the VM was paused), its stamp
- * becomes that of the base as it is now: that is what the copy will be changed from. A tree deleted
- * whole has one stamp, with the latest ctime in it and a digest of its list. A directory that stays
- * drifts by mode and owner only; entries in it have stamps of their own.
+ *   digest (of content and xattrs) decides. A stamp stays until its path is no change any more. If
+ *   the layer still has a copy then, equal to the base (put back, or committed while the VM was
+ *   paused), its stamp becomes that of the base as it is now: that is what the copy will be changed
+ *   from. A tree deleted whole has one stamp, with the latest ctime in it and a digest of its list.
+ *   A directory that stays drifts by mode and owner only; entries in it have stamps of their own.
+ *   Limit: what the host deleted before the VM's first stop or diff shows as added.
  *
  *   The content of small text files under change (below 256 KiB, no NUL byte, at most 1000 of
  *   them) is kept in vms/NAME/ancestors/INO-CTIME: it is the ancestor for a three-way merge.

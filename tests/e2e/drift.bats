@@ -97,7 +97,7 @@ all_told() {
 	expect 125 fvm commit --merge a
 	says "conflict: $TOP/gone: deleted on the host meanwhile"
 	expect 0 fvm commit --force a
-	equal "$(cat $TOP/appears $TOP/dir/f $TOP/parent/n $TOP/real/f; sed -n 2p $TOP/gone; ls $TOP | xargs)" \
+	equal "$(cat $TOP/appears $TOP/dir/f $TOP/parent/n $TOP/real/f; sed -n 2p $TOP/gone; cd $TOP && echo *)" \
 		"$(printf 'vm\nvm\nvm\nx\ntwo\nappears dir gone inplace mode owner parent real renamed text type xattr')"
 	fvm undo
 	fvm undo
@@ -156,4 +156,44 @@ all_told() {
 	equal "$(jq -r '.restart[]' <<<"$output")" fvmt-drift.service
 	kill $second && { wait $second || :; }
 	wait_until 5 rmdir $group
+}
+
+# package VERSION: a small one, with a program and a configuration file
+package() {
+	mkdir -p "$E2E/p/DEBIAN" "$E2E/p/usr/bin" "$E2E/p/etc"
+	printf 'Package: fvm-tool\nVersion: %s\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: x\n' \
+		"$1" >"$E2E/p/DEBIAN/control"
+	echo /etc/fvm-tool.conf >"$E2E/p/DEBIAN/conffiles"
+	printf 'echo %s%*s\n' "$1" "$1" '' >"$E2E/p/usr/bin/fvm-tool" # of another length each
+	seq 1 20 | sed "s/^15\$/since $(($1 / 3))/" >"$E2E/p/etc/fvm-tool.conf"
+	dpkg-deb --root-owner-group -b "$E2E/p" "$E2E/$1.deb" >/dev/null
+}
+
+installed() { dpkg-query --admindir=$TOP/root/var/lib/dpkg -f '${Version}\n' -W fvm-tool; }
+
+@test "a package upgraded on the host under a VM that upgraded it too" {
+	needs_command dpkg-deb
+	mkdir -p $TOP/root/var/lib/dpkg/info $TOP/root/var/lib/dpkg/updates
+	: >$TOP/root/var/lib/dpkg/status
+	local v dpkg="dpkg --root=$TOP/root --log=/dev/null --force-confold -i"
+	for v in 1 2 3; do package $v; done
+	$dpkg "$E2E/1.deb" >/dev/null
+	in_vm a "$dpkg $E2E/2.deb >/dev/null && sed -i 's/^2\$/mine/' $TOP/root/etc/fvm-tool.conf"
+	fvm -q diff a >/dev/null
+	$dpkg "$E2E/3.deb" >/dev/null
+	host_inventory upgraded $TOP
+	expect 125 fvm commit a
+	says "conflict: $TOP/root/usr/bin/fvm-tool: changed on the host meanwhile"
+	says "conflict: $TOP/root/var/lib/dpkg/status: changed on the host meanwhile"
+	expect 125 fvm commit --merge a
+	says "merge: $TOP/root/usr/bin/fvm-tool: changed on both sides in the same lines"
+	fails says "etc/fvm-tool.conf"
+	equal "$(installed)" 3
+	expect 0 fvm commit --force --merge a
+	equal "$(installed) $(sh $TOP/root/usr/bin/fvm-tool)" "2 2"
+	equal "$(grep -x -e mine -e 'since .*' $TOP/root/etc/fvm-tool.conf | xargs)" "mine since 1"
+	fvm undo
+	host_inventory after $TOP
+	assert_same_inventory upgraded after
+	equal "$(installed) $(sh $TOP/root/usr/bin/fvm-tool)" "3 3"
 }

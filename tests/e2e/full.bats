@@ -57,7 +57,7 @@ nothing_half() {
 	fvm ls >/dev/null
 	[ ! -e "$FVM_HOME/commits/pending" ] &&
 		equal "$(find $TOP "$FVM_HOME/vms" "$FVM_HOME/commits" -name '.*tmp' -o -name '.fvm-commit*' | wc -l)" \
-			"${1:-0}"
+			0
 }
 
 # host_files: thirty of them, some to be changed, some to be deleted

@@ -219,6 +219,26 @@ static void undo_sees_what_changed_since(void **state)
 	assert_string_equal(there, "1\n1\na\ngone\n");
 }
 
+static bool vm_gains_meanwhile(void *arg, size_t entries, uint64_t bytes)
+{
+	(void)entries, (void)bytes;
+	shell(arg, "setcap cap_setuid+ep l0/a");
+	return true;
+}
+
+static void capabilities_that_come_after_the_check_do_not_pass(void **state)
+{
+	struct box *box = *state;
+	const struct fvm_commit_options options = { .confirm = vm_gains_meanwhile, .arg = box };
+	if (system("command -v setcap >/dev/null") != 0)
+		skip();
+	shell(box, "mkdir -p base l0; echo 1 >base/a; sleep 0.02; cp /bin/true l0/a");
+	scoped_outcome o = commit(box, &options);
+	assert_int_equal(o.r, -ESTALE);
+	scoped_free char *text = output_of(box, "base", "cat a; getfattr -m - a; ls -A");
+	assert_string_equal(text, "1\na\n");
+}
+
 static bool host_writes_meanwhile(void *arg, size_t entries, uint64_t bytes)
 {
 	(void)entries, (void)bytes;
@@ -331,6 +351,7 @@ int main(void)
 		TEST(deep_and_long_names_are_committed_and_undone),
 		TEST(named_paths_bring_their_parents_and_no_more),
 		TEST(undo_sees_what_changed_since),
+		TEST(capabilities_that_come_after_the_check_do_not_pass),
 		TEST(what_the_host_writes_after_the_plan_is_not_replaced),
 		TEST(undo_takes_only_what_the_commit_kept),
 		TEST(damaged_journal_stops_everything),
