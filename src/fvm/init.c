@@ -146,11 +146,11 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 		a->prove = -1;
 	if (!a->enter)
 		a->enter_fd = -1;
-	int *const keep[] = { &a->control,   &a->alive,	 &a->keep,	 &a->guard,
-			      &a->net,	     &a->names,	 &a->hide,	 &a->log,
-			      &a->status,    &a->report, &a->prove,	 &a->client,
-			      &a->enter_fd, &a->supervisor,  &a->ended,	 &first->fds[0], &first->fds[1],
-			      &first->fds[2] };
+	int *const keep[] = { &a->control,    &a->alive,      &a->keep,	 &a->guard,
+			      &a->net,	      &a->names,      &a->hide,	 &a->log,
+			      &a->status,     &a->report,     &a->prove, &a->client,
+			      &a->enter_fd,   &a->supervisor, &a->ended, &first->fds[0],
+			      &first->fds[1], &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
