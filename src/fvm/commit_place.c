@@ -299,6 +299,18 @@ static bool is_as_planned(const struct commit *c, const struct commit_node *was,
 			     now->mtime_ns == was->mtime_ns));
 }
 
+/* NFS and many a FUSE server know no flags: a look before the rename must do there. */
+static int move_to_nothing(int from, const char *old, int to, const char *name)
+{
+	if (renameat2(from, old, to, name, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+		return -errno;
+	if (ino_at(to, name) != 0)
+		return -EEXIST;
+	return renameat(from, old, to, name) < 0 ? -errno : 0;
+}
+
 /* Bring what two renames of a file system without exchange left half-way to one side. */
 static int settle(int area, const char *number, int host, const char *name)
 {
@@ -307,7 +319,7 @@ static int settle(int area, const char *number, int host, const char *name)
 	if (ino_at(area, spare) == 0)
 		return 0;
 	if (ino_at(area, number) != 0) /* the first of three steps was done: take it back */
-		return renameat2(area, spare, host, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+		return move_to_nothing(area, spare, host, name);
 	return renameat(area, spare, area, number) < 0 ? -errno : 0;
 }
 
@@ -319,7 +331,7 @@ static int exchange_slowly(int area, const char *number, int host, const char *n
 		return -errno;
 	int r = FVM_FAULT("commit.between");
 	if (r == 0)
-		r = fvm_nerr(renameat2(area, number, host, name, RENAME_NOREPLACE));
+		r = move_to_nothing(area, number, host, name);
 	int settled = settle(area, number, host, name);
 	return r < 0 ? r : settled;
 }
@@ -334,17 +346,10 @@ static int exchange(int area, const char *number, int host, const char *name)
 	return r;
 }
 
-/* NFS and others know no flags: a look before the rename must do there. */
 static int rename_to_nothing(int from, const char *old, int to, const char *name)
 {
 	int r = FVM_FAULT("commit.rename");
-	if (r == 0)
-		r = fvm_nerr(renameat2(from, old, to, name, RENAME_NOREPLACE));
-	if (r != -EINVAL)
-		return r;
-	if (ino_at(to, name) != 0)
-		return -EEXIST;
-	return renameat(from, old, to, name) < 0 ? -errno : 0;
+	return r < 0 ? r : move_to_nothing(from, old, to, name);
 }
 
 struct side { /* where an entry's two states are, by looking */
