@@ -220,14 +220,15 @@ struct mount_id {
 	uint64_t mount, dev;
 };
 
-static int mount_of(int dir, struct mount_id *ret)
+/* Return: false with errno */
+static bool mount_of(int dir, struct mount_id *ret)
 {
 	struct statx sx;
 	if (statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_INO, &sx) < 0)
-		return -errno;
+		return false;
 	*ret = (struct mount_id){ sx.stx_mnt_id,
 				  (uint64_t)sx.stx_dev_major << 32 | sx.stx_dev_minor };
-	return 0;
+	return true;
 }
 
 static uint64_t mount_number(const struct mount_id *id)
@@ -246,7 +247,7 @@ static int area_place(const struct commit *c, uint32_t stack, const char *rel,
 		if (!path)
 			return -ENOMEM;
 		scoped_fd dir = fvm_open_deep(c->stacks[stack].base, path, O_RDONLY | O_DIRECTORY);
-		if (dir >= 0 && mount_of(dir, &got) == 0 && got.mount == want->mount &&
+		if (dir >= 0 && mount_of(dir, &got) && got.mount == want->mount &&
 		    got.dev == want->dev && faccessat(dir, ".", W_OK | X_OK, AT_EACCESS) == 0) {
 			fvm_random_hex(random, 16);
 			if (asprintf(ret, "%s%s.fvm-commit-%s", path, len ? "/" : "", random) < 0)
@@ -275,9 +276,8 @@ static int area_add(struct commit *c, const struct commit_area *area)
 static int area_find(struct commit *c, struct commit_entry *e, int parent)
 {
 	struct mount_id id, store;
-	int r = mount_of(parent, &id);
-	if (r < 0)
-		return r;
+	if (!mount_of(parent, &id))
+		return -errno;
 	for (uint32_t i = 0; i < c->area_count; i++) {
 		if (c->areas[i].mount == mount_number(&id)) {
 			e->area = i;
@@ -285,10 +285,10 @@ static int area_find(struct commit *c, struct commit_entry *e, int parent)
 		}
 	}
 	struct commit_area a = { .stack = e->stack, .mount = mount_number(&id), .fd = -1 };
-	r = mount_of(c->all, &store);
-	if (r < 0)
-		return r;
+	if (!mount_of(c->all, &store))
+		return -errno;
 	a.in_store = store.mount == id.mount && store.dev == id.dev;
+	int r = 0;
 	if (!a.in_store)
 		r = area_place(c, e->stack, e->rel, &id, &a.rel);
 	e->area = (uint32_t)c->area_count;
