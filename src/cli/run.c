@@ -227,9 +227,11 @@ static int dispose(struct run *run, int status, struct fvm_error *err)
 		return status; /* somebody removed it while it ran */
 	if (r < 0)
 		return cli_fail(err);
-	int any = o->rm || o->keep ? 0 : fvm_changes_any(&vm, err);
-	if (any < 0)
-		return cli_fail(err);
+	int any = o->rm || o->keep || !(run->made || o->commit) ? 0 : fvm_changes_any(&vm, err);
+	if (any < 0) { /* as where a file server has died meanwhile: then nothing is thrown away */
+		(void)cli_fail(err);
+		*err = (struct fvm_error){ 0 };
+	}
 	if (o->rm || (run->made && !o->keep && any == 0)) {
 		r = fvm_vm_remove(&vm, o->rm, err);
 		return r < 0 ? cli_fail(err) : status;

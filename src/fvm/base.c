@@ -23,8 +23,7 @@ struct answer {
 	int32_t error;	/* 0 or positive errno */
 };
 
-/* What a start will ask later. */
-static int look_at(const char *path)
+int fvm_base_look_at(const char *path)
 {
 	struct statfs fs;
 	scoped_fd fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -50,7 +49,7 @@ static _Noreturn void ask(const char *path, uint32_t index, int to)
 	signal(SIGALRM, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)alarm(2 * ANSWER_MS / 1000);
-	a.error = look_at(path);
+	a.error = fvm_base_look_at(path);
 	_exit(write(0, &a, sizeof(a)) != sizeof(a));
 }
 

@@ -16,8 +16,8 @@
  *                  their meaning with their owner: set-id programs, configuration
  *     adoption     other files are readable, and become the VM's own when first written: PID 1's
  *                  filter tells a supervisor (supervisor.h), which copies and renames over
- *     network      is not walked through: the first directories get stand-ins at each start
- *                  (foreign.h), files that only their owner may read stay unreadable
+ *     network      is not walked through: a server of ours shows what strangers miss, when it is
+ *                  looked for (standins.h)
  *
  *   All else, layers and identities included, is as in any privileged VM: its root is nobody on the
  *   host, what it writes is stored with the host's ids, and diff and commit see no difference.
@@ -31,6 +31,10 @@
 
 /** fvm_bases_ask() - leave out the network's mounts that do not answer, or not us */
 int fvm_bases_ask(struct fvm_plan *plan, struct fvm_error *err);
+
+/** fvm_base_look_at() - ask a file system what only its server can answer, as attributes may be
+ *  cached; hangs when it does. Return: 0 or positive errno */
+int fvm_base_look_at(const char *path);
 
 /** fvm_bases_map() - find out which mounts are unmapped; for privileged VMs */
 int fvm_bases_map(struct fvm_plan *plan, struct fvm_error *err);

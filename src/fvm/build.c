@@ -14,6 +14,7 @@
 
 #include "fvm/build.h"
 #include "fvm/internal.h"
+#include "fvm/standins.h"
 #include "fvm/start.h"
 #include "fvm/sys.h"
 
@@ -268,11 +269,13 @@ static int make_stand_ins(const struct fvm_build *b, const struct fvm_mount *m, 
 	char path[PATH_MAX];
 	struct stat st;
 	snprintf(name, 32, "s%s", base);
+	for (size_t i = 0; m->network && i < b->standin_count; i++) {
+		if (b->standins[i].mount == (size_t)(m - b->plan->mounts))
+			return fvm_standins_mount(&b->standins[i], b->scratch, name);
+	}
 	if (m->network) {
-		scoped_fd top = openat(b->scratch, base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		int r = top < 0 ? -errno : fvm_strangers_layer(b, top, name);
-		name[0] = r > 0 ? name[0] : '\0';
-		return r;
+		name[0] = '\0';
+		return 0;
 	}
 	if (snprintf(path, sizeof(path), "store/%s%s", b->skeleton->path, m->path) >=
 	    (int)sizeof(path))

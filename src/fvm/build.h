@@ -44,6 +44,8 @@ struct fvm_build {
 	const struct fvm_binds *binds;
 	const struct fvm_natives *natives;
 	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */
+	const struct fvm_standins *standins; /* of the network's mounts */
+	size_t standin_count;
 	const struct fvm_skeleton *skeleton;
 	const char *owned; /* with ranges of ids: text of skeleton->owned, else NULL */
 	size_t owned_len;
@@ -87,14 +89,6 @@ int fvm_build_target(int dir, const char *path, bool file);
 int fvm_binds_mount(const struct fvm_build *b, struct fvm_error *err);
 /** fvm_build_disks() - mount sized workspaces and layers where they belong in the store */
 int fvm_build_disks(const struct fvm_build *b, struct fvm_error *err);
-
-/* strangers.c */
-/**
- * fvm_strangers_layer() - directory @name of @scratch: directories of @top, an unmapped base on the
- * network, once more with the VM's owners; from the top down, and not more than are made quickly
- * Return: 1 made, 0 there are none, or negative errno
- */
-int fvm_strangers_layer(const struct fvm_build *b, int top, const char *name);
 
 /* dev.c */
 /** fvm_dev_make() - fill directory "dev" of @scratch: six devices, links, pts, shm; @devices: more

@@ -291,6 +291,8 @@ int start_build_world(struct start *s)
 		.natives = &s->natives,
 		.trees = s->vm->config.rootless ? &s->trees : NULL,
 		.skeleton = &s->skeleton,
+		.standins = s->standins,
+		.standin_count = s->standin_count,
 		.owned = s->map.same > 1 ? s->owned : NULL,
 		.owned_len = s->owned_len,
 		.ids = &s->ids,
@@ -718,6 +720,8 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		r = start_net_prepared(&s, err);
 	if (r == 0 && !vm->config.rootless)
 		find_hide(&s);
+	if (r == 0 && s.supervised && !vm->config.rootless)
+		r = start_standins(&s, err);
 	if (r == 0)
 		r = run_builder(&s, err);
 	if (r == 0)

@@ -17,6 +17,7 @@
 #include "fvm/net_user.h"
 #include "fvm/root_user.h"
 #include "fvm/skeleton.h"
+#include "fvm/standins.h"
 #include "fvm/start.h"
 
 /* What PID 1 waits for, in this order. */
@@ -79,6 +80,8 @@ struct start {
 	struct fvm_net_user net_user;
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
+	struct fvm_standins *standins;
+	size_t standin_count;
 	char *owned; /* text of skeleton.owned; NULL: root's VM */
 	size_t owned_len;
 	int supervisor[2]; /* over which the supervisor gets its listener */
@@ -132,6 +135,9 @@ void start_net_abandon(struct start *s);
 int start_user_take(struct start *s, struct fvm_error *err);
 /** start_unmapped_take() - the same for root's where a base is unmapped */
 int start_unmapped_take(struct start *s, struct fvm_error *err);
+/** start_standins() - servers for the network's mounts that need one (standins.h); without FUSE
+ *  there are none, and what is closed to strangers stays so */
+int start_standins(struct start *s, struct fvm_error *err);
 /** start_supervisor() - @proc: the host's /proc, O_PATH */
 int start_supervisor(struct start *s, int proc);
 /** start_user_hand_over() - all is well: let the supervisor begin */

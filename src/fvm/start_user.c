@@ -61,6 +61,31 @@ int start_unmapped_take(struct start *s, struct fvm_error *err)
 	return r < 0 ? r : make_sockets(s, err);
 }
 
+int start_standins(struct start *s, struct fvm_error *err)
+{
+	s->standins = calloc(s->plan.count, sizeof(*s->standins));
+	if (!s->standins)
+		return fvm_error_set(err, ENOMEM, "show strangers' files");
+	for (size_t i = 0; i < s->plan.count; i++) {
+		const struct fvm_mount *m = &s->plan.mounts[i];
+		struct fvm_standins *to = &s->standins[s->standin_count];
+		struct fvm_error mine = { 0 };
+		if (m->class != FVM_MOUNT_OVERLAY || !m->unmapped || !m->network)
+			continue;
+		int r = fvm_standins_start(m->path, &s->map, to, &mine);
+		to->mount = i;
+		s->standin_count += r == 0;
+		/* where the kernel has no FUSE, or a container none of its own */
+		if (r == -ENOENT || r == -ENODEV || r == -ENXIO || r == -EPERM || r == -EACCES)
+			continue;
+		if (r < 0) {
+			*err = mine;
+			return r;
+		}
+	}
+	return 0;
+}
+
 int start_user_take(struct start *s, struct fvm_error *err)
 {
 	int r = fvm_skeleton_take(s->vm->store, &s->plan, s->options->progress, &s->skeleton, err);
@@ -86,6 +111,11 @@ void start_user_free(struct start *s)
 	fvm_skeleton_close(&s->skeleton);
 	fvm_fd_closep(&s->owners);
 	fvm_fd_closep(&s->trace_file);
+	for (size_t i = 0; i < s->standin_count; i++) {
+		close(s->standins[i].fuse);
+		close(s->standins[i].go);
+	}
+	free(s->standins);
 	for (int i = 0; i < 2; i++) {
 		fvm_fd_closep(&s->supervisor[i]);
 		fvm_fd_closep(&s->guard[i]);
