@@ -149,7 +149,7 @@ static int refuse(const struct place *p, int reason, struct fvm_error *err)
 {
 	fvm_error_hint(err, reason == -EOPNOTSUPP
 				    ? "its file system can't keep a VM's changes: set FVM_HOME to "
-				      "a directory on ext4, xfs, btrfs or tmpfs"
+				      "a directory on ext4, xfs, btrfs or (Linux 6.6) tmpfs"
 				    : "set FVM_HOME to a directory that you can write");
 	return fvm_error_set(err, -reason, "keep VMs in %.200s", p->path);
 }

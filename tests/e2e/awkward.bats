@@ -139,6 +139,7 @@ export -f as_user user_make
 	needs_root
 	expect 125 apart 'mount -o remount,ro,bind / && fvm run --rm --net none true'
 	says "Read-only file system" && says "FVM_HOME"
+	needs_idmapped_tmpfs
 	expect 0 apart 'mount -t tmpfs none "$E2E/mnt" && mount -t tmpfs none /run &&
 		mount -o remount,ro,bind / && FVM_HOME=$E2E/mnt/s fvm run --rm --net none touch /etc/x'
 }

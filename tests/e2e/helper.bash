@@ -213,6 +213,9 @@ needs_idmapped_tmpfs() {
 	[ "$found" = true ] || skip "needs tmpfs with mapped ids (Linux 6.3)"
 }
 
+# Where --net host is allowed: without Landlock's scopes nothing stands before abstract sockets.
+has_net_host() { [ "$(fvm --json doctor 2>/dev/null | jq .landlock)" -ge 6 ]; }
+
 # needs_feature WORDS: what fvm doctor says this host offers
 needs_feature() {
 	fvm --json doctor 2>/dev/null | jq -e --arg f "$1" 'any(.. | objects; .name? == $f and .ok? == true)' \

@@ -38,12 +38,16 @@ container() {
 		for node in null zero full random urandom tty; do touch dev/$node; mount --bind /dev/$node dev/$node; done
 		mkdir dev/pts dev/shm && mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 		ln -s pts/ptmx dev/ptmx && mount -t tmpfs none dev/shm && mount -t tmpfs none run
-		mount -t tmpfs -o mode=1777 none vol
+		if [ -e "$E2E/volume" ]; then mount "$E2E/volume" vol && chmod 1777 vol; else mount -t tmpfs -o mode=1777 none vol; fi
 		[ "$1" = plain ] || { mount --bind proc/sys proc/sys && mount -o remount,ro,bind proc/sys; }
 		pivot_root . mnt && umount -l /mnt
 		exec env -i PATH=/bin:/usr/bin:/sbin HOME=/root FVM_HOME=/vol/home sh -c "cd /; $2"
 	END
 	mkdir -p "$E2E/box"
+	# a tmpfs that can't keep VMs (before Linux 6.6): a file system of its own
+	if ! (needs_idmapped_tmpfs) >/dev/null 2>&1; then
+		rm -f "$E2E/volume" && truncate -s 256M "$E2E/volume" && mke2fs -q -t ext4 "$E2E/volume"
+	fi
 	run timeout -k 5 60 unshare -mpf --kill-child --propagation private bash "$E2E/container" "$1" "$2"
 	echo "$output"
 }
