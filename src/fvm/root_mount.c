@@ -18,8 +18,10 @@
 #include "fvm/adopt.h"
 #include "fvm/build.h"
 #include "fvm/foreign.h"
+#include "fvm/internal.h"
 #include "fvm/owners.h"
 #include "fvm/skeleton.h"
+#include "fvm/spare.h"
 #include "fvm/sys.h"
 
 #define SMALL_FILE (1 << 20)
@@ -75,6 +77,25 @@ static int make_upper(const struct fvm_build *b, int top, const struct fvm_tree 
 	return 0;
 }
 
+/*
+ * fs/KEY. Of a VM that will be a spare (spare.h) each lies in a block group of its own, as what
+ * overlay makes and deletes at each mount is searched through at the next; which one depends on
+ * the name that a directory is made with.
+ */
+static int make_key(const struct fvm_build *b, int fs, const char *key)
+{
+	char name[20] = ".";
+	if (!b->throw_away)
+		return mkdirat(fs, key, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	if (faccessat(fs, key, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	fvm_spread(fs);
+	fvm_random_hex(name + 1, 16);
+	if (mkdirat(fs, name, 0700) < 0 || renameat(fs, name, fs, key) < 0)
+		return -errno;
+	return 0;
+}
+
 /* Return: descriptor of fs/KEY with upper and work in it, or negative errno */
 static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 {
@@ -83,9 +104,8 @@ static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
 	if (fs < 0)
 		return fs;
-	if (mkdirat(fs, t->key, 0700) < 0 && errno != EEXIST)
-		return -errno;
-	scoped_fd top = fvm_open_nofollow(fs, t->key, O_RDONLY | O_DIRECTORY);
+	int r = make_key(b, fs, t->key);
+	scoped_fd top = r < 0 ? r : fvm_open_nofollow(fs, t->key, O_RDONLY | O_DIRECTORY);
 	if (top < 0)
 		return top;
 	/* a volatile mount that was not unmounted in order leaves a mark which refuses the next */
@@ -93,7 +113,7 @@ static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 		(void)fvm_remove_tree(top, "work");
 	if (mkdirat(top, "work", 0700) < 0 && errno != EEXIST)
 		return -errno;
-	int r = make_upper(b, top, t);
+	r = make_upper(b, top, t);
 	return r < 0 ? r : fvm_fd_take(&top);
 }
 
@@ -289,39 +309,64 @@ static int add_synthetic(const struct fvm_build *b, struct stack *s, const struc
 
 /* ---- directories of services' accounts, where their ids can be had ---- */
 
-/* One directory in @layer with the skeleton's attributes, and the owner's if it is the last. */
-static int owned_step(const struct fvm_build *b, int layer, const char *path, const char *rel,
+/* A layer of such directories. They come sorted as the skeleton was walked, so most lie in the one
+ * before or beside it: what is already made is left alone. */
+struct owned_layer {
+	int fd; /* -1: none yet */
+	const struct fvm_tree *tree;
+	char last[PATH_MAX]; /* the directory that was made last */
+	struct owned_dir {
+		size_t len; /* of last, up to this one */
+		struct timespec times[2];
+	} open[64]; /* those above it and itself: what is made in them changes their times */
+	size_t depth;
+};
+
+static void owned_leave(struct owned_layer *l)
+{
+	const struct owned_dir *d = &l->open[--l->depth];
+	l->last[d->len] = '\0';
+	(void)utimensat(l->fd, l->last + strlen(l->tree->path) + 1, d->times, 0);
+}
+
+/* One directory with the skeleton's attributes, and the owner's if it is the last. */
+static int owned_step(const struct fvm_build *b, struct owned_layer *l, size_t len,
 		      const struct fvm_skeleton_owned *o)
 {
 	char at[PATH_MAX];
 	struct stat st;
-	if (snprintf(at, sizeof(at), "%s%s", b->skeleton->path, path) >= (int)sizeof(at) ||
+	const char *rel = l->last + strlen(l->tree->path) + 1;
+	if (l->depth == FVM_COUNT(l->open) ||
+	    snprintf(at, sizeof(at), "%s%s", b->skeleton->path, l->last) >= (int)sizeof(at) ||
 	    fstatat(b->store, at, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
 		return -ENOENT;
-	const struct timespec times[2] = { st.st_atim, st.st_mtim };
-	if (mkdirat(layer, rel, 0700) < 0 && errno != EEXIST)
+	if (mkdirat(l->fd, rel, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	if (o && fchownat(layer, rel, fvm_idmap_uid(b->map, o->uid), fvm_idmap_gid(b->map, o->gid),
+	l->open[l->depth++] = (struct owned_dir){ len, { st.st_atim, st.st_mtim } };
+	if (o && fchownat(l->fd, rel, fvm_idmap_uid(b->map, o->uid), fvm_idmap_gid(b->map, o->gid),
 			  AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	(void)fchmodat(layer, rel, st.st_mode & 07777, 0);
-	(void)utimensat(layer, rel, times, 0);
+	(void)fchmodat(l->fd, rel, st.st_mode & 07777, 0);
 	return 0;
 }
 
-static int owned_add(const struct fvm_build *b, int layer, const struct fvm_tree *t,
+static int owned_add(const struct fvm_build *b, struct owned_layer *l,
 		     const struct fvm_skeleton_owned *o)
 {
-	char path[PATH_MAX], part[PATH_MAX];
-	size_t top = strlen(t->path);
-	memcpy(path, o->path, o->len);
-	path[o->len] = '\0';
-	for (size_t n = top + 1; n <= o->len; n++) {
-		if (path[n] != '/' && path[n] != '\0')
+	size_t top = strlen(l->tree->path);
+	while (l->depth) {
+		size_t len = l->open[l->depth - 1].len;
+		if (len < o->len && o->path[len] == '/' && memcmp(l->last, o->path, len) == 0)
+			break;
+		owned_leave(l);
+	}
+	size_t n = l->depth ? l->open[l->depth - 1].len : top;
+	for (n++; n <= o->len; n++) {
+		if (n < o->len && o->path[n] != '/')
 			continue;
-		memcpy(part, path, n);
-		part[n] = '\0';
-		int r = owned_step(b, layer, part, part + top + 1, n == o->len ? o : NULL);
+		memcpy(l->last, o->path, n);
+		l->last[n] = '\0';
+		int r = owned_step(b, l, n, n == o->len ? o : NULL);
 		if (r < 0)
 			return r == -ENOENT ? 0 : r;
 	}
@@ -332,19 +377,23 @@ static int add_owned(const struct fvm_build *b, struct stack *s, const struct fv
 {
 	const char *at = b->owned, *end = at + b->owned_len;
 	struct fvm_skeleton_owned o;
-	scoped_fd layer = -1;
+	struct owned_layer l = { .fd = -1, .tree = t };
 	size_t top = strlen(t->path);
-	while (b->owned && fvm_skeleton_owned(&at, end, &o)) {
+	int r = 0;
+	while (b->owned && r == 0 && fvm_skeleton_owned(&at, end, &o)) {
 		if (!o.dir || o.len <= top || memcmp(o.path, t->path, top) != 0 ||
 		    o.path[top] != '/')
 			continue;
-		if (layer < 0)
-			layer = scratch_dir(b, "owned", b->overlays, 0755);
-		int r = layer < 0 ? layer : owned_add(b, layer, t, &o);
-		if (r < 0)
-			return r;
+		if (l.fd < 0)
+			l.fd = scratch_dir(b, "owned", b->overlays, 0755);
+		r = l.fd < 0 ? l.fd : owned_add(b, &l, &o);
 	}
-	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
+	while (l.depth)
+		owned_leave(&l);
+	if (r == 0 && l.fd >= 0)
+		return stack_add(s, l.fd);
+	fvm_fd_closep(&l.fd);
+	return r;
 }
 
 /* ---- directories of other people, where there is no skeleton ---- */

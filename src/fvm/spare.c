@@ -49,16 +49,22 @@ static int hold(const struct fvm_store *store, const char *path)
 
 /* ---- taking ---- */
 
-static void make_place(const struct fvm_store *store)
+void fvm_spread(int dir)
 {
 	int flags = 0;
+	if (ioctl(dir, FS_IOC_GETFLAGS, &flags) < 0 || (flags & FS_TOPDIR_FL))
+		return;
+	flags |= FS_TOPDIR_FL;
+	(void)ioctl(dir, FS_IOC_SETFLAGS, &flags); /* ext4 has it, others need it not */
+}
+
+static void make_place(const struct fvm_store *store)
+{
 	if (mkdirat(store->dir, SPARES, 0700) < 0)
 		return;
 	scoped_fd fd = fvm_open_nofollow(store->dir, SPARES, O_RDONLY | O_DIRECTORY);
-	if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
-		return;
-	flags |= FS_TOPDIR_FL;
-	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags); /* ext4 has it, others need it not */
+	if (fd >= 0)
+		fvm_spread(fd);
 }
 
 static int make_new(const struct fvm_store *store, char *ret_name)

@@ -9,7 +9,7 @@
  *   way. Each lies in a block group of its own (the "top directory" flag), so that what overlay
  *   makes and deletes in it at each mount is spread, too; the next one is chosen by lot. For a
  *   rootless VM, whose dozen overlays make and delete six inodes each, more are made than are used
- *   at once.
+ *   at once, and each overlay's directory has such a group.
  *   A spare holds nothing of its last VM but names: config.json is overwritten, log and status of
  *   such a VM stand in RUN, a directory with any file or attribute left over is deleted instead.
  *   Whoever makes, takes or keeps one holds flock(2) on it. fvm prune deletes them.
@@ -34,6 +34,9 @@ int fvm_spare_take(const struct fvm_store *store, char *ret_name, bool *ret_used
  *  @held: its descriptor, which holds flock(2). Return: whether it is there now; if not, it is to
  *  be deleted */
 bool fvm_spare_keep(const struct fvm_store *store, const char *path, int held);
+
+/** fvm_spread() - directories made in @dir are to lie far from each other; see above */
+void fvm_spread(int dir);
 
 /** fvm_spare_prune() - delete all but those just being taken */
 void fvm_spare_prune(const struct fvm_store *store);
