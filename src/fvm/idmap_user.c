@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,10 +15,11 @@
 #include "fvm/idmap_user.h"
 #include "fvm/sys.h"
 
-#define UID_HELPER "/usr/bin/newuidmap"
-#define GID_HELPER "/usr/bin/newgidmap"
-#define LEAST	   65535U /* fewer would leave out nobody's */
-#define MOST	   0x7fffffffU
+#define UID_HELPER  "/usr/bin/newuidmap"
+#define GID_HELPER  "/usr/bin/newgidmap"
+#define LEAST	    65535U /* fewer would leave out nobody's */
+#define MOST	    0x7fffffffU
+#define STACK_BYTES (64 * 1024)
 
 uint32_t fvm_subid_parse(const char *text, const char *name, uid_t uid, uint32_t *ret_first)
 {
@@ -125,10 +127,10 @@ struct range {
 	bool same;
 };
 
-static int run_helper(const char *program, pid_t target, const struct range *r)
+/* Return: its pid, or negative errno */
+static pid_t helper_start(const char *program, pid_t target, const struct range *r)
 {
 	char words[6][16], one[] = "1";
-	int status = 1;
 	snprintf(words[0], sizeof(words[0]), "%d", (int)target);
 	snprintf(words[1], sizeof(words[1]), "%u", r->same ? r->own : 0);
 	snprintf(words[2], sizeof(words[2]), "%u", r->own);
@@ -145,14 +147,31 @@ static int run_helper(const char *program, pid_t target, const struct range *r)
 			       words[5],
 			       NULL };
 	char *const env[] = { NULL };
-	pid_t pid = fork();
+	/* not fork(2): our memory is a starter's, whose other thread may hold a lock */
+	pid_t pid = vfork(); /* NOLINT: all that its child does is execve(2) */
 	if (pid == 0) {
 		execve(program, argv, env);
 		_exit(127);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) < 0)
-		return -errno;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+	return pid < 0 ? -errno : pid;
+}
+
+static bool helper_ended_well(pid_t pid)
+{
+	int status = 1;
+	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+	       WEXITSTATUS(status) == 0;
+}
+
+/* Both at once: neither needs what the other does. */
+static int run_helpers(const struct fvm_user_ids *i, pid_t target)
+{
+	const struct range users = { i->uid, i->sub_uid, i->count, i->same };
+	const struct range groups = { i->gid, i->sub_gid, i->count, i->same };
+	pid_t first = helper_start(UID_HELPER, target, &users);
+	pid_t second = helper_start(GID_HELPER, target, &groups);
+	bool mapped = helper_ended_well(first);
+	return helper_ended_well(second) && mapped ? 0 : -EPERM;
 }
 
 static int write_own(const char *which, pid_t target, uint32_t count)
@@ -163,9 +182,10 @@ static int write_own(const char *which, pid_t target, uint32_t count)
 	return fvm_write_file(AT_FDCWD, path, text);
 }
 
-/* In a child that stays in the first namespace. */
-static int map_child(const struct mapping *m)
+/* In a child that stays in the first namespace. It shares the memory of who waits for it. */
+static int map_child(void *arg)
 {
+	const struct mapping *m = arg;
 	char byte;
 	signal(SIGCHLD, SIG_DFL); /* ignored, there would be no status to wait for */
 	(void)dup2(m->go, 3);
@@ -178,10 +198,7 @@ static int map_child(const struct mapping *m)
 	if (i->own)
 		return write_own("uid_map", m->target, i->count) < 0 ||
 		       write_own("gid_map", m->target, i->count) < 0;
-	const struct range users = { i->uid, i->sub_uid, i->count, i->same };
-	const struct range groups = { i->gid, i->sub_gid, i->count, i->same };
-	return run_helper(UID_HELPER, m->target, &users) < 0 ||
-	       run_helper(GID_HELPER, m->target, &groups) < 0;
+	return run_helpers(i, m->target) < 0;
 }
 
 static int map_one(const char *name, uint32_t id, bool same)
@@ -192,21 +209,28 @@ static int map_one(const char *name, uint32_t id, bool same)
 	return fvm_write_file(AT_FDCWD, path, text);
 }
 
-static bool is_mapped(void)
+static bool has_map(const char *path)
 {
 	scoped_free char *text = NULL;
-	return fvm_read_file(AT_FDCWD, "/proc/self/gid_map", 65536, &text, NULL) == 0 && text[0];
+	return fvm_read_file(AT_FDCWD, path, 65536, &text, NULL) == 0 && text[0];
+}
+
+static bool is_mapped(void)
+{
+	return has_map("/proc/self/uid_map") && has_map("/proc/self/gid_map");
 }
 
 static int map_only_one(struct fvm_user_ids *ids, struct fvm_error *err)
 {
 	ids->count = 0;
+	/* EPERM: one of the helpers has written its own, when the other refused */
 	int r = fvm_write_file(AT_FDCWD, "/proc/self/setgroups", "deny");
-	if (r == 0)
+	if (r == 0 || r == -EPERM)
 		r = map_one("uid_map", ids->uid, ids->same);
-	/* written already when only the second helper refused */
 	if (r == 0 || r == -EPERM)
 		r = map_one("gid_map", ids->gid, ids->same);
+	if (r == -EPERM && is_mapped())
+		r = 0;
 	return r < 0 ? fvm_error_set(err, -r, "map the user's id") : 0;
 }
 
@@ -224,19 +248,21 @@ static int enter_with_helpers(struct fvm_user_ids *ids, struct fvm_error *err)
 	int go[2];
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a pipe");
-	const struct mapping m = { ids, getpid(), go[0] };
-	/* as a system call: our caller may share its memory with others */
-	const struct clone_args args = { .exit_signal = SIGCHLD };
-	int pid = sys_clone3(&args);
-	if (pid == 0)
-		_exit(map_child(&m));
+	struct mapping m = { ids, getpid(), go[0] };
+	char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	int pid = stack == MAP_FAILED
+			  ? -1
+			  : clone(map_child, stack + STACK_BYTES, CLONE_VM | SIGCHLD, &m);
+	int r = pid < 0 ? fvm_error_set(err, errno, "start a process") : unshare_user(err);
 	close(go[0]);
-	int r = pid < 0 ? fvm_error_set(err, -pid, "start a process") : unshare_user(err);
 	if (r == 0)
 		(void)!write(go[1], "g", 1);
 	close(go[1]);
-	if (pid > 0)
-		(void)waitpid(pid, NULL, 0);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (stack != MAP_FAILED)
+		munmap(stack, STACK_BYTES);
 	if (r < 0)
 		return r;
 	return is_mapped() ? 0 : map_only_one(ids, err);
