@@ -461,6 +461,16 @@ static int list_mounts(struct refresh *r, const struct fvm_plan *plan)
 	return e < 0 ? e : skel_outs(plan, r->tops.count, &r->outs);
 }
 
+/* What is open and locked goes over to the caller. */
+static void give(struct refresh *r, struct fvm_skeleton *ret)
+{
+	ret->tree = fvm_fd_take(&r->tree);
+	ret->lock = fvm_fd_take(&r->lock);
+	ret->check_later = r->check_later;
+	snprintf(ret->path, sizeof(ret->path), "skeleton/%s/%s/tree", r->host, r->gen);
+	snprintf(ret->owned, sizeof(ret->owned), "skeleton/%s/%s/owned", r->host, r->gen);
+}
+
 int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,
 		      const struct fvm_skeleton_progress *progress, struct fvm_skeleton *ret,
 		      struct fvm_error *err)
@@ -470,15 +480,46 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 	r.progress = progress;
 	int e = list_mounts(&r, plan);
 	e = e < 0 ? fvm_error_set(err, -e, "list the mounts") : refresh(&r, err);
-	if (e == 0) {
-		ret->tree = fvm_fd_take(&r.tree);
-		ret->lock = fvm_fd_take(&r.lock);
-		ret->check_later = r.check_later;
-		snprintf(ret->path, sizeof(ret->path), "skeleton/%s/%s/tree", r.host, r.gen);
-		snprintf(ret->owned, sizeof(ret->owned), "skeleton/%s/%s/owned", r.host, r.gen);
-	}
+	if (e == 0)
+		give(&r, ret);
 	refresh_free(&r);
 	return e;
+}
+
+int fvm_skeleton_guess(const struct fvm_store *store, const struct fvm_plan *plan,
+		       struct fvm_skeleton *ret)
+{
+	struct refresh r;
+	scoped_fd lock = -1;
+	refresh_init(&r, store);
+	int e = list_mounts(&r, plan);
+	if (e == 0)
+		e = r.top = open_top(&r);
+	if (e >= 0)
+		e = take_flock(r.top, "lock", LOCK_SH | LOCK_NB, &lock);
+	if (e == 0)
+		e = open_current(&r);
+	if (e == 0)
+		give(&r, ret);
+	refresh_free(&r);
+	return e;
+}
+
+bool fvm_skeleton_fresh(const struct fvm_store *store, const struct fvm_plan *plan,
+			struct fvm_skeleton *s)
+{
+	struct refresh r;
+	char path[sizeof(s->path)];
+	bool later = false;
+	refresh_init(&r, store);
+	snprintf(path, sizeof(path), "%.*s", (int)(strlen(s->path) - strlen("/tree")), s->path);
+	r.dir = fvm_open_nofollow(store->dir, path, O_RDONLY | O_DIRECTORY);
+	bool fresh = r.dir >= 0 && list_mounts(&r, plan) == 0;
+	skel_header(r.tops.count ? &r.tops : NULL, &r.header);
+	fresh = fresh && !r.header.failed && quick_is_fresh(&r, &later);
+	s->check_later |= later;
+	refresh_free(&r);
+	return fresh;
 }
 
 void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,

@@ -31,6 +31,9 @@
  *   the layer is changed in place when no VM runs on it, and a new generation is made if one does.
  *   A crash leaves no list, and then all of it is gone through again.
  *
+ *   A rootless start compares while it mounts already (fvm_skeleton_guess), and begins anew, with
+ *   all in order, when it finds a difference.
+ *
  *   Root has one, too, where a VM of his stands on unmapped file systems (base.h). It has what lies
  *   in those alone, and root can read it all: no whiteouts, nothing opaque; owners are kept, as the
  *   store is idmapped for the VM; and there are copies of what a stranger may not read or execute,
@@ -69,6 +72,18 @@ struct fvm_skeleton_progress {
 int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,
 		      const struct fvm_skeleton_progress *progress, struct fvm_skeleton *ret,
 		      struct fvm_error *err);
+
+/**
+ * fvm_skeleton_guess() - the skeleton that there is, without a look at the host, so that mounting can
+ * begin; then comes fvm_skeleton_fresh(), and nobody may see what was mounted if it says no
+ * Return: 0, or negative errno: there is none, and fvm_skeleton_take() makes one
+ */
+int fvm_skeleton_guess(const struct fvm_store *store, const struct fvm_plan *plan,
+		       struct fvm_skeleton *ret);
+
+/** fvm_skeleton_fresh() - whether @s is as the host is now; sets check_later */
+bool fvm_skeleton_fresh(const struct fvm_store *store, const struct fvm_plan *plan,
+			struct fvm_skeleton *s);
 
 struct fvm_trees;
 struct fvm_user_ids;

@@ -385,9 +385,15 @@ static void start_undo(struct start *s)
 {
 	int status;
 	start_net_abandon(s);
+	start_user_abandon(s);
 	if (s->init > 0) {
 		(void)sys_pidfd_send_signal(s->pidfd, SIGKILL);
 		while (waitpid(s->init, &status, 0) < 0 && errno == EINTR)
+			;
+	}
+	if (s->supervisor_pid > 0) { /* it holds the skeleton, which may have to be renewed */
+		(void)kill(s->supervisor_pid, SIGKILL);
+		while (waitpid(s->supervisor_pid, &status, 0) < 0 && errno == EINTR)
 			;
 	}
 	if (s->has_net)
@@ -471,24 +477,46 @@ static int make_cgroups(struct start *s, struct fvm_error *err)
 	return make_cgroups(s, err);
 }
 
+static int take_cgroups(struct start *s, struct fvm_error *err)
+{
+	int r = make_cgroups(s, err);
+	s->has_cgroup = r == 0;
+	return r;
+}
+
+static int take_vm(struct start *s, struct fvm_error *err)
+{
+	int r = fvm_layers_check(s->vm, err);
+	return r < 0 ? r : fvm_vm_alive_lock(s->vm, &s->alive, err);
+}
+
 static int take_resources(struct start *s, struct fvm_error *err)
 {
-	const struct fvm_config *c = &s->vm->config;
-	int r = fvm_layers_check(s->vm, err);
+	int r = take_vm(s, err);
 	if (r == 0)
-		r = fvm_vm_alive_lock(s->vm, &s->alive, err);
-	if (r == 0)
-		r = c->rootless ? start_user_take(s, err) : start_take_slot(s, err);
-	if (r == 0 && c->net == FVM_NET_NAT && !c->rootless)
+		r = start_take_slot(s, err);
+	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
 		r = start_net_begin(s, err);
 	if (r == 0)
 		r = prepare_disk(s, err);
+	return r < 0 ? r : take_cgroups(s, err);
+}
+
+/* The builder is born in the VM's cgroups, and begins before there is a plan. */
+static int begin_user(struct start *s, struct fvm_error *err)
+{
+	int r = take_vm(s, err);
 	if (r == 0)
-		r = make_cgroups(s, err);
-	if (r < 0)
-		return r;
-	s->has_cgroup = true;
-	if (c->net == FVM_NET_NAT && c->rootless)
+		r = take_cgroups(s, err);
+	return r < 0 ? r : start_user_begin(s, err);
+}
+
+static int take_user_resources(struct start *s, struct fvm_error *err)
+{
+	int r = start_user_take(s, err);
+	if (r == 0)
+		r = prepare_disk(s, err);
+	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
 		r = fvm_net_resolv_conf(NULL, &s->resolv, err);
 	return r;
 }
@@ -543,10 +571,12 @@ static bool told_by_init(const struct start *s, struct fvm_error *err)
 
 static int run_builder(struct start *s, struct fvm_error *err)
 {
-	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
-	int r = fvm_spawn_shared(s->vm->config.rootless ? start_user_builder : builder, s, cgroup);
+	scoped_fd cgroup = s->vm->config.rootless ? -1 : fvm_cgroup_open_v2(&s->cgroups);
+	int r = s->vm->config.rootless ? start_user_build(s) : fvm_spawn_shared(builder, s, cgroup);
 	if (r == 0)
 		return 0;
+	if (r == -ESTALE)
+		return fvm_error_set(err, ESTALE, "mount the skeleton of the host's directories");
 	if (r < 0)
 		return fvm_error_set(err, -r, "start the builder");
 	if (told_by_init(s, err))
@@ -696,20 +726,30 @@ static int make_kept(void *arg)
 	return s->hide_shared < 0 ? fvm_hide_detached(&s->hide, &s->plan) : -EOPNOTSUPP;
 }
 
-/* Return: 0, negative errno, or 1: failed, and the host's mounts have changed meanwhile */
-static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
+/* What has to be looked at again, and no look is taken for granted. Numbers of mounts are used
+ * again: even the same list may be another one. */
+static bool worth_another(const struct start *s, int r)
+{
+	return r == -ESTALE || (s->init && ((r == -EINVAL && s->vm->config.rootless) ||
+					    fvm_plan_changed(&s->plan)));
+}
+
+/* @guess: see start_priv.h. Return: 0, negative errno, or 1: failed, and the host has changed
+ * meanwhile */
+static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options, bool guess,
 		     struct fvm_started *ret, struct fvm_error *err)
 {
 	struct start s;
 	start_init(&s, vm, options);
+	s.guess = guess;
 	start_find_account(&s);
 	int r = check_net(&vm->config, err);
-	if (r == 0 && vm->config.rootless) /* resources are planned by it */
-		r = plan_world(&s, err);
 	if (r == 0)
-		r = take_resources(&s, err);
-	if (r == 0 && !vm->config.rootless)
+		r = vm->config.rootless ? begin_user(&s, err) : take_resources(&s, err);
+	if (r == 0)
 		r = plan_world(&s, err);
+	if (r == 0 && vm->config.rootless) /* these are planned by it */
+		r = take_user_resources(&s, err);
 	if (r == 0)
 		r = open_files(&s, err);
 	if (r == 0 && options->prove)
@@ -744,8 +784,7 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 			fvm_skeleton_check(vm->store, &s.plan, &s.trees, &s.ids);
 	} else {
 		start_undo(&s);
-		/* numbers of mounts are used again: even the same list may be another one */
-		if (s.init && ((r == -EINVAL && vm->config.rootless) || fvm_plan_changed(&s.plan)))
+		if (worth_another(&s, r))
 			r = 1;
 	}
 	start_free(&s);
@@ -760,7 +799,7 @@ static int start_effective(struct fvm_vm *vm, const struct fvm_start_options *op
 	int r = 1;
 	for (int tries = 0; r == 1 && tries < 5; tries++) {
 		mine = (struct fvm_error){ 0 };
-		r = try_start(vm, options, ret, &mine);
+		r = try_start(vm, options, tries == 0, ret, &mine);
 	}
 	if (r && err)
 		*err = mine;

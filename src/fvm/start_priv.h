@@ -41,6 +41,15 @@ struct start_net {
 	struct fvm_error err;
 };
 
+/* The thread that waits for a user's builder, and how far that is: start_user.c. */
+struct start_builder {
+	pthread_t thread;
+	sem_t planned; /* by the starter: there is a plan, or abandoned is set */
+	sem_t cloned;  /* by the builder: it makes no copy of our memory any more */
+	bool running, abandoned;
+	int result; /* of fvm_spawn_shared() */
+};
+
 /* All that one start needs; lives in the starter's memory, which the builder shares. */
 struct start {
 	struct fvm_vm *vm;
@@ -76,6 +85,8 @@ struct start {
 	bool supervised; /* rootless, or some base is unmapped (base.h) */
 
 	/* start_user.c */
+	struct start_builder builder;
+	bool guess; /* the skeleton is compared later, while the builder mounts */
 	struct fvm_user_ids ids;
 	struct fvm_net_user net_user;
 	struct fvm_trees trees;
@@ -115,6 +126,9 @@ int start_build_world(struct start *s);
 
 /* ---- start_net.c: nat beside everything else, in a thread ---- */
 
+/** start_thread() - a small thread without signals. Return: 0 or negative errno */
+int start_thread(pthread_t *ret, void *(*fn)(void *arg), void *arg);
+
 /** start_net_begin() - addresses, rules, ports: under way from here on; needs the slot */
 int start_net_begin(struct start *s, struct fvm_error *err);
 /** start_net_prepared() - wait for that; the thread sleeps now, so that a copy of our memory is
@@ -142,8 +156,13 @@ int start_standins(struct start *s, struct fvm_error *err);
 int start_supervisor(struct start *s, int proc);
 /** start_user_hand_over() - all is well: let the supervisor begin */
 int start_user_hand_over(struct start *s, struct fvm_error *err);
-/** start_user_builder() - the builder, for fvm_spawn_shared(); @arg: struct start */
-int start_user_builder(void *arg);
+/** start_user_begin() - let the builder make its namespaces, while the rest is planned */
+int start_user_begin(struct start *s, struct fvm_error *err);
+/** start_user_build() - all is planned: let it build the world, and see to it that the skeleton is
+ *  as the host is. Return: what fvm_spawn_shared() does, or -ESTALE: begin anew */
+int start_user_build(struct start *s);
+/** start_user_abandon() - after a failure: end the builder wherever it is */
+void start_user_abandon(struct start *s);
 /** start_user_inside() - PID 1, in its world: show the supervisor its root */
 int start_user_inside(const struct start *s, struct fvm_error *err);
 /** start_user_filter() - what its sessions ask the supervisor about: enum fvm_filter_flags */

@@ -1,6 +1,12 @@
 /*
  * How a rootless VM starts: the steps of start.c that are others without privileges.
  *
+ * The builder is started first of all, by a thread that waits for it, and makes its namespaces
+ * while the starter plans: two set-user-id programs map the ids, which take a millisecond. It waits
+ * for the plan, clones PID 1 and the supervisor, which are copies of our memory, and so the starter
+ * waits meanwhile: nobody may hold a lock in them. Then it mounts, while the starter compares the
+ * skeleton with the host. All share memory and C library and may allocate.
+ *
  * The builder makes a user namespace with the caller as its root, and there a mount namespace,
  * which it furnishes; PID 1 lives in a second user namespace below. So VM root has no say over the
  * mounts, and the supervisor, which stays in the first, is none of its processes but has all
@@ -88,17 +94,17 @@ int start_standins(struct start *s, struct fvm_error *err)
 
 int start_user_take(struct start *s, struct fvm_error *err)
 {
-	int r = fvm_skeleton_take(s->vm->store, &s->plan, s->options->progress, &s->skeleton, err);
+	const struct fvm_store *store = s->vm->store;
+	int r = 0;
+	s->guess = s->guess && fvm_skeleton_guess(store, &s->plan, &s->skeleton) == 0;
+	if (!s->guess)
+		r = fvm_skeleton_take(store, &s->plan, s->options->progress, &s->skeleton, err);
 	if (r == 0)
 		r = fvm_trees_make(s->vm, &s->plan, &s->trees, err);
 	if (r < 0)
 		return r;
-	s->skeleton.check_later |= fvm_foreign_take(s->vm->store, &s->skeleton, &s->trees);
-	fvm_user_ids_find(&s->ids);
-	s->running.uid_base = s->ids.uid;
-	if (s->vm->config.net == FVM_NET_NAT)
-		fvm_net_user_prepare(&s->vm->config, &s->net_user);
-	r = fvm_read_file(s->vm->store->dir, s->skeleton.owned, 64 << 20, &s->owned, &s->owned_len);
+	s->skeleton.check_later |= fvm_foreign_take(store, &s->skeleton, &s->trees);
+	r = fvm_read_file(store->dir, s->skeleton.owned, 64 << 20, &s->owned, &s->owned_len);
 	if (r < 0)
 		return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
 	return make_sockets(s, err);
@@ -197,26 +203,88 @@ int start_supervisor(struct start *s, int proc)
 	return 0;
 }
 
-int start_user_builder(void *arg)
+static void sem_await(sem_t *sem)
 {
-	struct start *s = arg;
-	/* the host's own, as the VM's shows no process of ours */
-	scoped_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc < 0) {
-		fvm_error_set(&s->err, errno, "open /proc");
-		return 1;
-	}
-	int r = enter_first_namespace(s);
-	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
-		r = fvm_net_user_make(&s->net_user, s->ids.count, &s->err);
-	if (r == 0)
-		r = start_make_init(s);
+	while (sem_wait(sem) < 0 && errno == EINTR)
+		;
+}
+
+static int build_planned(struct start *s, int proc)
+{
+	int r = start_make_init(s);
 	if (r == 0)
 		r = start_map_ids(s);
 	/* before the world is built: its proc makes all our later children the VM's */
 	if (r == 0)
 		r = start_supervisor(s, proc);
+	sem_post(&s->builder.cloned);
+	return r < 0 ? r : start_build_world(s);
+}
+
+static int user_builder(void *arg)
+{
+	struct start *s = arg;
+	/* the host's own, as the VM's shows no process of ours */
+	scoped_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = 0;
+	if (proc < 0)
+		r = fvm_error_set(&s->err, errno, "open /proc");
 	if (r == 0)
-		r = start_build_world(s);
+		r = enter_first_namespace(s);
+	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
+		r = fvm_net_user_make(&s->net_user, s->ids.count, &s->err);
+	sem_await(&s->builder.planned);
+	if (r == 0 && !s->builder.abandoned)
+		r = build_planned(s, proc);
 	return r < 0;
+}
+
+/* ---- the starter ---- */
+
+static void *builder_main(void *arg)
+{
+	struct start *s = arg;
+	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
+	s->builder.result = fvm_spawn_shared(user_builder, s, cgroup);
+	sem_post(&s->builder.cloned);
+	return NULL;
+}
+
+int start_user_begin(struct start *s, struct fvm_error *err)
+{
+	struct start_builder *b = &s->builder;
+	fvm_user_ids_find(&s->ids);
+	s->running.uid_base = s->ids.uid;
+	if (s->vm->config.net == FVM_NET_NAT)
+		fvm_net_user_prepare(&s->vm->config, &s->net_user);
+	if (sem_init(&b->planned, 0, 0) < 0 || sem_init(&b->cloned, 0, 0) < 0)
+		return fvm_error_set(err, errno, "make a thread");
+	int r = start_thread(&b->thread, builder_main, s);
+	b->running = r == 0;
+	return r < 0 ? fvm_error_set(err, -r, "make a thread") : 0;
+}
+
+static int builder_end(struct start *s)
+{
+	pthread_join(s->builder.thread, NULL);
+	s->builder.running = false;
+	return s->builder.result;
+}
+
+int start_user_build(struct start *s)
+{
+	sem_post(&s->builder.planned);
+	sem_await(&s->builder.cloned);
+	bool fresh = !s->guess || fvm_skeleton_fresh(s->vm->store, &s->plan, &s->skeleton);
+	int r = builder_end(s);
+	return r == 0 && !fresh ? -ESTALE : r;
+}
+
+void start_user_abandon(struct start *s)
+{
+	if (!s->builder.running)
+		return;
+	s->builder.abandoned = true;
+	sem_post(&s->builder.planned);
+	(void)builder_end(s);
 }
