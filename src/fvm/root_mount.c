@@ -221,6 +221,15 @@ static int add_hidden(const struct fvm_build *b, struct stack *s, const struct f
 	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
 }
 
+static const struct fvm_tree_place *place_of(const struct fvm_trees *t, const char *path)
+{
+	for (size_t i = 0; i < t->place_count; i++) {
+		if (strcmp(t->places[i].path, path) == 0)
+			return &t->places[i];
+	}
+	return NULL;
+}
+
 /* With ranges of ids what is a service's of the host is his in the VM; @st as seen from outside. */
 static int give_place(const struct fvm_build *b, int dir, const char *name, const char *full,
 		      const struct stat *st)
@@ -247,6 +256,8 @@ static void find_owner(const struct fvm_build *b, const char *full, struct stat 
 	}
 }
 
+static int fill_inner(const struct fvm_build *b, int dir, const char *name, const char *full);
+
 /* A directory with the host's attributes; @st NULL: of a mount that nobody may ask. */
 static int fill_dir(const struct fvm_build *b, int dir, const char *name, const char *full,
 		    const struct stat *st)
@@ -256,20 +267,14 @@ static int fill_dir(const struct fvm_build *b, int dir, const char *name, const 
 	if (!st)
 		return 0;
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	const struct fvm_tree_place *place = place_of(b->trees, full);
 	int r = give_place(b, dir, name, full, st);
+	if (r == 0 && place && place->inner)
+		r = fill_inner(b, dir, name, full);
 	if (r < 0 || fchmodat(dir, name, st->st_mode & 07777, 0) < 0)
 		return r < 0 ? r : -errno;
 	(void)utimensat(dir, name, times, 0);
 	return 0;
-}
-
-static const struct stat *place_of(const struct fvm_trees *t, const char *path)
-{
-	for (size_t i = 0; i < t->place_count; i++) {
-		if (strcmp(t->places[i].path, path) == 0)
-			return &t->places[i].st;
-	}
-	return NULL;
 }
 
 static int fill_one(const struct fvm_build *b, int host, int dir, const char *path,
@@ -277,11 +282,14 @@ static int fill_one(const struct fvm_build *b, int host, int dir, const char *pa
 {
 	char full[PATH_MAX];
 	struct stat st;
-	snprintf(full, sizeof(full), "%s/%s", path[1] ? path : "", name);
+	if (snprintf(full, sizeof(full), "%s/%s", path[1] ? path : "", name) >= (int)sizeof(full))
+		return 0;
 	/* a mount point is a directory or, rarely, a file; asking it may hang */
 	for (size_t i = 0; i < b->plan->count; i++) {
-		if (strcmp(b->plan->mounts[i].path, full) == 0)
-			return fill_dir(b, dir, name, full, place_of(b->trees, full));
+		if (strcmp(b->plan->mounts[i].path, full) != 0)
+			continue;
+		const struct fvm_tree_place *place = place_of(b->trees, full);
+		return fill_dir(b, dir, name, full, place ? &place->st : NULL);
 	}
 	if (fvm_hide_has(b->hide, full) || fstatat(host, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
@@ -295,15 +303,26 @@ static int fill_one(const struct fvm_build *b, int host, int dir, const char *pa
 	return r == -ENOSPC || r == -ENOMEM ? r : 0;
 }
 
+/* @dir: what is made of the host's @path */
+static int fill(const struct fvm_build *b, int dir, const char *path)
+{
+	scoped_dir d = fvm_dir_take(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	int r = d ? 0 : -errno;
+	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));)
+		r = fill_one(b, dirfd(d), dir, path, e->d_name);
+	return r;
+}
+
+static int fill_inner(const struct fvm_build *b, int dir, const char *name, const char *full)
+{
+	scoped_fd inner = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return inner < 0 ? -errno : fill(b, inner, full);
+}
+
 static int add_synthetic(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
 	scoped_fd dir = scratch_dir(b, "made", b->overlays, t->st.st_mode & 07777);
-	scoped_dir d = fvm_dir_take(open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-	if (dir < 0 || !d)
-		return dir < 0 ? dir : -errno;
-	int r = 0;
-	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));)
-		r = fill_one(b, dirfd(d), dir, t->path, e->d_name);
+	int r = dir < 0 ? dir : fill(b, dir, t->path);
 	return r < 0 ? r : stack_add(s, fvm_fd_take(&dir));
 }
 

@@ -83,7 +83,7 @@ static int add_tree(struct planner *p, enum fvm_tree_kind kind, const char *path
 	return more->path && more->key ? 0 : -ENOMEM;
 }
 
-static int add_place(struct planner *p, const char *path, const struct stat *st)
+static int add_place(struct planner *p, const char *path, const struct stat *st, bool inner)
 {
 	struct fvm_trees *t = &p->trees;
 	struct fvm_tree_place *more = realloc(t->places, (t->place_count + 1) * sizeof(*more));
@@ -91,7 +91,7 @@ static int add_place(struct planner *p, const char *path, const struct stat *st)
 		return -ENOMEM;
 	t->places = more;
 	more += t->place_count;
-	*more = (struct fvm_tree_place){ .path = strdup(path), .st = *st };
+	*more = (struct fvm_tree_place){ .path = strdup(path), .st = *st, .inner = inner };
 	t->place_count += more->path != NULL;
 	return more->path ? 0 : -ENOMEM;
 }
@@ -141,12 +141,16 @@ static int visit(struct planner *p, const char *path)
 		return r;
 	if (m && m->class == FVM_MOUNT_READ_ONLY && !below && !top)
 		return readable ? add_tree(p, FVM_TREE_READ_ONLY, path, key, &st)
-				: add_place(p, path, &st);
+				: add_place(p, path, &st, false);
 	if ((!readable || empty) && !below && !fvm_strv_has(p->keys, key))
-		return m ? add_place(p, path, &st) : 0;
+		return m ? add_place(p, path, &st, false) : 0;
 	/* what can't be read has no host's directory below it: mounts there do no harm */
 	bool apart = readable && below;
-	r = add_tree(p, apart ? FVM_TREE_SYNTHETIC : FVM_TREE_OVERLAY, path, key, &st);
+	/* of a mount's own top the flags may differ */
+	if (apart && !top && !m && !fvm_strv_has(p->keys, key))
+		r = add_place(p, path, &st, true);
+	else
+		r = add_tree(p, apart ? FVM_TREE_SYNTHETIC : FVM_TREE_OVERLAY, path, key, &st);
 	return r == 0 && apart ? visit_children(p, path, &names) : r;
 }
 
@@ -253,9 +257,10 @@ static int add_keys(int parent, struct fvm_strv *keys)
 	return r;
 }
 
-static int find_keys(const struct fvm_vm *vm, struct fvm_strv *ret)
+static int find_keys(const struct fvm_vm *vm, bool blank, struct fvm_strv *ret)
 {
-	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	scoped_fd workspace =
+		blank ? -1 : fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	int r = workspace < 0 ? 0 : add_keys(workspace, ret);
 	for (size_t i = 0; r == 0 && i < vm->config.layers.count; i++) {
 		char path[80];
@@ -266,12 +271,12 @@ static int find_keys(const struct fvm_vm *vm, struct fvm_strv *ret)
 	return r;
 }
 
-int fvm_trees_make(const struct fvm_vm *vm, const struct fvm_plan *plan, struct fvm_trees *ret,
-		   struct fvm_error *err)
+int fvm_trees_make(const struct fvm_vm *vm, const struct fvm_plan *plan, bool blank,
+		   struct fvm_trees *ret, struct fvm_error *err)
 {
 	static const struct fvm_tree_view view = { look, list, NULL };
 	scoped_strv keys = { 0 };
-	int r = find_keys(vm, &keys);
+	int r = find_keys(vm, blank, &keys);
 	if (r == 0)
 		r = fvm_trees_plan(plan, &keys, &view, ret);
 	return r < 0 ? fvm_error_set(err, -r, "plan the overlays") : 0;

@@ -7,12 +7,14 @@
  *
  *     nothing mounted below  an overlay: workspace > frozen > hidden > skeleton > host
  *     something is           a *synthetic* directory: an overlay over a copy of what lies directly
- *                            in it (links, small files, empty directories to mount on)
+ *                            in it (links, small files, empty directories to mount on); an *inner*
+ *                            one, of the same mount, is made in the one above it: no overlay more
  *     can't be read, empty   nothing; it is a directory of the synthetic one above
  *
  *   So / is synthetic, /usr and /home are overlays, and what is made directly in / is kept as the
- *   change of key "root". Where a mount comes or goes between two starts, the tree is taken apart
- *   otherwise than before. What a VM has once changed must stay in its place:
+ *   change of key "root"; with a mount on /mnt/a/b what is made in /mnt is, too. Where a mount
+ * comes or goes between two starts, the tree is taken apart otherwise than before. What a VM has
+ * once changed must stay in its place:
  *     - a key with changes goes on to have an overlay of its own, though nothing is mounted there
  *     - the layers of the keys above lie, from where the new key begins, below its own layers
  *
@@ -44,10 +46,11 @@ struct fvm_tree {
 	char *foreign;	     /* below STORE: see foreign.h; NULL: to be made */
 };
 
-/* A directory that needs no overlay: empty, or one that the user can't read. */
+/* A directory that needs no overlay: empty, or one that the user can't read, or inner. */
 struct fvm_tree_place {
 	char *path;
 	struct stat st;
+	bool inner;
 };
 
 struct fvm_trees {
@@ -73,9 +76,10 @@ struct fvm_tree_view {
 int fvm_trees_plan(const struct fvm_plan *plan, const struct fvm_strv *keys,
 		   const struct fvm_tree_view *view, struct fvm_trees *ret);
 
-/** fvm_trees_make() - the same for this host and VM */
-int fvm_trees_make(const struct fvm_vm *vm, const struct fvm_plan *plan, struct fvm_trees *ret,
-		   struct fvm_error *err);
+/** fvm_trees_make() - the same for this host and VM
+ *  @blank: it was just made, and its workspace holds nothing */
+int fvm_trees_make(const struct fvm_vm *vm, const struct fvm_plan *plan, bool blank,
+		   struct fvm_trees *ret, struct fvm_error *err);
 
 struct fvm_build;
 

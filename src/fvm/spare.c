@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -17,7 +18,8 @@
 #include "fvm/spare.h"
 
 #define SPARES "spare"
-#define SPREAD 16 /* a rootless VM has a dozen overlays, root's has one or two */
+#define SPREAD                                                                                     \
+	8 /* as many are in use at once, more or less; each has its blocks, which want reading */
 
 /* ---- which there are ---- */
 
@@ -131,6 +133,27 @@ static bool has_attributes(int fd)
 	return len < 0 && errno != EOPNOTSUPP;
 }
 
+/* Counts names other than those of @known, up to one. Return: -1 when it can't be read */
+static int count_others(int dir, const char *const *known, size_t count)
+{
+	char entries[1024] __attribute__((aligned(8)));
+	for (;;) {
+		long n = syscall(SYS_getdents64, dir, entries, sizeof(entries));
+		if (n <= 0)
+			return n < 0 ? -1 : 0;
+		for (long at = 0; at < n;) {
+			const struct dirent64 *e = (const struct dirent64 *)(void *)(entries + at);
+			size_t i = 0;
+			while (i < count && strcmp(known[i], e->d_name) != 0)
+				i++;
+			if (i == count && strcmp(e->d_name, ".") != 0 &&
+			    strcmp(e->d_name, "..") != 0)
+				return 1;
+			at += e->d_reclen;
+		}
+	}
+}
+
 /* As it was made: no entry, and no attribute that the VM has set. */
 static bool is_blank(int at, const char *name)
 {
@@ -142,24 +165,40 @@ static bool is_blank(int at, const char *name)
 	if (geteuid() != 0 &&
 	    (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_gid != getegid()))
 		return false;
-	scoped_dir d = fvm_dir_open(fd, ".");
-	return d && !list_next(d);
+	return count_others(fd, NULL, 0) == 0;
 }
 
-/* upper and work of one mount; what overlay leaves in work would refuse the next mount. */
+/* What overlay leaves in work would refuse the next mount: a directory, and in it the mark of a
+ * volatile one; nobody may enter either. Whatever else is there keeps it from being removed. */
+static bool clear_work(int dir, bool *ret_used)
+{
+	static const char *const marks[] = { "work", "work/incompat", "work/incompat/volatile" };
+	size_t n = 0;
+	scoped_fd work = fvm_open_nofollow(dir, "work", O_RDONLY | O_DIRECTORY);
+	if (work < 0 || has_attributes(work))
+		return false;
+	while (n < FVM_COUNT(marks) && fchmodat(work, marks[n], 0700, 0) == 0)
+		n++;
+	*ret_used = n > 0;
+	if (n == FVM_COUNT(marks))
+		(void)unlinkat(work, "work/incompat/volatile/dirty", 0);
+	while (n-- > 0)
+		(void)unlinkat(work, marks[n], AT_REMOVEDIR);
+	return count_others(work, NULL, 0) == 0;
+}
+
+/* upper and work of one mount; all of it goes when the last VM had no such mount. */
 static bool clear_mount(int fs, const char *key)
 {
+	static const char *const known[] = { "upper", "work" };
+	bool used;
 	scoped_fd dir = fvm_open_nofollow(fs, key, O_RDONLY | O_DIRECTORY);
-	if (dir < 0 || !is_blank(dir, "upper"))
+	if (dir < 0 || !is_blank(dir, "upper") || !clear_work(dir, &used) ||
+	    count_others(dir, known, FVM_COUNT(known)) != 0)
 		return false;
-	(void)fvm_remove_tree(dir, "work/work");
-	if (!is_blank(dir, "work"))
-		return false;
-	scoped_dir d = fvm_dir_open(dir, ".");
-	unsigned int others = 0;
-	for (const char *name; d && (name = list_next(d));)
-		others += strcmp(name, "upper") != 0 && strcmp(name, "work") != 0;
-	return d && others == 0;
+	return used ||
+	       (unlinkat(dir, "upper", AT_REMOVEDIR) == 0 &&
+		unlinkat(dir, "work", AT_REMOVEDIR) == 0 && unlinkat(fs, key, AT_REMOVEDIR) == 0);
 }
 
 static bool clear_mounts(int vm)

@@ -100,7 +100,7 @@ int start_user_take(struct start *s, struct fvm_error *err)
 	if (!s->guess)
 		r = fvm_skeleton_take(store, &s->plan, s->options->progress, &s->skeleton, err);
 	if (r == 0)
-		r = fvm_trees_make(s->vm, &s->plan, &s->trees, err);
+		r = fvm_trees_make(s->vm, &s->plan, s->options->throw_away, &s->trees, err);
 	if (r < 0)
 		return r;
 	s->skeleton.check_later |= fvm_foreign_take(store, &s->skeleton, &s->trees);

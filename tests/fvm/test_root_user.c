@@ -64,7 +64,8 @@ static void plan(const char *mountinfo, const char *key, char *ret, size_t size)
 		snprintf(ret + strlen(ret), size - strlen(ret), "%c:%s ",
 			 "OSR"[trees.items[i].kind], trees.items[i].path);
 	for (size_t i = 0; i < trees.place_count; i++)
-		snprintf(ret + strlen(ret), size - strlen(ret), "-:%s ", trees.places[i].path);
+		snprintf(ret + strlen(ret), size - strlen(ret), "%c:%s ",
+			 "-+"[trees.places[i].inner], trees.places[i].path);
 	fvm_trees_free(&trees);
 }
 
@@ -81,7 +82,7 @@ static void tree_is_taken_apart_around_a_mount(void **state)
 	char text[512];
 	(void)state;
 	plan(ROOT "3 1 0:3 / /tmp/m rw - tmpfs none rw\n", NULL, text, sizeof(text));
-	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/tmp/m O:/usr ");
+	assert_string_equal(text, "S:/ O:/etc O:/home O:/tmp/a O:/tmp/m O:/usr +:/tmp ");
 }
 
 static void mount_that_is_left_out_is_only_a_place(void **state)
@@ -89,7 +90,13 @@ static void mount_that_is_left_out_is_only_a_place(void **state)
 	char text[512];
 	(void)state;
 	plan(ROOT "3 1 0:3 / /tmp/m rw - autofs none rw\n", NULL, text, sizeof(text));
+	assert_string_equal(text, "S:/ O:/etc O:/home O:/tmp/a O:/usr +:/tmp ");
+	/* of a mount's own top, and of what has changes, there is an overlay */
+	plan(ROOT "3 1 0:3 / /tmp rw - tmpfs none rw\n4 3 0:4 / /tmp/m rw - autofs none rw\n", NULL,
+	     text, sizeof(text));
 	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/usr ");
+	plan(ROOT "3 1 0:3 / /tmp/m/deep rw - autofs none rw\n", "tmp", text, sizeof(text));
+	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/usr +:/tmp/m ");
 }
 
 static void mount_without_anything_to_see_keeps_its_attributes(void **state)
