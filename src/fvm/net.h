@@ -113,17 +113,30 @@ int fvm_net_resolv_conf(const struct fvm_net *net, char **ret, struct fvm_error 
 
 #define FVM_SLIRP_DNS_ADDRESS "10.0.2.3"
 
-/**
- * fvm_slirp_start() - start slirp4netns or pasta for the namespaces of @init
- * slirp4netns is taken when no port is published, else pasta, which can do that; neither is let
- * near the host's loopback (see slirp.c). It ends with @init. Does not wait until it is ready.
- * Return: pid of the process that watches over it, or -ENOENT (none is installed), -EACCES (no
- *         /dev/net/tun)...
- */
-pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_error *err);
+/* One start of it. */
+struct fvm_slirp {
+	pid_t pid; /* of the process that watches over it; 0: none */
+	int vm;	   /* takes the pid of the VM's PID 1; when it closes before that, all ends */
+	int ready; /* slirp4netns tells when it is */
+};
 
-/** fvm_slirp_wait() - until @init's network works. Return: 0, -ETIMEDOUT, or -ECHILD: @slirp died
+/**
+ * fvm_slirp_start() - start slirp4netns or pasta for network namespace @net
+ * slirp4netns is taken when no port is published, else pasta, which can do that; neither is let
+ * near the host's loopback (see slirp.c). Does not wait until it is ready.
+ * @ret: on success to be told of the VM, and closed
+ * Return: 0, or -ENOENT (none is installed), -EACCES (no /dev/net/tun)...
  */
-int fvm_slirp_wait(pid_t init, pid_t slirp, unsigned int timeout_ms);
+int fvm_slirp_start(int net, const struct fvm_config *config, struct fvm_slirp *ret,
+		    struct fvm_error *err);
+
+/** fvm_slirp_tell() - it shall end with @init. Return: 0 or negative errno */
+int fvm_slirp_tell(struct fvm_slirp *s, pid_t init);
+
+/** fvm_slirp_wait() - until @init's network works. Return: 0, -ETIMEDOUT, or -ECHILD: it has ended
+ */
+int fvm_slirp_wait(const struct fvm_slirp *s, pid_t init, unsigned int timeout_ms);
+
+void fvm_slirp_close(struct fvm_slirp *s);
 
 #endif

@@ -30,16 +30,17 @@
 #include "fvm/sys.h"
 
 #define PORT_TRIES 25
+#define LOOK_MS	   1 /* at most between two looks */
 #define GUEST_LINK "eth0"
 
-/* The VM's namespaces, as the program finds them. */
-enum { USER_FD = 3, NET_FD = 4 };
+/* The VM's namespaces, as the program finds them, and where it tells that it is ready. */
+enum { USER_FD = 3, NET_FD = 4, READY_FD = 5 };
 #define USER_PATH "/proc/self/fd/3"
 #define NET_PATH  "/proc/self/fd/4"
 
 struct slirp {
-	pid_t init;
 	int user, net; /* once PID 1 runs, nobody may look at its namespaces any more */
+	int vm[2], ready[2];
 	struct fvm_strv argv;
 };
 
@@ -71,6 +72,7 @@ static int slirp4netns_argv(struct slirp *s, const char *program)
 		"--disable-host-loopback",
 		"--userns-path=" USER_PATH,
 		"--netns-type=path",
+		"--ready-fd=5",
 		NET_PATH,
 		GUEST_LINK,
 		NULL,
@@ -138,14 +140,26 @@ static _Noreturn void slirp_exec(const struct slirp *s)
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	fvm_null_stdio();
 	/* by way of higher numbers, as each may stand where the other belongs */
-	int user = fcntl(s->user, F_DUPFD, NET_FD + 1), net = fcntl(s->net, F_DUPFD, NET_FD + 1);
-	(void)dup2(user, USER_FD);
-	(void)dup2(net, NET_FD);
-	fvm_close_range(NET_FD + 1, ~0U);
+	const int from[] = { s->user, s->net, s->ready[1] };
+	int high[FVM_COUNT(from)];
+	for (size_t i = 0; i < FVM_COUNT(from); i++)
+		high[i] = fcntl(from[i], F_DUPFD, READY_FD + 1);
+	for (size_t i = 0; i < FVM_COUNT(from); i++)
+		(void)dup2(high[i], USER_FD + (int)i);
+	fvm_close_range(READY_FD + 1, ~0U);
 	/* pasta ends if it finds this ignored */
 	signal(SIGPIPE, SIG_DFL);
 	execv(s->argv.items[0], s->argv.items);
 	_exit(127);
+}
+
+/* Return: a pidfd of PID 1, or -1: it never came */
+static int await_vm(int from)
+{
+	pid_t init;
+	if (fvm_read_full(from, &init, sizeof(init)) != sizeof(init))
+		return -1;
+	return sys_pidfd_open(init, 0);
 }
 
 /* Watches over both: whichever ends first, the other has no use any more. */
@@ -153,24 +167,23 @@ static int watch(void *arg, int report)
 {
 	const struct slirp *s = arg;
 	struct fvm_error err = { 0 };
-	scoped_fd vm = sys_pidfd_open(s->init, 0);
-	if (vm < 0)
-		fvm_error_set(&err, -vm, "watch the VM");
 	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
-	const int keep[] = { vm, report, s->user, s->net };
+	const int keep[] = { s->vm[0], s->ready[1], report, s->user, s->net };
 	fvm_helper_close(keep, FVM_COUNT(keep));
-	pid_t child = err.code ? -1 : fork();
+	pid_t child = fork();
 	if (child == 0)
 		slirp_exec(s);
-	if (child < 0 && !err.code)
+	if (child < 0)
 		fvm_error_set(&err, errno, "start %s", s->argv.items[0]);
 	scoped_fd program = child > 0 ? sys_pidfd_open(child, 0) : -1;
+	close(s->ready[1]);
 	fvm_helper_report(report, &err);
 	if (err.code)
 		return 1;
+	scoped_fd vm = await_vm(s->vm[0]);
 	struct pollfd p[2] = { { .fd = vm, .events = POLLIN },
 			       { .fd = program, .events = POLLIN } };
-	while (poll(p, 2, -1) < 0 && errno == EINTR)
+	while (vm >= 0 && poll(p, 2, -1) < 0 && errno == EINTR)
 		;
 	(void)kill(child, SIGKILL); /* not reaped, so still ours */
 	(void)waitpid(child, NULL, 0);
@@ -233,34 +246,52 @@ static int read_ports(const struct fvm_config *config, struct fvm_port **ret, st
 	return r < 0 ? r : await_ports(*ret, config->ports.count, err);
 }
 
-static int open_namespace(pid_t pid, const char *name, struct fvm_error *err)
+static int start(struct slirp *s, const struct fvm_config *config, struct fvm_slirp *ret,
+		 struct fvm_error *err)
 {
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, name);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? fvm_error_set(err, errno, "open the VM's %s namespace", name) : fd;
-}
-
-pid_t fvm_slirp_start(pid_t init, const struct fvm_config *config, struct fvm_error *err)
-{
-	struct slirp s = { .init = init };
 	scoped_free struct fvm_port *ports = NULL;
-	scoped_fd net = open_namespace(init, "net", err);
-	if (net < 0)
-		return net;
-	/* that which has rights over the network: the VM's, or the one around it (net_user.h) */
-	scoped_fd user = ioctl(net, NS_GET_USERNS);
-	if (user < 0)
-		return fvm_error_set(err, errno, "open the user namespace of the VM's network");
-	s.user = user;
-	s.net = net;
 	int r = read_ports(config, &ports, err);
 	if (r == 0)
-		r = choose(&s, ports, config->ports.count, err);
-	if (r == 0)
-		r = fvm_helper_start(watch, &s, err);
+		r = choose(s, ports, config->ports.count, err);
+	if (r < 0)
+		return r;
+	pid_t pid = fvm_helper_start(watch, s, err);
+	if (pid < 0)
+		return pid;
+	*ret = (struct fvm_slirp){ pid, fvm_fd_take(&s->vm[1]), fvm_fd_take(&s->ready[0]) };
+	return 0;
+}
+
+int fvm_slirp_start(int net, const struct fvm_config *config, struct fvm_slirp *ret,
+		    struct fvm_error *err)
+{
+	struct slirp s = { .net = net, .vm = { -1, -1 }, .ready = { -1, -1 } };
+	/* that which has rights over the network: the VM's, or the one around it (net_user.h) */
+	s.user = ioctl(net, NS_GET_USERNS);
+	if (s.user < 0)
+		return fvm_error_set(err, errno, "open the user namespace of the VM's network");
+	int r = pipe2(s.vm, O_CLOEXEC) < 0 || pipe2(s.ready, O_CLOEXEC) < 0
+			? fvm_error_set(err, errno, "make a pipe")
+			: start(&s, config, ret, err);
 	fvm_strv_free(&s.argv);
+	const int fds[] = { s.user, s.vm[0], s.vm[1], s.ready[0], s.ready[1] };
+	for (size_t i = 0; i < FVM_COUNT(fds); i++)
+		fvm_fd_closep(&fds[i]);
 	return r;
+}
+
+int fvm_slirp_tell(struct fvm_slirp *s, pid_t init)
+{
+	int r = write(s->vm, &init, sizeof(init)) == sizeof(init) ? 0 : -errno;
+	close(fvm_fd_take(&s->vm));
+	return r;
+}
+
+void fvm_slirp_close(struct fvm_slirp *s)
+{
+	fvm_fd_closep(&s->vm);
+	fvm_fd_closep(&s->ready);
+	*s = (struct fvm_slirp){ 0, -1, -1 };
 }
 
 /* Has the VM a default route? */
@@ -273,17 +304,24 @@ static bool is_ready(pid_t init)
 	       strstr(routes, GUEST_LINK "\t00000000\t");
 }
 
-int fvm_slirp_wait(pid_t init, pid_t slirp, unsigned int timeout_ms)
+/* pasta tells nobody: its pipe only hangs up, and who has not said anything is looked at. */
+int fvm_slirp_wait(const struct fvm_slirp *s, pid_t init, unsigned int timeout_ms)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
-	scoped_fd watcher = sys_pidfd_open(slirp, 0);
-	struct pollfd p = { .fd = watcher, .events = POLLIN };
+	char byte;
+	scoped_fd watcher = sys_pidfd_open(s->pid, 0);
+	struct pollfd p[2] = { { .fd = watcher, .events = POLLIN },
+			       { .fd = s->ready, .events = POLLIN } };
 	for (unsigned int ms = 0; !is_ready(init); ms++) {
-		if (watcher < 0 || poll(&p, 1, 0) > 0)
+		if (watcher < 0 || p[0].revents)
 			return -ECHILD;
 		if (ms >= timeout_ms)
 			return -ETIMEDOUT;
-		(void)nanosleep(&pause, NULL);
+		if (poll(p, 2, LOOK_MS) < 0 && errno != EINTR)
+			return -errno;
+		if (p[1].revents && read(s->ready, &byte, 1) == 1)
+			return 0;
+		if (p[1].revents) /* it hung up */
+			p[1].fd = -1;
 	}
 	return 0;
 }

@@ -351,6 +351,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
 	s->spaces = s->hide_shared = s->hide_kept = s->trace_file = -1;
 	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
+	s->builder.net = s->slirp.vm = s->slirp.ready = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
 		s->supervisor[i] = s->guard[i] = s->ended[i] = -1;
@@ -618,21 +619,17 @@ int start_note_running(struct start *s, struct fvm_error *err)
 	if (fvm_strv_copy(&r->policies, &s->vm->used) < 0)
 		return fvm_error_set(err, ENOMEM, "note its policies");
 	r->helper_pid = s->supervisor_pid;
-	if (s->vm->config.rootless && s->vm->config.net == FVM_NET_NAT) {
-		int pid = fvm_slirp_start(s->init, &s->vm->config, err);
-		if (pid < 0)
-			return pid;
-		r->net_pid = pid;
-	}
+	if (s->slirp.pid)
+		r->net_pid = s->slirp.pid;
 	return fvm_running_save(s->vm, r, err);
 }
 
 /* A program's first connection would fail without it. */
 static int await_slirp(const struct start *s, struct fvm_error *err)
 {
-	if (!s->vm->config.rootless || !s->running.net_pid)
+	if (!s->slirp.pid)
 		return 0;
-	int r = fvm_slirp_wait(s->init, s->running.net_pid, SLIRP_TIMEOUT_MS);
+	int r = fvm_slirp_wait(&s->slirp, s->init, SLIRP_TIMEOUT_MS);
 	if (r == -ETIMEDOUT) {
 		log_warn("the VM's network takes long to come up: going on without waiting");
 		return 0;

@@ -44,9 +44,11 @@ struct start_net {
 /* The thread that waits for a user's builder, and how far that is: start_user.c. */
 struct start_builder {
 	pthread_t thread;
+	sem_t spaced;  /* by the builder: it has its namespaces, or has failed */
 	sem_t planned; /* by the starter: there is a plan, or abandoned is set */
 	sem_t cloned;  /* by the builder: it makes no copy of our memory any more */
 	bool running, abandoned;
+	int net;    /* its network namespace, if slirp.c has work with it */
 	int result; /* of fvm_spawn_shared() */
 };
 
@@ -89,6 +91,7 @@ struct start {
 	bool guess; /* the skeleton is compared later, while the builder mounts */
 	struct fvm_user_ids ids;
 	struct fvm_net_user net_user;
+	struct fvm_slirp slirp;
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
 	struct fvm_standins *standins;

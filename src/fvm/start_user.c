@@ -115,6 +115,8 @@ void start_user_free(struct start *s)
 	fvm_trees_free(&s->trees);
 	free(s->owned);
 	fvm_skeleton_close(&s->skeleton);
+	fvm_slirp_close(&s->slirp);
+	fvm_fd_closep(&s->builder.net);
 	fvm_fd_closep(&s->owners);
 	fvm_fd_closep(&s->trace_file);
 	for (size_t i = 0; i < s->standin_count; i++) {
@@ -221,6 +223,14 @@ static int build_planned(struct start *s, int proc)
 	return r < 0 ? r : start_build_world(s);
 }
 
+static int make_net(struct start *s)
+{
+	int r = fvm_net_user_make(&s->net_user, s->ids.count, &s->err);
+	if (r == 0 && (s->builder.net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)) < 0)
+		r = fvm_error_set(&s->err, errno, "open the VM's network namespace");
+	return r;
+}
+
 static int user_builder(void *arg)
 {
 	struct start *s = arg;
@@ -232,7 +242,8 @@ static int user_builder(void *arg)
 	if (r == 0)
 		r = enter_first_namespace(s);
 	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
-		r = fvm_net_user_make(&s->net_user, s->ids.count, &s->err);
+		r = make_net(s);
+	sem_post(&s->builder.spaced);
 	sem_await(&s->builder.planned);
 	if (r == 0 && !s->builder.abandoned)
 		r = build_planned(s, proc);
@@ -246,6 +257,7 @@ static void *builder_main(void *arg)
 	struct start *s = arg;
 	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
 	s->builder.result = fvm_spawn_shared(user_builder, s, cgroup);
+	sem_post(&s->builder.spaced);
 	sem_post(&s->builder.cloned);
 	return NULL;
 }
@@ -257,7 +269,8 @@ int start_user_begin(struct start *s, struct fvm_error *err)
 	s->running.uid_base = s->ids.uid;
 	if (s->vm->config.net == FVM_NET_NAT)
 		fvm_net_user_prepare(&s->vm->config, &s->net_user);
-	if (sem_init(&b->planned, 0, 0) < 0 || sem_init(&b->cloned, 0, 0) < 0)
+	if (sem_init(&b->spaced, 0, 0) < 0 || sem_init(&b->planned, 0, 0) < 0 ||
+	    sem_init(&b->cloned, 0, 0) < 0)
 		return fvm_error_set(err, errno, "make a thread");
 	int r = start_thread(&b->thread, builder_main, s);
 	b->running = r == 0;
@@ -271,15 +284,6 @@ static int builder_end(struct start *s)
 	return s->builder.result;
 }
 
-int start_user_build(struct start *s)
-{
-	sem_post(&s->builder.planned);
-	sem_await(&s->builder.cloned);
-	bool fresh = !s->guess || fvm_skeleton_fresh(s->vm->store, &s->plan, &s->skeleton);
-	int r = builder_end(s);
-	return r == 0 && !fresh ? -ESTALE : r;
-}
-
 void start_user_abandon(struct start *s)
 {
 	if (!s->builder.running)
@@ -287,4 +291,28 @@ void start_user_abandon(struct start *s)
 	s->builder.abandoned = true;
 	sem_post(&s->builder.planned);
 	(void)builder_end(s);
+}
+
+/* As early as can be, as it takes as long as all the rest. */
+static int start_slirp(struct start *s)
+{
+	sem_await(&s->builder.spaced);
+	if (s->builder.net < 0)
+		return 0;
+	return fvm_slirp_start(s->builder.net, &s->vm->config, &s->slirp, &s->err);
+}
+
+int start_user_build(struct start *s)
+{
+	if (start_slirp(s) < 0) {
+		start_user_abandon(s);
+		return 1;
+	}
+	sem_post(&s->builder.planned);
+	sem_await(&s->builder.cloned);
+	if (s->slirp.pid && s->init)
+		(void)fvm_slirp_tell(&s->slirp, s->init);
+	bool fresh = !s->guess || fvm_skeleton_fresh(s->vm->store, &s->plan, &s->skeleton);
+	int r = builder_end(s);
+	return r == 0 && !fresh ? -ESTALE : r;
 }

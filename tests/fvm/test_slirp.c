@@ -58,7 +58,7 @@ static int host_setup(void **state)
 
 struct vm {
 	pid_t init;
-	pid_t slirp;
+	struct fvm_slirp slirp;
 	int ask[2], answer[2];
 };
 
@@ -125,7 +125,7 @@ static _Noreturn void vm_main(const struct vm *vm)
 
 static int vm_start(struct vm *vm, const char *const *ports, struct fvm_error *err)
 {
-	char c;
+	char c, path[64];
 	struct fvm_config config = { .net = FVM_NET_NAT };
 	assert_int_equal(pipe2(vm->ask, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(vm->answer, O_CLOEXEC), 0);
@@ -137,9 +137,14 @@ static int vm_start(struct vm *vm, const char *const *ports, struct fvm_error *e
 	assert_int_equal(read(vm->answer[0], &c, 1), 1);
 	for (; ports && *ports; ports++)
 		assert_int_equal(fvm_strv_add(&config.ports, *ports), 0);
-	vm->slirp = fvm_slirp_start(vm->init, &config, err);
+	vm->slirp = (struct fvm_slirp){ 0, -1, -1 };
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)vm->init);
+	scoped_fd net = open(path, O_RDONLY | O_CLOEXEC);
+	int r = fvm_slirp_start(net, &config, &vm->slirp, err);
 	fvm_strv_free(&config.ports);
-	return vm->slirp < 0 ? vm->slirp : fvm_slirp_wait(vm->init, vm->slirp, 5000);
+	if (r == 0)
+		r = fvm_slirp_tell(&vm->slirp, vm->init);
+	return r < 0 ? r : fvm_slirp_wait(&vm->slirp, vm->init, 5000);
 }
 
 static bool vm_reaches(const struct vm *vm, const char *address, uint16_t port)
@@ -161,9 +166,11 @@ static void vm_end(struct vm *vm)
 	waitpid(vm->init, NULL, 0);
 	close(vm->ask[1]);
 	close(vm->answer[0]);
+	pid_t watcher = vm->slirp.pid;
+	fvm_slirp_close(&vm->slirp);
 	for (int i = 0; i < 200 && !gone; i++) {
 		usleep(10000);
-		snprintf(path, sizeof(path), "/proc/%d/stat", (int)vm->slirp);
+		snprintf(path, sizeof(path), "/proc/%d/stat", (int)watcher);
 		FILE *f = fopen(path, "re");
 		gone = !f || !fgets(text, sizeof(text), f) || strstr(text, ") Z");
 		if (f)
