@@ -70,11 +70,15 @@ static int make_upper(const struct fvm_build *b, int top, const struct fvm_tree 
 	if (mkdirat(top, "upper", 0700) < 0 && !(errno == EEXIST && b->throw_away))
 		return errno == EEXIST ? 0 : -errno;
 	const struct timespec times[2] = { t->st.st_atim, t->st.st_mtim };
+	struct stat st;
 	scoped_fd upper = openat(top, "upper", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (upper < 0 || give_upper(b, upper, t) < 0 || fchmod(upper, t->st.st_mode & 07777) < 0 ||
-	    futimens(upper, times) < 0)
+	if (upper < 0 || give_upper(b, upper, t) < 0 || fstat(upper, &st) < 0)
 		return -errno;
-	return 0;
+	/* mostly the last base was the same; each change is one of the disk's */
+	if (st.st_mode != t->st.st_mode && fchmod(upper, t->st.st_mode & 07777) < 0)
+		return -errno;
+	bool same = st.st_mtim.tv_sec == times[1].tv_sec && st.st_mtim.tv_nsec == times[1].tv_nsec;
+	return !same && futimens(upper, times) < 0 ? -errno : 0;
 }
 
 /*
@@ -141,6 +145,8 @@ static int add_vm_layers(const struct fvm_build *b, struct stack *s, const struc
 {
 	const struct fvm_strv *layers = &b->vm->config.layers;
 	char layer[FVM_NAME_MAX + 40], path[FVM_NAME_MAX + 320];
+	if (b->throw_away && layers->count == 0)
+		return 0; /* it was just made */
 	snprintf(layer, sizeof(layer), "vms/%s/workspace", b->vm->config.name);
 	int r = add_from_above(b, s, t, layer);
 	for (size_t i = layers->count; r == 0 && i-- > 0;) {
