@@ -11,7 +11,7 @@
 
 #include "fvm/seccomp.h"
 
-#define LINE_TESTS 6
+#define LINE_TESTS 10
 
 enum { T_NONE, T_EQ, T_NE, T_BITS, T_NOT_NULL };
 enum { L_REFUSE, L_NOTIFY, L_IF, L_END };
