@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <grp.h>
+#include <jansson.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
@@ -331,6 +332,24 @@ static int start_failed(struct run *run, const struct fvm_error *err)
 	return cli_fail(err);
 }
 
+/* On stderr: stdout is the program's. */
+static void tell_proof(const struct run *run, const struct fvm_proof *p)
+{
+	static const char *const words[] = { "holds", "open", "skipped", "leaks" };
+	if (run->cli->json) {
+		json_t *row = json_pack("{s:s, s:s, s:s}", "channel", p->name, "result",
+					words[p->result], "what", p->what);
+		scoped_free char *text = row ? json_dumps(row, JSON_COMPACT) : NULL;
+		json_decref(row);
+		if (text)
+			fprintf(stderr, "%s\n", text);
+	} else if (p->result == FVM_PROOF_LEAKS) {
+		fprintf(stderr, "fvm: LEAK: %s: %s\n", p->name, p->what);
+	} else if (p->result != FVM_PROOF_HOLDS) {
+		cli_say(run->cli, "fvm: open: %s: %s", p->name, p->what);
+	}
+}
+
 /* The rows of the self-test. Return: whether all hold */
 static bool proof(struct run *run)
 {
@@ -341,10 +360,7 @@ static bool proof(struct run *run)
 		if (p.result < 0 || p.result > FVM_PROOF_LEAKS)
 			p.result = FVM_PROOF_LEAKS;
 		count[p.result]++;
-		if (p.result == FVM_PROOF_LEAKS)
-			fprintf(stderr, "fvm: LEAK: %s: %s\n", p.name, p.what);
-		else if (p.result != FVM_PROOF_HOLDS)
-			cli_say(run->cli, "fvm: open: %s: %s", p.name, p.what);
+		tell_proof(run, &p);
 	}
 	if (r < 0)
 		fprintf(stderr, "fvm: LEAK: files: the VM changed a file of the host\n");

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <netinet/in.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -125,6 +126,7 @@ static int put_all(struct fvm_bait *b)
 	b->fds[2] = put_fifo(b->dir);
 	b->fds[3] = put_port(&b->port);
 	b->fds[4] = mq_open(b->queue, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666, NULL);
+	b->fds[5] = shm_open(b->queue, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	for (size_t i = 0; i < 4; i++) {
 		if (b->fds[i] < 0)
 			return b->fds[i];
@@ -137,7 +139,7 @@ int fvm_bait_put(const struct fvm_config *config, const struct fvm_hide *hide, s
 		 struct fvm_error *err)
 {
 	struct fvm_bait b = {
-		.config = config, .hide = hide, .shm_id = -1, .fds = { -1, -1, -1, -1, -1 }
+		.config = config, .hide = hide, .shm_id = -1, .fds = { -1, -1, -1, -1, -1, -1 }
 	};
 	strcpy(b.dir, "/tmp/fvm-prove-XXXXXX");
 	if (!mkdtemp(b.dir))
@@ -159,6 +161,8 @@ int fvm_bait_take(struct fvm_bait *b)
 	int r = 0;
 	if (fvm_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 || strcmp(text, CONTENT) != 0)
 		r = -EBADE;
+	if (b->fds[5] >= 0)
+		(void)shm_unlink(b->queue);
 	for (size_t i = 0; i < FVM_COUNT(b->fds); i++)
 		fvm_fd_closep(&b->fds[i]);
 	free(b->inodes);

@@ -16,12 +16,16 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/time.h>
+#include <sys/timex.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -181,6 +185,24 @@ static void try_queue(const struct fvm_bait *b, struct fvm_proof *p)
 	refused(p, fd, "mq_open() of a host's queue");
 }
 
+static void try_shm(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	scoped_fd fd = shm_open(b->queue, O_RDONLY | O_CLOEXEC, 0);
+	refused(p, fd, "shm_open() of what is the host's");
+}
+
+static void try_netlink(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	static const int others[] = { NETLINK_SELINUX,	     NETLINK_ISCSI, NETLINK_CONNECTOR,
+				      NETLINK_SCSITRANSPORT, NETLINK_RDMA,  NETLINK_CRYPTO };
+	(void)b;
+	for (size_t i = 0; i < FVM_COUNT(others); i++) {
+		scoped_fd fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, others[i]);
+		if (fd >= 0)
+			leaks(p, "socket(AF_NETLINK, %d) went through", others[i]);
+	}
+}
+
 static void try_families(const struct fvm_bait *b, struct fvm_proof *p)
 {
 	(void)b;
@@ -273,6 +295,31 @@ static void try_clock(const struct fvm_bait *b, struct fvm_proof *p)
 	(void)b;
 	clock_gettime(CLOCK_REALTIME, &now);
 	refused(p, clock_settime(CLOCK_REALTIME, &now), "clock_settime()");
+	struct timeval day = { .tv_sec = now.tv_sec };
+	refused(p, settimeofday(&day, NULL), "settimeofday()");
+	struct timex tune = { .modes = ADJ_FREQUENCY };
+	refused(p, adjtimex(&tune), "adjtimex()");
+}
+
+static void try_log(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	char text[16];
+	(void)b;
+	refused(p, syscall(SYS_syslog, 3, text, sizeof(text)), "syslog()");
+	scoped_fd proc = open("/proc/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	refused(p, proc, "open() of /proc/kmsg");
+}
+
+/* A pipe for dumps is the host's program; see keep_dumps() in init.c. */
+static void try_dumps(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	struct rlimit core;
+	char first = 0;
+	(void)b;
+	scoped_fd pattern = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC);
+	if (read(pattern, &first, 1) == 1 && first == '|' && getrlimit(RLIMIT_CORE, &core) == 0 &&
+	    core.rlim_max != 1)
+		leaks(p, "a crash starts the host's dump handler");
 }
 
 static void try_handle(const struct fvm_bait *b, struct fvm_proof *p)
@@ -286,6 +333,34 @@ static void try_handle(const struct fvm_bait *b, struct fvm_proof *p)
 	scoped_fd root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	scoped_fd fd = open_by_handle_at(root, &handle.head, O_RDONLY | O_CLOEXEC);
 	refused(p, fd, "open_by_handle_at()");
+}
+
+/* By these overlay tells what lies below: to forge one would show what is hidden. */
+static void try_attributes(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	static const char *const names[] = { "trusted.overlay.redirect", "trusted.overlay.opaque",
+					     "trusted.overlay.metacopy" };
+	(void)b;
+	for (size_t i = 0; i < FVM_COUNT(names); i++) {
+		if (setxattr("/tmp", names[i], "/etc", 4, 0) == 0)
+			leaks(p, "setxattr() of %s went through", names[i]);
+	}
+}
+
+static void try_cgroups(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	static const char *const files[] = {
+		"/sys/fs/cgroup/memory.max",
+		"/sys/fs/cgroup/pids.max",
+		"/sys/fs/cgroup/cpu.max",
+		"/sys/fs/cgroup/release_agent",
+	};
+	(void)b;
+	for (size_t i = 0; i < FVM_COUNT(files); i++) {
+		scoped_fd fd = open(files[i], O_WRONLY | O_CLOEXEC);
+		if (fd >= 0)
+			leaks(p, "%s can be written", files[i]);
+	}
 }
 
 static void try_proc(const struct fvm_bait *b, struct fvm_proof *p)
@@ -362,6 +437,26 @@ static void try_mounts(const struct fvm_bait *b, struct fvm_proof *p)
 	}
 }
 
+/* Who makes a user namespace has all capabilities in it: over nothing that was there before. */
+static void try_inside(const struct fvm_bait *b, struct fvm_proof *p)
+{
+	static void (*const again[])(const struct fvm_bait *b, struct fvm_proof *p) = {
+		try_kernel, try_log,	  try_clock,   try_keyring, try_handle,	 try_proc,
+		try_ptrace, try_families, try_netlink, try_devices, try_cgroups, try_mounts,
+	};
+	int status = 0;
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+			_exit(0); /* none to be had: nothing to be gained */
+		for (size_t i = 0; i < FVM_COUNT(again); i++)
+			again[i](b, p);
+		_exit(p->result == FVM_PROOF_LEAKS);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
+		leaks(p, "in a user namespace inside a refused call went through");
+}
+
 static const struct row {
 	const char *name;
 	void (*fn)(const struct fvm_bait *b, struct fvm_proof *p);
@@ -376,7 +471,9 @@ static const struct row {
 #if defined(__x86_64__)
 	{ "socket families, 32-bit", try_families32 },
 #endif
+	{ "other netlink", try_netlink },
 	{ "SysV IPC", try_sysv },
+	{ "POSIX shared memory", try_shm },
 	{ "POSIX queues", try_queue },
 	{ "namespaces", try_namespaces },
 	{ "processes", try_processes },
@@ -385,11 +482,16 @@ static const struct row {
 	{ "terminals", try_terminal },
 	{ "keyrings", try_keyring },
 	{ "the kernel", try_kernel },
+	{ "kernel log", try_log },
+	{ "crash dumps", try_dumps },
 	{ "io_uring", try_io_uring },
 	{ "clocks", try_clock },
 	{ "file handles", try_handle },
 	{ "proc and sys", try_proc },
+	{ "cgroups", try_cgroups },
+	{ "overlay attributes", try_attributes },
 	{ "devices", try_devices },
+	{ "user namespaces inside", try_inside },
 	{ "mounts", try_mounts }, /* last: it may take the tree apart */
 };
 

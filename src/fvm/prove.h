@@ -8,6 +8,8 @@
  *   it reaches that it should not is a leak. The child has a copy of the mount namespace, so that a
  *   mount that gives way does no harm. What was found goes up a pipe, one struct fvm_proof each;
  *   with a leak the first command is never started. Afterwards the starter looks at its bait.
+ *   The faults build leaves one thing open at confine.filter and confine.ipc, for the test that a
+ *   leak is found.
  *   Rows that a VM's own configuration opens (--net host) are told as "open".
  */
 #ifndef FVM_PROVE_H
@@ -24,22 +26,22 @@ struct fvm_proof {
 	char what[140]; /* what was reached, or why it was skipped */
 };
 
-struct fvm_bait {	/* plain memory but for what it borrows: PID 1 has a copy */
+struct fvm_bait { /* plain memory but for what it borrows: PID 1 has a copy */
 	const struct fvm_config *config;
 	const struct fvm_hide *hide;
-	char dir[64];		  /* with file, socket, fifo */
-	char abstract[40];	  /* name without the leading NUL */
+	char dir[64];	   /* with file, socket, fifo */
+	char abstract[40]; /* name without the leading NUL */
 	char queue[40];
-	unsigned short port;	  /* on 127.0.0.1 */
+	unsigned short port; /* on 127.0.0.1 */
 	int shm_key, shm_id;
 	unsigned long namespaces[8]; /* inode numbers of ours */
 	unsigned long *inodes;	     /* of the hidden files, in their order; 0: not there */
-	int fds[5];		  /* listening sockets, FIFO's ends, queue */
+	int fds[6];		     /* listening sockets, FIFO's ends, queue, shared memory */
 };
 
 /** fvm_bait_put() - in the starter, before the VM is built */
-int fvm_bait_put(const struct fvm_config *config, const struct fvm_hide *hide,
-		 struct fvm_bait *ret, struct fvm_error *err);
+int fvm_bait_put(const struct fvm_config *config, const struct fvm_hide *hide, struct fvm_bait *ret,
+		 struct fvm_error *err);
 
 /** fvm_bait_take() - take it away. Return: 0, or -EBADE when something has touched it */
 int fvm_bait_take(struct fvm_bait *bait);

@@ -21,6 +21,7 @@
 #include "fvm/hide_record.h"
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
+#include "common/fault.h"
 #include "fvm/prove.h"
 #include "fvm/seccomp.h"
 #include "fvm/slot.h"
@@ -85,7 +86,8 @@ static int make_spaces(const struct start *s, struct fvm_error *err)
 		r = become_root(err);
 	if (r < 0)
 		return r;
-	if (unshare(CLONE_NEWIPC | CLONE_NEWUTS | net) < 0)
+	int ipc = FVM_FAULT("confine.ipc") < 0 ? 0 : CLONE_NEWIPC;
+	if (unshare(ipc | CLONE_NEWUTS | net) < 0)
 		return fvm_error_set(err, errno, "make the VM's namespaces");
 	if (write(s->spaces, &for_both, sizeof(for_both)) != sizeof(for_both))
 		return fvm_error_set(err, errno, "tell of the VM's namespaces");
@@ -176,7 +178,7 @@ static _Noreturn void init_main(const struct start *s)
 		.prove = s->prove[1],
 		.bait = s->bait,
 		.guard = s->guard[0],
-		.filter = fvm_filter_get(filter),
+		.filter = FVM_FAULT("confine.filter") < 0 ? NULL : fvm_filter_get(filter),
 		.supervisor = s->supervisor[1],
 		.session_filter = filter | start_user_filter(s),
 		.session_trace = s->options->trace,
