@@ -1,5 +1,6 @@
 # Attacks that use what fvm itself does for a VM: each was a way out once, or would be one.
 # limit: 600
+# shellcheck disable=SC2016  # most of this is for shells in VMs
 load helper
 
 setup() {
@@ -9,6 +10,10 @@ setup() {
 teardown() {
 	[ -z "${pattern:-}" ] || echo "$pattern" >/proc/sys/kernel/core_pattern
 	vms_remove
+	local user
+	for user in mal mal1; do
+		if id -u fvmt-$user >/dev/null 2>&1; then as_user $user fvm -q rm --force v 2>/dev/null || :; fi
+	done
 	rm -rf "$E2E/target"
 }
 
@@ -99,4 +104,112 @@ print("full", flush=True); import time; time.sleep(30)'
 	wait_until 5 grep -qs outside "$E2E/dumps" || :
 	echo "$pattern" >/proc/sys/kernel/core_pattern
 	equal "$(cat "$E2E/dumps")" outside
+}
+
+# hostile NAME: tests/e2e/hostile_NAME.c as a program
+hostile() {
+	[ -x "$E2E/hostile_$1" ] || cc -D_GNU_SOURCE -O1 -w -o "$E2E/hostile_$1" \
+		"$BATS_TEST_DIRNAME/hostile_$1.c"
+}
+
+@test "the kernel's doors and the tricks with mounts, attributes and descriptors: root's VMs" {
+	hostile kernel
+	local net
+	for net in none nat host; do
+		expect 0 fvm run --rm --net $net -- "$E2E/hostile_kernel"
+	done
+}
+
+@test "the kernel's doors and the tricks with mounts, attributes and descriptors: users' VMs" {
+	needs_user mal
+	user_make mal1 no-ranges
+	hostile kernel
+	local user
+	for user in mal mal1; do
+		expect 0 as_user $user fvm run --rm --root --net none -- "$E2E/hostile_kernel"
+		expect 0 as_user $user fvm run --rm -- "$E2E/hostile_kernel"
+	done
+}
+
+@test "host to VM, VM to VM: processes and sockets of a VM are its owner's alone" {
+	needs_user mal
+	user_make mal1 no-ranges
+	hostile reach
+	fvm run -d --name v --net none -- sleep 300
+	as_user mal fvm run -d --name v --root --net none -- sleep 300
+	as_user mal1 fvm run -d --name v --root --net none -- sleep 300
+	fvm run -d --name w --net none -- sleep 300
+	local pid pids=() dirs=() user id
+	for user in root mal mal1; do
+		if [ $user = root ]; then
+			pid=$(fvm --json inspect v | jq .init_pid)
+			dirs+=("$FVM_HOME/run/vms/v/control" "$FVM_HOME/vms/v/config.json")
+		else
+			id=$(id -u fvmt-$user)
+			pid=$(as_user $user fvm --json inspect v | jq .init_pid)
+			dirs+=("/run/user/$id/fvm/vms/v/control" "/run/user/$id/fvm"
+				"/home/fvmt-$user/.local/share/fvm/vms/v/log")
+		fi
+		pids+=("$pid" "$(pgrep -P "$pid" | head -n 1)")
+	done
+	[ ${#pids[@]} = 6 ]
+	for pid in "${pids[@]}"; do
+		# another ordinary user of the host, who has no VM at all
+		expect 0 setpriv --reuid 65533 --regid 65533 --clear-groups "$E2E/hostile_reach" "$pid" "${dirs[@]}"
+		# another VM, of root, and of the same user
+		# (root's may read users' stores, as it may all that root reads)
+		expect 0 fvm exec w "$E2E/hostile_reach" "$pid" "${dirs[@]:0:4}"
+		expect 0 as_user mal fvm run --rm --root --net none -- "$E2E/hostile_reach" "$pid" "${dirs[@]}"
+		expect 0 as_user mal1 fvm run --rm --root --net none -- "$E2E/hostile_reach" "$pid" "${dirs[@]}"
+	done
+	# one user and another's
+	for pid in "${pids[@]:0:4}"; do
+		expect 0 as_user mal1 "$E2E/hostile_reach" "$pid" "${dirs[@]:0:5}"
+	done
+}
+
+@test "between users' VMs, and between them and the host: no name of IPC is shared" {
+	needs_user mal
+	user_make mal1 no-ranges
+	hostile ipc
+	local kind name
+	mkdir "$E2E/target"
+	chmod 0777 "$E2E/target"
+	: >"$E2E/target/locked"
+	as_user mal fvm run -d --name v --root --net none -- sleep 300
+	as_user mal1 fvm run -d --name v --root --net none -- sleep 300
+	while read -r kind name; do
+		as_user mal fvm exec --detach v sh -c "'$E2E/hostile_ipc' serve $kind $name >/tmp/ready.$kind 2>&1"
+		wait_until 10 as_user mal fvm exec v grep -q ready "/tmp/ready.$kind"
+		expect 0 as_user mal fvm exec v "$E2E/hostile_ipc" reach "$kind" "$name"
+		# the host's root, the user himself outside, another user's VM, another VM of his
+		expect 1 "$E2E/hostile_ipc" reach "$kind" "$name"
+		expect 1 as_user mal "$E2E/hostile_ipc" reach "$kind" "$name"
+		expect 1 as_user mal1 fvm exec v "$E2E/hostile_ipc" reach "$kind" "$name"
+		expect 1 as_user mal fvm run --rm --root --net none -- "$E2E/hostile_ipc" reach "$kind" "$name"
+	done <<-END
+		named $E2E/target/socket
+		abstract fvm-e2e-mal-$$
+		fifo $E2E/target/fifo
+		tcp $((21000 + $$ % 9000))
+		sysv-shm 5711$(($$ % 1000))
+		sysv-msg 5712$(($$ % 1000))
+		sysv-sem 5713$(($$ % 1000))
+		queue /fvm-e2e-mal-$$
+		shm /fvm-e2e-mal-$$
+		lock $E2E/target/locked
+	END
+}
+
+@test "the self-test finds what was left open, and tells all rows as JSON" {
+	expect 0 fvm --json run --rm --prove --net none -- true
+	equal "$(grep -c '"result":"holds"' <<<"$output")" "$(grep -c '"channel"' <<<"$output")"
+	expect 0 as_user mal fvm run --rm --prove --net none -- true
+	use_faults
+	expect 125 env FVM_FAULT=confine.filter:1:einval fvm run --rm --prove --net none -- echo ran
+	says "LEAK: other netlink"
+	says "LEAK: user namespaces inside"
+	expect 125 env FVM_FAULT=confine.ipc:1:einval fvm run --rm --prove --net none -- echo ran
+	says "LEAK: SysV IPC"
+	[[ $output != *ran* ]]
 }
