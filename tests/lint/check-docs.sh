@@ -105,4 +105,18 @@ offered=$(COMP_WORDS=(fvm '') COMP_CWORD=1 && _fvm && printf '%s\n' "${COMPREPLY
 for command in $commands; do
 	grep -qxe "$command" <<<"$offered" || complain "bash: the command $command is not offered"
 done
+
+# ---- the tests that docs/security.md names, and the letters of its table ----
+# shellcheck disable=SC2016
+lettered='^- ([A-Za-z ]+) `([a-z_]+)`: (.*)$'
+while IFS=$'\t' read -r file title; do
+	grep -qF "@test \"$title\"" "tests/e2e/$file.bats" ||
+		complain "docs/security.md: tests/e2e/$file.bats has no test '$title'"
+done < <(sed -nE "s/$lettered/\\2\\t\\3/p" docs/security.md)
+known=$(sed -nE "s/$lettered/\\1/p" docs/security.md | tr ' ' '\n' | sort -u)
+used=$(awk '/^\| channel \| VM to host/ { on = 1; next } on && !/^\|/ { exit } on' docs/security.md |
+	cut -d'|' -f3- | grep -o '[A-Za-z]' | sort -u)
+[ "$known" = "$used" ] ||
+	complain "docs/security.md: letters of the table and of the list differ: $(comm -3 <(echo "$known") <(echo "$used") | tr -d '\n')"
+
 exit $status
