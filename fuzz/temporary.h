@@ -4,16 +4,18 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/common.h"
 
-static char temporary_path[] = "/tmp/fvm-fuzz-XXXXXX";
+/* In memory: each run makes and deletes files. */
+static char temporary_path[] = "/dev/shm/fvm-fuzz-XXXXXX";
 
 static void temporary_remove(void)
 {
-	scoped_fd tmp = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	(void)fvm_remove_tree(tmp, temporary_path + 5);
+	scoped_fd tmp = open("/dev/shm", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	(void)fvm_remove_tree(tmp, temporary_path + strlen("/dev/shm/"));
 }
 
 /* Made at the first call. Return: a descriptor that is never closed */

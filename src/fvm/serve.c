@@ -190,8 +190,7 @@ static int place_fds(struct fvm_command *c, struct request *q, size_t first, str
 		if (first >= q->fd_count)
 			return fvm_error_set(err, EBADMSG, "take over descriptor %d: none came", i);
 		if (!fd_is_harmless(q->fds[first]))
-			return fvm_error_set(err, EPERM,
-					     "take over descriptor %d: no pipe", i);
+			return fvm_error_set(err, EPERM, "take over descriptor %d: no pipe", i);
 		c->fds[i] = q->fds[first++];
 	}
 	return 0;
