@@ -74,8 +74,8 @@ int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan
 		      struct fvm_error *err);
 
 /**
- * fvm_skeleton_guess() - the skeleton that there is, without a look at the host, so that mounting can
- * begin; then comes fvm_skeleton_fresh(), and nobody may see what was mounted if it says no
+ * fvm_skeleton_guess() - the skeleton that there is, without a look at the host, so that mounting
+ * can begin; then comes fvm_skeleton_fresh(), and nobody may see what was mounted if it says no
  * Return: 0, or negative errno: there is none, and fvm_skeleton_take() makes one
  */
 int fvm_skeleton_guess(const struct fvm_store *store, const struct fvm_plan *plan,
