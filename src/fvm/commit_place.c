@@ -390,7 +390,7 @@ static int look(struct commit *c, uint32_t index, struct side *s)
 static void open_up(const struct commit_node *node, int dir, const char *name)
 {
 	if (geteuid() != 0 && S_ISDIR(node->mode) && !(node->mode & 0200))
-		(void)fchmodat(dir, name, (node->mode & 07777) | 0700, 0);
+		(void)!fchmodat(dir, name, (node->mode & 07777) | 0700, 0);
 }
 
 /* What force took away to put a deleted one back: under its number and ".new", until all is done.

@@ -96,7 +96,7 @@ static void finish(struct walk *w)
 	while (w->count) {
 		struct found *f = &w->dirs[--w->count];
 		if (!w->dry) {
-			(void)fchmodat(w->layer, f->path, f->mode & 07777, 0);
+			(void)!fchmodat(w->layer, f->path, f->mode & 07777, 0);
 			(void)utimensat(w->layer, f->path, f->times, 0);
 		}
 		free(f->path);

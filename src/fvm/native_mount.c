@@ -107,7 +107,7 @@ static int make_like(const struct filling *f, int seen, struct fvm_error *err)
 	if (fstat(seen, &st) < 0)
 		return fvm_error_set(err, errno, "look at it in the VM");
 	/* whom the VM has no id for, it sees as nobody */
-	(void)fchown(f->data, st.st_uid, st.st_gid);
+	(void)!fchown(f->data, st.st_uid, st.st_gid);
 	if (fchmod(f->data, st.st_mode & 07777) < 0)
 		return fvm_error_set(err, errno, "set its mode");
 	return 0;

@@ -414,8 +414,8 @@ static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid,
 	if (ours)
 		return GO_ON;
 	if (c->sup->ids->count)
-		(void)fchownat(t->fd, "", held_as(c->sup, uid, c->sup->ids->uid),
-			       held_as(c->sup, gid, c->sup->ids->gid), AT_EMPTY_PATH);
+		(void)!fchownat(t->fd, "", held_as(c->sup, uid, c->sup->ids->uid),
+				held_as(c->sup, gid, c->sup->ids->gid), AT_EMPTY_PATH);
 	drop_set_id(t);
 	return answer(c, 0);
 }

@@ -371,7 +371,7 @@ static int owned_step(const struct fvm_build *b, struct owned_layer *l, size_t l
 	if (o && fchownat(l->fd, rel, fvm_idmap_uid(b->map, o->uid), fvm_idmap_gid(b->map, o->gid),
 			  AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	(void)fchmodat(l->fd, rel, st.st_mode & 07777, 0);
+	(void)!fchmodat(l->fd, rel, st.st_mode & 07777, 0);
 	return 0;
 }
 

@@ -79,8 +79,8 @@ static void make_user_dir(const struct fvm_build *b, int run)
 	scoped_fd user = fvm_mkdir_nofollow(run, "user", 0755);
 	snprintf(name, sizeof(name), "%u", b->user_uid);
 	if (user >= 0 && mkdirat(user, name, 0700) == 0)
-		(void)fchownat(user, name, fvm_idmap_uid(b->map, b->user_uid),
-			       fvm_idmap_gid(b->map, b->user_gid), AT_SYMLINK_NOFOLLOW);
+		(void)!fchownat(user, name, fvm_idmap_uid(b->map, b->user_uid),
+				fvm_idmap_gid(b->map, b->user_gid), AT_SYMLINK_NOFOLLOW);
 }
 
 int fvm_run_dir_make(const struct fvm_build *b, struct fvm_error *err)

@@ -193,7 +193,7 @@ static void set_owner(const struct place *p, const char *name, bool is_new, mode
 	uint32_t uid = p->uid(p->arg, ids[0]), gid = p->gid(p->arg, ids[1]);
 	bool ours = uid == p->made.st_uid && gid == p->made.st_gid;
 	if (!is_new || !ours)
-		(void)fchownat(p->dir, name, uid, gid, AT_SYMLINK_NOFOLLOW);
+		(void)!fchownat(p->dir, name, uid, gid, AT_SYMLINK_NOFOLLOW);
 	if (is_new && ours && !(mode & 06000))
 		return;
 	scoped_fd made = fvm_open_nofollow(p->dir, name, O_RDONLY | O_NONBLOCK);

@@ -77,7 +77,7 @@ static _Noreturn void tracer_main(int file, int sock)
 	char byte;
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "fvm-trace");
-	(void)chdir("/proc");
+	(void)!chdir("/proc");
 	drop_descriptors(&file, &sock);
 	t.recorder = fvm_recorder_new(file);
 	ssize_t got = fvm_recv_fds(sock, &byte, 1, &t.listener, 1, &n);
