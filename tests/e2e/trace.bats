@@ -63,7 +63,7 @@ traced() {
 	local status=0
 	traced fvm || status=1
 	fusermount -u "$E2E/fuse" 2>/dev/null || umount "$E2E/fuse"
-	return $status
+	equal "$status" 0
 }
 
 @test "a VM in a user's VM is refused a trace of its own, as the one around it hears of all" {
