@@ -277,12 +277,16 @@ static int finish_detached(struct run *run)
 
 /* PID 1 tells its status when there is nothing of the VM but itself; its namespaces take the kernel
  * half a millisecond more. For what is thrown away nobody has to wait for that. Returns only if it
- * died without a word, or the VM is somebody else's by now. */
+ * died without a word, the VM is somebody else's by now, or has something of the host's. */
 static void leave_early(struct run *run)
 {
+	const struct fvm_config *c = &run->vm.config;
 	struct fvm_error err = { 0 };
 	scoped_vm vm = { .dir = -1, .lock = -1 };
 	int status;
+	/* what the host lent to it is the host's again when we say so */
+	if (c->binds.count || c->direct.count || c->devices.count || c->ports.count)
+		return;
 	if (!run->made || read(run->started.ended, &status, sizeof(status)) != sizeof(status))
 		return;
 	if (fvm_vm_open(&run->store, run->vm.config.name, FVM_LOCK_AS_IT_IS, &vm, &err) == 0 &&

@@ -6,10 +6,10 @@
 
 #include "fvm/changes.h"
 
-/* with all that lies below */
+/* with all that lies below; with a slash only that: the directory is its package's */
 static const char *const trees[] = {
 	"/run",	    "/tmp", "/var/tmp", "/var/cache", "/var/log",
-	"/var/run", "/dev", "/proc",	"/sys",	      "/var/lib/sudo/lectured",
+	"/var/run", "/dev", "/proc",	"/sys",	      "/var/lib/sudo/lectured/",
 };
 
 /* last components, anywhere in a home directory; a '*' at the end stands for anything: what
@@ -48,7 +48,8 @@ static const char *const histories[] = {
 static bool is_below(const char *path, const char *top)
 {
 	size_t len = strlen(top);
-	return strncmp(path, top, len) == 0 && (path[len] == '\0' || path[len] == '/');
+	return strncmp(path, top, len) == 0 &&
+	       (top[len - 1] == '/' || path[len] == '\0' || path[len] == '/');
 }
 
 /* The part of @path inside a home directory, or NULL: /root/x gives "x"; /home/u/x gives "u/x",

@@ -176,6 +176,10 @@ static int watch(void *arg, int report)
 	if (child < 0)
 		fvm_error_set(&err, errno, "start %s", s->argv.items[0]);
 	scoped_fd program = child > 0 ? sys_pidfd_open(child, 0) : -1;
+	if (child > 0 && program < 0) {
+		(void)kill(child, SIGKILL);
+		fvm_error_set(&err, -program, "watch %s", s->argv.items[0]);
+	}
 	close(s->ready[1]);
 	fvm_helper_report(report, &err);
 	if (err.code)
@@ -312,6 +316,8 @@ int fvm_slirp_wait(const struct fvm_slirp *s, pid_t init, unsigned int timeout_m
 	struct pollfd p[2] = { { .fd = watcher, .events = POLLIN },
 			       { .fd = s->ready, .events = POLLIN } };
 	for (unsigned int ms = 0; !is_ready(init); ms++) {
+		if (watcher < 0 && watcher != -ESRCH)
+			return watcher;
 		if (watcher < 0 || p[0].revents)
 			return -ECHILD;
 		if (ms >= timeout_ms)

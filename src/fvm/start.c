@@ -638,7 +638,9 @@ static int await_slirp(const struct start *s, struct fvm_error *err)
 	}
 	if (r < 0) {
 		fvm_error_hint(err, "fvm doctor tells what it needs; --net none needs nothing");
-		return fvm_error_set(err, EIO, "bring up the VM's network: its helper ended");
+		return r == -ECHILD ? fvm_error_set(err, EIO,
+						    "bring up the VM's network: its helper ended")
+				    : fvm_error_set(err, -r, "bring up the VM's network");
 	}
 	return 0;
 }

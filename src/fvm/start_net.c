@@ -39,7 +39,8 @@ static int connect_guest(struct start *s)
 	if (r < 0)
 		return fvm_error_set(&t->err, -r, "make the VM's namespaces");
 	r = fvm_net_attach(&s->net, -1, s->init, &t->err);
-	t->ended_init = r < 0 && !atomic_load(&t->stopping);
+	/* its helper ends with PID 1, and that with the builder: who failed first has said so */
+	t->ended_init = r < 0 && !atomic_load(&t->stopping) && !s->err.code;
 	if (r == 0 && start_let(s, START_CONNECTED) < 0)
 		r = fvm_error_set(&t->err, errno, "reach PID 1");
 	return r;

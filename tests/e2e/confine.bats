@@ -280,6 +280,7 @@ leave_and_look() {
 
 @test "where RUN is a tmpfs VMs share what hides, as long as one of them lives" {
 	needs_idmapped_tmpfs
+	rm -rf "$E2E/me"
 	mkdir -p "$E2E/me/.ssh" "$FVM_HOME/run"
 	echo key >"$E2E/me/.ssh/id"
 	mount -t tmpfs -o mode=0700 fvm-e2e "$FVM_HOME/run"

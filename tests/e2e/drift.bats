@@ -13,6 +13,12 @@ setup() {
 }
 
 teardown() {
+	local group
+	for group in /sys/fs/cgroup{/pids,}/fvmt-drift.service; do
+		[ -d $group ] || continue
+		xargs -r kill <$group/cgroup.procs
+		wait_until 5 rmdir $group
+	done
 	vms_remove
 	fvm -q undo --drop all 2>/dev/null
 	rm -rf $TOP
@@ -146,12 +152,14 @@ all_told() {
 	as_service() { sh -c "echo \$\$ >$group/cgroup.procs && exec $TOP/daemon 1000" 3>&- & }
 	as_service
 	local first=$!
+	wait_until 5 grep -q daemon "/proc/$first/comm"
 	in_vm a "cp /bin/sleep $TOP/n && echo >>$TOP/n && mv $TOP/n $TOP/daemon"
 	expect 0 fvm commit a
 	says "systemctl restart fvmt-drift.service"
 	kill $first && { wait $first || :; }
 	as_service
 	local second=$!
+	wait_until 5 grep -q daemon "/proc/$second/comm"
 	expect 0 fvm --json undo
 	equal "$(jq -r '.restart[]' <<<"$output")" fvmt-drift.service
 	kill $second && { wait $second || :; }

@@ -96,9 +96,10 @@ static void files_of_the_kernel(void)
 	if (f)
 		fclose(f);
 	f = fopen("/proc/keys", "r");
-	/* its own session's, which is empty, is no secret */
+	/* its own session's, which is empty, is no secret; a user's VM sees that the user has
+	 * keyrings, whose keys are his own (docs/security.md) */
 	while (f && fgets(line, sizeof(line), f)) {
-		if (!strstr(line, "_ses: empty"))
+		if (!strstr(line, "_ses: empty") && !strstr(line, "keyring   _uid"))
 			worked(line);
 	}
 	if (f)
