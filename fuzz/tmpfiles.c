@@ -37,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	scoped_fd root = temporary_anew("root"), run = temporary_anew("run");
 	scoped_fd outside = temporary_anew("outside");
 	char *split = strstr(text, "\n--\n");
-	if (mkdirat(root, "etc", 0755) < 0 || mkdirat(root, "etc/tmpfiles.d", 0755) < 0)
+	if (outside < 0 || mkdirat(root, "etc", 0755) < 0 ||
+	    mkdirat(root, "etc/tmpfiles.d", 0755) < 0)
 		abort();
 	scoped_fd etc = openat(root, "etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (split) {
