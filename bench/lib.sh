@@ -62,11 +62,13 @@ took() {
 	fi
 }
 # turns PREFIX NAME COMMAND ..: against each other, with ratios to the first; a command that fails
-# is left out, and the benchmark has not worked.
+# is left out, and the benchmark has not worked. TURNS_AS is a prefix of the whole, such as AS_USER:
+# to become a user takes as long as half a start, and is none of what is measured.
+TURNS_AS=
 turns() {
 	prefix=$1
 	shift
-	"$TIMER" -e -r -n "$ROUNDS" -w "$WARM_UP" -p "$prefix" "$@" 2>"$BENCH_DIR/failed"
+	$TURNS_AS "$TIMER" -e -r -n "$ROUNDS" -w "$WARM_UP" -p "$prefix" "$@" 2>"$BENCH_DIR/failed"
 	turns_failed
 }
 # The same with commands that measure by themselves: see timer.c.

@@ -31,12 +31,13 @@ as_root() {
 }
 
 as_user() {
-	set -- true "$AS_USER true" \
-		unshare "$AS_USER unshare --user --map-root-user --fork --mount --pid --ipc --uts --net --mount-proc true" \
-		fvm "$AS_USER fvm run --rm true" \
-		fvm-no-network "$AS_USER fvm run --rm --net none true"
-	have bwrap && set -- "$@" bwrap "$AS_USER $bwrap"
-	have firejail && set -- "$@" firejail "$AS_USER firejail --quiet --noprofile --net=none true"
+	TURNS_AS=$AS_USER
+	set -- true true \
+		unshare "unshare --user --map-root-user --fork --mount --pid --ipc --uts --net --mount-proc true" \
+		fvm "fvm run --rm true" \
+		fvm-no-network "fvm run --rm --net none true"
+	have bwrap && set -- "$@" bwrap "$bwrap"
+	have firejail && set -- "$@" firejail "firejail --quiet --noprofile --net=none true"
 	turns fvm/start/user/ "$@"
 }
 
