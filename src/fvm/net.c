@@ -240,8 +240,10 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 		return fvm_error_wrap(err, r, "set up its network");
 	}
 	tell(&w, &net);
-	net.keeper = w.state->keeper.pid;
-	net.keeper_start = w.state->keeper.start;
+	if (w.state) { /* always, when the work was opened */
+		net.keeper = w.state->keeper.pid;
+		net.keeper_start = w.state->keeper.start;
+	}
 	net.names = names_open(&w);
 	net.socket = fvm_fd_take(&w.nft);
 	*ret = net;

@@ -15,9 +15,9 @@ setup() {
 teardown() {
 	local group
 	for group in /sys/fs/cgroup{/pids,}/fvmt-drift.service; do
-		[ -d $group ] || continue
-		xargs -r kill <$group/cgroup.procs
-		wait_until 5 rmdir $group
+		[ -d "$group" ] || continue
+		xargs -r kill <"$group"/cgroup.procs
+		wait_until 5 rmdir "$group"
 	done
 	vms_remove
 	fvm -q undo --drop all 2>/dev/null
