@@ -1,5 +1,5 @@
 /*
- * fvm/start_priv - one start under way: what start.c and start_user.c share
+ * fvm/start_priv - one start under way: what the files start*.c share
  */
 #ifndef FVM_START_PRIV_H
 #define FVM_START_PRIV_H
@@ -106,26 +106,45 @@ struct start {
 	int pidfd;
 };
 
-/* ---- start.c: steps of the builder, which both ways have ---- */
+/* ---- start.c ---- */
+
+/** start_note_running() - state.json: once the builder has no more to say of mounts */
+int start_note_running(struct start *s, struct fvm_error *err);
+
+/* ---- start_ids.c: for whom, and as whom ---- */
 
 /** start_find_account() - s->accounts of whom the VM is for; before there are threads */
 void start_find_account(struct start *s);
-
-/** start_take_slot() - a slot whose ids nobody of this host has, and s->map for it (start_ids.c) */
+/** start_take_slot() - a slot whose ids nobody of this host has, and s->map for it */
 int start_take_slot(struct start *s, struct fvm_error *err);
 
+/* ---- start_take.c: what there has to be before PID 1 ---- */
+
+/** start_take() - what does not depend on the plan: the alive lock, cgroups, a slot with its network
+ *  and disk; an ordinary user's builder, which begins */
+int start_take(struct start *s, struct fvm_error *err);
+/** start_take_planned() - what does: a user's skeleton and disk; files, pipes, bait, tracer */
+int start_take_planned(struct start *s, struct fvm_error *err);
+
+/* ---- start_build.c: the builder, and its steps for start_user.c ---- */
+
+/** start_build() - root's builder, for fvm_spawn_shared(). @arg: struct start. Return: 0 or 1 */
+int start_build(void *arg);
 /** start_make_init() - clone PID 1 into namespaces of its own; it waits to be let go */
 int start_make_init(struct start *s);
 /** start_map_ids() - write the maps of PID 1's user namespace, and let it go on */
 int start_map_ids(struct start *s);
-/** start_note_running() - state.json: once the builder has no more to say of mounts */
-int start_note_running(struct start *s, struct fvm_error *err);
 /** start_let() - PID 1 may do the next step. Return: 0 or negative errno */
 int start_let(const struct start *s, enum start_step step);
 /** start_await_spaces() - until PID 1 has all its namespaces. Return: 0, or -ESRCH: it died */
 int start_await_spaces(const struct start *s);
 /** start_build_world() - see build.h */
 int start_build_world(struct start *s);
+
+/* ---- start_inside.c: PID 1 ---- */
+
+/** start_inside() - be PID 1, from clone3() on; see fvm_init_main() */
+_Noreturn void start_inside(const struct start *s);
 
 /* ---- start_net.c: nat beside everything else, in a thread ---- */
 

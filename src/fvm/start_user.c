@@ -1,5 +1,5 @@
 /*
- * How a rootless VM starts: the steps of start.c that are others without privileges.
+ * How a rootless VM starts: the steps that are others without privileges.
  *
  * The builder is started first of all, by a thread that waits for it, and makes its namespaces
  * while the starter plans: two set-user-id programs map the ids, which take a millisecond. It waits
