@@ -1,0 +1,109 @@
+/*
+ * vin/arch - what vin knows of the processor: registers, and sixty bytes of machine code
+ *
+ * Theory of operation
+ *   All that differs between processors is here and in arch_NAME.c: how registers are read and
+ *   written, which of them hold a system call's number, arguments and result, how a call that a
+ *   stop has interrupted is started again, and the trampoline that a remote call runs on.
+ *
+ *   The trampoline is position independent and lies in a page of its own in the program. Parts:
+ *     single   one system call whose registers the controller has set; then a breakpoint
+ *     batch    a loop over a table of struct vin_call, until the end or the first failure; then a
+ *              breakpoint
+ *     rescue   the handler of SIGTRAP while the trampoline is there. The controller never lets the
+ *              breakpoint's signal through; the kernel does when the controller has died. The
+ *              handler then puts back the program's own SIGTRAP action and lets the kernel return
+ *              to the registers and the signal mask that the program had when it was stopped.
+ *   Sources: syscall(2), sigreturn(2), ptrace(2), the kernel's arch/x86/include/uapi/asm.
+ */
+#ifndef VIN_ARCH_H
+#define VIN_ARCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+/* General registers of a stopped thread. */
+struct vin_regs {
+	struct user_regs_struct gpr;
+};
+
+/* One entry of a batch's table, as the trampoline reads and writes it. */
+struct vin_call {
+	uint64_t nr;
+	uint64_t args[6];
+	int64_t result; /* what the kernel returned: a value, or a negative errno */
+};
+
+/* What the rescue handler finds. */
+struct vin_rescue {
+	uint64_t gregs[18]; /* in the order of the kernel's struct sigcontext */
+	uint64_t mask;	    /* the thread's signal mask */
+};
+
+/* Where a thread's calls run; addresses in the program. */
+struct vin_place {
+	uint64_t code;	 /* trampoline */
+	uint64_t stack;	 /* highest address of scratch stack, for the frame of the rescue handler */
+	uint64_t rescue; /* struct vin_rescue of the thread that is here */
+	uint64_t action; /* the program's own SIGTRAP action, struct vin_sigaction */
+};
+
+/* The kernel's struct sigaction, not libc's. */
+struct vin_sigaction {
+	uint64_t handler;
+	uint64_t flags;
+	uint64_t restorer;
+	uint64_t mask;
+};
+
+#define VIN_SA_RESTORER 0x04000000U
+
+/** vin_arch_code() - the trampoline's bytes; @ret_len: how many */
+const void *vin_arch_code(size_t *ret_len);
+
+/** vin_arch_rescue_at() - offset of the rescue handler in the trampoline */
+size_t vin_arch_rescue_at(void);
+
+/** vin_arch_get() - read @tid's registers. Return: 0 or negative errno */
+int vin_arch_get(pid_t tid, struct vin_regs *ret);
+
+/** vin_arch_set() - write @tid's registers. Return: 0 or negative errno */
+int vin_arch_set(pid_t tid, const struct vin_regs *regs);
+
+/** vin_arch_find_syscall() - offset of a system call instruction in @text. Return: offset, or -1 */
+ssize_t vin_arch_find_syscall(const void *text, size_t len);
+
+/** vin_arch_ip() - where the thread is; may be written to */
+uint64_t *vin_arch_ip(struct vin_regs *regs);
+
+/** vin_arch_is_64bit() - whether the thread runs code of this processor's full width */
+bool vin_arch_is_64bit(const struct vin_regs *regs);
+
+/** vin_arch_interrupted() - whether a stop came into a system call that is to be started again */
+bool vin_arch_interrupted(const struct vin_regs *regs);
+
+/** vin_arch_result() - what the last system call returned */
+int64_t vin_arch_result(const struct vin_regs *regs);
+
+/** vin_arch_plain() - @regs ready to make @call with the instruction at @at, nothing of ours needed
+ */
+void vin_arch_plain(struct vin_regs *regs, const struct vin_call *call, uint64_t at);
+
+/** vin_arch_single() - @regs ready to make @call on the trampoline of @place */
+void vin_arch_single(struct vin_regs *regs, const struct vin_call *call,
+		     const struct vin_place *place);
+
+/**
+ * vin_arch_batch() - @regs ready to make the @count calls of the table at @table
+ * @whole: go on after a call that failed
+ */
+void vin_arch_batch(struct vin_regs *regs, uint64_t table, size_t count, bool whole,
+		    const struct vin_place *place);
+
+/** vin_arch_rescue() - what the handler needs to bring the thread back to @regs and @mask */
+void vin_arch_rescue(const struct vin_regs *regs, uint64_t mask, struct vin_rescue *ret);
+
+#endif

@@ -1,0 +1,206 @@
+#include <elf.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#include "vin/arch.h"
+
+#ifndef __x86_64__
+#error "vin knows x86-64 only; another processor is one more file like this one"
+#endif
+
+/*
+ * Registers while calls are made, all of which the kernel leaves alone:
+ *   r12 entry of the table, r13 its end, r14 struct vin_rescue, rbx the program's SIGTRAP action,
+ *   r15 the highest result that the batch goes on after (failures are the 4095 highest numbers)
+ *
+ * A breakpoint's signal that we have waited for is gone when we die, and the thread goes on behind
+ * the breakpoint: there it is sent into it again.
+ *
+ * The rescue handler is entered as any handler: rdx points to the frame's ucontext, rsp to the
+ * frame. It copies r8 .. eflags into sigcontext (40 bytes into ucontext), the mask into uc_sigmask
+ * (296 bytes), and returns. Extended state is the one the kernel saved: calls do not touch it.
+ */
+__asm__(".pushsection .rodata\n"
+	".global vin_code, vin_code_batch, vin_code_rescue, vin_code_end\n"
+	".hidden vin_code, vin_code_batch, vin_code_rescue, vin_code_end\n"
+	".balign 16\n"
+	"vin_code:\n"
+	"	syscall\n"
+	"3:	int3\n"
+	"	jmp 3b\n"
+	"vin_code_batch:\n"
+	"2:	mov (%r12), %rax\n"
+	"	mov 8(%r12), %rdi\n"
+	"	mov 16(%r12), %rsi\n"
+	"	mov 24(%r12), %rdx\n"
+	"	mov 32(%r12), %r10\n"
+	"	mov 40(%r12), %r8\n"
+	"	mov 48(%r12), %r9\n"
+	"	syscall\n"
+	"	mov %rax, 56(%r12)\n"
+	"	add $64, %r12\n"
+	"	cmp %r15, %rax\n"
+	"	ja 1f\n"
+	"	cmp %r13, %r12\n"
+	"	jb 2b\n"
+	"1:	int3\n"
+	"	jmp 1b\n"
+	"vin_code_rescue:\n"
+	"	mov %rdx, %r12\n"
+	"	mov $13, %eax\n" /* rt_sigaction(SIGTRAP, action, NULL, 8) */
+	"	mov $5, %edi\n"
+	"	mov %rbx, %rsi\n"
+	"	xor %edx, %edx\n"
+	"	mov $8, %r10d\n"
+	"	syscall\n"
+	"	lea 40(%r12), %rdi\n"
+	"	mov %r14, %rsi\n"
+	"	mov $18, %ecx\n"
+	"	cld\n"
+	"	rep movsq\n"
+	"	mov (%rsi), %rax\n"
+	"	mov %rax, 296(%r12)\n"
+	"	add $8, %rsp\n"
+	"	mov $15, %eax\n" /* rt_sigreturn() */
+	"	syscall\n"
+	"vin_code_end:\n"
+	".popsection\n");
+
+extern const unsigned char vin_code[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_code_batch[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_code_rescue[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_code_end[] __attribute__((visibility("hidden")));
+
+#define CS_64	   0x33
+#define NO_SYSCALL (~0ULL)
+#define TRAP_FLAG  0x100ULL /* single step: a program that steps itself */
+#define DIRECTION  0x400ULL
+
+const void *vin_arch_code(size_t *ret_len)
+{
+	*ret_len = (size_t)(vin_code_end - vin_code);
+	return vin_code;
+}
+
+size_t vin_arch_rescue_at(void)
+{
+	return (size_t)(vin_code_rescue - vin_code);
+}
+
+int vin_arch_get(pid_t tid, struct vin_regs *ret)
+{
+	struct iovec iov = { &ret->gpr, sizeof(ret->gpr) };
+	return ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+}
+
+int vin_arch_set(pid_t tid, const struct vin_regs *regs)
+{
+	struct vin_regs copy = *regs;
+	struct iovec iov = { &copy.gpr, sizeof(copy.gpr) };
+	return ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+}
+
+ssize_t vin_arch_find_syscall(const void *text, size_t len)
+{
+	const unsigned char *p = memmem(text, len, "\x0f\x05", 2);
+	return p ? p - (const unsigned char *)text : -1;
+}
+
+uint64_t *vin_arch_ip(struct vin_regs *regs)
+{
+	return (uint64_t *)&regs->gpr.rip;
+}
+
+bool vin_arch_is_64bit(const struct vin_regs *regs)
+{
+	return regs->gpr.cs == CS_64;
+}
+
+/* The kernel's own codes, which no program ever sees. */
+enum {
+	ERESTARTSYS = 512,
+	ERESTARTNOINTR = 513,
+	ERESTARTNOHAND = 514,
+	ERESTART_RESTARTBLOCK = 516,
+};
+
+bool vin_arch_interrupted(const struct vin_regs *regs)
+{
+	if ((int64_t)regs->gpr.orig_rax < 0)
+		return false;
+	int64_t r = (int64_t)regs->gpr.rax;
+	return r == -ERESTARTSYS || r == -ERESTARTNOINTR || r == -ERESTARTNOHAND ||
+	       r == -ERESTART_RESTARTBLOCK;
+}
+
+int64_t vin_arch_result(const struct vin_regs *regs)
+{
+	return (int64_t)regs->gpr.rax;
+}
+
+void vin_arch_plain(struct vin_regs *regs, const struct vin_call *call, uint64_t at)
+{
+	regs->gpr.rax = call->nr;
+	regs->gpr.rdi = call->args[0];
+	regs->gpr.rsi = call->args[1];
+	regs->gpr.rdx = call->args[2];
+	regs->gpr.r10 = call->args[3];
+	regs->gpr.r8 = call->args[4];
+	regs->gpr.r9 = call->args[5];
+	regs->gpr.rip = at;
+	regs->gpr.orig_rax = NO_SYSCALL; /* or the kernel starts the interrupted call again */
+	regs->gpr.eflags &= ~(TRAP_FLAG | DIRECTION);
+}
+
+static void stand(struct vin_regs *regs, const struct vin_place *place)
+{
+	regs->gpr.cs = CS_64;
+	regs->gpr.rsp = place->stack & ~15ULL;
+	regs->gpr.r14 = place->rescue;
+	regs->gpr.rbx = place->action;
+}
+
+void vin_arch_single(struct vin_regs *regs, const struct vin_call *call,
+		     const struct vin_place *place)
+{
+	vin_arch_plain(regs, call, place->code);
+	stand(regs, place);
+}
+
+void vin_arch_batch(struct vin_regs *regs, uint64_t table, size_t count, bool whole,
+		    const struct vin_place *place)
+{
+	static const struct vin_call none;
+	vin_arch_plain(regs, &none, place->code + (size_t)(vin_code_batch - vin_code));
+	stand(regs, place);
+	regs->gpr.r12 = table;
+	regs->gpr.r13 = table + count * sizeof(struct vin_call);
+	regs->gpr.r15 = whole ? NO_SYSCALL : (uint64_t)-4096;
+}
+
+/* What the kernel does on the way back to a program whose call a stop has interrupted. A restart
+ * block is gone once a handler returns: such a call (nanosleep, poll with a time) ends with EINTR.
+ */
+static void restart(struct user_regs_struct *r)
+{
+	if (r->rax == (uint64_t)-ERESTART_RESTARTBLOCK) {
+		r->rax = (uint64_t)-EINTR;
+	} else {
+		r->rax = r->orig_rax;
+		r->rip -= 2;
+	}
+}
+
+void vin_arch_rescue(const struct vin_regs *regs, uint64_t mask, struct vin_rescue *ret)
+{
+	struct user_regs_struct r = regs->gpr;
+	if (vin_arch_interrupted(regs))
+		restart(&r);
+	const uint64_t gregs[18] = { r.r8,  r.r9,  r.r10, r.r11, r.r12, r.r13,
+				     r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx,
+				     r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags };
+	memcpy(ret->gregs, gregs, sizeof(gregs));
+	ret->mask = mask;
+}

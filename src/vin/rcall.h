@@ -1,0 +1,83 @@
+/*
+ * vin/rcall - system calls made by another program's thread: the one primitive of vin
+ *
+ * Theory of operation
+ *   vin_post_open() puts a few pages into a parked thread's program: the trampoline (vin/arch), a
+ *   table for batches, room for arguments, and scratch stack. The first calls, those that make the
+ *   pages, run on a system call instruction of the program's own vdso; all others run on the
+ *   trampoline, one by one or many at once:
+ *
+ *     single   registers are set, the thread runs one call and stops at a breakpoint: 10 to 90 us
+ *     batch    the thread runs down the table: as many calls as there are, one stop
+ *
+ *   All signals but the breakpoint's are blocked meanwhile. Between calls the thread stays on the
+ *   trampoline (moved); vin_thread_park() brings it back, vin_post_close() takes the pages away.
+ *
+ *   When the controller dies, in the middle of a batch too, the breakpoint's signal reaches the
+ *   program, whose handler for it is then ours: it puts the program's own action back and returns
+ *   to where the program was. The pages stay behind, used by nobody.
+ *
+ * Limits: a program has one post, and one thread in calls at a time. Seccomp filters of the
+ * program judge the calls, unless they could be suspended (root). A call that waits is not
+ * to be made; one that does so in spite of that ends with -ETIMEDOUT.
+ * Sources: ptrace(2), rt_sigaction(2), vdso(7).
+ */
+#ifndef VIN_RCALL_H
+#define VIN_RCALL_H
+
+#include "vin/task.h"
+
+#define VIN_BATCH_MAX 512
+#define VIN_DATA_SIZE (64 * 1024)
+#define VIN_NOT_MADE  INT64_MIN /* the result of a call that a batch did not come to */
+
+struct vin_post {
+	pid_t pid;
+	struct vin_place place;
+	uint64_t base; /* all pages of ours in the program */
+	size_t size;
+	uint64_t table;		     /* VIN_BATCH_MAX entries */
+	uint64_t data;		     /* VIN_DATA_SIZE bytes for arguments and results */
+	struct vin_sigaction action; /* the program's own for SIGTRAP */
+	uint64_t bare;		     /* a system call instruction of the program's */
+	bool ready;		     /* the rescue handler is there */
+};
+
+/**
+ * vin_post_open() - make a thread of the program ready for calls
+ * @t: parked, and moved afterwards
+ * Return: 0, -ENOEXEC (32-bit code, or no system call instruction found), -EACCES (a filter of the
+ *         program forbids it), or another negative errno; the thread is parked after a failure
+ */
+int vin_post_open(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
+
+/**
+ * vin_post_close() - take the pages away and the thread back: nothing is left in the program
+ * @t: any parked or moved thread of the program; parked afterwards
+ */
+int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
+
+/** vin_post_move() - bring another parked thread of the program to the post */
+int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
+
+/**
+ * vin_call() - one system call
+ * @name: for messages, "dup2"
+ * @ret:  what it returned, a value or a negative errno; may be NULL when only success is of use
+ * Return: 0 when the call was made (and, without @ret, succeeded); a negative errno when it could
+ *         not be made, or failed and there is no @ret
+ */
+int vin_call(const struct vin_post *post, struct vin_thread *t, const char *name,
+	     const struct vin_call *call, int64_t *ret, struct fvm_error *err);
+
+/**
+ * vin_batch() - many calls at one stop
+ * @calls: at most VIN_BATCH_MAX; their results are filled in
+ * @whole: go on after one that failed
+ * @ret_done: how many were made, the failed one included
+ * Return: 0 when all were made (and, without @whole, succeeded), or the first failure
+ */
+int vin_batch(const struct vin_post *post, struct vin_thread *t, struct vin_call *calls,
+	      size_t count, bool whole, size_t *ret_done, struct fvm_error *err);
+
+#endif
