@@ -124,7 +124,7 @@ static void stands_still(void)
 static void *make_threads(void *arg)
 {
 	pthread_t t;
-	usleep(200);
+	usleep(3000);
 	if (!*end && pthread_create(&t, NULL, make_threads, arg) == 0)
 		pthread_detach(t);
 	__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
@@ -166,7 +166,7 @@ static void fork_chains(void)
 			while (!*end) {
 				pid_t next = fork();
 				if (next == 0) {
-					usleep(200);
+					usleep(3000);
 					continue;
 				}
 				__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
