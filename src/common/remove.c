@@ -18,6 +18,7 @@
 #include "common/mem.h"
 
 #define OPEN_LEVELS 32
+#define AGAIN_MAX   100 /* directories that somebody puts something into while we delete */
 
 struct level {
 	DIR *d; /* NULL: closed, as too many are open below it */
@@ -33,6 +34,7 @@ struct removal {
 	fvm_remove_fn fn;
 	void *arg;
 	unsigned long long done;
+	unsigned int again; /* directories that were read again */
 };
 
 static int parent_of(const struct removal *r)
@@ -124,10 +126,17 @@ static void level_drop(struct removal *r)
 static int level_pop(struct removal *r)
 {
 	int result = reopen_above(r);
-	scoped_free char *name = fvm_take_ptr(&r->levels[r->count - 1].name);
+	struct level *last = &r->levels[r->count - 1];
+	if (result == 0) {
+		int above = r->count > 1 ? dirfd(r->levels[r->count - 2].d) : r->top;
+		if (unlinkat(above, last->name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+			result = -errno;
+	}
+	if ((result == -ENOTEMPTY || result == -EEXIST) && r->again++ < AGAIN_MAX) {
+		rewinddir(last->d);
+		return 0;
+	}
 	level_drop(r);
-	if (result == 0 && unlinkat(parent_of(r), name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-		result = -errno;
 	return result;
 }
 

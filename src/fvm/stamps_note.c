@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -221,12 +222,6 @@ static int update_run(struct update *u, const struct fvm_vm *vm, const struct fv
 		      struct fvm_error *err)
 {
 	const struct fvm_scan_options options = { .skip_content = true };
-	if (mkdirat(vm->dir, "ancestors", 0700) < 0 && errno != EEXIST)
-		return fvm_error_set(err, errno, "make a directory for the base's text files");
-	scoped_fd dir = fvm_open_nofollow(vm->dir, "ancestors", O_RDONLY | O_DIRECTORY);
-	if (dir < 0)
-		return fvm_error_set(err, -dir, "open the base's text files");
-	u->ancestors = dir;
 	fvm_remove_leftovers(vm->dir);
 	int r = fvm_stacks_scan(stacks, &options, note_change, u, err);
 	if (r < 0)
@@ -237,15 +232,31 @@ static int update_run(struct update *u, const struct fvm_vm *vm, const struct fv
 	else if (r == 0 && unlinkat(vm->dir, "stamps", 0) < 0 && errno != ENOENT)
 		r = -errno;
 	if (r == 0)
-		r = ancestors_prune(dir, u->used);
+		r = ancestors_prune(u->ancestors, u->used);
 	return r < 0 ? fvm_error_set(err, -r, "write the list of stamps") : 0;
+}
+
+/* One update after the other: who comes later looks at what is there later, and must write last. */
+static int open_ancestors(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	if (mkdirat(vm->dir, "ancestors", 0700) < 0 && errno != EEXIST)
+		return fvm_error_set(err, errno, "make a directory for the base's text files");
+	int dir = fvm_open_nofollow(vm->dir, "ancestors", O_RDONLY | O_DIRECTORY);
+	if (dir < 0)
+		return fvm_error_set(err, -dir, "open the base's text files");
+	while (flock(dir, LOCK_EX) < 0 && errno == EINTR)
+		;
+	return dir;
 }
 
 int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 			   fvm_stamp_digest_fn digest, struct fvm_error *err)
 {
+	scoped_fd ancestors = open_ancestors(vm, err);
+	if (ancestors < 0)
+		return ancestors;
 	struct update u = {
-		.stacks = stacks, .config = &vm->config, .digest = digest, .ancestors = -1
+		.stacks = stacks, .config = &vm->config, .digest = digest, .ancestors = ancestors
 	};
 	int r = fvm_stamps_load(vm->dir, &u.old, err);
 	if (r == 0)

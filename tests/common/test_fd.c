@@ -52,6 +52,29 @@ static void tree_with_a_closed_directory_is_removed(void **state)
 	assert_int_equal(access("/etc/passwd", F_OK), 0);
 }
 
+static void add_some(void *arg, unsigned long long done)
+{
+	const struct box *box = arg;
+	char name[40];
+	for (int i = 0; done == 512 && i < 50; i++) {
+		snprintf(name, sizeof(name), "a/late-%d", i);
+		box_write(box, name, "x");
+	}
+}
+
+static void what_is_put_into_a_tree_meanwhile_goes_too(void **state)
+{
+	struct box *box = *state;
+	char name[40];
+	assert_int_equal(mkdirat(box->dir, "a", 0700), 0);
+	for (int i = 0; i < 512; i++) {
+		snprintf(name, sizeof(name), "a/%d", i);
+		box_write(box, name, "x");
+	}
+	assert_int_equal(fvm_remove_tree_told(box->dir, "a", add_some, box), 0);
+	assert_int_equal(faccessat(box->dir, "a", F_OK, 0), -1);
+}
+
 static void directories_are_made_through_no_symlink(void **state)
 {
 	const struct box *box = *state;
@@ -114,6 +137,8 @@ int main(void)
 						box_teardown),
 		cmocka_unit_test_setup_teardown(tree_with_a_closed_directory_is_removed, box_setup,
 						box_teardown),
+		cmocka_unit_test_setup_teardown(what_is_put_into_a_tree_meanwhile_goes_too,
+						box_setup, box_teardown),
 		cmocka_unit_test_setup_teardown(directories_are_made_through_no_symlink, box_setup,
 						box_teardown),
 		cmocka_unit_test_setup_teardown(deep_tree_needs_few_descriptors, box_setup,
