@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "cli/commands.h"
+#include "cli/names.h"
 #include "fvm/pause.h"
 #include "fvm/sys.h"
 
@@ -12,12 +13,29 @@
 
 struct kill_options {
 	int signal;
+	bool all;
 };
 
 static const struct cli_option options[] = {
+	{ 'a', "all", NULL, "all VMs of this store that run" },
 	{ 's', "signal", "SIG", "send this to its PID 1, which passes it on, instead of SIGKILL" },
 	{ 0 },
 };
+
+/* "RTMIN", "RTMIN+3", "RTMAX-1": those that systemd and others take */
+static int realtime_parse(const char *text)
+{
+	bool min = strncasecmp(text, "RTMIN", 5) == 0, max = strncasecmp(text, "RTMAX", 5) == 0;
+	char *end, sign = min || max ? text[5] : 'x';
+	if (sign == '\0')
+		return min ? SIGRTMIN : SIGRTMAX;
+	if (sign != (min ? '+' : '-') || text[6] < '0' || text[6] > '9')
+		return -EINVAL;
+	long n = strtol(text + 6, &end, 10);
+	if (*end || n > SIGRTMAX - SIGRTMIN)
+		return -EINVAL;
+	return min ? SIGRTMIN + (int)n : SIGRTMAX - (int)n;
+}
 
 /* "9", "KILL", "SIGKILL", "sigkill" */
 static int signal_parse(const char *text)
@@ -33,13 +51,16 @@ static int signal_parse(const char *text)
 		if (name && strcasecmp(name, text) == 0)
 			return i;
 	}
-	return -EINVAL;
+	return realtime_parse(text);
 }
 
 static int take_option(void *into, int key, const char *value, struct fvm_error *err)
 {
 	struct kill_options *o = into;
-	(void)key;
+	if (key == 'a') {
+		o->all = true;
+		return 0;
+	}
 	o->signal = signal_parse(value);
 	if (o->signal > 0)
 		return 0;
@@ -83,17 +104,20 @@ static int kill_main(const struct cli *cli, int argc, char **argv)
 {
 	struct kill_options o = { .signal = SIGKILL };
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_strv names = { 0 };
 	struct fvm_error err = { 0 };
 	(void)cli;
 	int first = cli_parse(&cli_kill, argc, argv, take_option, &o);
 	if (first < 0)
 		return cli_exit_parse(first);
-	if (fvm_store_open(&store, &err) < 0)
+	if (fvm_store_open(&store, &err) < 0 ||
+	    cli_names_take(&cli_kill, &store, o.all, 1u << FVM_RUNNING | 1u << FVM_PAUSED,
+			   argc - first, argv + first, &names, &err) < 0)
 		return cli_fail(&err);
 	int status = 0;
-	for (; first < argc; first++) {
+	fvm_strv_each(&names, i) {
 		err = (struct fvm_error){ 0 };
-		if (kill_one(&store, argv[first], o.signal, &err) < 0)
+		if (kill_one(&store, names.items[i], o.signal, &err) < 0)
 			status = cli_fail(&err);
 	}
 	return status;
@@ -106,7 +130,6 @@ const struct cli_command cli_kill = {
 	.text = "fvm stop asks first. What a VM has written so far stays.",
 	.options = options,
 	.anywhere = true,
-	.min_operands = 1,
 	.max_operands = -1,
 	.main = kill_main,
 };

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/names.h"
 #include "fvm/state.h"
 #include "fvm/sys.h"
 
@@ -114,18 +115,9 @@ static int rm_main(const struct cli *cli, int argc, char **argv)
 	int first = cli_parse(&cli_rm, argc, argv, take_option, &o);
 	if (first < 0)
 		return cli_exit_parse(first);
-	if (fvm_store_open(&store, &err) < 0)
+	if (fvm_store_open(&store, &err) < 0 ||
+	    cli_names_take(&cli_rm, &store, o.all, 0, argc - first, argv + first, &names, &err) < 0)
 		return cli_fail(&err);
-	if (o.all && fvm_store_list(&store, &names, &err) < 0)
-		return cli_fail(&err);
-	for (; first < argc; first++) {
-		if (fvm_strv_add(&names, argv[first]) < 0)
-			return CLI_FAILED;
-	}
-	if (names.count == 0 && !o.all) {
-		fvm_error_set(&err, 0, "rm: name the VMs to delete, or give --all");
-		return cli_fail(&err);
-	}
 	if (!agreed(cli, &o, names.count))
 		return 0;
 	int status = 0;

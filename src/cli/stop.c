@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/names.h"
 #include "fvm/init.h"
 #include "fvm/pause.h"
 #include "fvm/stamps.h"
@@ -18,9 +19,11 @@
 
 struct stop_options {
 	unsigned int grace_s;
+	bool all;
 };
 
 static const struct cli_option options[] = {
+	{ 'a', "all", NULL, "all VMs of this store that run" },
 	{ 't', "time", "SECONDS", "what is left of it is killed after this long (default: 10)" },
 	{ 0 },
 };
@@ -29,7 +32,10 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 {
 	struct stop_options *o = into;
 	char *end;
-	(void)key;
+	if (key == 'a') {
+		o->all = true;
+		return 0;
+	}
 	errno = 0;
 	unsigned long n = strtoul(value, &end, 10);
 	if (end == value || *end || value[0] == '-' || errno || n > GRACE_MAX_S)
@@ -113,24 +119,24 @@ static int finish(const struct fvm_store *store, struct stopping *s, long long d
 }
 
 static int stop_all(const struct cli *cli, const struct fvm_store *store, unsigned int grace_s,
-		    int count, char **names)
+		    const struct fvm_strv *names)
 {
-	struct stopping *all = calloc((size_t)count, sizeof(*all));
+	struct stopping *all = calloc(names->count + 1, sizeof(*all));
 	struct fvm_error err = { 0 };
 	int status = 0;
 	if (!all)
 		return CLI_FAILED;
-	for (int i = 0; i < count; i++) {
+	fvm_strv_each(names, i) {
 		all[i] = (struct stopping){ .vm = { .dir = -1, .lock = -1 }, .pidfd = -1 };
 		err = (struct fvm_error){ 0 };
-		int r = ask(store, names[i], grace_s, &all[i], &err);
+		int r = ask(store, names->items[i], grace_s, &all[i], &err);
 		if (r == -ESRCH)
-			cli_say(cli, "VM '%s' is not running", names[i]);
+			cli_say(cli, "VM '%s' is not running", names->items[i]);
 		else if (r < 0)
 			status = cli_fail(&err);
 	}
 	long long deadline = now_ms() + grace_s * 1000LL + SLACK_MS;
-	for (int i = 0; i < count; i++) {
+	fvm_strv_each(names, i) {
 		err = (struct fvm_error){ 0 };
 		if (finish(store, &all[i], deadline, &err) < 0)
 			status = cli_fail(&err);
@@ -145,13 +151,16 @@ static int stop_main(const struct cli *cli, int argc, char **argv)
 {
 	struct stop_options o = { .grace_s = GRACE_S };
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_strv names = { 0 };
 	struct fvm_error err = { 0 };
 	int first = cli_parse(&cli_stop, argc, argv, take_option, &o);
 	if (first < 0)
 		return cli_exit_parse(first);
-	if (fvm_store_open(&store, &err) < 0)
+	if (fvm_store_open(&store, &err) < 0 ||
+	    cli_names_take(&cli_stop, &store, o.all, 1u << FVM_RUNNING | 1u << FVM_PAUSED,
+			   argc - first, argv + first, &names, &err) < 0)
 		return cli_fail(&err);
-	return stop_all(cli, &store, o.grace_s, argc - first, argv + first);
+	return stop_all(cli, &store, o.grace_s, &names);
 }
 
 const struct cli_command cli_stop = {
@@ -161,7 +170,6 @@ const struct cli_command cli_stop = {
 	.text = "All programs get SIGTERM. What they changed stays in the VM.",
 	.options = options,
 	.anywhere = true,
-	.min_operands = 1,
 	.max_operands = -1,
 	.main = stop_main,
 };

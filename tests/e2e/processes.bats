@@ -85,6 +85,47 @@ start() {
 	expect 0 fvm kill -s SIGKILL one
 }
 
+@test "kill knows the real-time signals by name" {
+	start one sh -c 'trap "touch /root/caught" RTMIN+3; echo up; while :; do sleep 0.1; done'
+	wait_until 5 sh -c 'fvm logs one | grep -q up'
+	expect 125 fvm kill -s RTMIN+99 one
+	expect 125 fvm kill -s RTMINX one
+	fvm kill -s SIGRTMIN+3 one
+	wait_until 5 fvm exec one test -e /root/caught
+}
+
+@test "start, stop, kill, pause, resume and rm --all take those that they are for" {
+	needs_root
+	states() { equal "$(fvm --json ls | jq -r '[.[].state] | join(" ")')" "$1"; }
+	local command
+	for command in start stop kill pause resume rm; do
+		expect 0 fvm $command --all # nothing is all of nothing
+		expect 125 fvm $command
+		says "--all"
+		expect 125 fvm $command --all one
+		says "--all"
+	done
+	fvm -q create --net none one
+	fvm -q create --net none two
+	fvm start one
+	expect 0 fvm start --all
+	states "running running"
+	fvm pause two
+	expect 0 fvm pause -a
+	states "paused paused"
+	fvm resume one
+	expect 0 fvm resume --all
+	states "running running"
+	fvm pause one
+	expect 0 fvm stop --all
+	states "stopped stopped"
+	fvm start two
+	expect 0 fvm kill --all
+	states "stopped stopped"
+	expect 0 fvm rm -a
+	equal "$(fvm ls)" ""
+}
+
 @test "a job that was stopped before a pause by signals is stopped after it" {
 	needs_root
 	local without='mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
