@@ -456,20 +456,26 @@ int cli_follow(const struct cli *cli, const struct fvm_vm *vm, int sock, bool te
 }
 
 int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm, const struct cli_command_options *o,
-		bool detached, int argc, char **argv)
+		enum cli_exec how, int argc, char **argv)
 {
 	scoped_command command = { .fds = { -1, -1, -1 } };
 	struct fvm_error err = { 0 };
 	int session = 0;
-	if (cli_command_make(vm, o, detached, argc, argv, &command, &err) < 0)
+	if (cli_command_make(vm, o, how != CLI_EXEC_FOLLOW, argc, argv, &command, &err) < 0)
 		return cli_fail(&err);
 	scoped_fd sock = fvm_control_connect(vm, &err);
 	if (sock < 0)
 		return cli_fail(&err);
 	if (fvm_control_run(sock, &command, &session, &err) < 0)
 		return cli_exec_failure(&err);
-	if (!detached)
+	if (how == CLI_EXEC_FOLLOW)
 		return cli_follow(cli, vm, sock, command.terminal, session);
-	printf("%d\n", session);
+	if (how == CLI_EXEC_PRINT_SESSION)
+		printf("%d\n", session);
+	else if (cli->json)
+		return cli_print_json(
+			json_pack("{s:s, s:i}", "name", vm->config.name, "session", session));
+	else
+		printf("%s\n", vm->config.name);
 	return 0;
 }

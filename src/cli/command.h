@@ -49,9 +49,12 @@ void cli_command_options_free(struct cli_command_options *o);
 int cli_command_make(const struct fvm_vm *vm, const struct cli_command_options *o, bool detached,
 		     int argc, char **argv, struct fvm_command *ret, struct fvm_error *err);
 
-/** cli_exec_in() - run it in the running @vm and follow it. Return: exit status of fvm */
+/* Whether cli_exec_in() follows the command, and what it prints when it does not. */
+enum cli_exec { CLI_EXEC_FOLLOW, CLI_EXEC_PRINT_SESSION, CLI_EXEC_PRINT_NAME };
+
+/** cli_exec_in() - run it in the running @vm. Return: exit status of fvm */
 int cli_exec_in(const struct cli *cli, const struct fvm_vm *vm, const struct cli_command_options *o,
-		bool detached, int argc, char **argv);
+		enum cli_exec how, int argc, char **argv);
 
 /** cli_need_awake() - that @vm runs and is not paused. Return: 0, or -ESRCH and what to do */
 int cli_need_awake(const struct fvm_vm *vm, struct fvm_error *err);

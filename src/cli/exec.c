@@ -35,7 +35,8 @@ static int exec_in(const struct cli *cli, const struct exec_options *o, int argc
 	argc--, argv++;
 	if (argc > 0 && argv[0][0] == '-' && argv[0][1] == '-' && !argv[0][2])
 		argc--, argv++; /* fvm exec VM -- CMD */
-	return cli_exec_in(cli, &vm, &o->command, o->detach, argc, argv);
+	return cli_exec_in(cli, &vm, &o->command,
+			   o->detach ? CLI_EXEC_PRINT_SESSION : CLI_EXEC_FOLLOW, argc, argv);
 }
 
 static int exec_main(const struct cli *cli, int argc, char **argv)

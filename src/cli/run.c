@@ -407,6 +407,33 @@ static int run_new(struct run *run, struct fvm_command *command)
 	return o->detach ? finish_detached(run) : follow(run, command->terminal, &err);
 }
 
+/* What is done at a start or an end can't be had of a VM that runs already, for somebody else. */
+static int check_running(const struct run *run, struct fvm_error *err)
+{
+	const struct run_options *o = run->options;
+	const char *what = o->prove    ? "--prove"
+			   : o->trace  ? "--trace"
+			   : o->commit ? "--commit"
+			   : o->rm     ? "--rm"
+				       : NULL;
+	if (!what)
+		return 0;
+	fvm_error_hint(err, "fvm stop %s first, or run it without %s", run->vm.config.name, what);
+	return fvm_error_say(err, EBUSY, "VM '%s' runs already: %s has to be there from its start",
+			     run->vm.config.name, what);
+}
+
+static int run_beside(struct run *run, const struct run_options *o, int argc, char **argv)
+{
+	struct fvm_error err = { 0 };
+	if (check_running(run, &err) < 0)
+		return cli_fail(&err);
+	fvm_fd_closep(&run->vm.lock);
+	run->vm.lock = -1;
+	return cli_exec_in(run->cli, &run->vm, &o->command,
+			   o->detach ? CLI_EXEC_PRINT_NAME : CLI_EXEC_FOLLOW, argc, argv);
+}
+
 static int run_with(struct run *run, struct run_options *o, int argc, char **argv)
 {
 	scoped_command command = { 0 };
@@ -414,11 +441,8 @@ static int run_with(struct run *run, struct run_options *o, int argc, char **arg
 	if (check_options(o, &err) < 0 || fvm_store_open(&run->store, &err) < 0 ||
 	    open_or_make(run, o, &err) < 0)
 		return cli_fail(&err);
-	if (!run->made && fvm_vm_state(&run->vm) != FVM_STOPPED) {
-		fvm_fd_closep(&run->vm.lock);
-		run->vm.lock = -1;
-		return cli_exec_in(run->cli, &run->vm, &o->command, o->detach, argc, argv);
-	}
+	if (!run->made && fvm_vm_state(&run->vm) != FVM_STOPPED)
+		return run_beside(run, o, argc, argv);
 	if (fvm_vm_policies(&run->vm, argc > 0 ? argv[0] : NULL, &err) < 0)
 		return start_failed(run, &err);
 	if (cli_command_make(&run->vm, &o->command, o->detach, argc, argv, &command, &err) < 0)

@@ -86,6 +86,38 @@ teardown() {
 	says "fvm stop a"
 }
 
+@test "run in a VM that runs already refuses what belongs to a start, and prints its name with -d" {
+	fvm run -d --net none --name a -- sleep 111 >"$E2E/first"
+	local option
+	for option in --rm --commit --prove --trace; do
+		expect 125 fvm run --name a $option true
+		says "'a' runs already: $option"
+		says "fvm stop a"
+	done
+	expect 0 fvm run -d --name a -- sleep 222
+	equal "$output" "$(cat "$E2E/first")"
+	expect 0 fvm --json run -d --name a -- sleep 333
+	equal "$(jq -r '"\(.name) \(.session)"' <<<"$output")" "a 3"
+	expect 0 fvm run --name a --keep echo beside
+	equal "$output" beside
+}
+
+@test "what is there is inspected though another name is wrong" {
+	fvm -q create --net none a
+	expect 125 sh -c 'fvm inspect nothing a 2>"$1"' - "$E2E/err"
+	equal "$(jq -r '.[].name' <<<"$output")" a
+	grep -q nothing "$E2E/err"
+}
+
+@test "a listing that can't be written is a failure" {
+	fvm -q create --net none a
+	local command
+	for command in ls ps stats "inspect a" "run --help" version; do
+		expect 125 sh -c "fvm $command >/dev/full"
+		says "No space"
+	done
+}
+
 @test "a working directory that was asked for has to be there" {
 	expect 125 fvm run --rm --net none --workdir /nowhere true
 	says "/nowhere"
