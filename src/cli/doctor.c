@@ -83,7 +83,6 @@ static int doctor_main(const struct cli *cli, int argc, char **argv)
 
 const struct cli_command cli_doctor = {
 	.name = "doctor",
-	.operands = "",
 	.summary = "Tell what this host offers VMs, what is missing, and how to get it.",
 	.text = "Exits with 0 when VMs of some kind can run here.",
 	.max_operands = 0,

@@ -104,7 +104,12 @@ static int no_such_command(const struct cli_command *const *table, const char *c
 static int run_command(const struct cli_command *c, struct cli *cli, int argc, char **argv)
 {
 	argc = cli_globals_take(c, cli, argc, argv);
-	return c->main(cli, argc, argv);
+	int status = c->main(cli, argc, argv);
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	struct fvm_error err = { 0 };
+	fvm_error_set(&err, errno, "write to the standard output");
+	return cli_fail(&err);
 }
 
 static bool is_help(const char *word)

@@ -83,20 +83,21 @@ static int inspect_main(const struct cli *cli, int argc, char **argv)
 	if (fvm_store_open(&store, &err) < 0)
 		return cli_fail(&err);
 	json_t *all = json_array();
+	int status = 0;
 	for (int i = first; i < argc; i++) {
 		scoped_vm vm = { .dir = -1, .lock = -1 };
-		if (fvm_vm_open(&store, argv[i], FVM_NO_LOCK, &vm, &err) < 0) {
-			json_decref(all);
-			return cli_fail(&err);
-		}
-		json_array_append_new(all, inspect(&vm));
+		err = (struct fvm_error){ 0 };
+		if (fvm_vm_open(&store, argv[i], FVM_NO_LOCK, &vm, &err) < 0)
+			status = cli_fail(&err);
+		else
+			json_array_append_new(all, inspect(&vm));
 	}
 	if (argc - first == 1) {
 		json_t *one = json_incref(json_array_get(all, 0));
 		json_decref(all);
-		return cli_print_json(one);
+		return one ? cli_print_json(one) : status;
 	}
-	return cli_print_json(all);
+	return cli_print_json(all) ? CLI_FAILED : status;
 }
 
 const struct cli_command cli_inspect = {
