@@ -48,6 +48,24 @@ asks() {
 	has undo "$got"
 	got=$($says "fvm diff --m")
 	has --meaning "$got"
+	# each operand is what the usage line says; a command to run is completed as one
+	got=$($says "fvm stop first some")
+	has some-vm "$got"
+	got=$($says "fvm run --name so")
+	has some-vm "$got"
+	got=$($says "fvm exec some-vm mkdi")
+	has mkdir "$got"
+	got=$($says "fvm run --net none mkdi")
+	has mkdir "$got"
+	got=$($says "fvm cp so")
+	has some-vm:? "$got"
+	got=$($says "fvm exec some-vm cat /etc/passw")
+	has /etc/passwd "$got"
+	got=$($says "fvm rename some-vm so")
+	fails grep -q some-vm <<<"$got"
+	# its options are its own
+	got=$($says "fvm run mkdir --n")
+	fails grep -q -e --net <<<"$got"
 }
 
 @test "bash completes commands, VMs, options and their values" { asks bash; }
@@ -65,4 +83,11 @@ asks() {
 	has "fvm diff --meaning" "$(zsh_says 'fvm diff --m')"
 	has "fvm help undo" "$(zsh_says 'fvm help un')"
 	has nat "$(zsh_says 'fvm run --net ')"
+	has "fvm stop first some-vm" "$(zsh_says 'fvm stop first some')"
+	has "fvm run --name some-vm" "$(zsh_says 'fvm run --name so')"
+	has "fvm exec some-vm mkdir" "$(zsh_says 'fvm exec some-vm mkdi')"
+	has "fvm run --net none mkdir" "$(zsh_says 'fvm run --net none mkdi')"
+	has "fvm run mkdir --parents" "$(zsh_says 'fvm run mkdir --paren')"
+	has "fvm cp some-vm:" "$(zsh_says 'fvm cp so')"
+	has "fvm kill -s HUP" "$(zsh_says 'fvm kill -s HU')"
 }
