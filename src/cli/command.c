@@ -35,6 +35,7 @@ static const char *const cut_off[] = {
 static const char *const secret[] = {
 	"*TOKEN*",   "*SECRET*", "*PASSWORD*",	 "*PASSWD*",	  "*PASSPHRASE*",
 	"*API_KEY*", "*APIKEY*", "*CREDENTIAL*", "*PRIVATE_KEY*", "*ACCESS_KEY*",
+	"*_PASS",    "*_PAT",	 "*_PWD",	 "SSHPASS",
 };
 
 /* Who the command runs as. */

@@ -16,7 +16,7 @@
 #include "fvm/hide.h"
 
 #define PASSWD_MAX (64 << 20)
-#define NAMES_MAX  48
+#define NAMES_MAX  64
 
 /* Below a home: a directory, and what in it. The home itself comes first. */
 static const struct group {
@@ -28,8 +28,9 @@ static const struct group {
 		".authinfo", ".authinfo.gpg", ".gnupg", ".netrc", ".op", ".password-store", ".pki",
 		".ssh", ".vault-token",
 		/* clouds, code, packages */
-		".aws", ".azure", ".boto", ".git-credentials", ".kube", ".npmrc", ".oci", ".pypirc",
-		".s3cfg", ".yarnrc.yml",
+		".aws", ".azure", ".boto", ".databrickscfg", ".git-credentials", ".huggingface",
+		".kaggle", ".kube", ".npmrc", ".oci", ".pypirc", ".s3cfg",
+		".yarnrc.yml",
 		/* data bases, mail, file servers, assistants */
 		".claude.json", ".fetchmailrc", ".mbsyncrc", ".msmtprc", ".my.cnf", ".mylogin.cnf",
 		".offlineimaprc", ".pgpass", ".smbcredentials", ".thunderbird",
@@ -37,18 +38,22 @@ static const struct group {
 		".ICEauthority", ".Xauthority", ".bash_history", ".bitcoin", ".electrum",
 		".ethereum", ".librewolf", ".mozilla", ".mysql_history", ".psql_history",
 		".python_history", ".zsh_history" } },
+	{ ".cache/huggingface", { "stored_tokens", "token" } },
 	{ ".cargo", { "credentials", "credentials.toml" } },
 	{ ".claude", { ".credentials.json" } },
 	{ ".codex", { "auth.json" } },
 	{ ".composer", { "auth.json" } },
 	{ ".config", { /* programs that keep keys or tokens there */
-		"composer/auth.json", "containers/auth.json", "doctl", "evolution", "gcloud", "gh",
+		"1Password", "Bitwarden", "composer/auth.json",
+		"configstore/firebase-tools.json", "containers/auth.json", "doctl", "evolution",
+		"gcloud", "gh",
 		"git/credentials", "github-copilot", "glab-cli", "goa-1.0", "hcloud", "hub",
-		"keepassxc", "op", "pypoetry/auth.toml", "rclone", "sops",
+		"keepassxc", "ngrok", "op", "pypoetry/auth.toml", "rclone", "sops",
 		/* browsers and messengers */
 		"BraveSoftware", "Element", "Signal", "Slack", "chromium", "discord",
 		"google-chrome", "microsoft-edge", "mozilla", "opera", "vivaldi" } },
 	{ ".docker", { "config.json" } },
+	{ ".fly", { "config.yml" } },
 	{ ".gem", { "credentials" } },
 	{ ".gemini", { "oauth_creds.json" } },
 	{ ".gradle", { "gradle.properties" } },

@@ -278,6 +278,20 @@ leave_and_look() {
 	fails fvm exec l ls "$E2E/me/.aws"
 }
 
+@test "secrets in the environment are hidden, unless there is no network or they are named" {
+	secrets() { env GH_TOKEN=1 DB_PASS=2 MYSQL_PWD=3 AWS_ACCESS_KEY_ID=4 SSHPASS=5 OTHER=6 fvm run "$@" env; }
+	expect 0 secrets --rm
+	equal "$(grep -cE '^(GH_TOKEN|DB_PASS|MYSQL_PWD|AWS_ACCESS_KEY_ID|SSHPASS)=' <<<"$output")" 0
+	says OTHER=6
+	expect 0 secrets --rm --env GH_TOKEN
+	says GH_TOKEN=1
+	fails grep -q MYSQL_PWD <<<"$output"
+	expect 0 secrets --rm --net none
+	says MYSQL_PWD=3
+	expect 0 secrets --rm --secrets
+	says SSHPASS=5
+}
+
 @test "where RUN is a tmpfs VMs share what hides, as long as one of them lives" {
 	needs_idmapped_tmpfs
 	rm -rf "$E2E/me"
