@@ -1,4 +1,6 @@
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/commands.h"
 #include "cli/vm_options.h"
@@ -40,6 +42,11 @@ static int create_main(const struct cli *cli, int argc, char **argv)
 	if (first < 0)
 		return cli_exit_parse(first);
 	const char *name = first < argc ? argv[first] : o.name;
+	if (o.name && strcmp(name, o.name) != 0) {
+		fvm_error_say(&err, EINVAL, "create: is it '%s' or '%s'? one name is enough",
+			      o.name, name);
+		return cli_fail(&err);
+	}
 	if (fvm_store_open(&store, &err) < 0 || cli_vm_new(&store, &config, name, &err) < 0 ||
 	    fvm_vm_create(&store, &config, true, &vm, &err) < 0)
 		return cli_fail(&err);

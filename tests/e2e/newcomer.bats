@@ -25,6 +25,8 @@ teardown() {
 	says "nat, none, host"
 	expect 125 fvm create somewhere
 	says "there is one of that name already"
+	expect 125 fvm create --name one two
+	says "'one' or 'two'"
 }
 
 @test "help is had in each way, and options follow the command, too" {
