@@ -106,6 +106,37 @@ for command in $commands; do
 	grep -qxe "$command" <<<"$offered" || complain "bash: the command $command is not offered"
 done
 
+# ---- examples: what is shown to be typed is understood ----
+# Lines "$ fvm .." of manuals and README, and commands of fvm between backticks of the README: the
+# command is there, and so is each option before "--" or the command to run.
+# shellcheck disable=SC2016
+check_examples='
+	FNR == NR { if ($1 != "") { here = $1; known[here] = 1; operands[here] = $3 }
+		else { option[here, $2] = option[here, "-" $3] = 1; takes[here, $2] = takes[here, "-" $3] = $4 != "" }
+		next }
+	{
+		count = split($0, word, " ")
+		for (at = 2; at <= count && word[at] ~ /^(--json|-q|--debug)$/; at++)
+			;
+		command = word[at]
+		if (command ~ /^(help|--help|--version|\[?COMMAND|[.]+)$/ || at > count) next
+		if (!known[command]) { print "there is no command of: " $0; next }
+		for (at++; at <= count && word[at] != "--" && word[at] !~ /^[|>]/; at++) {
+			if (word[at] !~ /^-./) { if (operands[command] ~ /CMD/ && seen++ >= (operands[command] ~ /^VM/)) break; continue }
+			name = word[at]
+			sub(/=.*/, "", name)
+			if (name !~ /^(--json|--quiet|--help)$/ && !option[command, name]) print "there is no " name " in: " $0
+			if (takes[command, name] && word[at] !~ /=/) at++
+		}
+		seen = 0
+	}'
+# shellcheck disable=SC2016  # backticks of the page
+bad=$({
+	sed -n 's/^\$ \(fvm .*\)/\1/p' man/*.[1-8] README.md
+	grep -ho '`fvm [^`]*`' README.md docs/*.md | tr -d '`'
+} | sed 's/ *[|#].*//' | awk -F'\t' "$check_examples" <(printf '%s\n' "$table") -)
+[ -z "$bad" ] || complain "$bad"
+
 # ---- the tests that docs/security.md names, and the letters of its table ----
 # shellcheck disable=SC2016
 lettered='^- ([A-Za-z ]+) `([a-z_]+)`: (.*)$'
