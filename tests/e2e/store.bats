@@ -248,3 +248,39 @@ nothing_left() {
 		expect 1 fvm -q run --rm --hide "$E2E/seen/secret" -- test -e "$E2E/seen/secret"
 	done
 }
+
+@test "rm refuses while anything is mounted below the VM's directory, and crosses no mount" {
+	needs_root
+	fvm -q create --net none v
+	local below=$FVM_HOME/vms/v/workspace/there
+	mkdir -p "$below" "$E2E/precious"
+	echo kept >"$E2E/precious/file"
+	mount --bind "$E2E/precious" "$below"
+	expect 125 fvm rm v
+	says "is mounted below the VM's directory"
+	says "unmount it first"
+	expect 125 fvm rm --force v
+	umount "$below"
+	equal "$(cat "$E2E/precious/file")" kept
+	expect 0 fvm rm v
+}
+
+@test "a VM whose PID 1 was killed is stopped, keeps its files, and starts again" {
+	needs_root
+	fvm -q run -d --net none --name v -- sh -c 'echo kept >/opt/fvm-e2e-kept; echo up; sleep 111'
+	wait_until 5 sh -c 'fvm logs v | grep -q up'
+	kill -KILL "$(fvm inspect v | jq .init_pid)"
+	wait_until 5 sh -c '[ "$(fvm --json ls | jq -r ".[0].state")" = stopped ]'
+	expect 125 fvm exec v true
+	says "fvm start v"
+	expect 137 fvm wait v
+	expect 0 fvm logs v
+	equal "$output" up
+	fvm start v
+	equal "$(fvm exec v cat /opt/fvm-e2e-kept)" kept
+	# one that is paused, too
+	fvm pause v
+	kill -KILL "$(fvm inspect v | jq .init_pid)"
+	wait_until 5 sh -c '[ "$(fvm --json ls | jq -r ".[0].state")" = stopped ]'
+	expect 0 fvm rm v
+}
