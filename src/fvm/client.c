@@ -9,13 +9,15 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fvm/client_priv.h"
 
-#define DETACH_1 16 /* ^P */
-#define DETACH_2 17 /* ^Q */
-#define TYPED	 4096
+#define DETACH_1  16 /* ^P */
+#define DETACH_2  17 /* ^Q */
+#define TYPED	  4096
+#define DETACH_MS 250 /* ^P is the shell's last line, too: so long it is held back */
 
 struct stream {
 	int sock, pidfd, ended, signals;
@@ -25,6 +27,8 @@ struct stream {
 	bool read_input;    /* our stdin is forwarded as the terminal's input */
 	bool relayed;	    /* there was output: with no terminal, of a detached command */
 	bool saw_first;	    /* the first of the two detach keys came last */
+	bool first_passed;  /* as the second did not follow soon; it still may */
+	long long first_ms; /* when it came */
 	char *packet;	    /* room for one message */
 	const char *output; /* of it: not yet written */
 	size_t output_len;
@@ -104,7 +108,14 @@ static int signals_ready(struct stream *s)
 	return GO_ON;
 }
 
-/* Two keys in a row detach; the first alone is passed on with what follows it. */
+static long long now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* Two keys in a row detach; the first alone is passed on after a moment, or with what follows. */
 static size_t find_detach(struct stream *s, char *buf, size_t len, bool *ret_detach)
 {
 	size_t kept = 0;
@@ -114,14 +125,33 @@ static size_t find_detach(struct stream *s, char *buf, size_t len, bool *ret_det
 			*ret_detach = true;
 			break;
 		}
-		if (s->saw_first)
+		if (s->saw_first && !s->first_passed)
 			out[kept++] = DETACH_1;
 		s->saw_first = buf[i] == DETACH_1;
+		s->first_passed = false;
+		s->first_ms = s->saw_first ? now_ms() : 0;
 		if (!s->saw_first)
 			out[kept++] = buf[i];
 	}
 	memcpy(buf, out, kept);
 	return kept;
+}
+
+/* How long the first key may be held back still, in ms; -1: there is none. */
+static int first_left(const struct stream *s)
+{
+	if (!s->saw_first || s->first_passed)
+		return -1;
+	long long left = s->first_ms + DETACH_MS - now_ms();
+	return left > 0 ? (int)left : 0;
+}
+
+static void pass_first(struct stream *s)
+{
+	static const char key = DETACH_1;
+	if (s->sock >= 0)
+		(void)fvm_msg_send(s->sock, FVM_MSG_STDIN, &key, 1);
+	s->first_passed = true;
 }
 
 static int input_ready(struct stream *s)
@@ -268,7 +298,9 @@ static int one_round(struct stream *s, struct fvm_error *err)
 		[P_INPUT] = { .fd = s->read_input ? STDIN_FILENO : -1, .events = POLLIN },
 		[P_OUT] = { .fd = full ? s->out : -1, .events = POLLOUT },
 	};
-	int wait = relays_poll(pfd + P_RELAY);
+	int wait = relays_poll(pfd + P_RELAY), left = first_left(s);
+	if (left >= 0 && (wait < 0 || left < wait))
+		wait = left;
 	if (poll(pfd, P_COUNT, wait) < 0)
 		return errno == EINTR ? GO_ON : fvm_error_set(err, errno, "wait for the session");
 	relays_ready(pfd + P_RELAY);
@@ -277,6 +309,8 @@ static int one_round(struct stream *s, struct fvm_error *err)
 		r = signals_ready(s);
 	if (r == GO_ON && pfd[P_INPUT].revents)
 		r = input_ready(s);
+	else if (first_left(s) == 0)
+		pass_first(s);
 	if (r == GO_ON && pfd[P_OUT].revents)
 		write_output(s);
 	if (r == GO_ON && pfd[P_SOCK].revents)

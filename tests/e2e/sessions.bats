@@ -286,6 +286,22 @@ wait_shown() {
 	cmp "$E2E/before" "$E2E/last"
 }
 
+@test "^P alone is the shell's, at once, and ^Q may still follow" {
+	start vm
+	screen_start 'fvm exec vm bash --norc'
+	wait_shown '#'
+	keys 'echo first $((6 * 7))' Enter
+	wait_shown 'first 42'
+	keys 'clear' Enter
+	keys C-p C-p
+	wait_shown 'echo first'
+	keys Enter C-p
+	sleep 0.5
+	keys C-q
+	wait_shown 'Detached'
+	equal "$(fvm --json attach --list vm | jq length)" 1
+}
+
 @test "two clients of one session see the same" {
 	start vm
 	screen_start 'fvm exec vm bash --norc'
