@@ -62,6 +62,12 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 		return 0;
 	}
 	o->signal = signal_parse(value);
+	if (o->signal == SIGSTOP) { /* it would stop PID 1, and nothing else */
+		fvm_error_hint(err, "fvm pause holds all of a VM");
+		return fvm_error_say(err, EINVAL, "SIGSTOP can't be passed on");
+	}
+	if (o->signal == SIGCHLD || o->signal == SIGURG || o->signal == SIGCONT)
+		return fvm_error_say(err, EINVAL, "SIG%s is PID 1's own", sigabbrev_np(o->signal));
 	if (o->signal > 0)
 		return 0;
 	fvm_error_hint(err, "kill -l lists the signals");
@@ -76,8 +82,7 @@ static int send_one(const struct fvm_vm *vm, int signal, struct fvm_error *err)
 		return r;
 	scoped_fd pidfd = fvm_running_pidfd(&running);
 	r = pidfd < 0 ? pidfd : sys_pidfd_send_signal(pidfd, signal);
-	return r < 0 ? fvm_error_set(err, -r, "send SIG%s to VM '%s'", sigabbrev_np(signal),
-				     vm->config.name)
+	return r < 0 ? fvm_error_set(err, -r, "send signal %d to VM '%s'", signal, vm->config.name)
 		     : 0;
 }
 

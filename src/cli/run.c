@@ -426,7 +426,7 @@ static int check_running(const struct run *run, struct fvm_error *err)
 static int run_beside(struct run *run, const struct run_options *o, int argc, char **argv)
 {
 	struct fvm_error err = { 0 };
-	if (check_running(run, &err) < 0)
+	if (check_running(run, &err) < 0 || cli_need_awake(&run->vm, &err) < 0)
 		return cli_fail(&err);
 	fvm_fd_closep(&run->vm.lock);
 	run->vm.lock = -1;

@@ -316,18 +316,13 @@ static bool reap(struct init *init)
 
 static void forward(struct init *init, int sig)
 {
-	static const int passed[] = {
-		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH
-	};
-	if (!init->first) {
-		if (sig == SIGTERM || sig == SIGINT || sig == SIGPWR)
-			init_shutdown(init, SIGNALLED_GRACE_MS);
+	/* what the kernel tells, and what ends a pause by signals: nobody's wish */
+	if (sig == SIGCHLD || sig == SIGCONT)
 		return;
-	}
-	for (size_t i = 0; i < FVM_COUNT(passed); i++) {
-		if (passed[i] == sig)
-			session_signal(init->first, sig);
-	}
+	if (init->first)
+		session_signal(init->first, sig);
+	else if (sig == SIGTERM || sig == SIGINT || sig == SIGPWR)
+		init_shutdown(init, SIGNALLED_GRACE_MS);
 }
 
 static void signals_ready(struct init *init, struct source *source, uint32_t events)

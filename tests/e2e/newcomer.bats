@@ -102,6 +102,10 @@ teardown() {
 	equal "$(jq -r '"\(.name) \(.session)"' <<<"$output")" "a 3"
 	expect 0 fvm run --name a --keep echo beside
 	equal "$output" beside
+	# one that is paused would never answer
+	fvm pause a
+	expect 125 timeout 5 fvm run --name a true
+	says "fvm resume a"
 }
 
 @test "what is there is inspected though another name is wrong" {

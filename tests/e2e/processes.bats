@@ -82,11 +82,13 @@ start() {
 	expect 125 fvm kill -s NONSENSE one
 	says NONSENSE
 	expect 125 fvm kill -s 99 one
+	expect 125 fvm kill -s STOP one
+	says "fvm pause"
 	expect 0 fvm kill -s SIGKILL one
 }
 
 @test "kill knows the real-time signals by name" {
-	start one sh -c 'trap "touch /root/caught" RTMIN+3; echo up; while :; do sleep 0.1; done'
+	start one bash -c 'trap "touch /root/caught" RTMIN+3; echo up; while :; do sleep 0.1; done'
 	wait_until 5 sh -c 'fvm logs one | grep -q up'
 	expect 125 fvm kill -s RTMIN+99 one
 	expect 125 fvm kill -s RTMINX one
