@@ -34,6 +34,7 @@ libseccomp	LGPL-2.1	LGPL-2.1
 libssl	Apache-2.0	Apache
 libstdc++	GPL-3+ with the runtime exception	GCC Runtime Library Exception
 libxml2	MIT	MIT
+libxxhash	BSD-2-Clause	BSD-2
 libz	Zlib	zlib|Zlib
 libzstd	BSD-3-Clause	BSD-3-clause|BSD
 linux-vdso	-	-

@@ -18,6 +18,7 @@ libjansson-dev
 libmnl-dev
 libseccomp-dev
 libssl-dev
+libxxhash-dev
 libzstd-dev
 linux-libc-dev
 meson
