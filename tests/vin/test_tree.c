@@ -367,8 +367,9 @@ static void one_in_a_debugger_is_refused_and_nobody_is_stopped(void **state)
 
 static void vfork_parent(void)
 {
+	struct clone_args args = { .flags = CLONE_VFORK, .exit_signal = SIGCHLD };
 	*ready = 1;
-	if (vfork() == 0) {
+	if (syscall(SYS_clone3, &args, sizeof(args)) == 0) {
 		while (!*end)
 			(*count)++;
 		_exit(0);
