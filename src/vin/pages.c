@@ -1,0 +1,155 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "vin/pages.h"
+
+/* linux/fs.h of Linux 6.7; Debian 12's headers are older */
+struct scan {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t inverted, mask, any_of, report;
+};
+struct region {
+	uint64_t start, end, categories;
+};
+#define SCAN	   _IOWR('f', 16, struct scan)
+#define IS_FILE	   (1U << 2)
+#define IS_PRESENT (1U << 3)
+#define IS_SWAPPED (1U << 4)
+#define IS_ZERO	   (1U << 5)
+#define IS_GUARD   (1U << 8)
+
+#define REGIONS	   512
+#define PAGE	   4096ULL
+
+/* One number for each page of /proc/PID/pagemap. */
+#define MAP_PRESENT (1ULL << 63)
+#define MAP_SWAPPED (1ULL << 62)
+#define MAP_FILE    (1ULL << 61)
+#define MAP_GUARD   (1ULL << 58)
+
+void vin_runs_free(struct vin_runs *r)
+{
+	free(r->runs);
+	*r = (struct vin_runs){ 0 };
+}
+
+int vin_runs_add(struct vin_runs *r, uint64_t start, uint64_t end)
+{
+	if (r->count > 0 && r->runs[r->count - 1].end == start) {
+		r->runs[r->count - 1].end = end;
+		return 0;
+	}
+	size_t room = fvm_room(r->count + 1);
+	if (r->count == 0 || fvm_room(r->count) != room) {
+		struct vin_run *more = realloc(r->runs, room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		r->runs = more;
+	}
+	r->runs[r->count++] = (struct vin_run){ start, end };
+	return 0;
+}
+
+uint64_t vin_runs_bytes(const struct vin_runs *r)
+{
+	uint64_t sum = 0;
+	for (size_t i = 0; i < r->count; i++)
+		sum += r->runs[i].end - r->runs[i].start;
+	return sum;
+}
+
+int vin_pages_open(pid_t pid)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	return fvm_nerr(open(path, O_RDONLY | O_CLOEXEC));
+}
+
+/* A guard looks like a page that was swapped out. */
+static void ask_for(struct scan *s, enum vin_pages what, bool guards)
+{
+	if (what == VIN_PAGES_GUARD) {
+		s->mask = IS_GUARD;
+		s->report = IS_GUARD;
+		return;
+	}
+	if (what == VIN_PAGES_OWN)
+		s->inverted = IS_FILE | IS_ZERO;
+	if (guards)
+		s->inverted |= IS_GUARD;
+	s->mask = s->inverted;
+	s->any_of = IS_PRESENT | IS_SWAPPED;
+	s->report = IS_PRESENT;
+}
+
+/* @guards: the kernel knows which pages are (Linux 6.15) */
+static int scan(int pagemap, uint64_t start, uint64_t end, enum vin_pages what, bool guards,
+		struct vin_runs *ret)
+{
+	struct region found[REGIONS];
+	while (start < end) {
+		struct scan s = { .size = sizeof(s),
+				  .start = start,
+				  .end = end,
+				  .vec = (uintptr_t)found,
+				  .vec_len = REGIONS };
+		ask_for(&s, what, guards);
+		int n = ioctl(pagemap, SCAN, &s);
+		if (n < 0)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			int r = vin_runs_add(ret, found[i].start, found[i].end);
+			if (r < 0)
+				return r;
+		}
+		if (s.walk_end <= start)
+			return -EIO; /* it would go on for ever */
+		start = s.walk_end;
+	}
+	return 0;
+}
+
+static bool wanted(uint64_t page, enum vin_pages what)
+{
+	return (page & (MAP_PRESENT | MAP_SWAPPED)) && !(page & MAP_GUARD) &&
+	       (what == VIN_PAGES_THERE || !(page & MAP_FILE));
+}
+
+static int read_pagemap(int pagemap, uint64_t start, uint64_t end, enum vin_pages what,
+			struct vin_runs *ret)
+{
+	uint64_t pages[REGIONS];
+	while (start < end) {
+		size_t count = (end - start) / PAGE < REGIONS ? (end - start) / PAGE : REGIONS;
+		ssize_t n = pread(pagemap, pages, count * 8, (off_t)(start / PAGE * 8));
+		if (n < 0)
+			return -errno;
+		if (n < 8)
+			return -EIO;
+		for (size_t i = 0; i < (size_t)n / 8; i++, start += PAGE) {
+			int r = wanted(pages[i], what) ? vin_runs_add(ret, start, start + PAGE) : 0;
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+int vin_pages_find(int pagemap, uint64_t start, uint64_t end, enum vin_pages what, bool old_way,
+		   struct vin_runs *ret)
+{
+	const size_t before = ret->count;
+	int r = old_way ? -ENOTTY : scan(pagemap, start, end, what, true, ret);
+	if (r == -EINVAL && what != VIN_PAGES_GUARD)
+		r = scan(pagemap, start, end, what, false, ret);
+	if (r != -ENOTTY && r != -EINVAL)
+		return r;
+	/* before 6.7, or without this category */
+	if (what == VIN_PAGES_GUARD)
+		return 0;
+	return ret->count == before ? read_pagemap(pagemap, start, end, what, ret) : r;
+}
