@@ -15,13 +15,12 @@
 #include "cli/command.h"
 #include "fvm/accounts.h"
 #include "fvm/policy.h"
-#include "fvm/disk.h"
+#include "fvm/procs.h"
 
 extern char **environ;
 
-#define DATABASE_LIMIT (16 << 20)
-#define ROOT_PATH      "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define USER_PATH      "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+#define ROOT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define USER_PATH "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
 /* Names of things that are not there inside. */
 static const char *const cut_off[] = {
@@ -84,47 +83,10 @@ void cli_command_options_free(struct cli_command_options *o)
 
 /* ---- the VM's own account databases, through its layers ---- */
 
-static int read_layer_file(int dir, const char *top, const char *path, char **ret)
-{
-	char whole[400];
-	struct stat st;
-	scoped_fd layer = fvm_open_nofollow(dir, top, O_RDONLY | O_DIRECTORY);
-	scoped_fd fs = layer < 0 ? layer : fvm_disk_open(layer);
-	if (fs < 0)
-		return fs;
-	snprintf(whole, sizeof(whole), "root/upper/%s", path);
-	scoped_fd fd = fvm_open_nofollow(fs, whole, O_RDONLY | O_NONBLOCK);
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return -ENOENT; /* a whiteout: deleted in the VM */
-	char link[64];
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	return fvm_read_file(AT_FDCWD, link, DATABASE_LIMIT, ret, NULL);
-}
-
-/* Contents of a file of the VM, wherever its topmost version lies. */
-static char *read_in_vm(const struct fvm_vm *vm, const char *path)
-{
-	char *text = NULL, top[128], host[64];
-	const struct fvm_strv *layers = &vm->config.layers;
-	if (read_layer_file(vm->dir, "workspace", path, &text) == 0)
-		return text;
-	for (size_t i = layers->count; i-- > 0;) {
-		snprintf(top, sizeof(top), "layers/%s", layers->items[i]);
-		if (read_layer_file(vm->store->dir, top, path, &text) == 0)
-			return text;
-	}
-	snprintf(host, sizeof(host), "/%s", path);
-	if (fvm_read_file(AT_FDCWD, host, DATABASE_LIMIT, &text, NULL) < 0)
-		return strdup("");
-	return text;
-}
-
 /* By @name, or by @uid when that is NULL. */
 static bool find_user(const struct fvm_vm *vm, const char *name, uid_t uid, struct who *w)
 {
-	scoped_free char *text = read_in_vm(vm, "etc/passwd");
+	scoped_free char *text = fvm_vm_read_etc(vm, "passwd");
 	char *save = NULL, *fields[7];
 	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
 	     line = strtok_r(NULL, "\n", &save)) {
@@ -167,7 +129,7 @@ static bool is_member(const char *members, const char *name)
 
 static void find_groups(const struct fvm_vm *vm, const struct who *w, struct fvm_command *c)
 {
-	scoped_free char *text = read_in_vm(vm, "etc/group");
+	scoped_free char *text = fvm_vm_read_etc(vm, "group");
 	char *save = NULL;
 	add_group(c, w->gid);
 	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;

@@ -72,7 +72,7 @@ static int show_vm(const struct fvm_store *store, const char *name, bool with_vm
 	if (r < 0)
 		return fvm_error_set(err, -r, "list the processes of VM '%s'", name);
 	fvm_procs_commands(&procs, COMMANDS_MS);
-	struct fvm_users *users = fvm_users_open(running.init_pid);
+	struct fvm_users *users = fvm_users_open(running.init_pid, &vm);
 	if (!users)
 		return fvm_error_set(err, ENOMEM, "list the processes of VM '%s'", name);
 	const struct vm_view view = { vm.config.name, users };

@@ -173,7 +173,7 @@ static int sample_procs(struct top *t, struct fvm_error *err)
 		return r;
 	int64_t at_ns = now_ns();
 	fvm_procs_commands(&now, COMMANDS_MS);
-	struct fvm_users *users = fvm_users_open(running.init_pid);
+	struct fvm_users *users = fvm_users_open(running.init_pid, &vm);
 	struct row *rows = calloc(now.count + 1, sizeof(*rows));
 	if (!users || !rows) {
 		fvm_users_free(users);

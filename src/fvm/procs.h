@@ -61,11 +61,16 @@ int fvm_proc_signal(const struct fvm_proc *p, int signal);
 
 /* ---- users as the VM names them ---- */
 
+struct fvm_vm;
 struct fvm_users; /* uid map and user names of one VM */
 
-/** fvm_users_open() - read the VM's uid map and its /etc/passwd; never NULL unless out of memory */
-struct fvm_users *fvm_users_open(pid_t init);
+/** fvm_users_open() - read the uid map of @init and its /etc/passwd, or where its root can't be seen
+ *  (an ordinary user's VM) that of @vm, unless NULL; never NULL unless out of memory */
+struct fvm_users *fvm_users_open(pid_t init, const struct fvm_vm *vm);
 void fvm_users_free(struct fvm_users *u);
+/** fvm_vm_read_etc() - text of /etc/NAME as the VM has it, running or not: of the topmost layer that
+ *  has it, or the host's; "" if it is in none. The caller frees it. NULL: out of memory */
+char *fvm_vm_read_etc(const struct fvm_vm *vm, const char *name);
 /** fvm_users_inside() - the VM's uid for a uid of the host; (uid_t)-1: none */
 uid_t fvm_users_inside(const struct fvm_users *u, uid_t host);
 /** fvm_users_name() - @name, filled with what the VM calls its uid @uid; NULL: has no name */

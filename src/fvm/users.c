@@ -1,6 +1,7 @@
 /* Uids and user names as a VM has them: its uid map, and its own /etc/passwd. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,9 +10,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fvm/disk.h"
 #include "fvm/procs.h"
+#include "fvm/store.h"
 
-#define PASSWD_MAX (1 << 20)
+#define PASSWD_MAX     (1 << 20)
+#define DATABASE_LIMIT (16 << 20)
 
 struct fvm_users {
 	char *map;    /* text of /proc/INIT/uid_map: "inside outside count" */
@@ -46,7 +50,54 @@ static char *passwd_read(pid_t init)
 	return text;
 }
 
-struct fvm_users *fvm_users_open(pid_t init)
+/* ---- the VM's files through its layers ---- */
+
+static int read_layer_file(int fs, const char *path, char **ret)
+{
+	char link[64];
+	struct stat st;
+	scoped_fd fd = fvm_open_nofollow(fs, path, O_RDONLY | O_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -ENOENT; /* a whiteout: deleted in the VM */
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return fvm_read_file(AT_FDCWD, link, DATABASE_LIMIT, ret, NULL);
+}
+
+/* /etc has an overlay of its own in an ordinary user's VM, and where it is a file system. */
+static int read_layer(int dir, const char *top, const char *name, char **ret)
+{
+	char path[PATH_MAX];
+	scoped_fd layer = fvm_open_nofollow(dir, top, O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = layer < 0 ? layer : fvm_disk_open(layer);
+	if (fs < 0)
+		return fs;
+	snprintf(path, sizeof(path), "etc/upper/%s", name);
+	if (read_layer_file(fs, path, ret) == 0)
+		return 0;
+	snprintf(path, sizeof(path), "root/upper/etc/%s", name);
+	return read_layer_file(fs, path, ret);
+}
+
+char *fvm_vm_read_etc(const struct fvm_vm *vm, const char *name)
+{
+	char *text = NULL, top[128], host[NAME_MAX + 8];
+	const struct fvm_strv *layers = &vm->config.layers;
+	if (read_layer(vm->dir, "workspace", name, &text) == 0)
+		return text;
+	for (size_t i = layers->count; i-- > 0;) {
+		snprintf(top, sizeof(top), "layers/%s", layers->items[i]);
+		if (read_layer(vm->store->dir, top, name, &text) == 0)
+			return text;
+	}
+	snprintf(host, sizeof(host), "/etc/%s", name);
+	if (fvm_read_file(AT_FDCWD, host, DATABASE_LIMIT, &text, NULL) < 0)
+		return strdup("");
+	return text;
+}
+
+struct fvm_users *fvm_users_open(pid_t init, const struct fvm_vm *vm)
 {
 	char path[40];
 	struct fvm_users *u = calloc(1, sizeof(*u));
@@ -56,6 +107,8 @@ struct fvm_users *fvm_users_open(pid_t init)
 	if (fvm_read_file(AT_FDCWD, path, 1 << 20, &u->map, NULL) < 0)
 		u->map = NULL;
 	u->passwd = passwd_read(init);
+	if (!u->passwd && vm)
+		u->passwd = fvm_vm_read_etc(vm, "passwd");
 	return u;
 }
 

@@ -127,6 +127,22 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	equal "${lines[*]}" "1 joe /home/joe joe joe"
 }
 
+@test "who was added inside is known to exec and ps, whether it runs or not" {
+	as_user lone fvm -q create --net none v
+	as_user lone fvm start v
+	as_user lone fvm exec --root v useradd --create-home --shell /bin/bash joe
+	expect 0 as_user lone fvm exec --user joe --workdir /home/joe v bash -c 'echo $USER $HOME $SHELL; touch f; stat -c %U .'
+	equal "${lines[*]}" "joe /home/joe /bin/bash joe"
+	as_user lone fvm exec -d --user joe --workdir / v sleep 111 >/dev/null
+	equal "$(as_user lone fvm --json ps v | jq -r '[.[].user] | unique | join(" ")')" root
+	as_user lone fvm stop v
+	expect 0 as_user lone fvm run --name v --user joe --workdir / id -un
+	equal "$output" joe
+	as_user lone fvm -q snapshot v t
+	expect 0 as_user lone fvm run --name v --user joe --workdir / id -un
+	equal "$output" joe
+}
+
 @test "VM root can neither undo a mount nor see what is outside" {
 	expect 0 run_root sh -c '
 		for at in /usr /etc /home /proc /sys /dev /dev/null /run; do umount -l $at && echo gone $at; done

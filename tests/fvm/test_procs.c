@@ -130,7 +130,7 @@ static void later_owner_of_a_pid_gets_no_signal(void **state)
 static void users_are_mapped_and_named(void **state)
 {
 	char name[64];
-	struct fvm_users *u = fvm_users_open(getpid());
+	struct fvm_users *u = fvm_users_open(getpid(), NULL);
 	(void)state;
 	assert_non_null(u);
 	assert_int_equal(fvm_users_inside(u, 0), 0);
