@@ -217,6 +217,14 @@ static int copy_sides(struct cp *cp, struct side *from, struct side *to)
 {
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	struct fvm_error err = { 0 };
+	const struct side *empty = from->vm_name[0] && !from->path[0] ? from
+				   : to->vm_name[0] && !to->path[0]   ? to
+								      : NULL;
+	if (empty) {
+		fvm_error_say(&err, EINVAL, "cp: a path is missing after '%s:'", empty->vm_name);
+		fvm_error_hint(&err, "%s:. is your working directory there", empty->vm_name);
+		return cli_fail(&err);
+	}
 	if (!from->vm_name[0] && !to->vm_name[0]) {
 		fvm_error_set(&err, 0, "cp: neither side is in a VM");
 		fvm_error_hint(&err, "one of them reads VM:PATH");

@@ -89,6 +89,12 @@ static int no_such_command(const struct cli_command *const *table, const char *c
 			   const char *name)
 {
 	struct fvm_nearest near = { 0 };
+	if (name[0] == '-') {
+		fprintf(stderr,
+			"fvm: unknown option %s; before the command stand --json, -q and --debug\n",
+			name);
+		return CLI_FAILED;
+	}
 	for (; *table; table++)
 		fvm_nearest_try(&near, name, strlen(name), (*table)->name);
 	for (; elsewhere && *elsewhere; elsewhere++)

@@ -399,7 +399,8 @@ static void check_rights(const struct fvm_doctor *d, struct fvm_finding *f)
 static void check_fuse(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	tried(f, d->kernel.fuse, "published applications are copied as a whole before they start",
-	      "modprobe fuse");
+	      d->kernel.fuse == EACCES ? "chmod 0666 /dev/fuse (as root; distributions' default)"
+				       : "modprobe fuse");
 }
 
 static void check_kvm(const struct fvm_doctor *d, struct fvm_finding *f)

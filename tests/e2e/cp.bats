@@ -64,6 +64,11 @@ make_tree() {
 }
 
 @test "mistakes are named, with status 125" {
+	fvm -q create --net none named
+	expect 125 fvm cp named: .
+	says "a path is missing after 'named:'"
+	expect 125 fvm cp /etc/passwd named:
+	says "named:."
 	start vm
 	expect 125 fvm cp /etc/hostname /tmp/elsewhere
 	says VM:PATH

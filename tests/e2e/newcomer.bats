@@ -12,6 +12,8 @@ teardown() {
 @test "a mistyped word is answered by the right one" {
 	expect 125 fvm comit x
 	says "did you mean 'commit'?"
+	expect 125 fvm --jsn ls
+	says "unknown option --jsn"
 	expect 125 fvm run --nmae x
 	says "did you mean --name?"
 	fvm create --name somewhere
