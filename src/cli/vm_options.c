@@ -69,6 +69,8 @@ static int add_path(struct fvm_strv *list, const char *value, struct fvm_error *
 {
 	if (value[0] == '/')
 		return add(list, value, err);
+	if (value[0] == '\0' || value[0] == ':') /* else it would be the working directory */
+		return fvm_error_set(err, EINVAL, "'%s' has no path", value);
 	char here[PATH_MAX];
 	if (!getcwd(here, sizeof(here)))
 		return fvm_error_set(err, errno, "find the working directory");

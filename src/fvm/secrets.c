@@ -193,16 +193,31 @@ static int add_target(const char *link, struct fvm_strv *ret)
 	return fvm_strv_add(ret, target);
 }
 
+/* Without what a shell or a person puts behind a directory's name: "/", "/.", "/..". */
+static bool without_tail(const char *path, char ret[PATH_MAX])
+{
+	char real[PATH_MAX];
+	size_t len = strlen(path);
+	if (path[0] != '/' || len >= PATH_MAX)
+		return false;
+	memcpy(ret, path, len + 1);
+	while (len > 1 && (ret[len - 1] == '/' || (ret[len - 1] == '.' && ret[len - 2] == '/')))
+		ret[--len] = '\0';
+	if (len > 2 && strcmp(ret + len - 3, "/..") == 0 && realpath(ret, real))
+		memcpy(ret, real, strlen(real) + 1);
+	return ret[1] != '\0';
+}
+
 int fvm_hide_resolve(const struct fvm_plan *plan, const char *path, bool must_exist,
 		     struct fvm_strv *ret)
 {
-	char dir[PATH_MAX], real[PATH_MAX], full[PATH_MAX], target[2];
-	const char *slash = strrchr(path, '/');
-	if (path[0] != '/' || !slash[1] || strlen(path) >= sizeof(dir))
+	char bare[PATH_MAX], dir[PATH_MAX], real[PATH_MAX], full[PATH_MAX], target[2];
+	if (!without_tail(path, bare))
 		return 0;
-	if (plan->mounts[fvm_plan_find(plan, path, false)].network)
-		return must_exist ? 0 : fvm_strv_add(ret, path);
-	snprintf(dir, sizeof(dir), "%.*s/", (int)(slash - path), path);
+	const char *slash = strrchr(bare, '/');
+	if (plan->mounts[fvm_plan_find(plan, bare, false)].network)
+		return must_exist ? 0 : fvm_strv_add(ret, bare);
+	snprintf(dir, sizeof(dir), "%.*s/", (int)(slash - bare), bare);
 	if (!realpath(dir, real) ||
 	    snprintf(full, sizeof(full), "%s%s", real[1] ? real : "", slash) >= (int)sizeof(full))
 		return 0;

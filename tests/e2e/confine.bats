@@ -278,6 +278,24 @@ leave_and_look() {
 	fails fvm exec l ls "$E2E/me/.aws"
 }
 
+@test "what is hidden is so however its name is written" {
+	mkdir -p "$E2E/hid/den"
+	echo key >"$E2E/hid/den/key"
+	cd "$E2E/hid"
+	local name
+	for name in den den/ den//. ./den "$PWD/den/" "$PWD/../hid/den/" den/sub/../; do
+		mkdir -p den/sub
+		fails fvm run --rm --net none --hide "$name" cat "$E2E/hid/den/key" 2>/dev/null
+	done
+	printf '[policy]\nsummary = x\n[vm]\nhide = %s/den/\n' "$PWD" >"$E2E/slash.policy"
+	fails fvm run --rm --net none --policy "$E2E/slash.policy" cat "$E2E/hid/den/key" 2>/dev/null
+	for name in --hide --direct --bind; do
+		expect 125 fvm run --rm --net none $name "" true
+		says "no path"
+	done
+	expect 125 fvm run --rm --net none --bind :/opt/x true
+}
+
 @test "secrets in the environment are hidden, unless there is no network or they are named" {
 	secrets() { env GH_TOKEN=1 DB_PASS=2 MYSQL_PWD=3 AWS_ACCESS_KEY_ID=4 SSHPASS=5 OTHER=6 fvm run "$@" env; }
 	expect 0 secrets --rm
