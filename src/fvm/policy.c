@@ -221,8 +221,11 @@ static int no_such(const char *name, struct fvm_error *err)
 	}
 	free(all);
 	fvm_error_say(err, ENOENT, "there is no policy '%.60s'", name);
-	fvm_error_hint(err, "there are: %s",
-		       n ? names : "none; they go into ~/.config/fvm/policy.d");
+	if (access(name, F_OK) == 0)
+		fvm_error_hint(err, "for the file of that name here: ./%.60s", name);
+	else
+		fvm_error_hint(err, "there are: %s",
+			       n ? names : "none; they go into ~/.config/fvm/policy.d");
 	return -ENOENT;
 }
 

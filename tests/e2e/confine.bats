@@ -289,6 +289,9 @@ leave_and_look() {
 	done
 	printf '[policy]\nsummary = x\n[vm]\nhide = %s/den/\n' "$PWD" >"$E2E/slash.policy"
 	fails fvm run --rm --net none --policy "$E2E/slash.policy" cat "$E2E/hid/den/key" 2>/dev/null
+	cd "$E2E"
+	expect 125 fvm run --rm --net none --policy slash.policy true
+	says "./slash.policy"
 	for name in --hide --direct --bind; do
 		expect 125 fvm run --rm --net none $name "" true
 		says "no path"
