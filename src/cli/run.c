@@ -131,7 +131,8 @@ static int change_config(struct run *run, const struct run_options *o, struct fv
 		if (r < 0)
 			return r;
 	}
-	cli_say(run->cli, "VM %s keeps these options from now on", name);
+	if (!o->rm)
+		cli_say(run->cli, "VM %s keeps these options from now on", name);
 	return fvm_vm_save(vm, err);
 }
 

@@ -185,6 +185,10 @@ int fvm_store_place(char *store, char *run, struct fvm_error *err)
 	struct place places[MAX_PLACES] = { 0 };
 	bool only = home && *home;
 	size_t count = 0, chosen = 0;
+	if (only && home[0] != '/') { /* another one in each directory, and not to be hidden */
+		fvm_error_hint(err, "set FVM_HOME to an absolute path");
+		return fvm_error_say(err, EINVAL, "FVM_HOME is '%.200s': no absolute path", home);
+	}
 	if (only) {
 		struct place p = { 0 };
 		snprintf(p.path, sizeof(p.path), "%s", home);

@@ -249,6 +249,13 @@ nothing_left() {
 	done
 }
 
+@test "a store by a relative path is refused" {
+	cd "$E2E"
+	expect 125 env FVM_HOME=relative fvm ls
+	says "absolute"
+	[ ! -e relative ]
+}
+
 @test "rm refuses while anything is mounted below the VM's directory, and crosses no mount" {
 	needs_root
 	fvm -q create --net none v
