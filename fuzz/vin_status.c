@@ -1,4 +1,4 @@
-/* stat and status of a thread: the kernel writes them, with a name in them that the thread chose.
+/* stat and status of a thread: the kernel writes them, with a name that the thread has chosen. */
  */
 #include <stdint.h>
 #include <string.h>
