@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,15 +42,9 @@ struct who {
 	char name[256], home[PATH_MAX], shell[PATH_MAX];
 	uid_t uid;
 	gid_t gid;
-	bool found;		    /* in the database: name, home, shell are filled */
-	struct fvm_account outside; /* when it is a name service of the host that knows it */
+	bool found;   /* in the database: name, home, shell are filled */
+	bool outside; /* by a name service of the host */
 };
-
-static void who_free(struct who *w)
-{
-	fvm_account_free(&w->outside);
-}
-#define scoped_who __attribute__((cleanup(who_free))) struct who
 
 int cli_command_option(struct cli_command_options *o, int key, const char *value,
 		       struct fvm_error *err)
@@ -144,8 +140,12 @@ static void find_groups(const struct fvm_vm *vm, const struct who *w, struct fvm
 		if (gid && line && w->found && is_member(line, w->name))
 			add_group(c, (gid_t)strtoul(gid, NULL, 10));
 	}
-	for (size_t i = 0; i < w->outside.group_count; i++)
-		add_group(c, w->outside.groups[i].gid);
+	gid_t more[FVM_ACCOUNT_GROUPS];
+	int n = FVM_ACCOUNT_GROUPS;
+	if (w->outside && getgrouplist(w->name, w->gid, more, &n) >= 0) {
+		for (int i = 0; i < n; i++)
+			add_group(c, more[i]);
+	}
 }
 
 static int parse_ids(const char *text, struct who *w)
@@ -169,20 +169,15 @@ static int parse_ids(const char *text, struct who *w)
  * for him. */
 static bool find_outside(const char *name, uid_t uid, struct who *w)
 {
-	struct fvm_account *a = &w->outside;
-	fvm_account_free(a);
-	if (fvm_account_ask(name, uid, a) < 0)
-		return false;
-	if (fvm_account_in_file("/etc/passwd", a->uid)) {
-		fvm_account_free(a);
+	const struct passwd *pw = name ? getpwnam(name) : getpwuid(uid);
+	if (!pw || fvm_account_in_file("/etc/passwd", pw->pw_uid))
 		return false; /* the VM's own file is what counts */
-	}
-	snprintf(w->name, sizeof(w->name), "%s", a->name);
-	snprintf(w->home, sizeof(w->home), "%s", a->home);
-	snprintf(w->shell, sizeof(w->shell), "%s", a->shell[0] ? a->shell : "/bin/sh");
-	w->uid = a->uid;
-	w->gid = a->gid;
-	w->found = true;
+	snprintf(w->name, sizeof(w->name), "%s", pw->pw_name);
+	snprintf(w->home, sizeof(w->home), "%s", pw->pw_dir);
+	snprintf(w->shell, sizeof(w->shell), "%s", pw->pw_shell[0] ? pw->pw_shell : "/bin/sh");
+	w->uid = pw->pw_uid;
+	w->gid = pw->pw_gid;
+	w->found = w->outside = true;
 	return true;
 }
 
@@ -340,7 +335,7 @@ int cli_command_make(const struct fvm_vm *vm, const struct cli_command_options *
 		     int argc, char **argv, struct fvm_command *ret, struct fvm_error *err)
 {
 	scoped_command c = { .fds = { -1, -1, -1 }, .detached = detached };
-	scoped_who w = { 0 };
+	struct who w = { 0 };
 	scoped_config named = { 0 };
 	const struct fvm_config *config = vm->effective ? vm->effective : &vm->config;
 	int r = identify(vm, o, &w, err);

@@ -11,11 +11,24 @@
 #include "cli/cli.h"
 #include "common/nearest.h"
 
+/* Where fvm-changes lies: beside us in a build tree, in libexec when installed. */
 int cli_exec_changes(char **argv)
 {
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (n > 0) {
+		self[n] = '\0';
+		*strrchr(self, '/') = '\0';
+		static const char *const places[] = { "", "/../libexec/fvm" };
+		for (size_t i = 0; i < FVM_COUNT(places); i++) {
+			scoped_buf path = { 0 };
+			fvm_buf_printf(&path, "%s%s/fvm-changes", self, places[i]);
+			if (path.data)
+				execv(path.data, argv);
+		}
+	}
 	struct fvm_error err = { 0 };
-	fvm_error_set(&err, -fvm_exec_part(argv),
-		      "start fvm-changes, the part of fvm for this command");
+	fvm_error_set(&err, errno, "start fvm-changes, the part of fvm for this command");
 	fvm_error_hint(&err, "install fvm whole: make install");
 	return cli_fail(&err);
 }

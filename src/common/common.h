@@ -9,7 +9,6 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "common/program.h"
 #include "common/quote.h"
 #include "common/undo.h"
 

@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <jansson.h>
 #include <poll.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,59 +47,89 @@ bool fvm_account_in_file(const char *path, unsigned long id)
 	return false;
 }
 
-/* ---- one account ---- */
+/* ---- the child: its answer goes over a pipe, as "name\0text\0" each ---- */
 
-void fvm_account_free(struct fvm_account *a)
+struct answer {
+	struct fvm_buf text;
+	gid_t gids[FVM_ACCOUNT_GROUPS];
+	int count;
+};
+
+/* It becomes the name of a file. */
+static bool fit(const char *name)
 {
-	free(a->text);
-	*a = (struct fvm_account){ 0 };
+	return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < NAME_LIMIT;
 }
 
-/* "name:x:uid:gid:comment:home:shell", of which @ret->text holds the memory. */
-static bool take_line(char *line, struct fvm_account *ret)
+static void answer_add(struct answer *a, const char *name, const char *text)
 {
-	enum { NAME, UID = 2, GID, ABOUT, HOME, SHELL, COUNT };
-	char *end, *fields[COUNT];
-	if (!fvm_account_fields(line, fields, COUNT) || !fields[NAME][0])
-		return false;
-	ret->uid = (uid_t)strtoul(fields[UID], &end, 10);
-	if (*end || end == fields[UID])
-		return false;
-	ret->gid = (gid_t)strtoul(fields[GID], NULL, 10);
-	ret->name = fields[NAME];
-	ret->about = fields[ABOUT];
-	ret->home = fields[HOME];
-	ret->shell = fields[SHELL];
-	return true;
+	fvm_buf_add(&a->text, name, strlen(name) + 1);
+	fvm_buf_add(&a->text, text, strlen(text) + 1);
 }
 
-static void take_group(char *line, struct fvm_account *ret)
+/* One record, by name and by number. */
+static void answer_record(struct answer *a, const char *kind, const char *name, unsigned int id,
+			  json_t *record)
 {
-	char *end;
-	gid_t gid = (gid_t)strtoul(line, &end, 10);
-	if (*end != ':' || ret->group_count == FVM_COUNT(ret->groups))
-		return;
-	ret->groups[ret->group_count].gid = gid;
-	ret->groups[ret->group_count++].name = end[1] ? end + 1 : NULL;
-}
-
-int fvm_account_find(uid_t uid, struct fvm_account *ret)
-{
-	scoped_account a = { 0 };
-	if (fvm_read_file(AT_FDCWD, "/etc/passwd", DATABASE_LIMIT, &a.text, NULL) == 0) {
-		for (char *save = NULL, *line = strtok_r(a.text, "\n", &save); line;
-		     line = strtok_r(NULL, "\n", &save)) {
-			if (!take_line(line, &a) || a.uid != uid)
-				continue;
-			*ret = a;
-			a = (struct fvm_account){ 0 };
-			return 0;
-		}
+	char file[NAME_LIMIT + 16];
+	char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
+	if (text) {
+		snprintf(file, sizeof(file), "%s.%s", name, kind);
+		answer_add(a, file, text);
+		snprintf(file, sizeof(file), "%u.%s", id, kind);
+		answer_add(a, file, text);
 	}
-	return fvm_account_ask(NULL, uid, ret);
+	free(text);
+	json_decref(record);
 }
 
-/* ---- asking ---- */
+static void answer_groups(struct answer *a, const char *user)
+{
+	char file[2 * NAME_LIMIT + 16];
+	for (int i = 0; i < a->count; i++) {
+		const struct group *gr = getgrgid(a->gids[i]);
+		if (!gr || !fit(gr->gr_name))
+			continue;
+		snprintf(file, sizeof(file), "%s:%s.membership", user, gr->gr_name);
+		/* its name says it all; some versions pass over an empty one */
+		answer_add(a, file, "{}");
+		if (!fvm_account_in_file("/etc/group", a->gids[i]))
+			answer_record(a, "group", gr->gr_name, gr->gr_gid,
+				      json_pack("{s:s, s:I, s:[s]}", "groupName", gr->gr_name,
+						"gid", (json_int_t)gr->gr_gid, "members", user));
+	}
+}
+
+static int answer_write(const struct answer *a, int fd)
+{
+	int r = fvm_write_all(fd, &a->count, sizeof(a->count));
+	if (r == 0)
+		r = fvm_write_all(fd, a->gids, sizeof(a->gids));
+	return r == 0 && a->text.data ? fvm_write_all(fd, a->text.data, a->text.len) : r;
+}
+
+static int ask(uid_t uid, int fd)
+{
+	struct answer a = { .count = FVM_ACCOUNT_GROUPS };
+	const struct passwd *pw = getpwuid(uid);
+	if (!pw || !fit(pw->pw_name))
+		return 1;
+	char name[NAME_LIMIT];
+	strcpy(name, pw->pw_name);
+	json_t *record = json_pack("{s:s, s:I, s:I, s:s, s:s, s:s}", "userName", name, "uid",
+				   (json_int_t)uid, "gid", (json_int_t)pw->pw_gid, "homeDirectory",
+				   pw->pw_dir, "shell", pw->pw_shell[0] ? pw->pw_shell : "/bin/sh",
+				   "realName", pw->pw_gecos ? pw->pw_gecos : "");
+	gid_t primary = pw->pw_gid;
+	/* who is in more groups than there is room for is in the first of them */
+	if (getgrouplist(name, primary, a.gids, &a.count) < 0)
+		a.count = FVM_ACCOUNT_GROUPS;
+	answer_record(&a, "user", name, uid, record);
+	answer_groups(&a, name);
+	return a.text.failed || answer_write(&a, fd) < 0;
+}
+
+/* ---- the caller ---- */
 
 /* All that comes until the end or until patience is. Return: bytes */
 static size_t hear(int fd, char *buf, size_t size)
@@ -115,111 +147,40 @@ static size_t hear(int fd, char *buf, size_t size)
 	return 0;
 }
 
-static _Noreturn void ask(const char *whom, int answer)
+static void take_answer(const char *buf, size_t len, struct fvm_accounts *ret)
 {
-	char program[] = "fvm-changes", command[] = FVM_ACCOUNT_ANSWER;
-	char *argv[] = { program, command, (char *)(uintptr_t)whom, NULL };
-	if (dup2(answer, STDOUT_FILENO) >= 0)
-		(void)fvm_exec_part(argv);
-	_exit(127);
-}
-
-/* Return: what it said, as a string to free(), or NULL */
-static char *ask_and_hear(const char *whom)
-{
-	int ends[2], status;
-	scoped_free char *buf = malloc(ANSWER_LIMIT);
-	if (!buf || pipe2(ends, O_CLOEXEC) < 0)
-		return NULL;
-	pid_t child = fork();
-	if (child == 0)
-		ask(whom, ends[1]);
-	close(ends[1]);
-	size_t len = child > 0 ? hear(ends[0], buf, ANSWER_LIMIT - 1) : 0;
-	close(ends[0]);
-	if (child > 0) {
-		(void)kill(child, SIGKILL);
-		while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-			;
-	}
-	buf[len] = '\0';
-	return len ? fvm_take_ptr(&buf) : NULL;
-}
-
-int fvm_account_ask(const char *name, uid_t uid, struct fvm_account *ret)
-{
-	scoped_account a = { 0 };
-	scoped_buf whom = { 0 };
-	if (name)
-		fvm_buf_printf(&whom, "=%s", name);
-	else
-		fvm_buf_printf(&whom, "%u", uid);
-	a.text = whom.failed ? NULL : ask_and_hear(whom.data);
-	char *save = NULL, *line = a.text ? strtok_r(a.text, "\n", &save) : NULL;
-	if (!line || !take_line(line, &a) || (!name && a.uid != uid))
-		return -ENOENT;
-	while ((line = strtok_r(NULL, "\n", &save)))
-		take_group(line, &a);
-	*ret = a;
-	a = (struct fvm_account){ 0 };
-	return 0;
-}
-
-/* ---- records of it ---- */
-
-/* It becomes the name of a file. */
-static bool fit(const char *name)
-{
-	return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < NAME_LIMIT;
-}
-
-static int add_file(struct fvm_accounts *a, const char *name, const char *text)
-{
-	int r = fvm_strv_add(&a->files, name);
-	return r < 0 ? r : fvm_strv_add(&a->files, text);
-}
-
-/* One record, by name and by number. */
-static void add_record(struct fvm_accounts *a, const char *kind, const char *name, unsigned int id,
-		       json_t *record)
-{
-	char file[NAME_LIMIT + 16];
-	scoped_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
-	json_decref(record);
-	snprintf(file, sizeof(file), "%s.%s", name, kind);
-	if (!text || add_file(a, file, text) < 0)
+	int count;
+	size_t at = sizeof(count) + sizeof(ret->gids);
+	if (len < at || buf[len - 1] != '\0')
 		return;
-	snprintf(file, sizeof(file), "%u.%s", id, kind);
-	(void)add_file(a, file, text);
-}
-
-static void add_group(struct fvm_accounts *a, const char *user, gid_t gid, const char *name)
-{
-	char file[2 * NAME_LIMIT + 16];
-	snprintf(file, sizeof(file), "%s:%s.membership", user, name);
-	/* its name says it all; some versions pass over an empty one */
-	if (add_file(a, file, "{}") == 0 && !fvm_account_in_file("/etc/group", gid))
-		add_record(a, "group", name, gid,
-			   json_pack("{s:s, s:I, s:[s]}", "groupName", name, "gid", (json_int_t)gid,
-				     "members", user));
+	memcpy(&count, buf, sizeof(count));
+	memcpy(ret->gids, buf + sizeof(count), sizeof(ret->gids));
+	ret->gid_count = count < 0 || count > FVM_ACCOUNT_GROUPS ? 0 : (size_t)count;
+	for (; at < len; at += strlen(buf + at) + 1) {
+		if (fvm_strv_add(&ret->files, buf + at) < 0)
+			return;
+	}
 }
 
 void fvm_accounts_find(uid_t uid, struct fvm_accounts *ret)
 {
-	scoped_account a = { 0 };
+	int ends[2], status;
 	*ret = (struct fvm_accounts){ 0 };
-	if (fvm_account_in_file("/etc/passwd", uid) || fvm_account_ask(NULL, uid, &a) < 0 ||
-	    !fit(a.name))
+	if (fvm_account_in_file("/etc/passwd", uid) || pipe2(ends, O_CLOEXEC) < 0)
 		return;
-	add_record(ret, "user", a.name, uid,
-		   json_pack("{s:s, s:I, s:I, s:s, s:s, s:s}", "userName", a.name, "uid",
-			     (json_int_t)uid, "gid", (json_int_t)a.gid, "homeDirectory", a.home,
-			     "shell", a.shell[0] ? a.shell : "/bin/sh", "realName", a.about));
-	for (size_t i = 0; i < a.group_count; i++) {
-		ret->gids[ret->gid_count++] = a.groups[i].gid;
-		if (a.groups[i].name && fit(a.groups[i].name))
-			add_group(ret, a.name, a.groups[i].gid, a.groups[i].name);
-	}
+	scoped_free char *buf = malloc(ANSWER_LIMIT);
+	pid_t child = buf ? fork() : -1;
+	if (child == 0)
+		_exit(ask(uid, ends[1]));
+	close(ends[1]);
+	if (child > 0)
+		take_answer(buf, hear(ends[0], buf, ANSWER_LIMIT), ret);
+	close(ends[0]);
+	if (child <= 0)
+		return;
+	(void)kill(child, SIGKILL);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
 }
 
 int fvm_accounts_put(const struct fvm_accounts *a, int run)

@@ -9,9 +9,8 @@
  *   each start, so that nothing of it is a change. nss-systemd reads them there, which
  * distributions have in nsswitch.conf; doctor says so where it is missing. An account that is in
  * /etc/passwd, its group in /etc/group, costs nothing but that look. Others are asked for by a
- * process of fvm-changes: a service that is down may take its time, and the C library loads
- * libraries to ask it, for which fvm is linked with none (meson.build). Sources: nss-systemd(8),
- * JSON User Records (systemd.io/USER_RECORD).
+ * child process, as a service that is down may take its time. Sources: nss-systemd(8), JSON User
+ * Records (systemd.io/USER_RECORD).
  */
 #ifndef FVM_ACCOUNTS_H
 #define FVM_ACCOUNTS_H
@@ -22,36 +21,6 @@
 #include "common/common.h"
 
 #define FVM_ACCOUNT_GROUPS 64
-
-struct fvm_account {
-	char *name, *about, *home, *shell; /* of @text */
-	uid_t uid;
-	gid_t gid;
-	struct {
-		gid_t gid;
-		const char *name;     /* of @text; NULL: it has none */
-	} groups[FVM_ACCOUNT_GROUPS]; /* only of fvm_account_ask() */
-	size_t group_count;
-	char *text;
-};
-
-void fvm_account_free(struct fvm_account *a);
-#define scoped_account __attribute__((cleanup(fvm_account_free))) struct fvm_account
-
-/** fvm_account_find() - @uid's: in /etc/passwd, or else as fvm_account_ask(). Return: 0 or -ENOENT
- */
-int fvm_account_find(uid_t uid, struct fvm_account *ret);
-
-/** fvm_account_ask() - what the host's name services say of @name, or of @uid when it is NULL
- *  Return: 0, or -ENOENT: they don't know it, or don't answer within some seconds */
-int fvm_account_ask(const char *name, uid_t uid, struct fvm_account *ret);
-
-/* "fvm-changes FVM_ACCOUNT_ANSWER =NAME|UID" prints what fvm_account_ask() reads: a line of passwd,
- * and "GID:NAME" for each of its groups. */
-#define FVM_ACCOUNT_ANSWER "__account"
-
-/** fvm_account_answer() - that command. Return: exit status */
-int fvm_account_answer(const char *whom);
 
 struct fvm_accounts {
 	struct fvm_strv files;		/* name, text, name, text.. for /run/userdb */

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,7 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fvm/accounts.h"
 #include "fvm/idmap_user.h"
 #include "fvm/sys.h"
 
@@ -100,8 +100,8 @@ void fvm_user_ids_find(struct fvm_user_ids *ret)
 		return;
 	if (access(UID_HELPER, X_OK) < 0 || access(GID_HELPER, X_OK) < 0)
 		return;
-	scoped_account a = { 0 };
-	const char *name = fvm_account_find(ret->uid, &a) == 0 ? a.name : "";
+	const struct passwd *pw = getpwuid(ret->uid);
+	const char *name = pw ? pw->pw_name : "";
 	uint32_t uids = find_range("/etc/subuid", name, ret->uid, &ret->sub_uid);
 	uint32_t gids = find_range("/etc/subgid", name, ret->uid, &ret->sub_gid);
 	uint32_t both = uids < gids ? uids : gids;

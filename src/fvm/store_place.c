@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "fvm/accounts.h"
 #include "fvm/internal.h"
 #include "fvm/kernel.h"
 
@@ -108,12 +108,13 @@ static int try_place(const struct place *p)
 /* ---- which there are ---- */
 
 /* The home of who has no HOME is in his account. */
-static const char *user_home(struct fvm_account *a)
+static const char *user_home(void)
 {
 	const char *home = getenv("HOME");
 	if (home && home[0] == '/')
 		return home;
-	return fvm_account_find(geteuid(), a) == 0 && a->home[0] == '/' ? a->home : NULL;
+	const struct passwd *pw = getpwuid(geteuid());
+	return pw && pw->pw_dir && pw->pw_dir[0] == '/' ? pw->pw_dir : NULL;
 }
 
 static void add(struct place *places, size_t *count, struct place p)
@@ -124,9 +125,8 @@ static void add(struct place *places, size_t *count, struct place p)
 
 static size_t list_places(struct place places[MAX_PLACES])
 {
+	const char *data = getenv("XDG_DATA_HOME"), *home = user_home();
 	const unsigned int uid = geteuid();
-	scoped_account account = { 0 };
-	const char *data = getenv("XDG_DATA_HOME"), *home = uid ? user_home(&account) : NULL;
 	size_t count = 0;
 	struct place p = { 0 };
 	if (uid == 0)
