@@ -38,24 +38,26 @@ struct their_chains {
 
 static bool copy_name(const struct nlattr *attr, char *to)
 {
-	size_t len = fvm_nl_len(attr);
+	size_t len = mnl_attr_get_payload_len(attr);
 	if (len == 0 || len > NAME_BYTES)
 		return false;
-	memcpy(to, fvm_nl_data(attr), len);
+	memcpy(to, mnl_attr_get_payload(attr), len);
 	to[len - 1] = '\0';
 	return true;
 }
 
 static uint32_t get32(const struct nlattr *attr)
 {
-	return fvm_nl_len(attr) == sizeof(uint32_t) ? ntohl(fvm_nl_get_u32(attr)) : UINT32_MAX;
+	return mnl_attr_get_payload_len(attr) == sizeof(uint32_t) ? ntohl(mnl_attr_get_u32(attr))
+								  : UINT32_MAX;
 }
 
 static uint32_t hook_number(const struct nlattr *hook)
 {
-	fvm_nl_each_in(attr, hook)
+	const struct nlattr *attr;
+	mnl_attr_for_each_nested(attr, hook)
 	{
-		if (fvm_nl_type(attr) == NFTA_HOOK_HOOKNUM)
+		if (mnl_attr_get_type(attr) == NFTA_HOOK_HOOKNUM)
 			return get32(attr);
 	}
 	return UINT32_MAX;
@@ -64,15 +66,16 @@ static uint32_t hook_number(const struct nlattr *hook)
 static int chain_take(const struct nlmsghdr *nlh, void *arg)
 {
 	struct their_chains *chains = arg;
-	const struct nfgenmsg *g = fvm_nl_family(nlh, sizeof(*g));
-	struct their_chain c = { .family = g ? g->nfgen_family : NFPROTO_UNSPEC };
+	const struct nfgenmsg *g = mnl_nlmsg_get_payload(nlh);
+	struct their_chain c = { .family = g->nfgen_family };
+	const struct nlattr *attr;
 	bool forward = false;
-	fvm_nl_each(attr, nlh, sizeof(*g))
+	mnl_attr_for_each(attr, nlh, sizeof(*g))
 	{
-		const uint16_t type = fvm_nl_type(attr);
+		const uint16_t type = mnl_attr_get_type(attr);
 		if ((type == NFTA_CHAIN_TABLE && !copy_name(attr, c.table)) ||
 		    (type == NFTA_CHAIN_NAME && !copy_name(attr, c.name)))
-			return FVM_NL_MORE;
+			return MNL_CB_OK;
 		if (type == NFTA_CHAIN_HOOK)
 			forward = hook_number(attr) == NF_INET_FORWARD;
 		if (type == NFTA_CHAIN_POLICY)
@@ -84,31 +87,33 @@ static int chain_take(const struct nlmsghdr *nlh, void *arg)
 	bool own = c.family == NFPROTO_INET && strcmp(c.table, "fvm") == 0;
 	if (forward && ip && !own && chains->count < CHAINS_MAX)
 		chains->items[chains->count++] = c;
-	return FVM_NL_MORE;
+	return MNL_CB_OK;
 }
 
 static int rule_take(const struct nlmsghdr *nlh, void *arg)
 {
 	struct their_chain *chain = arg;
+	const struct nlattr *attr;
 	uint64_t handle = 0;
 	bool ours = false;
-	fvm_nl_each(attr, nlh, sizeof(struct nfgenmsg))
+	mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg))
 	{
-		if (fvm_nl_type(attr) == NFTA_RULE_HANDLE && fvm_nl_len(attr) == sizeof(handle))
-			handle = fvm_nl_get_u64(attr); /* big endian, as it goes back */
-		if (fvm_nl_type(attr) == NFTA_RULE_USERDATA)
-			ours = fvm_nl_len(attr) == sizeof(mark) &&
-			       memcmp(fvm_nl_data(attr), mark, sizeof(mark)) == 0;
+		if (mnl_attr_get_type(attr) == NFTA_RULE_HANDLE &&
+		    mnl_attr_get_payload_len(attr) == sizeof(handle))
+			handle = mnl_attr_get_u64(attr); /* big endian, as it goes back */
+		if (mnl_attr_get_type(attr) == NFTA_RULE_USERDATA)
+			ours = mnl_attr_get_payload_len(attr) == sizeof(mark) &&
+			       memcmp(mnl_attr_get_payload(attr), mark, sizeof(mark)) == 0;
 	}
 	if (ours && chain->our_count < RULES_MAX)
 		chain->ours[chain->our_count++] = handle;
-	return FVM_NL_MORE;
+	return MNL_CB_OK;
 }
 
 static void name_chain(struct fvm_nl_batch *b, const struct their_chain *chain)
 {
-	fvm_nl_put_text(b->last, NFTA_RULE_TABLE, chain->table);
-	fvm_nl_put_text(b->last, NFTA_RULE_CHAIN, chain->name);
+	mnl_attr_put_strz(b->last, NFTA_RULE_TABLE, chain->table);
+	mnl_attr_put_strz(b->last, NFTA_RULE_CHAIN, chain->name);
 }
 
 static int chains_find(int sock, struct their_chains *ret)
@@ -133,13 +138,13 @@ static void put_rule(struct fvm_nl_batch *b, const struct their_chain *chain, ui
 	/* without NLM_F_APPEND: at the head */
 	fvm_nft_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE, chain->family);
 	name_chain(b, chain);
-	struct nlattr *list = fvm_nl_nest(b->last, NFTA_RULE_EXPRESSIONS);
+	struct nlattr *list = mnl_attr_nest_start(b->last, NFTA_RULE_EXPRESSIONS);
 	fvm_nft_expr_link(b, key, true);
 	struct nlattr *data, *counter = fvm_nft_expr_begin(b, "counter", &data);
 	fvm_nft_expr_end(b, counter, data);
 	fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-	fvm_nl_nest_end(b->last, list);
-	fvm_nl_put(b->last, NFTA_RULE_USERDATA, sizeof(mark), mark);
+	mnl_attr_nest_end(b->last, list);
+	mnl_attr_put(b->last, NFTA_RULE_USERDATA, sizeof(mark), mark);
 	fvm_nl_end(b);
 }
 
@@ -166,7 +171,7 @@ int fvm_firewall_close(int sock, struct fvm_nl_batch *b)
 		for (size_t k = 0; k < chain->our_count; k++, removed++) {
 			fvm_nft_message(b, NFT_MSG_DELRULE, 0, chain->family);
 			name_chain(b, chain);
-			fvm_nl_put_u64(b->last, NFTA_RULE_HANDLE, chain->ours[k]);
+			mnl_attr_put_u64(b->last, NFTA_RULE_HANDLE, chain->ours[k]);
 			fvm_nl_end(b);
 		}
 	}

@@ -365,12 +365,13 @@ static void put_inside(struct fvm_nl_batch *b, unsigned int index, const struct 
 
 static int take_state(const struct nlmsghdr *nlh, void *arg)
 {
-	fvm_nl_each(attr, nlh, sizeof(struct ifinfomsg))
+	const struct nlattr *attr;
+	mnl_attr_for_each(attr, nlh, sizeof(struct ifinfomsg))
 	{
-		if (fvm_nl_type(attr) == IFLA_OPERSTATE)
-			*(int *)arg = fvm_nl_get_u8(attr);
+		if (mnl_attr_get_type(attr) == IFLA_OPERSTATE)
+			*(int *)arg = mnl_attr_get_u8(attr);
 	}
-	return FVM_NL_STOP;
+	return MNL_CB_STOP;
 }
 
 /* See turn_on_inside(). Since Linux 6.8 asking for a link's state makes the kernel look. */
@@ -387,7 +388,7 @@ static int notice_cable(int rtnl, unsigned int index)
 	/* before, a new length makes it set the queue up anew */
 	link = fvm_nl_begin(&b, RTM_NEWLINK, 0, sizeof(*link));
 	link->ifi_index = (int)index;
-	fvm_nl_put_u32(b.last, IFLA_TXQLEN, GUEST_QUEUE);
+	mnl_attr_put_u32(b.last, IFLA_TXQLEN, GUEST_QUEUE);
 	fvm_nl_end(&b);
 	return fvm_nl_run(rtnl, &b, NULL);
 }

@@ -13,7 +13,7 @@
  * a policy says so), and DNAT for published ports, also from the host itself. What other firewalls
  * drop is let through by a rule of ours in their chain (firewall.c). ip_forward is put back with
  * the last VM (forward.c). What is shared stands in /run/fvm/net-COOKIE, one file per network
- * namespace (net_state.h). All of it is netlink; nothing is run.
+ * namespace (net_state.h). All of it is netlink (libmnl); nothing is run.
  *
  *   Order at start: fvm_net_prepare() in the starter: addresses, table, ports; then
  *   fvm_net_attach() once PID 1's network namespace exists (one RTM_NEWLINK with the peer put
@@ -43,8 +43,8 @@ struct fvm_net { /* what one VM got */
 	size_t port_count;
 	bool private_networks; /* policy: RFC 1918 and ULA destinations allowed */
 	/* for PID 1 to hold; 0: none */
-	int socket;   /* the table's: net_table.h */
-	int names;    /* resolv.conf as it should be, when it has changed: resolv.h */
+	int socket; /* the table's: net_table.h */
+	int names;  /* resolv.conf as it should be, when it has changed: resolv.h */
 	pid_t keeper; /* see net_table.h; it may have ended since */
 	uint64_t keeper_start;
 };

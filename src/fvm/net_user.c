@@ -113,17 +113,17 @@ static void reject(struct fvm_nl_batch *b, const struct fvm_address *to, unsigne
 static void add_chain(struct fvm_nl_batch *b)
 {
 	fvm_nft_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_TABLE_NAME, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
 	fvm_nl_end(b);
 	fvm_nft_message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_CHAIN_TABLE, TABLE);
-	fvm_nl_put_text(b->last, NFTA_CHAIN_NAME, CHAIN);
-	struct nlattr *hook = fvm_nl_nest(b->last, NFTA_CHAIN_HOOK);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_NAME, CHAIN);
+	struct nlattr *hook = mnl_attr_nest_start(b->last, NFTA_CHAIN_HOOK);
 	fvm_nft_put32(b, NFTA_HOOK_HOOKNUM, NF_INET_LOCAL_OUT);
 	fvm_nft_put32(b, NFTA_HOOK_PRIORITY, 0);
-	fvm_nl_nest_end(b->last, hook);
+	mnl_attr_nest_end(b->last, hook);
 	fvm_nft_put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
-	fvm_nl_put_text(b->last, NFTA_CHAIN_TYPE, "filter");
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_TYPE, "filter");
 	fvm_nl_end(b);
 }
 

@@ -59,20 +59,17 @@ static bool batch_room(struct fvm_nl_batch *b)
 void *fvm_nl_begin(struct fvm_nl_batch *b, uint16_t type, uint16_t flags, size_t extra_bytes)
 {
 	char *at = !b->failed && batch_room(b) ? b->buf + b->len : b->scrap;
-	b->last = (struct nlmsghdr *)(void *)at;
-	*b->last = (struct nlmsghdr){
-		.nlmsg_len = NLMSG_HDRLEN,
-		.nlmsg_type = type,
-		.nlmsg_flags = NLM_F_REQUEST | flags,
-		.nlmsg_seq = ++b->count,
-	};
-	return fvm_nl_put_struct(b->last, extra_bytes);
+	b->last = mnl_nlmsg_put_header(at);
+	b->last->nlmsg_type = type;
+	b->last->nlmsg_flags = NLM_F_REQUEST | flags;
+	b->last->nlmsg_seq = ++b->count;
+	return mnl_nlmsg_put_extra_header(b->last, extra_bytes);
 }
 
 void fvm_nl_end(struct fvm_nl_batch *b)
 {
 	if (!b->failed)
-		b->len += NLMSG_ALIGN(b->last->nlmsg_len);
+		b->len += MNL_ALIGN(b->last->nlmsg_len);
 }
 
 static int batch_send(int sock, const struct fvm_nl_batch *b)
@@ -100,9 +97,9 @@ struct answers {
 
 static void answers_take(struct answers *a, const struct nlmsghdr *nlh, ssize_t len)
 {
-	for (size_t left = (size_t)len; NLMSG_OK(nlh, left); nlh = NLMSG_NEXT(nlh, left)) {
-		const struct nlmsgerr *e = fvm_nl_family(nlh, sizeof(*e));
-		if (nlh->nlmsg_type != NLMSG_ERROR || !e)
+	for (int left = (int)len; mnl_nlmsg_ok(nlh, left); nlh = mnl_nlmsg_next(nlh, &left)) {
+		const struct nlmsgerr *e = mnl_nlmsg_get_payload(nlh);
+		if (nlh->nlmsg_type != NLMSG_ERROR || mnl_nlmsg_get_payload_len(nlh) < sizeof(*e))
 			continue;
 		if (e->error < 0 && a->error == 0) {
 			a->error = e->error;
@@ -137,7 +134,7 @@ int fvm_nl_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed)
 	return a.acknowledged ? 0 : -EPROTO;
 }
 
-int fvm_nl_ask(int sock, struct fvm_nl_batch *b, fvm_nl_fn each, void *arg)
+int fvm_nl_ask(int sock, struct fvm_nl_batch *b, mnl_cb_t each, void *arg)
 {
 	scoped_free char *buf = malloc(ANSWER_BYTES);
 	const uint32_t seq = b->last->nlmsg_seq;
@@ -149,9 +146,9 @@ int fvm_nl_ask(int sock, struct fvm_nl_batch *b, fvm_nl_fn each, void *arg)
 			continue;
 		if (n < 0)
 			return -errno;
-		int more = fvm_nl_walk(buf, (size_t)n, seq, each, arg);
+		int more = mnl_cb_run(buf, (size_t)n, seq, 0, each, arg);
 		if (more < 0)
-			return more;
+			return -errno;
 		if (more == 0 || !dump)
 			break;
 	}
@@ -162,7 +159,7 @@ int fvm_nl_ask(int sock, struct fvm_nl_batch *b, fvm_nl_fn each, void *arg)
 
 static void put_address(struct fvm_nl_batch *b, uint16_t type, const struct fvm_address *a)
 {
-	fvm_nl_put(b->last, type, fvm_address_len(a), a->bytes);
+	mnl_attr_put(b->last, type, fvm_address_len(a), a->bytes);
 }
 
 void fvm_nl_veth(struct fvm_nl_batch *b, const struct fvm_veth *veth)
@@ -171,27 +168,27 @@ void fvm_nl_veth(struct fvm_nl_batch *b, const struct fvm_veth *veth)
 		fvm_nl_begin(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(*here));
 	here->ifi_index = (int)veth->index;
 	struct nlmsghdr *nlh = b->last;
-	fvm_nl_put_text(nlh, IFLA_IFNAME, veth->name);
-	fvm_nl_put(nlh, IFLA_ADDRESS, 6, veth->mac);
-	fvm_nl_put_u32(nlh, IFLA_NUM_TX_QUEUES, 1);
-	fvm_nl_put_u32(nlh, IFLA_NUM_RX_QUEUES, 1);
-	struct nlattr *info = fvm_nl_nest(nlh, IFLA_LINKINFO);
-	fvm_nl_put_text(nlh, IFLA_INFO_KIND, "veth");
-	struct nlattr *data = fvm_nl_nest(nlh, IFLA_INFO_DATA);
-	struct nlattr *peer = fvm_nl_nest(nlh, VETH_INFO_PEER);
-	struct ifinfomsg *there = fvm_nl_put_struct(nlh, sizeof(*there));
+	mnl_attr_put_strz(nlh, IFLA_IFNAME, veth->name);
+	mnl_attr_put(nlh, IFLA_ADDRESS, 6, veth->mac);
+	mnl_attr_put_u32(nlh, IFLA_NUM_TX_QUEUES, 1);
+	mnl_attr_put_u32(nlh, IFLA_NUM_RX_QUEUES, 1);
+	struct nlattr *info = mnl_attr_nest_start(nlh, IFLA_LINKINFO);
+	mnl_attr_put_strz(nlh, IFLA_INFO_KIND, "veth");
+	struct nlattr *data = mnl_attr_nest_start(nlh, IFLA_INFO_DATA);
+	struct nlattr *peer = mnl_attr_nest_start(nlh, VETH_INFO_PEER);
+	struct ifinfomsg *there = mnl_nlmsg_put_extra_header(nlh, sizeof(*there));
 	there->ifi_index = (int)veth->peer_index;
-	fvm_nl_put_text(nlh, IFLA_IFNAME, veth->peer);
-	fvm_nl_put(nlh, IFLA_ADDRESS, 6, veth->peer_mac);
-	fvm_nl_put_u32(nlh, IFLA_NUM_TX_QUEUES, 1);
-	fvm_nl_put_u32(nlh, IFLA_NUM_RX_QUEUES, 1);
+	mnl_attr_put_strz(nlh, IFLA_IFNAME, veth->peer);
+	mnl_attr_put(nlh, IFLA_ADDRESS, 6, veth->peer_mac);
+	mnl_attr_put_u32(nlh, IFLA_NUM_TX_QUEUES, 1);
+	mnl_attr_put_u32(nlh, IFLA_NUM_RX_QUEUES, 1);
 	if (veth->netns >= 0)
-		fvm_nl_put_u32(nlh, IFLA_NET_NS_FD, (uint32_t)veth->netns);
+		mnl_attr_put_u32(nlh, IFLA_NET_NS_FD, (uint32_t)veth->netns);
 	else
-		fvm_nl_put_u32(nlh, IFLA_NET_NS_PID, (uint32_t)veth->pid);
-	fvm_nl_nest_end(nlh, peer);
-	fvm_nl_nest_end(nlh, data);
-	fvm_nl_nest_end(nlh, info);
+		mnl_attr_put_u32(nlh, IFLA_NET_NS_PID, (uint32_t)veth->pid);
+	mnl_attr_nest_end(nlh, peer);
+	mnl_attr_nest_end(nlh, data);
+	mnl_attr_nest_end(nlh, info);
 	fvm_nl_end(b);
 }
 
@@ -199,11 +196,11 @@ void fvm_nl_link_quiet6(struct fvm_nl_batch *b, unsigned int index)
 {
 	struct ifinfomsg *link = fvm_nl_begin(b, RTM_NEWLINK, 0, sizeof(*link));
 	link->ifi_index = (int)index;
-	struct nlattr *spec = fvm_nl_nest(b->last, IFLA_AF_SPEC);
-	struct nlattr *inet6 = fvm_nl_nest(b->last, AF_INET6);
-	fvm_nl_put_u8(b->last, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-	fvm_nl_nest_end(b->last, inet6);
-	fvm_nl_nest_end(b->last, spec);
+	struct nlattr *spec = mnl_attr_nest_start(b->last, IFLA_AF_SPEC);
+	struct nlattr *inet6 = mnl_attr_nest_start(b->last, AF_INET6);
+	mnl_attr_put_u8(b->last, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+	mnl_attr_nest_end(b->last, inet6);
+	mnl_attr_nest_end(b->last, spec);
 	fvm_nl_end(b);
 }
 
@@ -218,7 +215,7 @@ void fvm_nl_link_up(struct fvm_nl_batch *b, unsigned int index)
 void fvm_nl_link_delete(struct fvm_nl_batch *b, const char *name)
 {
 	fvm_nl_begin(b, RTM_DELLINK, 0, sizeof(struct ifinfomsg));
-	fvm_nl_put_text(b->last, IFLA_IFNAME, name);
+	mnl_attr_put_strz(b->last, IFLA_IFNAME, name);
 	fvm_nl_end(b);
 }
 
@@ -229,7 +226,7 @@ static struct rtmsg *route_begin(struct fvm_nl_batch *b, unsigned int index, uin
 	m->rtm_table = RT_TABLE_MAIN;
 	m->rtm_protocol = RTPROT_STATIC;
 	m->rtm_type = RTN_UNICAST;
-	fvm_nl_put_u32(b->last, RTA_OIF, index);
+	mnl_attr_put_u32(b->last, RTA_OIF, index);
 	return m;
 }
 
@@ -293,7 +290,7 @@ void fvm_nl_neighbour(struct fvm_nl_batch *b, unsigned int index, const struct f
 	m->ndm_ifindex = (int)index;
 	m->ndm_state = NUD_PERMANENT;
 	put_address(b, NDA_DST, who);
-	fvm_nl_put(b->last, NDA_LLADDR, 6, mac);
+	mnl_attr_put(b->last, NDA_LLADDR, 6, mac);
 	fvm_nl_end(b);
 }
 

@@ -4,12 +4,12 @@
  * Theory of operation
  *   A batch grows in memory and goes to the kernel in one sendmsg(2), which has answered when it
  *   returns: reading the answers never waits. fvm_nl_run() gives the first error and the number of
- *   the message that had it. Every message has NL_ROOM bytes free for attributes (nlattr.h).
+ *   the message that had it. libmnl builds the attributes; every message has NL_ROOM bytes free.
  */
 #ifndef FVM_NETLINK_H
 #define FVM_NETLINK_H
 
-#include "fvm/nlattr.h"
+#include <libmnl/libmnl.h>
 #include <stdint.h>
 
 #include "common/common.h"
@@ -44,8 +44,8 @@ void fvm_nl_end(struct fvm_nl_batch *b);
  */
 int fvm_nl_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed);
 
-/** fvm_nl_ask() - send a batch of one request or dump, and pass each answer to @each */
-int fvm_nl_ask(int sock, struct fvm_nl_batch *b, fvm_nl_fn each, void *arg);
+/** fvm_nl_ask() - send a batch of one request or dump, and pass each answer to @each (mnl_cb_t) */
+int fvm_nl_ask(int sock, struct fvm_nl_batch *b, mnl_cb_t each, void *arg);
 
 /* ---- rtnetlink: add one message to a batch ---- */
 

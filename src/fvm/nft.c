@@ -24,7 +24,7 @@ enum { T_ADDR4 = 7, T_ADDR6 = 8, T_PROTOCOL = 12, T_PORT = 13, T_LINK = 41 };
 static void expr_lookup(struct fvm_nl_batch *b, const char *set, uint32_t map_to)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "lookup", &data);
-	fvm_nl_put_text(b->last, NFTA_LOOKUP_SET, set);
+	mnl_attr_put_strz(b->last, NFTA_LOOKUP_SET, set);
 	fvm_nft_put32(b, NFTA_LOOKUP_SREG, FVM_NFT_REG(0));
 	if (map_to)
 		fvm_nft_put32(b, NFTA_LOOKUP_DREG, map_to);
@@ -423,15 +423,15 @@ static void add_rule(struct fvm_nl_batch *b, const struct rule *rule,
 static void add_chain(struct fvm_nl_batch *b, const struct chain *chain)
 {
 	fvm_nft_message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_CHAIN_TABLE, TABLE);
-	fvm_nl_put_text(b->last, NFTA_CHAIN_NAME, chain->name);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_NAME, chain->name);
 	if (chain->type) {
-		struct nlattr *hook = fvm_nl_nest(b->last, NFTA_CHAIN_HOOK);
+		struct nlattr *hook = mnl_attr_nest_start(b->last, NFTA_CHAIN_HOOK);
 		fvm_nft_put32(b, NFTA_HOOK_HOOKNUM, chain->hook);
 		fvm_nft_put32(b, NFTA_HOOK_PRIORITY, (uint32_t)chain->priority);
-		fvm_nl_nest_end(b->last, hook);
+		mnl_attr_nest_end(b->last, hook);
 		fvm_nft_put32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
-		fvm_nl_put_text(b->last, NFTA_CHAIN_TYPE, chain->type);
+		mnl_attr_put_strz(b->last, NFTA_CHAIN_TYPE, chain->type);
 	}
 	fvm_nl_end(b);
 }
@@ -443,8 +443,8 @@ static void add_set(struct fvm_nl_batch *b, const struct set *set, uint32_t id)
 		uint32_t value;
 	} __attribute__((packed)) host_order = { 0, sizeof(uint32_t), 1 };
 	fvm_nft_message(b, NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_SET_TABLE, TABLE);
-	fvm_nl_put_text(b->last, NFTA_SET_NAME, set->name);
+	mnl_attr_put_strz(b->last, NFTA_SET_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_SET_NAME, set->name);
 	fvm_nft_put32(b, NFTA_SET_FLAGS, set->flags);
 	fvm_nft_put32(b, NFTA_SET_KEY_TYPE, set->key_type);
 	fvm_nft_put32(b, NFTA_SET_KEY_LEN, set->key_len);
@@ -454,7 +454,7 @@ static void add_set(struct fvm_nl_batch *b, const struct set *set, uint32_t id)
 	}
 	fvm_nft_put32(b, NFTA_SET_ID, id);
 	if (set->key_type == T_LINK) /* for nft(8): names are in the host's byte order */
-		fvm_nl_put(b->last, NFTA_SET_USERDATA, sizeof(host_order), &host_order);
+		mnl_attr_put(b->last, NFTA_SET_USERDATA, sizeof(host_order), &host_order);
 	fvm_nl_end(b);
 }
 
@@ -471,20 +471,20 @@ static void element_put(struct fvm_nl_batch *b, uint16_t type, const char *set,
 {
 	const uint16_t flags = type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0;
 	fvm_nft_message(b, type, flags, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_SET_ELEM_LIST_TABLE, TABLE);
-	fvm_nl_put_text(b->last, NFTA_SET_ELEM_LIST_SET, set);
-	struct nlattr *list = fvm_nl_nest(b->last, NFTA_SET_ELEM_LIST_ELEMENTS);
+	mnl_attr_put_strz(b->last, NFTA_SET_ELEM_LIST_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_SET_ELEM_LIST_SET, set);
+	struct nlattr *list = mnl_attr_nest_start(b->last, NFTA_SET_ELEM_LIST_ELEMENTS);
 	for (size_t i = 0; i < count; i++) {
-		struct nlattr *element = fvm_nl_nest(b->last, NFTA_LIST_ELEM);
+		struct nlattr *element = mnl_attr_nest_start(b->last, NFTA_LIST_ELEM);
 		fvm_nft_put_data(b, NFTA_SET_ELEM_KEY, elements[i].key, elements[i].key_len);
 		if (elements[i].data_len && type == NFT_MSG_NEWSETELEM)
 			fvm_nft_put_data(b, NFTA_SET_ELEM_DATA, elements[i].data,
 					 elements[i].data_len);
 		if (elements[i].is_end)
 			fvm_nft_put32(b, NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
-		fvm_nl_nest_end(b->last, element);
+		mnl_attr_nest_end(b->last, element);
 	}
-	fvm_nl_nest_end(b->last, list);
+	mnl_attr_nest_end(b->last, list);
 	fvm_nl_end(b);
 }
 
@@ -592,7 +592,7 @@ static void add_prefix(struct fvm_nl_batch *b, const struct prefix *prefix)
 void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range, bool reject)
 {
 	fvm_nft_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_TABLE_NAME, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
 	fvm_nft_put32(b, NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER);
 	fvm_nl_end(b);
 	for (size_t i = 0; i < FVM_COUNT(sets); i++)
@@ -608,7 +608,7 @@ void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range
 void fvm_nft_table_delete(struct fvm_nl_batch *b)
 {
 	fvm_nft_message(b, NFT_MSG_DELTABLE, 0, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_TABLE_NAME, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
 	fvm_nl_end(b);
 }
 
@@ -616,7 +616,7 @@ int fvm_nft_table_find(int sock)
 {
 	scoped_nl_batch b = { 0 };
 	fvm_nft_message(&b, NFT_MSG_GETTABLE, 0, NFPROTO_INET);
-	fvm_nl_put_text(b.last, NFTA_TABLE_NAME, TABLE);
+	mnl_attr_put_strz(b.last, NFTA_TABLE_NAME, TABLE);
 	fvm_nl_end(&b);
 	int r = fvm_nl_run(sock, &b, NULL);
 	return r == -ENOENT ? 0 : r < 0 ? r : 1;
@@ -626,12 +626,14 @@ int fvm_nft_table_find(int sock)
 
 static int generation_take(const struct nlmsghdr *nlh, void *arg)
 {
-	fvm_nl_each(attr, nlh, sizeof(struct nfgenmsg))
+	const struct nlattr *attr;
+	mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg))
 	{
-		if (fvm_nl_type(attr) == NFTA_GEN_ID && fvm_nl_len(attr) == sizeof(uint32_t))
-			*(uint32_t *)arg = ntohl(fvm_nl_get_u32(attr));
+		if (mnl_attr_get_type(attr) == NFTA_GEN_ID &&
+		    mnl_attr_get_payload_len(attr) == sizeof(uint32_t))
+			*(uint32_t *)arg = ntohl(mnl_attr_get_u32(attr));
 	}
-	return FVM_NL_STOP;
+	return MNL_CB_STOP;
 }
 
 int fvm_nft_generation(int sock, uint32_t *ret)

@@ -20,27 +20,27 @@ struct nlmsghdr *fvm_nft_message(struct fvm_nl_batch *b, uint16_t type, uint16_t
 
 void fvm_nft_put32(struct fvm_nl_batch *b, uint16_t attr, uint32_t value)
 {
-	fvm_nl_put_u32(b->last, attr, htonl(value));
+	mnl_attr_put_u32(b->last, attr, htonl(value));
 }
 
 void fvm_nft_put_data(struct fvm_nl_batch *b, uint16_t attr, const void *data, size_t len)
 {
-	struct nlattr *nest = fvm_nl_nest(b->last, attr);
-	fvm_nl_put(b->last, NFTA_DATA_VALUE, len, data);
-	fvm_nl_nest_end(b->last, nest);
+	struct nlattr *nest = mnl_attr_nest_start(b->last, attr);
+	mnl_attr_put(b->last, NFTA_DATA_VALUE, len, data);
+	mnl_attr_nest_end(b->last, nest);
 }
 
 struct nlattr *fvm_nft_rule_begin(struct fvm_nl_batch *b, const char *table, const char *chain)
 {
 	fvm_nft_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, NFPROTO_INET);
-	fvm_nl_put_text(b->last, NFTA_RULE_TABLE, table);
-	fvm_nl_put_text(b->last, NFTA_RULE_CHAIN, chain);
-	return fvm_nl_nest(b->last, NFTA_RULE_EXPRESSIONS);
+	mnl_attr_put_strz(b->last, NFTA_RULE_TABLE, table);
+	mnl_attr_put_strz(b->last, NFTA_RULE_CHAIN, chain);
+	return mnl_attr_nest_start(b->last, NFTA_RULE_EXPRESSIONS);
 }
 
 void fvm_nft_rule_end(struct fvm_nl_batch *b, struct nlattr *list)
 {
-	fvm_nl_nest_end(b->last, list);
+	mnl_attr_nest_end(b->last, list);
 	fvm_nl_end(b);
 }
 
@@ -49,16 +49,16 @@ void fvm_nft_rule_end(struct fvm_nl_batch *b, struct nlattr *list)
 struct nlattr *fvm_nft_expr_begin(struct fvm_nl_batch *b, const char *name,
 				  struct nlattr **ret_data)
 {
-	struct nlattr *expr = fvm_nl_nest(b->last, NFTA_LIST_ELEM);
-	fvm_nl_put_text(b->last, NFTA_EXPR_NAME, name);
-	*ret_data = fvm_nl_nest(b->last, NFTA_EXPR_DATA);
+	struct nlattr *expr = mnl_attr_nest_start(b->last, NFTA_LIST_ELEM);
+	mnl_attr_put_strz(b->last, NFTA_EXPR_NAME, name);
+	*ret_data = mnl_attr_nest_start(b->last, NFTA_EXPR_DATA);
 	return expr;
 }
 
 void fvm_nft_expr_end(struct fvm_nl_batch *b, struct nlattr *expr, struct nlattr *data)
 {
-	fvm_nl_nest_end(b->last, data);
-	fvm_nl_nest_end(b->last, expr);
+	mnl_attr_nest_end(b->last, data);
+	mnl_attr_nest_end(b->last, expr);
 }
 
 void fvm_nft_expr_load(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t reg)
@@ -123,13 +123,13 @@ void fvm_nft_expr_verdict(struct fvm_nl_batch *b, int code, const char *chain)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "immediate", &data);
 	fvm_nft_put32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-	struct nlattr *value = fvm_nl_nest(b->last, NFTA_IMMEDIATE_DATA);
-	struct nlattr *verdict = fvm_nl_nest(b->last, NFTA_DATA_VERDICT);
+	struct nlattr *value = mnl_attr_nest_start(b->last, NFTA_IMMEDIATE_DATA);
+	struct nlattr *verdict = mnl_attr_nest_start(b->last, NFTA_DATA_VERDICT);
 	fvm_nft_put32(b, NFTA_VERDICT_CODE, (uint32_t)code);
 	if (chain)
-		fvm_nl_put_text(b->last, NFTA_VERDICT_CHAIN, chain);
-	fvm_nl_nest_end(b->last, verdict);
-	fvm_nl_nest_end(b->last, value);
+		mnl_attr_put_strz(b->last, NFTA_VERDICT_CHAIN, chain);
+	mnl_attr_nest_end(b->last, verdict);
+	mnl_attr_nest_end(b->last, value);
 	fvm_nft_expr_end(b, expr, data);
 }
 
@@ -137,6 +137,6 @@ void fvm_nft_expr_reject(struct fvm_nl_batch *b)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "reject", &data);
 	fvm_nft_put32(b, NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);
-	fvm_nl_put_u8(b->last, NFTA_REJECT_ICMP_CODE, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
+	mnl_attr_put_u8(b->last, NFTA_REJECT_ICMP_CODE, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
 	fvm_nft_expr_end(b, expr, data);
 }

@@ -59,19 +59,20 @@ static void taken_add(struct fvm_net_taken *taken, uint32_t address, uint8_t bit
 
 static int taken_route(const struct nlmsghdr *nlh, void *arg)
 {
-	const struct rtmsg *m = fvm_nl_family(nlh, sizeof(*m));
+	const struct rtmsg *m = mnl_nlmsg_get_payload(nlh);
+	const struct nlattr *attr;
 	/* the default route is no neighbour's, nor are 127/8 and multicast ours to avoid */
-	if (!m || nlh->nlmsg_type != RTM_NEWROUTE || m->rtm_family != AF_INET || m->rtm_dst_len < 2)
-		return FVM_NL_MORE;
-	fvm_nl_each(attr, nlh, sizeof(*m))
+	if (nlh->nlmsg_type != RTM_NEWROUTE || m->rtm_family != AF_INET || m->rtm_dst_len < 2)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, nlh, sizeof(*m))
 	{
 		uint32_t address;
-		if (fvm_nl_type(attr) != RTA_DST || fvm_nl_len(attr) != 4)
+		if (mnl_attr_get_type(attr) != RTA_DST || mnl_attr_get_payload_len(attr) != 4)
 			continue;
-		memcpy(&address, fvm_nl_data(attr), sizeof(address));
+		memcpy(&address, mnl_attr_get_payload(attr), sizeof(address));
 		taken_add(arg, ntohl(address), m->rtm_dst_len);
 	}
-	return FVM_NL_MORE;
+	return MNL_CB_OK;
 }
 
 int fvm_net_range_choose(int rtnl, struct fvm_net_range *ret)
@@ -100,10 +101,9 @@ int fvm_net_range_choose(int rtnl, struct fvm_net_range *ret)
 
 static int route_type(const struct nlmsghdr *nlh, void *arg)
 {
-	const struct rtmsg *m = fvm_nl_family(nlh, sizeof(*m));
-	if (m)
-		*(int *)arg = m->rtm_type;
-	return FVM_NL_STOP;
+	const struct rtmsg *m = mnl_nlmsg_get_payload(nlh);
+	*(int *)arg = m->rtm_type;
+	return MNL_CB_STOP;
 }
 
 static int route_lookup(int rtnl, const struct fvm_address *a)
@@ -113,7 +113,7 @@ static int route_lookup(int rtnl, const struct fvm_address *a)
 	int type = RTN_UNSPEC;
 	m->rtm_family = a->family;
 	m->rtm_dst_len = (uint8_t)(fvm_address_len(a) * 8);
-	fvm_nl_put(b.last, RTA_DST, fvm_address_len(a), a->bytes);
+	mnl_attr_put(b.last, RTA_DST, fvm_address_len(a), a->bytes);
 	fvm_nl_end(&b);
 	int r = fvm_nl_ask(rtnl, &b, route_type, &type);
 	return r < 0 ? r : type;
