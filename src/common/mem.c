@@ -131,3 +131,20 @@ int fvm_strv_copy(struct fvm_strv *to, const struct fvm_strv *from)
 	}
 	return 0;
 }
+
+static int strv_compare(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+void fvm_strv_sort(struct fvm_strv *v)
+{
+	if (v->count > 0) /* qsort() takes no NULL, not even for nothing */
+		qsort(v->items, v->count, sizeof(*v->items), strv_compare);
+}
+
+bool fvm_strv_sorted_has(const struct fvm_strv *sorted, const char *item)
+{
+	return sorted->count > 0 &&
+	       bsearch(&item, sorted->items, sorted->count, sizeof(item), strv_compare) != NULL;
+}

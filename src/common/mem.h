@@ -69,6 +69,10 @@ int fvm_strv_addf(struct fvm_strv *v, const char *fmt, ...) __attribute__((forma
 bool fvm_strv_has(const struct fvm_strv *v, const char *item);
 /** fvm_strv_copy() - append copies of all of @from. Return: 0 or -ENOMEM */
 int fvm_strv_copy(struct fvm_strv *to, const struct fvm_strv *from);
+/** fvm_strv_sort() - by bytes, as strcmp() has it */
+void fvm_strv_sort(struct fvm_strv *v);
+/** fvm_strv_sorted_has() - fvm_strv_has() of a list that was sorted */
+bool fvm_strv_sorted_has(const struct fvm_strv *sorted, const char *item);
 #define fvm_strv_each(v, i) for (size_t i = 0; i < (v)->count; i++)
 
 #endif

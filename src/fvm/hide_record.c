@@ -39,28 +39,17 @@ static void record_freep(struct fvm_hide_record **r)
 }
 #define scoped_record __attribute__((cleanup(record_freep))) struct fvm_hide_record
 
-static int compare(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 /* ---- asking ---- */
-
-static bool listed(const struct fvm_strv *sorted, const char *path)
-{
-	return sorted->count > 0 &&
-	       bsearch(&path, sorted->items, sorted->count, sizeof(*sorted->items), compare);
-}
 
 /* @path itself, or any directory above it. */
 static bool covered(const struct fvm_strv *sorted, const char *path)
 {
-	if (listed(sorted, path))
+	if (fvm_strv_sorted_has(sorted, path))
 		return true;
 	scoped_free char *part = strdup(path);
 	for (char *slash; part && (slash = strrchr(part, '/')) && slash > part;) {
 		*slash = '\0';
-		if (listed(sorted, part))
+		if (fvm_strv_sorted_has(sorted, part))
 			return true;
 	}
 	return !part;
@@ -169,23 +158,17 @@ static int add_line(struct fvm_hide_record *r, char *line)
 	return fvm_strv_add(&r->spans[r->count - 1].paths, line);
 }
 
-static void sort(struct fvm_strv *list)
-{
-	if (list->count)
-		qsort(list->items, list->count, sizeof(*list->items), compare);
-}
-
 static int add_all(struct fvm_strv *to, const struct fvm_strv *from)
 {
 	scoped_strv fresh = { 0 };
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < from->count; i++) {
-		if (!listed(to, from->items[i]))
+		if (!fvm_strv_sorted_has(to, from->items[i]))
 			r = fvm_strv_add(&fresh, from->items[i]);
 	}
 	for (size_t i = 0; r == 0 && i < fresh.count; i++)
 		r = fvm_strv_add(to, fresh.items[i]);
-	sort(to);
+	fvm_strv_sort(to);
 	return r;
 }
 
@@ -193,7 +176,7 @@ static int index_all(struct fvm_hide_record *r)
 {
 	int n = 0;
 	for (size_t i = 0; n == 0 && i < r->count; i++) {
-		sort(&r->spans[i].paths);
+		fvm_strv_sort(&r->spans[i].paths);
 		n = add_all(&r->all, &r->spans[i].paths);
 	}
 	return n;
@@ -287,7 +270,7 @@ static bool same(const struct fvm_strv *sorted, const struct fvm_hide *now)
 {
 	bool equal = sorted->count == now->count;
 	for (size_t i = 0; equal && i < now->count; i++)
-		equal = listed(sorted, now->items[i].path);
+		equal = fvm_strv_sorted_has(sorted, now->items[i].path);
 	return equal;
 }
 

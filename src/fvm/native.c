@@ -186,11 +186,6 @@ static int add_found(int parent, struct fvm_strv *to)
 	return r;
 }
 
-static int compare_texts(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int fvm_natives_find(const struct fvm_vm *vm, struct fvm_strv *ret)
 {
 	const struct fvm_config *c = vm->effective ? vm->effective : &vm->config;
@@ -209,8 +204,7 @@ int fvm_natives_find(const struct fvm_vm *vm, struct fvm_strv *ret)
 		scoped_fd layer = fvm_open_nofollow(vm->store->dir, path, O_RDONLY | O_DIRECTORY);
 		r = layer < 0 ? 0 : add_found(layer, ret);
 	}
-	if (ret->count)
-		qsort(ret->items, ret->count, sizeof(*ret->items), compare_texts);
+	fvm_strv_sort(ret);
 	return r;
 }
 

@@ -342,11 +342,6 @@ static int do_opaque(struct skel_walk *w, int host, int skel, const char *path, 
 	return fd < 0 ? 0 : finish_dir(w, fd, &st);
 }
 
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static int remove_others(struct skel_walk *w, int skel, const struct fvm_strv *kept)
 {
 	scoped_dir d = fvm_dir_open(skel, ".");
@@ -354,9 +349,7 @@ static int remove_others(struct skel_walk *w, int skel, const struct fvm_strv *k
 		return -errno;
 	int r = 0;
 	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
-		const char *name = e->d_name;
-		if (kept->count &&
-		    bsearch(&name, kept->items, kept->count, sizeof(name), compare_names))
+		if (fvm_strv_sorted_has(kept, e->d_name))
 			continue;
 		w->differs = true;
 		if (!w->dry)
@@ -492,8 +485,7 @@ static int sync_dir(struct skel_walk *w, int host, int skel, const char *path, b
 	if (r >= 0)
 		r = hide_locks(w, skel, path, &kept);
 	if (r >= 0 && !fresh) {
-		if (kept.count)
-			qsort(kept.items, kept.count, sizeof(char *), compare_names);
+		fvm_strv_sort(&kept);
 		r = remove_others(w, skel, &kept);
 	}
 	if (r >= 0 && w->tops && !w->dry)

@@ -75,11 +75,6 @@ static bool is_fresh(const char *name)
 	return false;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* A mount on one of them is its own top, or is out. */
 static int add_root_dirs(const struct fvm_plan *plan, struct fvm_strv *ret)
 {
@@ -125,8 +120,7 @@ int skel_tops(const struct fvm_plan *plan, struct fvm_strv *ret)
 			continue;
 		r = m->path[1] ? fvm_strv_add(ret, m->path) : add_root_dirs(plan, ret);
 	}
-	if (ret->count)
-		qsort(ret->items, ret->count, sizeof(char *), compare_names);
+	fvm_strv_sort(ret);
 	drop_nested(ret);
 	return r;
 }

@@ -243,46 +243,22 @@ void fvm_store_close(struct fvm_store *store)
 	*store = (struct fvm_store){ .dir = -1, .vms = -1, .run = -1 };
 }
 
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int fvm_store_list(const struct fvm_store *store, struct fvm_strv *ret, struct fvm_error *err)
 {
 	scoped_dir d = fvm_dir_open(store->vms, ".");
 	if (!d)
 		return fvm_error_set(err, errno, "read %s/vms", store->path);
-	size_t room = 0, count = 0;
-	char **items = NULL;
-	struct dirent *e;
+	scoped_strv all = { 0 };
 	int r = 0;
-	while (r == 0 && (e = readdir(d))) {
-		if (fvm_name_check(e->d_name, NULL) < 0)
-			continue;
-		if (count + 1 >= room) {
-			room = room ? room * 2 : 64;
-			char **more = realloc(items, room * sizeof(*items));
-			if (!more) {
-				r = -ENOMEM;
-				break;
-			}
-			items = more;
-		}
-		items[count] = strdup(e->d_name);
-		if (!items[count])
-			r = -ENOMEM;
-		else
-			items[++count] = NULL;
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		if (fvm_name_check(e->d_name, NULL) == 0)
+			r = fvm_strv_add(&all, e->d_name);
 	}
-	struct fvm_strv all = { items, count };
-	if (r < 0) {
-		fvm_strv_free(&all);
+	if (r < 0)
 		return fvm_error_set(err, -r, "list the VMs");
-	}
-	if (count)
-		qsort(items, count, sizeof(*items), compare_names);
+	fvm_strv_sort(&all);
 	*ret = all;
+	all = (struct fvm_strv){ 0 };
 	return 0;
 }
 
