@@ -61,10 +61,10 @@ static int meaning_change(struct diff *d, const struct fvm_change *c)
 	return r;
 }
 
-static int print_restarts(struct diff *d, const struct fvm_strv *paths)
+static int print_restarts(struct diff *d, struct fvm_strv *paths)
 {
 	scoped_strv services = { 0 };
-	int r = fvm_restarts_find(paths, &services);
+	int r = fvm_restarts_find(paths, false, &services);
 	fvm_strv_each(&services, i) {
 		const struct fvm_fact f = {
 			.kind = "restart after commit",

@@ -10,6 +10,7 @@
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
 #include "fvm/native.h"
+#include "fvm/restarts.h"
 #include "fvm/subids.h"
 
 void fvm_problems_free(struct fvm_problems *p)
@@ -121,7 +122,7 @@ int commit_services_of(const struct commit *c, struct fvm_strv *ret)
 		scoped_free char *path = commit_path(c, &c->entries[i]);
 		r = path ? fvm_strv_add(&paths, path) : -ENOMEM;
 	}
-	return r == 0 ? fvm_commit_services(&paths, ret) : r;
+	return r == 0 ? fvm_restarts_find(&paths, true, ret) : r;
 }
 
 int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stacks,

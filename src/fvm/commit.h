@@ -144,7 +144,4 @@ bool fvm_commit_pending(const struct fvm_store *store);
  */
 int fvm_commit_recover(const struct fvm_store *store, struct fvm_error *err);
 
-/** fvm_commit_services() - units on this host that run with, or are configured by, @paths */
-int fvm_commit_services(const struct fvm_strv *paths, struct fvm_strv *ret);
-
 #endif

@@ -16,114 +16,132 @@ bool fvm_restarts_concerns(const struct fvm_change *c)
 	       strncmp(c->path, "/opt/", 5) == 0 || strncmp(c->path, "/lib", 4) == 0;
 }
 
-static int compare_strings(const void *a, const void *b)
+/* ---- what of it configures services ---- */
+
+/* The NAME of NAME.service, of an instance's template, of NAME.conf or of a directory. */
+static size_t name_len(const char *text)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	return strcspn(text, "/.@");
 }
 
-static bool has(char *const *sorted, size_t count, const char *path)
+static int add_name(struct fvm_strv *to, const char *text)
 {
-	return bsearch(&path, sorted, count, sizeof(void *), compare_strings) != NULL;
+	return name_len(text) ? fvm_strv_addf(to, "%.*s", (int)name_len(text), text) : 0;
 }
 
-/* "12:pids:/system.slice/ssh.service" or "0::/system.slice/ssh.service/x": the service's name */
-static bool service_of(const char *pid, char ret[256])
+static int configured_names(const struct fvm_strv *paths, struct fvm_strv *ret)
+{
+	static const char *const places[] = { "/etc/default/", "/etc/systemd/system/", "/etc/",
+					      "/usr/lib/systemd/system/", "/lib/systemd/system/" };
+	int r = 0;
+	fvm_strv_each(paths, i) {
+		const char *path = paths->items[i];
+		for (size_t j = 0; r == 0 && j < FVM_COUNT(places); j++) {
+			size_t n = strlen(places[j]);
+			if (strncmp(path, places[j], n) == 0)
+				r = add_name(ret, path + n);
+		}
+	}
+	fvm_strv_sort(ret);
+	return r;
+}
+
+/* ---- what a process is, and has mapped ---- */
+
+/*
+ * "12:pids:/system.slice/ssh.service" or "0::/system.slice/ssh.service/x": the first that is no
+ * slice. Further ones belong to what a service runs inside (containers), those of user.slice to
+ * the managers of users.
+ */
+static bool service_in(const char *line, char ret[256])
+{
+	const char *at = strchr(line, '/');
+	if (!at || strncmp(at, "/user.slice/", 12) == 0)
+		return false;
+	for (;;) {
+		size_t len = strcspn(++at, "/\n");
+		if (len > 8 && len < 256 && strncmp(at + len - 8, ".service", 8) == 0) {
+			snprintf(ret, 256, "%.*s", (int)len, at);
+			return true;
+		}
+		if (len <= 6 || strncmp(at + len - 6, ".slice", 6) != 0 || at[len] != '/')
+			return false;
+		at += len;
+	}
+}
+
+static FILE *open_of(const char *pid, const char *what)
 {
 	char path[64];
-	scoped_free char *text = NULL;
-	snprintf(path, sizeof(path), "/proc/%.20s/cgroup", pid);
-	if (fvm_read_file(AT_FDCWD, path, 1 << 16, &text, NULL) < 0)
-		return false;
-	char *end = strstr(text, ".service");
-	if (!end || !strstr(text, "/system.slice/"))
-		return false;
-	while (end[8] && end[8] != '\n' && strstr(end + 8, ".service"))
-		end = strstr(end + 8, ".service");
-	char *begin = end;
-	while (begin > text && begin[-1] != '/' && begin[-1] != '\n')
-		begin--;
-	size_t len = (size_t)(end - begin) + strlen(".service");
-	if (len >= 256)
-		return false;
-	memcpy(ret, begin, len);
-	ret[len] = '\0';
-	return true;
+	snprintf(path, sizeof(path), "/proc/%.20s/%s", pid, what);
+	return fopen(path, "re");
 }
 
-/* Whether @service's own configuration is among the paths. */
-static bool configured_by(char *const *sorted, size_t count, const char *service)
+static bool service_of(const char *pid, char ret[256])
 {
-	char name[256], dir[300];
-	snprintf(name, sizeof(name), "%.*s", (int)(strlen(service) - strlen(".service")), service);
-	char *at = strchr(name, '@'); /* an instance is configured by its template's name */
-	if (at)
-		*at = '\0';
-	static const char *const patterns[] = { "/etc/default/%s", "/etc/%s.conf",
-						"/etc/systemd/system/%s.service",
-						"/usr/lib/systemd/system/%s.service" };
-	for (size_t i = 0; i < FVM_COUNT(patterns); i++) {
-		const char *percent = strchr(patterns[i], '%');
-		snprintf(dir, sizeof(dir), "%.*s%s%s", (int)(percent - patterns[i]), patterns[i],
-			 name, percent + 2);
-		if (has(sorted, count, dir))
-			return true;
-	}
-	size_t len = (size_t)snprintf(dir, sizeof(dir), "/etc/%s/", name);
-	for (size_t i = 0; i < count; i++) {
-		if (strncmp(sorted[i], dir, len) == 0)
-			return true;
-	}
-	return false;
+	char line[4096];
+	bool found = false;
+	FILE *f = open_of(pid, "cgroup");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = service_in(line, ret);
+	if (f)
+		fclose(f);
+	return found;
 }
 
-/* "7f..-7f.. r-xp 00000000 fe:00 1234    /usr/sbin/sshd" */
-static bool maps_any(char *const *sorted, size_t count, const char *pid)
+/* "7f..-7f.. r-xp 00000000 fe:00 1234    /usr/sbin/sshd", of a replaced file with " (deleted)", or
+ * under the name that it has in the area of the commit that replaced it. */
+static bool is_one_of(const struct fvm_strv *sorted, bool replaced, char *file)
 {
-	char path[64], last[4096] = "";
-	scoped_free char *text = NULL;
-	snprintf(path, sizeof(path), "/proc/%.20s/maps", pid);
-	if (fvm_read_file(AT_FDCWD, path, 64 << 20, &text, NULL) < 0)
-		return false;
-	char *save = NULL;
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+	char *deleted = strstr(file, " (deleted)");
+	if (deleted)
+		*deleted = '\0';
+	return fvm_strv_sorted_has(sorted, file) ||
+	       (replaced && (strstr(file, "/commits/") || strstr(file, "/.fvm-commit-")));
+}
+
+static bool maps_any(const char *pid, const struct fvm_strv *sorted, bool replaced)
+{
+	char *line = NULL;
+	size_t size = 0;
+	bool found = false;
+	FILE *f = open_of(pid, "maps");
+	while (f && !found && getline(&line, &size, f) > 0) {
 		char *file = strchr(line, '/');
-		if (!file || strcmp(file, last) == 0)
+		if (!file)
 			continue;
-		snprintf(last, sizeof(last), "%s", file);
-		if (has(sorted, count, file))
-			return true;
+		file[strcspn(file, "\n")] = '\0';
+		found = is_one_of(sorted, replaced, file);
 	}
-	return false;
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
 }
 
-static int look_at(const char *pid, char *const *sorted, size_t count, struct fvm_strv *ret)
+/* ---- all of them ---- */
+
+static bool is_configured(const struct fvm_strv *names, const char *service)
 {
-	char service[256];
-	if (!service_of(pid, service) || fvm_strv_has(ret, service))
-		return 0;
-	if (!configured_by(sorted, count, service) && !maps_any(sorted, count, pid))
-		return 0;
-	return fvm_strv_add(ret, service);
+	char name[256];
+	snprintf(name, sizeof(name), "%.*s", (int)name_len(service), service);
+	return fvm_strv_sorted_has(names, name);
 }
 
-int fvm_restarts_find(const struct fvm_strv *paths, struct fvm_strv *ret)
+int fvm_restarts_find(struct fvm_strv *paths, bool replaced, struct fvm_strv *ret)
 {
-	if (paths->count == 0)
-		return 0;
-	scoped_free char **sorted = calloc(paths->count, sizeof(char *));
-	DIR *proc = opendir("/proc");
-	int r = sorted ? 0 : -ENOMEM;
-	if (r == 0) {
-		memcpy(sorted, paths->items, paths->count * sizeof(char *));
-		qsort(sorted, paths->count, sizeof(char *), compare_strings);
-	}
+	scoped_strv names = { 0 };
+	scoped_dir proc = paths->count ? opendir("/proc") : NULL;
+	fvm_strv_sort(paths);
+	int r = configured_names(paths, &names);
 	for (struct dirent *e; r == 0 && proc && (e = readdir(proc));) {
-		if (isdigit((unsigned char)e->d_name[0]))
-			r = look_at(e->d_name, sorted, paths->count, ret);
+		char service[256];
+		if (!isdigit((unsigned char)e->d_name[0]) || !service_of(e->d_name, service) ||
+		    fvm_strv_has(ret, service))
+			continue;
+		if (is_configured(&names, service) || maps_any(e->d_name, paths, replaced))
+			r = fvm_strv_add(ret, service);
 	}
-	if (proc)
-		closedir(proc);
-	if (ret->count)
-		qsort(ret->items, ret->count, sizeof(char *), compare_strings);
+	fvm_strv_sort(ret);
 	return r;
 }
