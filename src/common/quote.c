@@ -149,3 +149,72 @@ int fvm_unquote(char *text)
 	*to = '\0';
 	return 0;
 }
+
+/* ---- words in files ---- */
+
+static void add_word(struct fvm_buf *ret, const char *text, char mark)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+		if (*p > ' ' && *p != 0x7f && *p != (unsigned char)mark)
+			fvm_buf_add(ret, p, 1);
+		else if (mark == '%')
+			fvm_buf_printf(ret, "%%%02X", *p);
+		else
+			fvm_buf_printf(ret, "\\%03o", *p);
+	}
+}
+
+void fvm_percent(struct fvm_buf *ret, const char *text)
+{
+	add_word(ret, text, '%');
+}
+
+void fvm_octal(struct fvm_buf *ret, const char *text)
+{
+	add_word(ret, text, '\\');
+}
+
+int fvm_hex(char digit)
+{
+	if (digit >= '0' && digit <= '9')
+		return digit - '0';
+	if (digit >= 'a' && digit <= 'f')
+		return digit - 'a' + 10;
+	return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
+}
+
+int fvm_unpercent(char *text)
+{
+	char *to = text;
+	for (; *text; text++, to++) {
+		*to = *text;
+		if (*text != '%')
+			continue;
+		int high = fvm_hex(text[1]), low = high < 0 ? -1 : fvm_hex(text[2]);
+		if (low < 0 || (high | low) == 0)
+			return -EBADMSG;
+		*to = (char)(high << 4 | low);
+		text += 2;
+	}
+	*to = '\0';
+	return 0;
+}
+
+static bool is_octal(char c, char highest)
+{
+	return c >= '0' && c <= highest;
+}
+
+void fvm_unoctal(char *text)
+{
+	char *to = text;
+	for (; *text; text++, to++) {
+		*to = *text;
+		if (*text != '\\' || !is_octal(text[1], '3') || !is_octal(text[2], '7') ||
+		    !is_octal(text[3], '7') || memcmp(text + 1, "000", 3) == 0)
+			continue;
+		*to = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+		text += 3;
+	}
+	*to = '\0';
+}

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <linux/magic.h>
 
+#include "common/quote.h"
 #include "fvm/cgroup.h"
 
 /* What the kernel calls each controller: in mountinfo's options, and in cgroup.controllers. */
@@ -34,22 +35,14 @@ static bool listed(const char *list, size_t len, const char *separators, const c
 	return false;
 }
 
-/* One field of a line of mountinfo: spaces and the like are written as \040. */
+/* One field of a line of mountinfo. */
 static int field_copy(char *to, size_t size, const char *from, size_t len)
 {
-	size_t n = 0;
-	for (size_t i = 0; i < len; i++) {
-		char c = from[i];
-		if (c == '\\' && i + 3 < len + 0 && from[i + 1] >= '0' && from[i + 1] <= '3') {
-			c = (char)((from[i + 1] - '0') * 64 + (from[i + 2] - '0') * 8 +
-				   (from[i + 3] - '0'));
-			i += 3;
-		}
-		if (n + 1 >= size)
-			return -ENAMETOOLONG;
-		to[n++] = c;
-	}
-	to[n] = '\0';
+	if (len >= size)
+		return -ENAMETOOLONG;
+	memcpy(to, from, len);
+	to[len] = '\0';
+	fvm_unoctal(to);
 	return 0;
 }
 

@@ -652,22 +652,6 @@ static int add_stacks(struct planner *p, struct fvm_error *err)
 	return 0;
 }
 
-/* \040 and its like, as mountinfo writes them */
-static void unescape_octal(char *text)
-{
-	char *to = text;
-	for (; *text; to++) {
-		unsigned int byte;
-		if (text[0] == '\\' && sscanf(text + 1, "%3o", &byte) == 1 && strlen(text) >= 4) {
-			*to = (char)byte;
-			text += 4;
-		} else {
-			*to = *text++;
-		}
-	}
-	*to = '\0';
-}
-
 /* The host's mount points, as paths below @host. */
 static int read_mounts(int host, struct fvm_strv *ret)
 {
@@ -683,7 +667,7 @@ static int read_mounts(int host, struct fvm_strv *ret)
 		scoped_free char *point = NULL;
 		if (sscanf(line, "%*s %*s %*s %*s %ms", &point) != 1)
 			continue;
-		unescape_octal(point);
+		fvm_unoctal(point);
 		if (is_below(point, *top ? top : "/") && point[strlen(top)] == '/')
 			r = fvm_strv_add(ret, point + strlen(top));
 	}

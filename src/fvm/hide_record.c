@@ -89,46 +89,17 @@ const char *fvm_hide_record_below(const struct fvm_hide_record *r, const char *p
 
 /* ---- the file ---- */
 
-static void print_path(struct fvm_buf *to, const char *path)
-{
-	for (; *path; path++) {
-		unsigned char c = (unsigned char)*path;
-		if (c <= ' ' || c == '%' || c == 0x7f)
-			fvm_buf_printf(to, "%%%02X", c);
-		else
-			fvm_buf_add(to, path, 1);
-	}
-	fvm_buf_puts(to, "\n");
-}
-
 static int print(const struct fvm_hide_record *r, struct fvm_buf *to)
 {
 	fvm_buf_puts(to, MAGIC);
 	for (size_t i = 0; i < r->count; i++) {
 		fvm_buf_printf(to, "@%" PRId64 "\n", r->spans[i].from_ns);
-		fvm_strv_each(&r->spans[i].paths, j)
-			print_path(to, r->spans[i].paths.items[j]);
+		fvm_strv_each(&r->spans[i].paths, j) {
+			fvm_percent(to, r->spans[i].paths.items[j]);
+			fvm_buf_puts(to, "\n");
+		}
 	}
 	return to->failed ? -ENOMEM : 0;
-}
-
-/* In place; what was written is never longer than what stands for it. */
-static bool unescape(char *text)
-{
-	char *to = text;
-	for (; *text; to++) {
-		unsigned int c;
-		if (*text != '%') {
-			*to = *text++;
-			continue;
-		}
-		if (strlen(text) < 3 || sscanf(text + 1, "%2X", &c) != 1 || c == 0)
-			return false;
-		*to = (char)c;
-		text += 3;
-	}
-	*to = '\0';
-	return true;
 }
 
 static struct span *span_add(struct fvm_hide_record *r, int64_t from_ns)
@@ -153,7 +124,7 @@ static int add_line(struct fvm_hide_record *r, char *line)
 			return -EBADMSG;
 		return span_add(r, from) ? 0 : -ENOMEM;
 	}
-	if (*line != '/' || r->count == 0 || !unescape(line))
+	if (*line != '/' || r->count == 0 || fvm_unpercent(line) < 0)
 		return -EBADMSG;
 	return fvm_strv_add(&r->spans[r->count - 1].paths, line);
 }

@@ -116,25 +116,15 @@ void fvm_owner_format(const struct fvm_owner *o, char *ret, size_t size)
 
 /* ---- the list ---- */
 
-static void add_escaped(struct fvm_buf *ret, const char *text)
-{
-	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-		if (*p <= ' ' || *p == 0x7f || *p == '\\')
-			fvm_buf_printf(ret, "\\%03o", *p);
-		else
-			fvm_buf_add(ret, p, 1);
-	}
-}
-
 void fvm_owners_line(struct fvm_buf *ret, const struct fvm_owner *owner, ino_t ino, const char *key,
 		     const char *rel)
 {
 	char text[64];
 	fvm_owner_format(owner, text, sizeof(text));
 	fvm_buf_printf(ret, "own %s %llu ", text, (unsigned long long)ino);
-	add_escaped(ret, key);
+	fvm_octal(ret, key);
 	fvm_buf_puts(ret, "/");
-	add_escaped(ret, rel);
+	fvm_octal(ret, rel);
 	fvm_buf_puts(ret, "\n");
 }
 
@@ -291,9 +281,9 @@ const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *
 	scoped_buf path = { 0 };
 	if (!o || o->count == 0)
 		return NULL;
-	add_escaped(&path, key);
+	fvm_octal(&path, key);
 	fvm_buf_puts(&path, "/");
-	add_escaped(&path, rel);
+	fvm_octal(&path, rel);
 	if (path.failed)
 		return NULL;
 	/* the first line behind all of this path */

@@ -68,22 +68,6 @@ bool fvm_path_below(const char *path, const char *top)
 	return strncmp(path, top, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
-/* mountinfo writes blank, tab, newline, # and backslash as \OOO */
-static void unescape(char *text)
-{
-	char *to = text;
-	for (char *p = text; *p;) {
-		unsigned int byte;
-		if (*p == '\\' && sscanf(p + 1, "%3o", &byte) == 1 && byte && byte < 256) {
-			*to++ = (char)byte;
-			p += 4;
-		} else {
-			*to++ = *p++;
-		}
-	}
-	*to = '\0';
-}
-
 static bool has_word(const char *list, const char *word)
 {
 	size_t n = strlen(word);
@@ -129,7 +113,7 @@ static int parse_line(char *line, struct fvm_mount *m)
 	char *super = strtok_r(NULL, " ", &save);
 	if (!type || !source || words[4][0] != '/')
 		return -EBADMSG;
-	unescape(words[4]);
+	fvm_unoctal(words[4]);
 	*m = (struct fvm_mount){
 		.id = atoi(words[0]),
 		.parent = atoi(words[1]),

@@ -144,17 +144,6 @@ void fvm_stamp_of(const struct stat *st, struct fvm_stamp *ret)
 
 /* ---- the file ---- */
 
-static void put_path(struct fvm_buf *b, const char *path)
-{
-	for (; *path; path++) {
-		unsigned char byte = (unsigned char)*path;
-		if (byte <= ' ' || byte == '%' || byte == 0x7f)
-			fvm_buf_printf(b, "%%%02X", byte);
-		else
-			fvm_buf_add(b, path, 1);
-	}
-}
-
 static void put_line(struct fvm_buf *b, const struct slot *slot)
 {
 	const struct fvm_stamp *t = &slot->stamp;
@@ -164,7 +153,7 @@ static void put_line(struct fvm_buf *b, const struct slot *slot)
 	for (size_t i = 0; t->has_digest && i < FVM_DIGEST_SIZE; i++)
 		fvm_buf_printf(b, "%02x", t->digest[i]);
 	fvm_buf_puts(b, t->has_digest ? " " : "- ");
-	put_path(b, slot->path);
+	fvm_percent(b, slot->path);
 	fvm_buf_puts(b, "\n");
 }
 
@@ -188,40 +177,13 @@ int fvm_stamps_save(struct fvm_stamps *s, int dir)
 	return r;
 }
 
-static int hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* %XX back to bytes, in place. */
-static bool unescape(char *path)
-{
-	char *to = path;
-	for (; *path; path++, to++) {
-		*to = *path;
-		if (*path != '%')
-			continue;
-		int high = hex(path[1]), low = high < 0 ? -1 : hex(path[2]);
-		if (low < 0 || (high | low) == 0)
-			return false;
-		*to = (char)(high << 4 | low);
-		path += 2;
-	}
-	*to = '\0';
-	return true;
-}
-
 static bool get_digest(const char *text, struct fvm_stamp *t)
 {
 	t->has_digest = strcmp(text, "-") != 0;
 	if (t->has_digest && strlen(text) != FVM_DIGEST_SIZE * 2)
 		return false;
 	for (size_t i = 0; t->has_digest && i < FVM_DIGEST_SIZE; i++) {
-		int high = hex(text[2 * i]), low = hex(text[2 * i + 1]);
+		int high = fvm_hex(text[2 * i]), low = fvm_hex(text[2 * i + 1]);
 		if (high < 0 || low < 0)
 			return false;
 		t->digest[i] = (unsigned char)(high << 4 | low);
@@ -246,7 +208,7 @@ static int get_line(struct fvm_stamps *s, char *line)
 	t.size = size;
 	t.ctime_ns = ctime;
 	char *path = line + used;
-	if (!strchr("afldto", t.kind) || *path != '/' || !unescape(path))
+	if (!strchr("afldto", t.kind) || *path != '/' || fvm_unpercent(path) < 0)
 		return -EBADMSG;
 	return fvm_stamps_set(s, path, &t);
 }

@@ -295,24 +295,12 @@ int fvm_mount_point(const char *key, char *ret, size_t size)
 {
 	if (strcmp(key, "root") == 0)
 		return snprintf(ret, size, "/") >= (int)size ? -EINVAL : 0;
-	size_t n = 0;
-	if (size < 2)
+	int n = snprintf(ret, size, "/%s", key);
+	if (n < 2 || n >= (int)size)
 		return -EINVAL;
-	ret[n++] = '/';
-	for (const char *p = key; *p; p++) {
-		unsigned int c = (unsigned char)*p;
-		if (n + 1 >= size)
-			return -EINVAL;
-		if (c == '-') {
-			c = '/';
-		} else if (c == '%') {
-			if (!isxdigit((unsigned char)p[1]) || sscanf(p + 1, "%2X", &c) != 1 ||
-			    c == 0)
-				return -EINVAL;
-			p += 2;
-		}
-		ret[n++] = (char)c;
+	for (char *p = ret; *p; p++) {
+		if (*p == '-')
+			*p = '/';
 	}
-	ret[n] = '\0';
-	return n > 1 ? 0 : -EINVAL;
+	return fvm_unpercent(ret) < 0 ? -EINVAL : 0;
 }

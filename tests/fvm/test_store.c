@@ -190,6 +190,7 @@ static void mount_keys_are_reversible(void **state)
 	}
 	assert_true(fvm_mount_point("%zz", back, sizeof(back)) < 0);
 	assert_true(fvm_mount_point("%00", back, sizeof(back)) < 0);
+	assert_true(fvm_mount_point("%4", back, sizeof(back)) < 0);
 	assert_true(fvm_mount_point("", back, sizeof(back)) < 0);
 }
 
