@@ -47,6 +47,17 @@ void fvm_close_range(unsigned int first, unsigned int last)
 		(void)close((int)fd);
 }
 
+void fvm_raise_descriptors(struct rlimit *was)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	if (was)
+		*was = limit;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void fvm_null_stdio(void)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);

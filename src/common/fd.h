@@ -23,6 +23,11 @@ int fvm_fd_take(int *fd);
 /** fvm_close_range() - close all descriptors from @first to @last, those we know nothing of too */
 void fvm_close_range(unsigned int first, unsigned int last);
 
+/** fvm_raise_descriptors() - allow ourselves as many as the hard limit does
+ *  @was: the limits before, untouched when they can't be read; may be NULL */
+struct rlimit;
+void fvm_raise_descriptors(struct rlimit *was);
+
 /** fvm_null_stdio() - descriptors 0 to 2 become /dev/null: out of any terminal's reach */
 void fvm_null_stdio(void);
 

@@ -9,10 +9,10 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <linux/capability.h>
 #include <linux/securebits.h>
 
 #include "fvm/build.h"
+#include "fvm/caps.h"
 #include "fvm/internal.h"
 #include "fvm/standins.h"
 #include "fvm/start.h"
@@ -474,13 +474,9 @@ static int become_vm_root(const struct fvm_build *b, struct fvm_error *err)
 {
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
 		return fvm_error_set(err, errno, "keep capabilities");
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2];
-	if (syscall(SYS_capget, &head, caps) < 0)
-		return fvm_error_set(err, errno, "read our capabilities");
-	caps[0].effective &= ~(1U << CAP_SYS_RESOURCE);
-	if (syscall(SYS_capset, &head, caps) < 0)
-		return fvm_error_set(err, errno, "drop CAP_SYS_RESOURCE");
+	int r = fvm_caps_lower(FVM_CAP(SYS_RESOURCE));
+	if (r < 0)
+		return fvm_error_set(err, -r, "drop CAP_SYS_RESOURCE");
 	syscall(SYS_setfsgid, b->map->base);
 	syscall(SYS_setfsuid, b->map->base);
 	return 0;

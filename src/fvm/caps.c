@@ -1,5 +1,6 @@
-#include <linux/capability.h>
+#include <errno.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,4 +43,23 @@ bool fvm_caps_missing(bool nat, char ret[FVM_CAPS_TEXT])
 					      n ? " " : "", needed[i].name);
 	}
 	return n > 0;
+}
+
+int fvm_caps_keep(unsigned int kept)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct data[2] = { { .effective = kept, .permitted = kept } };
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &head, data) < 0)
+		return -errno;
+	return 0;
+}
+
+int fvm_caps_lower(unsigned int lowered)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	if (syscall(SYS_capget, &head, data) < 0)
+		return -errno;
+	data[0].effective &= ~lowered;
+	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
 }

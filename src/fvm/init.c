@@ -163,16 +163,6 @@ static void fill_stdio(const struct init *init)
 		(void)dup3(init->epoll, fd, O_CLOEXEC);
 }
 
-static void raise_limits(struct init *init)
-{
-	struct rlimit most;
-	if (getrlimit(RLIMIT_NOFILE, &init->nofile) < 0)
-		return;
-	most = init->nofile;
-	most.rlim_cur = most.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &most);
-}
-
 /*
  * Where the host's core_pattern is a pipe, a crash in the VM would start a program of the host's,
  * as its root, on what the VM's program chose to hold; and leave that on the host. The kernel takes
@@ -502,7 +492,7 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 	setsid();
 	take_descriptors(&init, &first);
 	set_name();
-	raise_limits(&init);
+	fvm_raise_descriptors(&init.nofile);
 	keep_dumps();
 	umask(022);
 	if (set_up(&init, &err) < 0 || enter_world(&init, &err) < 0)

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <poll.h>
@@ -21,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fvm/caps.h"
 #include "fvm/helper.h"
 #include "fvm/net.h"
 #include "fvm/net_table.h"
@@ -152,12 +152,7 @@ static int64_t now_ms(void)
 /* What it needs: the host's network, and to signal PID 1 of VMs. Its files are root's. */
 static int drop_rights(void)
 {
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = { 0 };
-	caps[0].effective = caps[0].permitted = 1U << CAP_NET_ADMIN | 1U << CAP_KILL;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &head, caps) < 0)
-		return -errno;
-	return 0;
+	return fvm_caps_keep(FVM_CAP(NET_ADMIN) | FVM_CAP(KILL));
 }
 
 /* Tells when anybody has changed the host's rules. */

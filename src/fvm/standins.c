@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <linux/fuse.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -13,12 +12,12 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "fvm/caps.h"
 #include "fvm/helper.h"
 #include "fvm/standins.h"
 #include "fvm/sys.h"
@@ -365,18 +364,9 @@ static void loop(struct server *s)
 
 static int drop_rights(void)
 {
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = { 0 };
-	struct rlimit most;
-	caps[0].permitted = caps[0].effective = 1U << CAP_DAC_READ_SEARCH;
-	if (getrlimit(RLIMIT_NOFILE, &most) == 0) {
-		most.rlim_cur = most.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &most);
-	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &head, caps) < 0)
-		return -errno;
+	fvm_raise_descriptors(NULL);
 	(void)prctl(PR_SET_NAME, "fvm-stand-ins");
-	return 0;
+	return fvm_caps_keep(FVM_CAP(DAC_READ_SEARCH));
 }
 
 struct to_serve {

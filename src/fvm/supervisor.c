@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/securebits.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,12 +9,12 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "fvm/caps.h"
 #include "fvm/copies.h"
 #include "fvm/helper.h"
 #include "fvm/liars.h"
@@ -221,30 +220,21 @@ static int find_devices(struct supervisor *sup, const struct fvm_plan *plan)
 /* What it takes to see, read and copy files, and to give the copies away. */
 static int drop_capabilities(void)
 {
-	static const unsigned char kept[] = {
-		CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,	   CAP_FSETID,
-		CAP_SETGID, CAP_SETUID,	      CAP_SETFCAP,	   CAP_SYS_CHROOT, CAP_SYS_PTRACE,
-	};
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = { 0 };
+	const unsigned int kept = FVM_CAP(CHOWN) | FVM_CAP(DAC_OVERRIDE) |
+				  FVM_CAP(DAC_READ_SEARCH) | FVM_CAP(FOWNER) | FVM_CAP(FSETID) |
+				  FVM_CAP(SETGID) | FVM_CAP(SETUID) | FVM_CAP(SETFCAP) |
+				  FVM_CAP(SYS_CHROOT) | FVM_CAP(SYS_PTRACE);
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
 		return -errno;
-	for (size_t i = 0; i < FVM_COUNT(kept); i++)
-		caps[0].permitted |= 1U << kept[i];
-	caps[0].effective = caps[0].permitted;
-	return syscall(SYS_capset, &head, caps) < 0 ? -errno : 0;
+	return fvm_caps_keep(kept);
 }
 
 static void set_up_process(void)
 {
-	struct rlimit most;
 	sigset_t all;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL); /* only SIGKILL ends us before our time */
-	if (getrlimit(RLIMIT_NOFILE, &most) == 0) {
-		most.rlim_cur = most.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &most);
-	}
+	fvm_raise_descriptors(NULL);
 	umask(0);
 	setsid();
 	prctl(PR_SET_NAME, "fvm-supervisor");
