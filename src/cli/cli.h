@@ -87,6 +87,11 @@ void cli_say(const struct cli *cli, const char *fmt, ...) __attribute__((format(
 /** cli_say_still() - how long a command held a running VM; nothing when it did not (snapshot.c) */
 void cli_say_still(const struct cli *cli, const char *name, long long still_ns);
 
+/** cli_say_natives() - a line for each native directory of @vm; @what: what becomes of its files, as
+ *  in "what is in it stays in the VM" (commit.c) */
+struct fvm_vm;
+void cli_say_natives(const struct cli *cli, const struct fvm_vm *vm, const char *what);
+
 /* A progress bar on stderr when that is a terminal, nothing otherwise. */
 struct cli_progress {
 	const char *what;

@@ -146,13 +146,13 @@ static bool confirm(void *arg, size_t entries, uint64_t bytes)
 	return commit_ask(view, question);
 }
 
-static void say_natives(const struct cli *cli, const struct fvm_vm *vm)
+void cli_say_natives(const struct cli *cli, const struct fvm_vm *vm, const char *what)
 {
 	scoped_strv natives = { 0 };
 	if (fvm_natives_find(vm, &natives) < 0)
 		return;
 	fvm_strv_each(&natives, i)
-		cli_say(cli, "%s is native: what is in it stays in the VM", natives.items[i]);
+		cli_say(cli, "%s is native: %s", natives.items[i], what);
 }
 
 static void say_result(const struct cli *cli, const struct commit_args *args, const char *vm,
@@ -214,7 +214,7 @@ static int run(const struct cli *cli, struct commit_args *args, const struct fvm
 		int printed = cli_print_json(text);
 		status = status ? status : printed;
 	} else if (r == 0) {
-		say_natives(cli, vm);
+		cli_say_natives(cli, vm, "what is in it stays in the VM");
 		say_result(cli, args, vm->config.name, &result);
 	}
 	json_decref(view.entries);

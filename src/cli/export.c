@@ -7,7 +7,6 @@
 
 #include "cli/commands.h"
 #include "fvm/image.h"
-#include "fvm/native.h"
 #include "fvm/subids.h"
 
 static void show(unsigned long long done, unsigned long long total, void *arg)
@@ -35,16 +34,6 @@ static int open_dir(const char *file, const char **ret_name, struct fvm_error *e
 	return fd < 0 ? fvm_error_set(err, errno, "open the directory of '%s'", file) : fd;
 }
 
-static void say_natives(const struct cli *cli, const struct fvm_vm *vm)
-{
-	scoped_strv natives = { 0 };
-	if (fvm_natives_find(vm, &natives) < 0)
-		return;
-	fvm_strv_each(&natives, i)
-		cli_say(cli, "%s is native: what is in it is not in the file (fvm cp)",
-			natives.items[i]);
-}
-
 static int export_main(const struct cli *cli, int argc, char **argv)
 {
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
@@ -65,7 +54,7 @@ static int export_main(const struct cli *cli, int argc, char **argv)
 	cli_progress_end(&bar);
 	if (r < 0)
 		return cli_fail(&err);
-	say_natives(cli, &vm);
+	cli_say_natives(cli, &vm, "what is in it is not in the file (fvm cp)");
 	return 0;
 }
 
