@@ -39,10 +39,7 @@ int fvm_path_check(const char *path, struct fvm_error *err)
 	return 0;
 }
 
-/* ---- one bind ---- */
-
-/* Up to an unescaped ':' or the end. Return: what follows the ':', or NULL at the end */
-static const char *take_part(const char *text, char *to)
+const char *fvm_path_take(const char *text, char *to)
 {
 	while (*text && *text != ':') {
 		if (*text == '\\' && (text[1] == ':' || text[1] == '\\'))
@@ -53,19 +50,21 @@ static const char *take_part(const char *text, char *to)
 	return *text ? text + 1 : NULL;
 }
 
-static void cut_last_slash(char *path)
+void fvm_path_cut_slash(char *path)
 {
 	size_t n = strlen(path);
 	if (n > 1 && path[n - 1] == '/')
 		path[n - 1] = '\0';
 }
 
+/* ---- one bind ---- */
+
 static int parse_parts(const char *text, char *parts[3], struct fvm_bind *b, struct fvm_error *err)
 {
 	const char *rest = text;
 	size_t n = 0;
 	while (rest && n < 3)
-		rest = take_part(rest, parts[n++]);
+		rest = fvm_path_take(rest, parts[n++]);
 	b->read_only = n > 1 && strcmp(parts[n - 1], "ro") == 0;
 	size_t paths = n - b->read_only;
 	if (rest || paths > 2) {
@@ -78,8 +77,8 @@ static int parse_parts(const char *text, char *parts[3], struct fvm_bind *b, str
 		r = fvm_path_check(parts[1], err);
 	if (r < 0)
 		return r;
-	cut_last_slash(parts[0]);
-	cut_last_slash(parts[1]);
+	fvm_path_cut_slash(parts[0]);
+	fvm_path_cut_slash(parts[1]);
 	b->source = strdup(parts[0]);
 	b->target = strdup(parts[paths == 2 ? 1 : 0]);
 	return b->source && b->target ? 0 : fvm_error_set(err, ENOMEM, "remember it");
@@ -178,9 +177,9 @@ static int add_path(struct fvm_binds *all, const char *path, bool through, const
 	b.source = through ? strdup(path) : NULL;
 	if (!b.target || (through && !b.source))
 		return fvm_error_set(err, ENOMEM, "remember it");
-	cut_last_slash(b.target);
+	fvm_path_cut_slash(b.target);
 	if (through)
-		cut_last_slash(b.source);
+		fvm_path_cut_slash(b.source);
 	return add_checked(all, &b, store, err);
 }
 

@@ -32,6 +32,13 @@ void fvm_bind_free(struct fvm_bind *b);
  *  slash is fine). Return: 0 or -EINVAL with the reason */
 int fvm_path_check(const char *path, struct fvm_error *err);
 
+/** fvm_path_take() - the first part of an option's value: up to a ':' that is not written "\:", or
+ *  the end. @to: room for all of @text. Return: what follows the ':', or NULL at the end */
+const char *fvm_path_take(const char *text, char *to);
+
+/** fvm_path_cut_slash() - without the slash at its end; "/" stays */
+void fvm_path_cut_slash(char *path);
+
 /** fvm_bind_parse() - read "S[:D][:ro]". Return: 0, -ENOMEM or -EINVAL with an example */
 int fvm_bind_parse(const char *text, struct fvm_bind *ret, struct fvm_error *err);
 

@@ -74,32 +74,18 @@ static int check_place(const char *path, struct fvm_error *err)
 	return 0;
 }
 
-/* Up to an unescaped ':' or the end. Return: what follows the ':', or NULL at the end */
-static const char *take_path(const char *text, char *to)
-{
-	while (*text && *text != ':') {
-		if (*text == '\\' && (text[1] == ':' || text[1] == '\\'))
-			text++;
-		*to++ = *text++;
-	}
-	*to = '\0';
-	return *text ? text + 1 : NULL;
-}
-
 int fvm_native_parse(const char *text, struct fvm_native *ret, struct fvm_error *err)
 {
 	scoped_free char *path = malloc(strlen(text) + 1);
 	if (!path)
 		return fvm_error_set(err, ENOMEM, "remember it");
-	const char *rest = take_path(text, path);
-	size_t n = strlen(path);
+	const char *rest = fvm_path_take(text, path);
 	if (rest && strcmp(rest, "empty") != 0) {
 		fvm_error_hint(err, "as in /var/lib/docker or /srv/db:empty; a ':' in a path is "
 				    "written '\\:'");
 		return fvm_error_say(err, EINVAL, "'%.80s' is not of the form DIR[:empty]", text);
 	}
-	if (n > 1 && path[n - 1] == '/')
-		path[n - 1] = '\0';
+	fvm_path_cut_slash(path);
 	int r = fvm_path_check(path, err);
 	if (r == 0)
 		r = check_place(path, err);
