@@ -12,14 +12,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fvm/commit_merge.h"
 #include "fvm/commit_priv.h"
-#include "fvm/hide_record.h"
 #include "fvm/inode.h"
 #include "fvm/internal.h"
+#include "fvm/plan.h"
 #include "fvm/subids.h"
 
 struct planner {
@@ -30,11 +29,10 @@ struct planner {
 	struct fvm_commit_result *result;
 	struct fvm_stamps *stamps;
 	struct fvm_stamps *dirs; /* "/STACK/REL" of directories that have an entry */
-	struct fvm_strv mounts;	 /* the host's mount points */
-	bool *named;		 /* which of the named paths were met */
-	uid_t owner;		 /* of the store */
-	uint32_t top;		 /* the new directory met last */
-	bool overruled;		 /* a problem that force does not help with was met */
+	struct commit_check check;
+	bool *named;	/* which of the named paths were met */
+	uint32_t top;	/* the new directory met last */
+	bool overruled; /* a problem that force does not help with was met */
 };
 
 int commit_problem(struct fvm_problems *p, enum fvm_problem_kind kind, const char *path,
@@ -53,14 +51,6 @@ int commit_problem(struct fvm_problems *p, enum fvm_problem_kind kind, const cha
 
 /* ---- which changes are meant ---- */
 
-static bool is_below(const char *path, const char *top)
-{
-	size_t len = strlen(top);
-	if (strcmp(top, "/") == 0)
-		return true;
-	return strncmp(path, top, len) == 0 && (path[len] == '/' || path[len] == '\0');
-}
-
 enum choice { CHOICE_NO, CHOICE_YES, CHOICE_PARENT /* of what was named */ };
 
 static enum choice choose(struct planner *p, const struct fvm_change *ch)
@@ -68,11 +58,11 @@ static enum choice choose(struct planner *p, const struct fvm_change *ch)
 	const char *const *paths = p->options->paths;
 	enum choice choice = CHOICE_NO;
 	for (size_t i = 0; paths && paths[i]; i++) {
-		if (is_below(ch->path, paths[i])) {
+		if (fvm_path_below(ch->path, paths[i])) {
 			p->named[i] = true;
 			if (!ch->noise || fvm_path_is_noise(paths[i]))
 				return CHOICE_YES;
-		} else if (is_below(paths[i], ch->path)) {
+		} else if (fvm_path_below(paths[i], ch->path)) {
 			choice = CHOICE_PARENT;
 		}
 	}
@@ -86,217 +76,18 @@ static enum choice choose(struct planner *p, const struct fvm_change *ch)
 static bool is_wanted_dir(const struct fvm_change *ch)
 {
 	return ch->kind == FVM_ADDED && S_ISDIR(ch->now->st_mode) &&
-	       (is_below(ch->path, "/var/log") || is_below(ch->path, "/var/cache"));
-}
-
-/* ---- may it be done at all ---- */
-
-static bool in_groups(gid_t gid)
-{
-	static gid_t groups[1024]; /* those of the process, asked for once */
-	static int count = -1;
-	if (count < 0)
-		count = getgroups((int)FVM_COUNT(groups), groups);
-	if (gid == getegid())
-		return true;
-	for (int i = 0; i < count; i++) {
-		if (groups[i] == gid)
-			return true;
-	}
-	return false;
-}
-
-/* Why an ordinary user can't do it, or NULL. */
-static const char *rights_missing(const struct fvm_change *ch, int parent)
-{
-	struct stat dir;
-	uid_t me = geteuid();
-	if (me == 0)
-		return NULL;
-	if (ch->now && ch->now->st_uid != me)
-		return "its owner would be somebody else: only root can commit it";
-	if (ch->now && !in_groups(ch->now->st_gid))
-		return "its group is none of yours: only root can commit it";
-	if (ch->kind == FVM_META && S_ISDIR(ch->now->st_mode))
-		return ch->was->st_uid == me ? NULL : "the directory is not yours";
-	if (parent < 0)
-		return NULL; /* new, like itself */
-	if (faccessat(parent, ".", W_OK | X_OK, AT_EACCESS) < 0)
-		return "you may not write in its directory";
-	if (fvm_subids_fstat(parent, &dir) == 0 && (dir.st_mode & S_ISVTX) && dir.st_uid != me &&
-	    ch->was && ch->was->st_uid != me)
-		return "it belongs to somebody else, in a sticky directory";
-	if (ch->was && S_ISDIR(ch->was->st_mode) &&
-	    faccessat(parent, ch->name, W_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0)
-		return "you may not move that directory away";
-	return NULL;
-}
-
-static bool has_caps(const struct fvm_change *ch)
-{
-	scoped_free char *link = NULL;
-	if (asprintf(&link, "/proc/self/fd/%d/%s", ch->layer_dir, ch->name) < 0) {
-		link = NULL;
-		return true;
-	}
-	return lgetxattr(link, "security.capability", NULL, 0) > 0;
-}
-
-static bool has_mount_below(const struct planner *p, const char *path)
-{
-	fvm_strv_each(&p->mounts, i) {
-		if (is_below(p->mounts.items[i], path))
-			return true;
-	}
-	return false;
-}
-
-/* What the host's user who made a rootless VM could not read, the VM has never seen. */
-static bool is_stand_in(const struct planner *p, const struct fvm_change *ch)
-{
-	if (ch->unreadable)
-		return true;
-	const struct stat *was = ch->was;
-	return p->vm->config.rootless && was && S_ISREG(was->st_mode) && was->st_uid != p->owner &&
-	       !(was->st_mode & 0044) && ch->kind == FVM_CHANGED;
-}
-
-static const char *refused(const struct planner *p, const struct fvm_change *ch)
-{
-	if (ch->now && (S_ISBLK(ch->now->st_mode) || S_ISCHR(ch->now->st_mode)))
-		return "a device is never committed";
-	if (is_stand_in(p, ch))
-		return "the VM never saw the host's file, only a stand-in for it";
-	if (ch->was && S_ISDIR(ch->was->st_mode) && !(ch->now && S_ISDIR(ch->now->st_mode)) &&
-	    has_mount_below(p, ch->path))
-		return "another file system is mounted in it";
-	return NULL;
-}
-
-/*
- * What runs with more rights than its caller's, and did not before. A package's upgrade replaces
- * such files with new ones of the same owner and bits: that is no more than what it does to the
- * programs that root runs, and root's programs are whoever's commit this is to trust.
- */
-static bool gains_privilege(const struct fvm_change *ch)
-{
-	const struct stat *now = ch->now, *was = ch->was;
-	if (!now || !S_ISREG(now->st_mode))
-		return false;
-	bool same = was && S_ISREG(was->st_mode) && was->st_uid == now->st_uid &&
-		    was->st_gid == now->st_gid;
-	mode_t bits = now->st_mode & (S_ISUID | S_ISGID);
-	if (bits & ~(same ? was->st_mode : 0))
-		return true;
-	/* who may start it counts as well */
-	if (bits && (now->st_mode & ~was->st_mode & 0111))
-		return true;
-	return has_caps(ch) && (!same || (ch->meta & FVM_META_CAPS));
+	       (fvm_path_below(ch->path, "/var/log") || fvm_path_below(ch->path, "/var/cache"));
 }
 
 /* Return: 1 to leave the change out, 0 to go on, -ENOMEM */
 static int check(struct planner *p, const struct fvm_change *ch, int parent)
 {
-	const struct fvm_commit_options *o = p->options;
-	enum fvm_problem_kind kind = FVM_PROBLEM_REFUSED;
-	const char *why = refused(p, ch);
-	if (!why) {
-		kind = FVM_PROBLEM_RIGHTS;
-		why = rights_missing(ch, parent);
-	}
-	if (!why && !o->allow_setid && gains_privilege(ch)) {
-		kind = FVM_PROBLEM_SETID;
-		why = "it would run with more rights than its caller's (set-id, capabilities)";
-	}
+	enum fvm_problem_kind kind;
+	const char *why = commit_check(&p->check, ch, parent, &kind);
 	if (!why)
 		return 0;
 	int r = commit_problem(&p->result->problems, kind, ch->path, why);
 	return r < 0 ? r : 1;
-}
-
-/* ---- areas ---- */
-
-struct mount_id {
-	uint64_t mount, dev;
-};
-
-/* Return: false with errno */
-static bool mount_of(int dir, struct mount_id *ret)
-{
-	struct statx sx;
-	if (statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_INO, &sx) < 0)
-		return false;
-	*ret = (struct mount_id){ sx.stx_mnt_id,
-				  (uint64_t)sx.stx_dev_major << 32 | sx.stx_dev_minor };
-	return true;
-}
-
-static uint64_t mount_number(const struct mount_id *id)
-{
-	return id->mount * 0x9e3779b97f4a7c15ULL ^ id->dev;
-}
-
-/* The highest directory on the way to @rel that is on that mount and can be written in. */
-static int area_place(const struct commit *c, uint32_t stack, const char *rel,
-		      const struct mount_id *want, char **ret)
-{
-	char random[17];
-	for (size_t len = 0;;) {
-		struct mount_id got;
-		scoped_free char *path = strndup(rel, len);
-		if (!path)
-			return -ENOMEM;
-		scoped_fd dir = fvm_open_deep(c->stacks[stack].base, path, O_RDONLY | O_DIRECTORY);
-		if (dir >= 0 && mount_of(dir, &got) && got.mount == want->mount &&
-		    got.dev == want->dev && faccessat(dir, ".", W_OK | X_OK, AT_EACCESS) == 0) {
-			fvm_random_hex(random, 16);
-			if (asprintf(ret, "%s%s.fvm-commit-%s", path, len ? "/" : "", random) < 0)
-				return -ENOMEM;
-			return 0;
-		}
-		if (rel[len] == '\0')
-			return -EACCES;
-		len += rel[len] == '/';
-		len += strcspn(rel + len, "/");
-		if (rel[len] == '\0')
-			return -EACCES; /* the entry itself */
-	}
-}
-
-static int area_add(struct commit *c, const struct commit_area *area)
-{
-	struct commit_area *more = realloc(c->areas, (c->area_count + 1) * sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	c->areas = more;
-	c->areas[c->area_count++] = *area;
-	return 0;
-}
-
-static int area_find(struct commit *c, struct commit_entry *e, int parent)
-{
-	struct mount_id id, store;
-	if (!mount_of(parent, &id))
-		return -errno;
-	for (uint32_t i = 0; i < c->area_count; i++) {
-		if (c->areas[i].mount == mount_number(&id)) {
-			e->area = i;
-			return 0;
-		}
-	}
-	struct commit_area a = { .stack = e->stack, .mount = mount_number(&id), .fd = -1 };
-	if (!mount_of(c->all, &store))
-		return -errno;
-	a.in_store = store.mount == id.mount && store.dev == id.dev;
-	int r = 0;
-	if (!a.in_store)
-		r = area_place(c, e->stack, e->rel, &id, &a.rel);
-	e->area = (uint32_t)c->area_count;
-	if (r == 0)
-		r = area_add(c, &a);
-	if (r < 0)
-		free(a.rel);
-	return r;
 }
 
 /* ---- entries ---- */
@@ -416,7 +207,7 @@ static int fill_entry(struct planner *p, const struct fvm_change *ch, struct com
 		commit_node_from(&e->now, ch->now);
 		e->layer_ino = ch->now->st_ino;
 		e->layer = (uint32_t)ch->layer;
-		if (S_ISREG(ch->now->st_mode) && has_caps(ch))
+		if (S_ISREG(ch->now->st_mode) && commit_has_caps(ch))
 			e->flags |= COMMIT_CAPS;
 	}
 	if (e->op == COMMIT_DIR) {
@@ -429,7 +220,7 @@ static int fill_entry(struct planner *p, const struct fvm_change *ch, struct com
 		e->area = p->c->entries[p->top].area;
 		return 0;
 	}
-	return area_find(p->c, e, parent);
+	return commit_area_find(p->c, e, parent);
 }
 
 /* A directory that became something else, or the reverse, comes as deleted and then added. */
@@ -453,7 +244,7 @@ static int become(struct planner *p, const struct fvm_change *ch, size_t index)
 	commit_node_from(&e->now, ch->now);
 	e->layer_ino = ch->now->st_ino;
 	e->layer = (uint32_t)ch->layer;
-	if (S_ISREG(ch->now->st_mode) && has_caps(ch))
+	if (S_ISREG(ch->now->st_mode) && commit_has_caps(ch))
 		e->flags |= COMMIT_CAPS;
 	p->result->deleted--;
 	p->result->changed++;
@@ -560,30 +351,6 @@ static int plan_one(struct planner *p, const struct fvm_change *ch)
 	return r;
 }
 
-static bool host_has(const struct planner *p, const char *path)
-{
-	scoped_fd there = fvm_open_deep(p->c->host, path + 1, O_PATH);
-	return there >= 0 || there == -EXDEV;
-}
-
-/* What the VM could not see it can't have meant to replace or to delete. */
-static const char *touches_hidden(const struct planner *p, const struct fvm_change *ch)
-{
-	const char *below;
-	size_t at = 0;
-	if (!p->stacks->hide)
-		return NULL;
-	if (ch->hidden && host_has(p, ch->path))
-		return "the host has something there that was hidden from the VM";
-	if (!ch->was || !S_ISDIR(ch->was->st_mode) || (ch->now && S_ISDIR(ch->now->st_mode)))
-		return NULL;
-	while ((below = fvm_hide_record_below(p->stacks->hide, ch->path, &at))) {
-		if (host_has(p, below))
-			return "the host has something in it that was hidden from the VM";
-	}
-	return NULL;
-}
-
 /* The second half of a change that was refused: what was to stand in a directory's place. */
 static bool is_refused_already(const struct planner *p, const struct fvm_change *ch)
 {
@@ -615,7 +382,7 @@ static int plan_change(const struct fvm_change *ch, void *arg)
 		return 0;
 	if (is_refused_already(p, ch))
 		return 1;
-	const char *why = touches_hidden(p, ch);
+	const char *why = commit_check_hidden(&p->check, ch);
 	if (why) {
 		int r = commit_problem(&p->result->problems, FVM_PROBLEM_REFUSED, ch->path, why);
 		return r < 0 ? r : 1;
@@ -652,31 +419,6 @@ static int add_stacks(struct planner *p, struct fvm_error *err)
 	return 0;
 }
 
-/* The host's mount points, as paths below @host. */
-static int read_mounts(int host, struct fvm_strv *ret)
-{
-	char top[4096], link[40], *line = NULL;
-	size_t size = 0;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", host);
-	ssize_t n = readlink(link, top, sizeof(top) - 1);
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	int r = n < 0 || !f ? -errno : 0;
-	if (r == 0)
-		top[n == 1 ? 0 : n] = '\0'; /* "/" is no prefix */
-	while (r == 0 && getline(&line, &size, f) > 0) {
-		scoped_free char *point = NULL;
-		if (sscanf(line, "%*s %*s %*s %*s %ms", &point) != 1)
-			continue;
-		fvm_unoctal(point);
-		if (is_below(point, *top ? top : "/") && point[strlen(top)] == '/')
-			r = fvm_strv_add(ret, point + strlen(top));
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return r;
-}
-
 static int unmet(const struct planner *p, struct fvm_error *err)
 {
 	const char *const *paths = p->options->paths;
@@ -696,7 +438,8 @@ static int plan_run(struct planner *p, struct fvm_error *err)
 	const struct fvm_scan_options options = { .with_noise = true };
 	int r = add_stacks(p, err);
 	if (r == 0)
-		r = read_mounts(p->c->host, &p->mounts);
+		r = commit_check_init(&p->check, p->c->host, p->vm, p->stacks->hide,
+				      p->options->allow_setid);
 	if (r < 0)
 		return err->code ? r : fvm_error_set(err, -r, "read the mount table");
 	r = fvm_stacks_scan(p->stacks, &options, plan_change, p, err);
@@ -727,13 +470,11 @@ int commit_plan(struct commit *c, int host, const struct fvm_vm *vm,
 		.result = result,
 		.top = COMMIT_NO_TOP,
 	};
-	struct stat store;
 	size_t named = 0;
 	while (options->paths && options->paths[named])
 		named++;
 	p.named = calloc(named + 1, sizeof(bool));
 	c->host = host;
-	p.owner = fstat(vm->dir, &store) == 0 ? store.st_uid : geteuid();
 	strcpy(c->vm_name, vm->config.name);
 	strcpy(c->vm_id, vm->config.id);
 	c->created_ns = fvm_now_ns();
@@ -744,7 +485,7 @@ int commit_plan(struct commit *c, int host, const struct fvm_vm *vm,
 	if (r == 0)
 		r = plan_run(&p, err);
 	free(p.named);
-	fvm_strv_free(&p.mounts);
+	fvm_strv_free(&p.check.mounts);
 	fvm_stamps_free(p.stamps);
 	fvm_stamps_free(p.dirs);
 	return r;

@@ -185,6 +185,37 @@ int commit_plan(struct commit *c, int host, const struct fvm_vm *vm,
 int commit_problem(struct fvm_problems *problems, enum fvm_problem_kind kind, const char *path,
 		   const char *why);
 
+/* ---- commit_area.c ---- */
+
+/** commit_area_find() - @e's area, made up when its mount has none yet; @parent: the host's directory
+ *  that it lies in. Return: 0, -EACCES (nowhere there may be one), or another errno */
+int commit_area_find(struct commit *c, struct commit_entry *e, int parent);
+
+/* ---- commit_check.c: may it be done at all ---- */
+
+struct commit_check { /* what a change is judged by */
+	const struct fvm_vm *vm;
+	const struct fvm_hide_record *hide; /* or NULL */
+	int host;
+	bool allow_setid;
+	uid_t owner;		/* of the store */
+	struct fvm_strv mounts; /* the host's mount points; freed by the caller */
+};
+
+/** commit_check_init() - @host: the host's root. Return: 0 or negative errno */
+int commit_check_init(struct commit_check *k, int host, const struct fvm_vm *vm,
+		      const struct fvm_hide_record *hide, bool allow_setid);
+/** commit_check() - why a change can't be committed, or NULL
+ *  @parent: the host's directory that it lies in, -1: a new one */
+const char *commit_check(const struct commit_check *k, const struct fvm_change *ch, int parent,
+			 enum fvm_problem_kind *ret_kind);
+/** commit_check_hidden() - the same of what the host has and the VM could not see */
+const char *commit_check_hidden(const struct commit_check *k, const struct fvm_change *ch);
+/** commit_has_caps() - whether its new file has capabilities; true when that can't be told */
+bool commit_has_caps(const struct fvm_change *ch);
+
+/* ---- commit.c, commit_undo.c, commit_recover.c ---- */
+
 /** commit_run() - fvm_commit() with opened stacks, on the host whose root is @host */
 int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 	       const struct fvm_commit_options *options, struct fvm_commit_result *result,

@@ -61,14 +61,6 @@ struct found {
 
 /* ---- which paths ---- */
 
-static bool below(const char *path, const char *top)
-{
-	size_t len = strlen(top);
-	if (len == 1 && top[0] == '/')
-		return true;
-	return strncmp(path, top, len) == 0 && (path[len] == '\0' || path[len] == '/');
-}
-
 static enum want wanted(const struct scan *s)
 {
 	const struct fvm_scan_options *o = s->options;
@@ -78,9 +70,9 @@ static enum want wanted(const struct scan *s)
 	enum want want = WANT_NONE;
 	for (const char *const *p = o->paths; *p; p++) {
 		/* noise that was asked for by name is no noise */
-		if (below(s->path.data, *p) && (!noise || fvm_path_is_noise(*p)))
+		if (fvm_path_below(s->path.data, *p) && (!noise || fvm_path_is_noise(*p)))
 			return WANT;
-		if (below(*p, s->path.data))
+		if (fvm_path_below(*p, s->path.data))
 			want = WANT_THROUGH;
 	}
 	return want;
@@ -423,7 +415,7 @@ static int deleted_above(struct scan *s, const struct fvm_frame *frame, const st
 	size_t here = s->path.len, parent_len = frame->path_len;
 	for (const char *const *p = s->options->paths; *p; p++) {
 		path_cut(s, here);
-		if (!below(*p, s->path.data) || strlen(*p) == here)
+		if (!fvm_path_below(*p, s->path.data) || strlen(*p) == here)
 			continue;
 		scoped_buf rel = { 0 };
 		fvm_buf_puts(&rel, *p + parent_len + (parent_len > 1));
