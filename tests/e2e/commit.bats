@@ -12,17 +12,9 @@ setup() {
 }
 
 teardown() {
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	umount $TOP/disk 2>/dev/null
 	rm -rf --one-file-system $TOP
-}
-
-# in_vm NAME CMD..: run CMD with sh in the VM NAME
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
 }
 
 # look NAME: all that undo has to bring back, into $E2E/inventory.NAME

@@ -16,10 +16,7 @@ setup() {
 }
 
 teardown() {
-	local pid
-	for pid in "${servers[@]}"; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
-	done
+	servers_end
 	vms_remove
 	if mountpoint -q "$FVM_HOME/run"; then umount -l "$FVM_HOME/run"; fi
 	rm -rf "$E2E/ends"

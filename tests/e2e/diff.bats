@@ -3,13 +3,6 @@ load helper
 
 setup() { needs_root; }
 
-# in_vm NAME CMD..: run CMD with sh in the VM NAME
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --keep --name "$name" -- sh -c "$*"
-}
-
 # A directory of the host with something to change; /tmp would be noise.
 host_dir() {
 	HOST=/opt/fvm-e2e-diff.$$

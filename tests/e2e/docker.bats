@@ -42,21 +42,14 @@ setup() {
 	[ -e "$E2E/hosts" ] || skip "needs docker's packages: $(tail -n 1 "$E2E/download" 2>/dev/null)"
 	read -r HOST OUTSIDE <"$E2E/hosts"
 	servers=()
+	export DOCKER_HOST=unix:///run/docker.sock
+	PATH=$E2E/docker/usr/bin:$E2E/docker/usr/sbin:$PATH
 }
 
 teardown() {
-	local pid
-	for pid in "${servers[@]}"; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
-	done
-	in_host bash -c '. "$1"; vms_remove' - "$BATS_TEST_DIRNAME/helper.bash"
+	servers_end
+	host_vms_remove
 }
-
-in_host() {
-	nsenter -t "$HOST" -n -m --wd="$PWD" -- env DOCKER_HOST=unix:///run/docker.sock \
-		PATH="$E2E/docker/usr/bin:$E2E/docker/usr/sbin:$PATH" "$@"
-}
-fvm_host() { in_host fvm -q "$@"; }
 
 # A small system with fvm in it
 image_make() {
@@ -77,22 +70,14 @@ image_make() {
 }
 
 hosts_make() {
-	unshare --net sleep 3600 3>&- &
-	OUTSIDE=$!
-	unshare --net --mount --propagation private sleep 3600 3>&- &
-	HOST=$!
-	echo "$HOST $OUTSIDE" >"$E2E/hosts"
-	local spaces
-	spaces=$(readlink /proc/self/ns/net)
-	apart() { [ "$(readlink "/proc/$HOST/ns/net")" != "$spaces" ] && [ "$(readlink "/proc/$OUTSIDE/ns/net")" != "$spaces" ]; }
-	wait_until 5 apart || return 1
+	hosts_start || return 1
 	in_host sh -ec "
 		mount -t tmpfs run /run && mkdir -p /run/lock
 		echo 0 >/proc/sys/net/ipv4/ip_forward
 		ip link set lo up
 		ip link add up0 type veth peer name far netns $OUTSIDE
 		ip addr add 198.51.100.2/24 dev up0 && ip link set up0 up"
-	nsenter -t "$OUTSIDE" -n sh -ec "
+	in_outside sh -ec "
 		ip link set lo up && ip addr add 198.51.100.1/24 dev far && ip link set far up"
 	in_host ip route add default via 198.51.100.1
 }
@@ -131,7 +116,7 @@ beside() {
 	fvm_host run -d --name a -p 8081:80 -- "$E2E/reach" serve tcp 0.0.0.0 80
 	both_reach
 	in_host docker run -d --rm --name web -p 8082:80 small /bin/reach serve tcp 0.0.0.0 80 >/dev/null
-	published() { nsenter -t "$OUTSIDE" -n "$E2E/reach" reach tcp 198.51.100.2 "$1"; }
+	published() { in_outside "$E2E/reach" reach tcp 198.51.100.2 "$1"; }
 	wait_until 5 published 8081
 	wait_until 5 published 8082
 	in_host docker kill web >/dev/null

@@ -19,15 +19,8 @@ teardown() {
 		xargs -r kill <"$group"/cgroup.procs
 		wait_until 5 rmdir "$group"
 	done
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	rm -rf $TOP
-}
-
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
 }
 
 vm_changes='cd '$TOP' && for f in renamed inplace gone type mode owner xattr text; do sed -i s/^2\$/two/ $f

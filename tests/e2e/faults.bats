@@ -14,15 +14,8 @@ setup() {
 
 teardown() {
 	unset FVM_FAULT
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	rm -rf $TOP
-}
-
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
 }
 
 # Stamps are written by a child that nobody waits for.

@@ -14,8 +14,7 @@ setup() {
 
 teardown() {
 	rm -rf "$E2E"/host/filler* "$E2E"/store/filler*
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	local dir
 	for dir in $TOP "$E2E/store"; do
 		mountpoint -q "$dir" && umount "$dir"
@@ -46,12 +45,6 @@ fill() {
 
 drain() { rm -rf "$E2E/$1"/filler*; }
 
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
-}
-
 # Whatever was cut off is finished or taken back by now, and nothing lies about.
 nothing_half() {
 	fvm ls >/dev/null
@@ -73,46 +66,46 @@ change_all() {
 		echo new >d/n\$i; done && mkdir -p new/sub && echo x >new/sub/x && ln -s x new/sub/l"
 }
 
+no_space() { # CMD..
+	expect 125 "$@"
+	says "No space left"
+}
+
+# when_full DIR SPACE|INODES LEAVE STATE CMD..: done, or refused with the host as in inventory STATE;
+# then it is done with room
+when_full() {
+	local dir=$1 what=$2 leave=$3 state=$4
+	shift 4
+	fill "$dir" "$what" "$leave"
+	status=0
+	output=$("$@" 2>&1) || status=$?
+	drain "$dir"
+	nothing_half
+	[ $status != 0 ] || return 0
+	equal $status 125
+	says "No space left"
+	refused=$((refused + 1))
+	host_inventory after $HOST
+	assert_same_inventory "$state" after
+	"$@"
+}
+
 # full_of WHAT DIR LEAVE..: commit, then undo, with LEAVE left on DIR
 full_of() {
-	local what=$1 dir=$2 leave status tries=0
+	local what=$1 dir=$2 leave refused=0
 	shift 2
 	for leave in "$@"; do
 		host_inventory before $HOST
-		fill "$dir" "$what" "$leave"
-		status=0
-		output=$(fvm commit a 2>&1) || status=$?
-		drain "$dir"
-		nothing_half || return 1
-		if [ $status != 0 ]; then
-			equal $status 125
-			says "No space left"
-			tries=$((tries + 1))
-			host_inventory after $HOST
-			assert_same_inventory before after
-			fvm -q commit a
-		fi
+		when_full "$dir" "$what" "$leave" before fvm commit a
 		equal "$(fvm -q diff a $HOST)" ""
 		host_inventory committed $HOST
-		fill "$dir" "$what" "$leave"
-		status=0
-		output=$(fvm undo 2>&1) || status=$?
-		drain "$dir"
-		fvm ls >/dev/null
-		if [ $status != 0 ]; then
-			equal $status 125
-			says "No space left"
-			tries=$((tries + 1))
-			host_inventory after $HOST
-			assert_same_inventory committed after
-			fvm -q undo
-		fi
+		when_full "$dir" "$what" "$leave" committed fvm undo
 		nothing_half
 		host_inventory after $HOST
 		assert_same_inventory before after
 		[ -n "$(fvm -q diff a $HOST)" ]
 	done
-	[ $tries -gt 0 ]
+	[ $refused -gt 0 ]
 }
 
 @test "commit and undo, the host's file system without space or inodes" {
@@ -158,14 +151,10 @@ full_of() {
 	for what in space inodes; do
 		fill store $what
 		fill host $what
-		expect 125 fvm import "$E2E/a.tar" b
-		says "No space left"
-		expect 125 fvm export a $HOST/a.tar
-		says "No space left"
-		expect 125 fvm create b
-		says "No space left"
-		expect 125 fvm run --net none --name b -- true
-		says "No space left"
+		no_space fvm import "$E2E/a.tar" b
+		no_space fvm export a $HOST/a.tar
+		no_space fvm create b
+		no_space fvm run --net none --name b -- true
 		expect 125 fvm cp "$E2E/a.tar" a:/root/x
 		expect 125 fvm cp a:$HOST/d $HOST/copy
 		drain host

@@ -47,6 +47,52 @@ vms_remove() {
 	done
 }
 
+# The same, and what undo keeps of their commits.
+commits_remove() {
+	vms_remove
+	fvm -q undo --drop all 2>/dev/null
+}
+
+# in_vm NAME CMD..: run CMD with sh in the VM NAME
+in_vm() {
+	local name=$1
+	shift
+	fvm -q run --net none --name "$name" -- sh -c "$*"
+}
+
+# End the processes in servers[], which a test filled.
+servers_end() {
+	local pid
+	for pid in "${servers[@]}"; do
+		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+	done
+	servers=()
+}
+
+# ---- a host of its own: network and mounts of the process $HOST; the network of $OUTSIDE ----
+
+# Both processes, and their numbers in $E2E/hosts for later tests
+hosts_start() {
+	unshare --net sleep 3600 3>&- &
+	OUTSIDE=$!
+	unshare --net --mount --propagation private sleep 3600 3>&- &
+	HOST=$!
+	echo "$HOST $OUTSIDE" >"$E2E/hosts"
+	wait_until 5 hosts_apart
+}
+hosts_apart() {
+	local pid
+	for pid in "$HOST" "$OUTSIDE"; do
+		[ "$(readlink "/proc/$pid/ns/net")" != "$(readlink /proc/self/ns/net)" ] || return 1
+	done
+}
+
+in_host() { nsenter -t "$HOST" -n -m --wd="$PWD" -- "$@"; }
+in_outside() { nsenter -t "$OUTSIDE" -n -- "$@"; }
+fvm_host() { in_host fvm -q "$@"; }
+# shellcheck disable=SC2016
+host_vms_remove() { in_host bash -c '. "$1"; vms_remove' - "${BASH_SOURCE[0]}"; }
+
 # ---- a clean machine ----
 
 # What inventory -s says; whatever other users of this machine may change is left out.

@@ -15,19 +15,11 @@ setup() {
 }
 
 teardown() {
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	rm -rf $HOST
 }
 
-# in_vm NAME CMD..: run CMD with sh, from which nothing is hidden
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
-}
-
-# hidden_vm NAME CMD..: the same with a shell from which $HOST/s is hidden
+# hidden_vm NAME CMD..: in_vm with a shell from which $HOST/s is hidden; from sh nothing is
 hidden_vm() {
 	local name=$1
 	shift

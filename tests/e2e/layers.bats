@@ -3,13 +3,6 @@ load helper
 
 setup() { needs_root; }
 
-# in_vm NAME CMD..: run CMD with sh in the VM NAME
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
-}
-
 @test "a snapshot is gone back to, and what came later is gone" {
 	in_vm a 'echo one >/etc/fvm-test; mkdir /opt/d; echo x >/opt/d/f'
 	fvm snapshot a first

@@ -17,12 +17,6 @@ setup_file() {
 		tar -C "$E2E/image" -cf "$E2E/image.tar" .
 }
 
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
-}
-
 @test "a native directory has what the VM would see, and is no overlay" {
 	needs_root
 	needs_command setfattr getfattr

@@ -26,18 +26,12 @@ setup() {
 }
 
 teardown() {
-	local pid
-	for pid in "${servers[@]}"; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
-	done
-	in_host bash -c '. "$1"; vms_remove' - "$BATS_TEST_DIRNAME/helper.bash"
+	servers_end
+	host_vms_remove
 	[ ! -s "$E2E/users" ] || user_vms_remove
 	wait_until 5 nothing_left
 }
 
-in_host() { nsenter -t "$HOST" -n -m --wd="$PWD" -- "$@"; }
-in_outside() { nsenter -t "$OUTSIDE" -n -- "$@"; }
-fvm_host() { in_host fvm -q "$@"; }
 
 # as_user, in the host
 fvm_user() {
@@ -56,15 +50,7 @@ user_vms_remove() {
 }
 
 hosts_make() {
-	unshare --net sleep 3600 3>&- &
-	OUTSIDE=$!
-	unshare --net --mount --propagation private sleep 3600 3>&- &
-	HOST=$!
-	echo "$HOST $OUTSIDE" >"$E2E/hosts"
-	local spaces
-	spaces=$(readlink /proc/self/ns/net)
-	apart() { [ "$(readlink "/proc/$HOST/ns/net")" != "$spaces" ] && [ "$(readlink "/proc/$OUTSIDE/ns/net")" != "$spaces" ]; }
-	wait_until 5 apart || return 1
+	hosts_start || return 1
 	cp -a /etc "$E2E/etc"
 	rm -f "$E2E/etc/resolv.conf"
 	echo "nameserver 10.9.9.53" >"$E2E/etc/resolv.conf"

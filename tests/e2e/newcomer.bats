@@ -4,8 +4,7 @@ load helper
 TOP=/opt/fvm-e2e-newcomer
 
 teardown() {
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	rm -rf $TOP
 }
 

@@ -9,13 +9,6 @@ teardown() {
 	if mountpoint -q "$E2E/small"; then umount "$E2E/small"; fi
 }
 
-# in_vm NAME CMD..: run CMD with sh in the VM NAME
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
-}
-
 # A running VM "a" with one of everything below /opt/d, counting in /opt/count.
 busy_vm() {
 	fvm -q run --net none -d --name a -- sh -c 'mkdir -p /opt/d; echo one >/opt/d/f

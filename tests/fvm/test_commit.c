@@ -1,3 +1,4 @@
+#include "tests/faults.h"
 #include "tests/fvm/commit_box.h"
 
 /* A host and a VM that changed everything that can be changed. */
@@ -99,25 +100,18 @@ static void undo_is_equal_to_the_last_byte(void **state)
 }
 
 #ifdef FVM_FAULTS
-/* One commit or undo in a child that dies, or fails, at visit @visit. Return: its wait status */
-static int run_with_fault(const struct box *box, bool undo, unsigned int visit, const char *action)
+static int commit_in(const void *box)
 {
-	char rule[64];
-	snprintf(rule, sizeof(rule), "*:%u:%s", visit, action);
-	pid_t child = fork();
-	if (child == 0) {
-		struct fvm_error err = { 0 };
-		struct fvm_commit_result result = { 0 };
-		const struct fvm_commit_options options = { 0 };
-		setenv("FVM_FAULT", rule, 1);
-		fvm_log_level = FVM_LOG_ERROR;
-		int r = undo ? world_undo(box, &options, &result, &err)
-			     : world_commit(box, 1, &options, &result, &err);
-		_exit(r < 0 ? 1 : 0);
-	}
-	int status;
-	assert_int_equal(waitpid(child, &status, 0), child);
-	return status;
+	const struct fvm_commit_options options = { 0 };
+	struct fvm_commit_result result = { 0 };
+	return world_commit(box, 1, &options, &result, NULL);
+}
+
+static int undo_in(const void *box)
+{
+	const struct fvm_commit_options options = { 0 };
+	struct fvm_commit_result result = { 0 };
+	return world_undo(box, &options, &result, NULL);
 }
 
 static void recover(const struct box *box)
@@ -141,7 +135,7 @@ static bool commit_dies_at(unsigned int visit, const char *action)
 	assert_int_equal(world_setup(&state), 0);
 	const struct box *box = state;
 	scoped_free char *before = inventory(box, "base");
-	int status = run_with_fault(box, false, visit, action);
+	int status = faults_at(visit, action, commit_in, box);
 	recover(box);
 	scoped_free char *commits = output_of(box, "store", "ls commits");
 	scoped_free char *after = inventory(box, "base");
@@ -166,9 +160,9 @@ static bool undo_dies_at(unsigned int visit, const char *action)
 	assert_int_equal(world_setup(&state), 0);
 	const struct box *box = state;
 	scoped_free char *before = inventory(box, "base");
-	assert_int_equal(run_with_fault(box, false, 0, "kill"), 0);
+	assert_int_equal(faults_at(0, "kill", commit_in, box), 0);
 	scoped_free char *committed = inventory(box, "base");
-	int status = run_with_fault(box, true, visit, action);
+	int status = faults_at(visit, action, undo_in, box);
 	recover(box);
 	scoped_free char *after = inventory(box, "base");
 	scoped_free char *commits = output_of(box, "store", "ls commits");

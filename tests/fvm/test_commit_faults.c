@@ -3,9 +3,8 @@
  * step: named paths, merges, an old commit below a newer one. After the next command it is as
  * before or done, on the host and in the layer; and what failed can be done then.
  */
+#include "tests/faults.h"
 #include "tests/fvm/commit_box.h"
-
-#ifdef FVM_FAULTS
 
 struct trial {
 	const char *name;
@@ -121,21 +120,15 @@ static char *state_of(const struct box *box)
 	return both;
 }
 
-static int run_with_fault(const struct trial *t, const struct box *box, unsigned int visit,
-			  const char *action)
+struct job {
+	const struct trial *trial;
+	const struct box *box;
+};
+
+static int run(const void *arg)
 {
-	char rule[64];
-	int status;
-	snprintf(rule, sizeof(rule), "*:%u:%s", visit, action);
-	pid_t child = fork();
-	if (child == 0) {
-		struct fvm_error err = { 0 };
-		setenv("FVM_FAULT", rule, 1);
-		fvm_log_level = FVM_LOG_ERROR;
-		_exit(act(t, box, &err) < 0);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	return status;
+	const struct job *job = arg;
+	return act(job->trial, job->box, NULL);
 }
 
 struct expected {
@@ -150,7 +143,8 @@ static bool dies_at(const struct trial *t, const struct expected *x, unsigned in
 	assert_int_equal(box_setup(&state), 0);
 	const struct box *box = state;
 	make_world(t, box);
-	int status = run_with_fault(t, box, visit, action);
+	const struct job job = { t, box };
+	int status = faults_at(visit, action, run, &job);
 	int r = world_recover(box, &err);
 	if (r < 0)
 		fail_msg("%s, %s at %u: recover: %s: %s", t->name, action, visit, err.text,
@@ -227,24 +221,13 @@ static void with_a_failing_disk_at_any_step_it_is_all_or_nothing(void **state)
 	(void)state;
 	each_step("eio", 1, 2);
 }
-#else
-static void faults_are_not_built_in(void **state)
-{
-	(void)state;
-	skip();
-}
-#endif
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#ifdef FVM_FAULTS
 		cmocka_unit_test(killed_at_any_step_it_is_all_or_nothing),
 		cmocka_unit_test(without_space_at_any_step_it_is_all_or_nothing),
 		cmocka_unit_test(with_a_failing_disk_at_any_step_it_is_all_or_nothing),
-#else
-		cmocka_unit_test(faults_are_not_built_in),
-#endif
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,18 +1,14 @@
 /* What changes a VM's layers, killed or out of space at each step that touches the disk. */
 #include <dirent.h>
 #include <errno.h>
-#include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fvm/image.h"
 #include "fvm/internal.h"
 #include "fvm/prune.h"
 #include "fvm/snapshot.h"
-#include "tests/box.h"
-
-#ifdef FVM_FAULTS
+#include "tests/faults.h"
 
 static void open_store(const struct box *box, struct fvm_store *store)
 {
@@ -179,26 +175,20 @@ static const struct operation operations[] = {
 	{ "import", run_import, { BEFORE, BEFORE }, { "-", BEFORE }, 15 },
 };
 
-static int run_with_fault(const struct box *box, const struct operation *o, unsigned int visit,
-			  const char *action)
+struct job {
+	const struct operation *operation;
+	int dir;
+};
+
+static int run(const void *arg)
 {
-	int status;
-	pid_t child = fork();
-	if (child == 0) {
-		char rule[64];
-		struct fvm_store store;
-		struct fvm_vm vm;
-		struct fvm_error err = { 0 };
-		fvm_log_level = FVM_LOG_ERROR;
-		if (fvm_store_open(&store, &err) < 0 ||
-		    fvm_vm_open(&store, "v", FVM_LOCK, &vm, &err) < 0)
-			_exit(2);
-		snprintf(rule, sizeof(rule), "*:%u:%s", visit, action);
-		setenv("FVM_FAULT", rule, 1);
-		_exit(o->run(&store, &vm, box->dir, &err) < 0);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	return status;
+	const struct job *job = arg;
+	struct fvm_store store;
+	struct fvm_vm vm;
+	struct fvm_error err = { 0 };
+	if (fvm_store_open(&store, &err) < 0 || fvm_vm_open(&store, "v", FVM_LOCK, &vm, &err) < 0)
+		_exit(2);
+	return job->operation->run(&store, &vm, job->dir, &err);
 }
 
 static unsigned int count_in(int at, const char *path)
@@ -261,7 +251,8 @@ static bool dies_at(const struct operation *o, unsigned int visit, const char *a
 	assert_int_equal(box_setup(&state), 0);
 	const struct box *box = state;
 	make_world(box);
-	int status = run_with_fault(box, o, visit, action);
+	const struct job job = { o, box->dir };
+	int status = faults_at(visit, action, run, &job);
 	scoped_store store;
 	open_store(box, &store);
 	scoped_free char *v = view(&store, "v"), *n = view(&store, "n");
@@ -298,23 +289,12 @@ static void without_space_at_any_step_it_is_all_or_nothing(void **state)
 			(void)dies_at(&operations[i], visit, "enospc");
 	}
 }
-#else
-static void faults_are_not_built_in(void **state)
-{
-	(void)state;
-	skip();
-}
-#endif
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#ifdef FVM_FAULTS
 		cmocka_unit_test(killed_at_any_step_it_is_all_or_nothing),
 		cmocka_unit_test(without_space_at_any_step_it_is_all_or_nothing),
-#else
-		cmocka_unit_test(faults_are_not_built_in),
-#endif
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
