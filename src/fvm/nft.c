@@ -1,16 +1,15 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/netfilter.h>
-#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
-#include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "fvm/nft.h"
 #include "fvm/nft_expr.h"
+#include "fvm/nft_words.h"
 
 #define TABLE "fvm"
 
@@ -19,87 +18,11 @@ enum { T_ADDR4 = 7, T_ADDR6 = 8, T_PROTOCOL = 12, T_PORT = 13, T_LINK = 41 };
 #define PAIR(a, b)	((uint32_t)(a) << 6 | (b))
 #define TRIPLE(a, b, c) ((uint32_t)PAIR(a, b) << 6 | (c))
 
-/* ---- expressions ---- */
-
-static void expr_lookup(struct fvm_nl_batch *b, const char *set, uint32_t map_to)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "lookup", &data);
-	mnl_attr_put_strz(b->last, NFTA_LOOKUP_SET, set);
-	fvm_nft_put32(b, NFTA_LOOKUP_SREG, FVM_NFT_REG(0));
-	if (map_to)
-		fvm_nft_put32(b, NFTA_LOOKUP_DREG, map_to);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-/* Is the destination an address of this host? */
-static void expr_local(struct fvm_nl_batch *b)
-{
-	const uint32_t local = RTN_LOCAL;
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "fib", &data);
-	fvm_nft_put32(b, NFTA_FIB_DREG, FVM_NFT_REG(0));
-	fvm_nft_put32(b, NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
-	fvm_nft_put32(b, NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
-	fvm_nft_expr_end(b, expr, data);
-	fvm_nft_expr_compare(b, NFT_CMP_EQ, &local, sizeof(local));
-}
-
-static void expr_dnat(struct fvm_nl_batch *b, uint32_t family, uint32_t address, uint32_t port)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "nat", &data);
-	fvm_nft_put32(b, NFTA_NAT_TYPE, NFT_NAT_DNAT);
-	fvm_nft_put32(b, NFTA_NAT_FAMILY, family);
-	fvm_nft_put32(b, NFTA_NAT_REG_ADDR_MIN, address);
-	fvm_nft_put32(b, NFTA_NAT_REG_PROTO_MIN, port);
-	fvm_nft_expr_end(b, expr, data);
-}
-
-static void expr_masquerade(struct fvm_nl_batch *b)
-{
-	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "masq", &data);
-	fvm_nft_expr_end(b, expr, data);
-}
-
 /* ---- the rules ---- */
-
-enum word {
-	END,
-	FROM_VM,
-	FROM_OTHER,
-	TO_VM,
-	TO_OTHER,
-	IS4,
-	IS6,
-	ESTABLISHED,
-	PUBLISHED, /* went through a port map */
-	IN_SET,	   /* the VM's link is in ARG */
-	FROM_SET,  /* the incoming link is in ARG, as is */
-	TO_SET,	   /* the outgoing one */
-	GUEST4,	   /* link and source belong together */
-	GUEST6,
-	NAME4, /* to a name server */
-	NAME6,
-	DEST4, /* destination is in ARG */
-	DEST6,
-	RANGE4, /* source is one of our addresses */
-	RANGE6,
-	LOCAL,
-	NOT_LOOP4,
-	NOT_LOOP6,
-	MAP4, /* by protocol and port, with ARG */
-	MAP6,
-	MAP_AT4, /* by address, protocol and port */
-	MAP_AT6,
-	MASQUERADE,
-	JUMP,
-	RETURN,
-	ACCEPT,
-	REJECT,
-	DROP,
-};
 
 struct rule {
 	const char *chain;
-	enum word words[6];
+	enum fvm_nft_word words[6];
 	const char *arg; /* of the words that take one */
 };
 
@@ -245,178 +168,13 @@ bool fvm_nft_prefix(size_t i, struct fvm_nft_prefix *ret)
 	return true;
 }
 
-enum { SOURCE4 = 12, DEST_4 = 16, SOURCE6 = 8, DEST_6 = 24 }; /* offsets in the IP header */
-
-static void load_l4(struct fvm_nl_batch *b, uint32_t reg)
-{
-	fvm_nft_expr_load(b, "meta", NFT_META_L4PROTO, FVM_NFT_REG(reg));
-	fvm_nft_expr_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, FVM_NFT_REG(reg + 1));
-}
-
-static void load_family(struct fvm_nl_batch *b, uint8_t family)
-{
-	fvm_nft_expr_load(b, "meta", NFT_META_NFPROTO, FVM_NFT_REG(0));
-	fvm_nft_expr_compare(b, NFT_CMP_EQ, &family, sizeof(family));
-}
-
-static void load_guest(struct fvm_nl_batch *b, uint32_t offset, uint32_t len, const char *set)
-{
-	fvm_nft_expr_load(b, "meta", NFT_META_IIFNAME, FVM_NFT_REG(0));
-	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, FVM_NFT_REG(4));
-	expr_lookup(b, set, 0);
-}
-
-static void load_dest(struct fvm_nl_batch *b, bool is6, bool with_l4)
-{
-	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, is6 ? DEST_6 : DEST_4, is6 ? 16 : 4,
-			     FVM_NFT_REG(0));
-	if (with_l4)
-		load_l4(b, is6 ? 4 : 1);
-}
-
-static void map_port(struct fvm_nl_batch *b, bool is6, bool at, const char *map)
-{
-	if (at)
-		load_dest(b, is6, true);
-	else
-		load_l4(b, 0);
-	expr_lookup(b, map, FVM_NFT_REG(8));
-	expr_dnat(b, is6 ? NFPROTO_IPV6 : NFPROTO_IPV4, FVM_NFT_REG(8),
-		  is6 ? FVM_NFT_REG(12) : FVM_NFT_REG(9));
-}
-
-static void compare_bytes(struct fvm_nl_batch *b, uint32_t offset, uint32_t op, const void *value,
-			  uint32_t len)
-{
-	fvm_nft_expr_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len, FVM_NFT_REG(0));
-	fvm_nft_expr_compare(b, op, value, len);
-}
-
-static void load_link(struct fvm_nl_batch *b, uint32_t key, const char *set)
-{
-	fvm_nft_expr_load(b, "meta", key, FVM_NFT_REG(0));
-	expr_lookup(b, set, 0);
-}
-
-/* What is done with the packet. */
-static void rule_action(struct fvm_nl_batch *b, enum word word, const char *arg, bool reject)
-{
-	switch (word) {
-	case MASQUERADE:
-		expr_masquerade(b);
-		break;
-	case JUMP:
-		fvm_nft_expr_verdict(b, NFT_JUMP, arg);
-		break;
-	case RETURN:
-		fvm_nft_expr_verdict(b, NFT_RETURN, NULL);
-		break;
-	case ACCEPT:
-		fvm_nft_expr_verdict(b, NF_ACCEPT, NULL);
-		break;
-	case REJECT:
-		if (reject)
-			fvm_nft_expr_reject(b);
-		else
-			fvm_nft_expr_verdict(b, NF_DROP, NULL);
-		break;
-	default: /* DROP */
-		fvm_nft_expr_verdict(b, NF_DROP, NULL);
-		break;
-	}
-}
-
-/* One condition or, after all of them, what is done. */
-static void rule_word(struct fvm_nl_batch *b, enum word word, const char *arg,
-		      const struct fvm_net_range *range, bool reject)
-{
-	static const uint8_t loop4 = 127, loop6[16] = { [15] = 1 };
-	switch (word) {
-	case END:
-		break;
-	case FROM_VM:
-	case FROM_OTHER:
-		fvm_nft_expr_link(b, NFT_META_IIFNAME, word == FROM_VM);
-		break;
-	case TO_VM:
-	case TO_OTHER:
-		fvm_nft_expr_link(b, NFT_META_OIFNAME, word == TO_VM);
-		break;
-	case IS4:
-	case IS6:
-		load_family(b, word == IS4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
-		break;
-	case ESTABLISHED:
-		fvm_nft_expr_bits(b, "ct", NFT_CT_STATE,
-				  NF_CT_STATE_BIT(IP_CT_ESTABLISHED) |
-					  NF_CT_STATE_BIT(IP_CT_RELATED));
-		break;
-	case PUBLISHED:
-		fvm_nft_expr_bits(b, "ct", NFT_CT_STATUS, IPS_DST_NAT);
-		break;
-	case IN_SET:
-	case FROM_SET:
-		load_link(b, NFT_META_IIFNAME, arg);
-		break;
-	case TO_SET:
-		load_link(b, NFT_META_OIFNAME, arg);
-		break;
-	case GUEST4:
-		load_guest(b, SOURCE4, 4, arg);
-		break;
-	case GUEST6:
-		load_guest(b, SOURCE6, 16, arg);
-		break;
-	case NAME4:
-	case NAME6:
-		load_dest(b, word == NAME6, true);
-		expr_lookup(b, arg, 0);
-		break;
-	case DEST4:
-	case DEST6:
-		load_dest(b, word == DEST6, false);
-		expr_lookup(b, arg, 0);
-		break;
-	case RANGE4:
-		compare_bytes(b, SOURCE4, NFT_CMP_EQ, range->base4, sizeof(range->base4));
-		break;
-	case RANGE6:
-		compare_bytes(b, SOURCE6, NFT_CMP_EQ, range->base6, sizeof(range->base6));
-		break;
-	case LOCAL:
-		expr_local(b);
-		break;
-	case NOT_LOOP4:
-		compare_bytes(b, DEST_4, NFT_CMP_NEQ, &loop4, sizeof(loop4));
-		break;
-	case NOT_LOOP6:
-		compare_bytes(b, DEST_6, NFT_CMP_NEQ, loop6, sizeof(loop6));
-		break;
-	case MAP4:
-	case MAP6:
-		map_port(b, word == MAP6, false, arg);
-		break;
-	case MAP_AT4:
-	case MAP_AT6:
-		map_port(b, word == MAP_AT6, true, arg);
-		break;
-	case MASQUERADE:
-	case JUMP:
-	case RETURN:
-	case ACCEPT:
-	case REJECT:
-	case DROP:
-		rule_action(b, word, arg, reject);
-		break;
-	}
-}
-
 static void add_rule(struct fvm_nl_batch *b, const struct rule *rule,
 		     const struct fvm_net_range *range, bool reject)
 {
+	const struct fvm_nft_context in = { rule->arg, range, reject };
 	struct nlattr *list = fvm_nft_rule_begin(b, TABLE, rule->chain);
-	for (size_t i = 0; i < FVM_COUNT(rule->words); i++)
-		rule_word(b, rule->words[i], rule->arg, range, reject);
+	for (size_t i = 0; i < FVM_COUNT(rule->words) && rule->words[i] != END; i++)
+		fvm_nft_word(b, rule->words[i], &in);
 	fvm_nft_rule_end(b, list);
 }
 
