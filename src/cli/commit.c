@@ -11,7 +11,7 @@
 
 /* ---- what commit and undo share ---- */
 
-void commit_list_entry(void *arg, char kind, const char *path, uint64_t size, bool merged)
+static void commit_list_entry(void *arg, char kind, const char *path, uint64_t size, bool merged)
 {
 	struct commit_view *view = arg;
 	scoped_buf name = { 0 };

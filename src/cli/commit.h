@@ -15,8 +15,6 @@ struct commit_view { /* the argument of the library's call-backs */
 	json_t *entries;  /* list of planned changes, or NULL: they are printed */
 };
 
-/** commit_list_entry() - one planned change: a line, or an object in the view's list */
-void commit_list_entry(void *arg, char kind, const char *path, uint64_t size, bool merged);
 void commit_progress(void *arg, const char *what, size_t done, size_t total);
 /** commit_ask() - yes unless a person at a terminal says something else */
 bool commit_ask(const struct commit_view *view, const char *question);

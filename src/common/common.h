@@ -10,6 +10,5 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/quote.h"
-#include "common/undo.h"
 
 #endif

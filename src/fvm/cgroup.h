@@ -116,8 +116,6 @@ int fvm_cgroup_join_v1(const struct fvm_cgroups *g);
  *  again what could not be frozen in time.
  *  Return: 0, -ENODEV (no freezer here: caller uses signals), -ETIMEDOUT */
 int fvm_cgroup_freeze(const struct fvm_cgroups *g, bool freeze, unsigned int timeout_ms);
-/** fvm_cgroup_frozen() - whether all in it are frozen */
-bool fvm_cgroup_frozen(const struct fvm_cgroups *g);
 
 /** fvm_cgroup_kill() - SIGKILL to all in it, frozen or not. Return: 0 or -ENODEV */
 int fvm_cgroup_kill(const struct fvm_cgroups *g);
@@ -142,7 +140,5 @@ int fvm_cgroup_remove(const struct fvm_cgroups *g, unsigned int timeout_ms);
  * Repeats until no process is found that still runs. Return: 0, -ETIMEDOUT (all go on), -ESRCH
  */
 int fvm_signal_pause(pid_t init, int run_dir, bool pause, unsigned int timeout_ms);
-/** fvm_signal_paused() - whether PID 1 of a VM is stopped by a signal */
-bool fvm_signal_paused(pid_t init);
 
 #endif

@@ -41,7 +41,7 @@ enum fvm_change_kind {
 	FVM_DELETED,  /* 'D': one entry for a whole tree; see fvm_change_deleted() */
 	FVM_META,     /* 'm': mode, owner, xattr, capability, ACL */
 	FVM_TYPE,     /* 'T': another file type */
-	FVM_RENAMED,  /* 'R': only after fvm_changes_renames() */
+	FVM_RENAMED,  /* 'R': only of fvm_stacks_renames() */
 };
 
 enum fvm_meta {	/* bits of fvm_change.meta */
@@ -85,20 +85,12 @@ struct fvm_scan_options {
 	bool meta_only_dirs;	  /* also directories that were only copied up: 'm' with meta 0 */
 };
 
-/**
- * fvm_changes_scan() - call @fn for each change of a VM against the host
- * The VM should be stopped or paused; of a running one the result may be torn.
- * Return: 0, what @fn returned if negative, or negative errno
- */
-int fvm_changes_scan(const struct fvm_vm *vm, const struct fvm_scan_options *options,
-		     fvm_change_fn fn, void *arg, struct fvm_error *err);
-
 /** fvm_changes_any() - whether there is a change that counts; stops at the first. 0, 1 or -errno */
 int fvm_changes_any(const struct fvm_vm *vm, struct fvm_error *err);
 
 /** fvm_path_is_noise() - whether a change of @path counts for nothing unless it is named:
- *  /run /tmp /var/tmp /var/cache /var/log, ~/.cache, shells' histories, and the directories' own
- *  mtime. Absolute path as seen in the VM. */
+ *  /run /tmp /var/tmp /var/cache /var/log, ~/.cache, shells' histories, what a crash left of our
+ *  own (adopt.h), and the directories' own mtime. Absolute path as seen in the VM. */
 bool fvm_path_is_noise(const char *path);
 
 /*
@@ -132,11 +124,21 @@ struct fvm_stacks {
  */
 int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err);
 
-/** fvm_stacks_scan() - fvm_changes_scan() for a VM's opened stacks */
+/**
+ * fvm_stacks_scan() - call @fn for each change of a VM against the host
+ * The VM should be stopped or paused; of a running one the result may be torn.
+ * Return: 0, what @fn returned if negative, or negative errno
+ */
 int fvm_stacks_scan(const struct fvm_stacks *stacks, const struct fvm_scan_options *options,
 		    fvm_change_fn fn, void *arg, struct fvm_error *err);
 
-/** fvm_stacks_renames() - fvm_changes_renames() for a VM's opened stacks */
+/**
+ * fvm_stacks_renames() - as fvm_stacks_scan(), with renames found
+ *
+ * A deleted and an added file of equal type, size and content become one FVM_RENAMED, and so does a
+ * directory with all it holds. Scans twice, needs memory for every added and deleted name, and
+ * reads the files whose sizes agree. @was of a rename is the old file's; its base_dir is -1.
+ */
 int fvm_stacks_renames(const struct fvm_stacks *stacks, const struct fvm_scan_options *options,
 		       fvm_change_fn fn, void *arg, struct fvm_error *err);
 
@@ -146,7 +148,7 @@ bool fvm_stack_is_used(const struct fvm_stack *stack);
 void fvm_stacks_close(struct fvm_stacks *stacks);
 
 /**
- * fvm_stack_scan() - as fvm_changes_scan(), for one stack alone
+ * fvm_stack_scan() - as fvm_stacks_scan(), for one stack alone
  * Return: 0, what @fn returned if negative, or negative errno
  */
 int fvm_stack_scan(const struct fvm_stack *stack, const struct fvm_scan_options *options,
@@ -159,16 +161,6 @@ int fvm_stack_scan(const struct fvm_stack *stack, const struct fvm_scan_options 
  * Return: 0, what @fn returned if negative, or negative errno
  */
 int fvm_change_deleted(const struct fvm_change *change, fvm_change_fn fn, void *arg);
-
-/**
- * fvm_changes_renames() - as fvm_changes_scan(), with renames found
- *
- * A deleted and an added file of equal type, size and content become one FVM_RENAMED, and so does a
- * directory with all it holds. Scans twice, needs memory for every added and deleted name, and
- * reads the files whose sizes agree. @was of a rename is the old file's; its base_dir is -1.
- */
-int fvm_changes_renames(const struct fvm_vm *vm, const struct fvm_scan_options *options,
-			fvm_change_fn fn, void *arg, struct fvm_error *err);
 
 /** fvm_whiteout_is() - whether @name below @dir is a whiteout, in either form */
 bool fvm_whiteout_is(int dir, const char *name, const struct stat *st, bool user_xattr);

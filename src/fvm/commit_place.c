@@ -452,7 +452,9 @@ static int swap_back(const struct commit_entry *e, struct side *s, bool any)
 	return exchange(s->area, s->number, s->host, s->name);
 }
 
-int commit_swap(struct commit *c, uint32_t index, bool forth, bool any)
+/* Put @index's new state in place (@forth), or its old one back; does nothing when that is so
+ * already. Return: 0, -ESTALE (something else stands there), or -errno */
+static int swap_entry(struct commit *c, uint32_t index, bool forth, bool any)
 {
 	struct side s;
 	int r = look(c, index, &s);
@@ -529,7 +531,7 @@ static int swap_one(struct commit *c, size_t index, bool forth, bool any, struct
 	const struct commit_entry *e = &c->entries[index];
 	if (e->op == COMMIT_DIR || e->top != COMMIT_NO_TOP)
 		return 0;
-	int r = commit_swap(c, (uint32_t)index, forth, any);
+	int r = swap_entry(c, (uint32_t)index, forth, any);
 	if (r == 0)
 		return 0;
 	scoped_free char *path = commit_path(c, e);

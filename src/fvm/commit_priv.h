@@ -162,9 +162,6 @@ int commit_open_places(struct commit *c, enum commit_state state, struct fvm_err
 int commit_make_areas(struct commit *c, struct fvm_error *err);
 /** commit_remove_areas() - delete staged and kept files, and the commit's directory */
 int commit_remove_areas(struct commit *c);
-/** commit_swap() - put @index's new state in place (@forth), or its old one back; does nothing
- *  when that is so already. Return: 0, -ESTALE (something else stands there), or -errno */
-int commit_swap(struct commit *c, uint32_t index, bool forth, bool any);
 /** commit_swap_all() - all entries, directories' metadata too, in the right order */
 int commit_swap_all(struct commit *c, bool forth, bool any, struct fvm_error *err);
 int commit_sync(struct commit *c);
@@ -222,10 +219,8 @@ int commit_run(int host, const struct fvm_vm *vm, const struct fvm_stacks *stack
 	       struct fvm_error *err);
 /** commit_services_of() - units that run with what @c replaced or put back */
 int commit_services_of(const struct commit *c, struct fvm_strv *ret);
-int commit_undo_at(int host, const struct fvm_store *store, uint32_t id,
-		   const struct fvm_commit_options *options, struct fvm_commit_result *result,
-		   struct fvm_error *err);
-/** commit_undo_stacks() - the same, giving the changes back to @vm with its @stacks */
+/** commit_undo_stacks() - fvm_commit_undo() on the host whose root is @host, giving the changes back
+ *  to @vm with its @stacks */
 int commit_undo_stacks(int host, const struct fvm_store *store, uint32_t id,
 		       const struct fvm_commit_options *options, const struct fvm_vm *vm,
 		       const struct fvm_stacks *stacks, struct fvm_commit_result *result,

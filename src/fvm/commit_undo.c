@@ -331,20 +331,13 @@ int commit_undo_stacks(int host, const struct fvm_store *store, uint32_t id,
 	return undo_at(host, store, id, o, &given, result, err);
 }
 
-int commit_undo_at(int host, const struct fvm_store *store, uint32_t id,
-		   const struct fvm_commit_options *o, struct fvm_commit_result *result,
-		   struct fvm_error *err)
-{
-	return undo_at(host, store, id, o, NULL, result, err);
-}
-
 int fvm_commit_undo(const struct fvm_store *store, uint32_t id, const struct fvm_commit_options *o,
 		    struct fvm_commit_result *ret, struct fvm_error *err)
 {
 	scoped_fd host = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (host < 0)
 		return fvm_error_set(err, errno, "open /");
-	return commit_undo_at(host, store, id, o, ret, err);
+	return undo_at(host, store, id, o, NULL, ret, err);
 }
 
 /* ---- list and drop ---- */

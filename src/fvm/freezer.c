@@ -108,17 +108,6 @@ int fvm_cgroup_freeze(const struct fvm_cgroups *g, bool freeze, unsigned int tim
 	return r;
 }
 
-bool fvm_cgroup_frozen(const struct fvm_cgroups *g)
-{
-	scoped_fd v2 = dir_open(g->v2);
-	if (v2 >= 0) {
-		scoped_fd events = openat(v2, "cgroup.events", O_RDONLY | O_CLOEXEC);
-		return events >= 0 && v2_is(events, true);
-	}
-	scoped_fd v1 = dir_open(g->v1[FVM_CG_FREEZER]);
-	return v1 >= 0 && v1_is(v1, "FROZEN");
-}
-
 /* v1 has no kill of its own: hold them so that nobody forks away, and let them die by thawing. */
 static int v1_kill(const struct fvm_cgroups *g, int dir)
 {
@@ -244,10 +233,4 @@ int fvm_signal_pause(pid_t init, int run_dir, bool pause, unsigned int timeout_m
 		return 0;
 	(void)continue_all(init, run_dir);
 	return r < 0 ? r : -ETIMEDOUT;
-}
-
-bool fvm_signal_paused(pid_t init)
-{
-	struct fvm_proc p;
-	return fvm_proc_read(init, &p) == 0 && p.state == 'T';
 }

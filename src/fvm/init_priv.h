@@ -196,11 +196,8 @@ void session_free(struct init *init, struct session *s);
 /* ---- serve.c ---- */
 
 int serve_start(struct init *init);
-/** client_add() - take over a connection */
-struct client *client_add(struct init *init, int fd, struct session *s);
 /** client_first() - take over the starter's connection for the first session */
 void client_first(struct init *init, int fd);
-void client_drop(struct init *init, struct client *c);
 /** client_push() - send what there is for @c, and the session's end after it */
 void client_push(struct init *init, struct client *c);
 /** client_room() - how much of the ring may be overwritten for all it cares */

@@ -184,7 +184,7 @@ static bool next_packed(const char *packed, size_t len, size_t *pos, struct pack
 	return true;
 }
 
-bool fvm_xattrs_has(const char *packed, size_t len, const char *name)
+static bool xattrs_has(const char *packed, size_t len, const char *name)
 {
 	struct packed x;
 	for (size_t pos = 0; next_packed(packed, len, &pos, &x);) {
@@ -199,7 +199,7 @@ static int drop_others(const struct place *p, const char *packed, size_t len)
 	scoped_free char *names = NULL;
 	ssize_t size = fvm_xattr_names(p->fd, p->link, &names);
 	for (const char *name = names; size > 0 && name < names + size; name += strlen(name) + 1) {
-		if (!travels(name) || fvm_xattrs_has(packed, len, name))
+		if (!travels(name) || xattrs_has(packed, len, name))
 			continue;
 		int r = p->link ? lremovexattr(p->link, name) : fremovexattr(p->fd, name);
 		/* a label that came with the inode belongs to the security module */

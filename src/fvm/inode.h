@@ -46,9 +46,6 @@ int fvm_xattrs_read(const struct fvm_xattr_at *at, struct fvm_buf *ret);
  */
 int fvm_xattrs_write(const struct fvm_xattr_at *at, const char *packed, size_t len);
 
-/** fvm_xattrs_has() - whether @packed has the xattr @name */
-bool fvm_xattrs_has(const char *packed, size_t len, const char *name);
-
 /**
  * fvm_copy_data() - fill the empty file @to with @from's @size bytes and holes
  * Blocks that were set aside for @from, and hold nothing yet, are set aside again.

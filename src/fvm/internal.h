@@ -36,12 +36,6 @@ int fvm_tmp_make(const struct fvm_store *store, char *ret_name);
  */
 void fvm_later(void (*fn)(void *arg), void *arg);
 
-/**
- * fvm_later_exit() - exit with @status at once, while @fn runs in a process like fvm_later()'s
- * It takes our memory over as it is: nothing is copied for it, and nothing given back by us.
- */
-_Noreturn void fvm_later_exit(void (*fn)(void *arg), void *arg, int status);
-
 /** fvm_trash() - rename @name below @dir to STORE/trash and delete it, now or in a child process */
 int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later);
 

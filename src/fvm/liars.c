@@ -28,7 +28,7 @@ struct liars *liars_make(void)
 	return calloc(1, sizeof(struct liars));
 }
 
-bool liars_any(const struct supervisor *sup)
+static bool has_any(const struct supervisor *sup)
 {
 	return sup->liars->count > 0;
 }
@@ -81,7 +81,7 @@ static int add(struct supervisor *sup, pid_t pid, const struct fvm_ids *ids, boo
 bool liars_find(const struct call *c, struct fvm_ids *ret)
 {
 	pid_t pid, parent;
-	if (!liars_any(c->sup) || family((pid_t)c->req->pid, &pid, &parent) < 0)
+	if (!has_any(c->sup) || family((pid_t)c->req->pid, &pid, &parent) < 0)
 		return false;
 	const struct liar *known = find(c->sup, pid);
 	if (!known) {
@@ -118,7 +118,7 @@ static void forget(struct supervisor *sup, struct liar *l)
 void liars_forget(const struct call *c)
 {
 	pid_t pid, parent;
-	if (!liars_any(c->sup) || family((pid_t)c->req->pid, &pid, &parent) < 0)
+	if (!has_any(c->sup) || family((pid_t)c->req->pid, &pid, &parent) < 0)
 		return;
 	struct liar *known = find(c->sup, pid);
 	const struct liar *above = find(c->sup, parent);

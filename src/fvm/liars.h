@@ -11,8 +11,6 @@
 #include "fvm/notify.h"
 
 struct liars *liars_make(void);
-bool liars_any(const struct supervisor *sup);
-
 /** liars_find() - what the calling task believes; false: what the kernel holds */
 bool liars_find(const struct call *c, struct fvm_ids *ret);
 

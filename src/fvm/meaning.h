@@ -42,7 +42,4 @@ int fvm_meaning_take(struct fvm_meaning *m, const struct fvm_change *change);
 /** fvm_meaning_facts() - sort and merge what was found; valid until fvm_meaning_free() */
 int fvm_meaning_facts(struct fvm_meaning *m, const struct fvm_fact **ret, size_t *ret_count);
 
-/** fvm_version_compare() - order of two Debian versions: < 0, 0, > 0 (deb-version(7)) */
-int fvm_version_compare(const char *a, const char *b);
-
 #endif

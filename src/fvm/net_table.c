@@ -321,7 +321,7 @@ uint32_t fvm_net_now_s(void)
 	return (uint32_t)t.tv_sec;
 }
 
-void fvm_net_unpublish(struct net_state *state, uint32_t slot)
+static void unpublish(struct net_state *state, uint32_t slot)
 {
 	for (uint32_t i = 0; i < state->published_count;) {
 		if (state->published[i].slot == slot)
@@ -353,7 +353,7 @@ void fvm_net_disown(struct net_work *w, struct net_owner *owner)
 {
 	struct net_state *state = w->state;
 	remove_extras(w, owner);
-	fvm_net_unpublish(state, owner->slot);
+	unpublish(state, owner->slot);
 	*owner = state->owners[--state->owner_count];
 }
 

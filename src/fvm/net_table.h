@@ -52,9 +52,6 @@ int fvm_net_tend(struct net_work *w);
 /** fvm_net_disown() - @owner's VM is gone, from the table and the state */
 void fvm_net_disown(struct net_work *w, struct net_owner *owner);
 
-/** fvm_net_unpublish() - forget the ports of @slot */
-void fvm_net_unpublish(struct net_state *state, uint32_t slot);
-
 /** fvm_net_remove_lost() - VMs that were killed and that nobody has tidied up after;
  *  with more than @most VMs that is left to the keeper */
 void fvm_net_remove_lost(struct net_work *w, uint32_t most);

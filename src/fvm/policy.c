@@ -189,7 +189,8 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(((const struct fvm_policy *)a)->name, ((const struct fvm_policy *)b)->name);
 }
 
-int fvm_policy_list(struct fvm_policy **ret, size_t *ret_count)
+/* All that can be named, sorted by name; those with errors are left out. */
+static int list_all(struct fvm_policy **ret, size_t *ret_count)
 {
 	struct policies all = { 0 };
 	struct fvm_error ignored = { 0 };
@@ -212,7 +213,7 @@ static int no_such(const char *name, struct fvm_error *err)
 	struct fvm_policy *all = NULL;
 	size_t count = 0, n = 0;
 	char names[128] = "";
-	(void)fvm_policy_list(&all, &count);
+	(void)list_all(&all, &count);
 	for (size_t i = 0; i < count; i++) {
 		if (n + strlen(all[i].name) + 3 < sizeof(names))
 			n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s", n ? ", " : "",

@@ -79,8 +79,4 @@ bool fvm_policy_matches(const struct fvm_policy *p, const char *program);
 int fvm_policy_apply(const struct fvm_config *config, const char *program, struct fvm_config *ret,
 		     struct fvm_strv *ret_used, struct fvm_error *err);
 
-/** fvm_policy_list() - all that can be named, sorted by name; those with errors are left out
- *  free each and *ret. */
-int fvm_policy_list(struct fvm_policy **ret, size_t *ret_count);
-
 #endif

@@ -50,7 +50,4 @@ int fvm_bait_take(struct fvm_bait *bait);
  *  to @out. Return: 0, or -EBADE when something leaks */
 int fvm_prove_inside(const struct fvm_bait *bait, int out, struct fvm_error *err);
 
-/** fvm_prove_row() - one row of the table, for tests. @ret->name is "" past the last */
-void fvm_prove_row(const struct fvm_bait *bait, size_t row, struct fvm_proof *ret);
-
 #endif

@@ -26,7 +26,7 @@ struct request { /* one message, as it came */
 	size_t fd_count;
 };
 
-void client_drop(struct init *init, struct client *c)
+static void client_drop(struct init *init, struct client *c)
 {
 	if (c->dead)
 		return;
@@ -380,7 +380,7 @@ static void client_ready(struct init *init, struct source *source, uint32_t even
 		close(q.fds[i]);
 }
 
-struct client *client_add(struct init *init, int fd, struct session *s)
+static struct client *client_add(struct init *init, int fd, struct session *s)
 {
 	struct client *c = calloc(1, sizeof(*c));
 	if (!c) {

@@ -124,7 +124,9 @@ static int freeze_finish(struct fvm_vm *vm, const char *id, struct fvm_error *er
 	return r < 0 ? fvm_error_set(err, -r, "add the layer") : set_pending(vm, NULL, err);
 }
 
-int fvm_vm_freeze(struct fvm_vm *vm, struct fvm_error *err)
+/* Rename the workspace to a new layer on top of vm->config.layers, and save the configuration.
+ * Nothing happens when it is empty. */
+static int freeze(struct fvm_vm *vm, struct fvm_error *err)
 {
 	char id[33], what[48], to[48];
 	int r = check_stopped(vm, err);
@@ -309,7 +311,7 @@ static int tag_running(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns
 
 static int tag_stopped(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
 {
-	int r = fvm_vm_freeze(vm, err);
+	int r = freeze(vm, err);
 	if (r < 0)
 		return r;
 	r = fvm_config_add_snapshot(&vm->config, tag, fvm_now_ns(), &vm->config.layers);
@@ -481,7 +483,7 @@ int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_
 		r = fvm_error_say(err, EEXIST, "there is a VM '%s' already", name);
 	}
 	if (r == 0 && !alive)
-		r = fvm_vm_freeze(vm, err);
+		r = freeze(vm, err);
 	if (r == 0)
 		r = clone_config(vm, name, &config, err);
 	if (r == 0 && alive && !workspace_is_empty(vm))

@@ -40,10 +40,6 @@ int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *e
 int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_t *ret_still_ns,
 		 struct fvm_error *err);
 
-/** fvm_vm_freeze() - rename the workspace to a new layer on top of vm->config.layers
- *  Nothing happens when the workspace is empty. Saves the configuration. */
-int fvm_vm_freeze(struct fvm_vm *vm, struct fvm_error *err);
-
 /** fvm_vm_empty() - throw the workspace away, with the configuration as it is in @vm */
 int fvm_vm_empty(struct fvm_vm *vm, struct fvm_error *err);
 

@@ -433,30 +433,6 @@ int fvm_stacks_scan(const struct fvm_stacks *s, const struct fvm_scan_options *o
 	return r;
 }
 
-int fvm_changes_renames(const struct fvm_vm *vm, const struct fvm_scan_options *options,
-			fvm_change_fn fn, void *arg, struct fvm_error *err)
-{
-	struct fvm_stacks s = { 0 };
-	int r = fvm_stacks_open(vm, &s, err);
-	if (r < 0)
-		return r;
-	r = fvm_stacks_renames(&s, options, fn, arg, err);
-	fvm_stacks_close(&s);
-	return r;
-}
-
-int fvm_changes_scan(const struct fvm_vm *vm, const struct fvm_scan_options *options,
-		     fvm_change_fn fn, void *arg, struct fvm_error *err)
-{
-	struct fvm_stacks s = { 0 };
-	int r = fvm_stacks_open(vm, &s, err);
-	if (r < 0)
-		return r;
-	r = fvm_stacks_scan(&s, options, fn, arg, err);
-	fvm_stacks_close(&s);
-	return r;
-}
-
 struct looking {	    /* for a change that counts */
 	struct fvm_buf dir; /* a new directory of which nothing is known yet but that; or empty */
 	bool any;

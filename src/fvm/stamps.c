@@ -97,7 +97,7 @@ static int digest_tree(const struct fvm_change *c, unsigned char ret[FVM_DIGEST_
 }
 
 /* Return: 0, -ENODATA for what has none, or -errno */
-int fvm_stamp_digest(const struct fvm_change *c, char kind, unsigned char ret[FVM_DIGEST_SIZE])
+static int stamp_digest(const struct fvm_change *c, char kind, unsigned char ret[FVM_DIGEST_SIZE])
 {
 	switch (kind) {
 	case 'f':
@@ -145,7 +145,7 @@ static int drift_by_stamp(const struct fvm_stamp *known, const struct fvm_change
 		return 0;
 	if (!known->has_digest)
 		return 1;
-	int r = fvm_stamp_digest(c, known->kind, digest);
+	int r = stamp_digest(c, known->kind, digest);
 	if (r < 0)
 		return r;
 	return memcmp(digest, known->digest, sizeof(digest)) != 0;
@@ -164,5 +164,5 @@ int fvm_stamps_drift(const struct fvm_stamps *stamps, const struct fvm_config *c
 int fvm_stamps_update_digests(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 			      struct fvm_error *err)
 {
-	return fvm_stamps_update_with(vm, stacks, fvm_stamp_digest, err);
+	return fvm_stamps_update_with(vm, stacks, stamp_digest, err);
 }

@@ -103,8 +103,6 @@ int fvm_stamp_tree_ctime(const struct fvm_change *change, int64_t *ret_ns);
 
 /* ---- stamps.c: with digests, so it needs libcrypto ---- */
 
-int fvm_stamp_digest(const struct fvm_change *c, char kind, unsigned char ret[FVM_DIGEST_SIZE]);
-
 /** fvm_stamps_update_digests() - as fvm_stamps_update_with(), with digests: at each diff */
 int fvm_stamps_update_digests(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
 			      struct fvm_error *err);

@@ -115,7 +115,8 @@ static bool has_map(int parent)
 	return strstr(text, "map u 1 ") != NULL;
 }
 
-bool fvm_subids_needed(const struct fvm_vm *vm)
+/* Whether a layer of the VM may hold files of subordinate ids. */
+static bool is_needed(const struct fvm_vm *vm)
 {
 	if (!vm->config.rootless)
 		return false;
@@ -162,7 +163,7 @@ int fvm_subids_enter_any(struct fvm_user_ids *ret, struct fvm_error *err)
 int fvm_subids_enter(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	struct fvm_user_ids ids;
-	if (geteuid() == 0 || !fvm_subids_needed(vm))
+	if (geteuid() == 0 || !is_needed(vm))
 		return 0;
 	int r = fvm_subids_enter_any(&ids, err);
 	if (r == 0 && ids.count == 0 && outside < 0)

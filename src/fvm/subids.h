@@ -25,9 +25,6 @@
 #include "fvm/idmap_user.h"
 #include "fvm/store.h"
 
-/** fvm_subids_needed() - whether a layer of the VM may hold files of subordinate ids */
-bool fvm_subids_needed(const struct fvm_vm *vm);
-
 /** fvm_subids_enter() - from here on this process gets at them, if @vm has any. Return: 0 or
  *  negative errno with @err (only when it can't go on at all) */
 int fvm_subids_enter(const struct fvm_vm *vm, struct fvm_error *err);

@@ -100,7 +100,9 @@ static int later_main(void *p)
 	return 0;
 }
 
-void fvm_later_exit(void (*fn)(void *arg), void *arg, int status)
+/* Exit with @status at once, while @fn runs in a process like fvm_later()'s. It takes our memory
+ * over as it is: nothing is copied for it, and nothing given back by us. */
+static _Noreturn void later_exit(void (*fn)(void *arg), void *arg, int status)
 {
 	struct later l = { fn, arg };
 	char *stack = mmap(NULL, LATER_STACK, PROT_READ | PROT_WRITE,
@@ -447,7 +449,7 @@ int fvm_vm_remove_exit(struct fvm_vm *vm, int pidfd, int status, struct fvm_erro
 	int r = trash_take(vm->store, vm->store->vms, name, removal.path, &removal.held);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);
-	fvm_later_exit(remove_ended, &removal, status);
+	later_exit(remove_ended, &removal, status);
 }
 
 static int vm_remove(struct removal *removal, bool later, struct fvm_error *err)

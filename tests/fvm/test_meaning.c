@@ -36,24 +36,6 @@ static char *facts_of(const struct box *box)
 		assert_string_equal(text_, (expected));                                            \
 	} while (0)
 
-static void versions_have_debians_order(void **state)
-{
-	static const char *const rising[] = { "1.0~rc1",	"1.0~rc2", "1.0",    "1.0-1",
-					      "1.0-1+b1",	"1.0-2",   "1.0-10", "1.0a",
-					      "1.0.1",		"1.9",	   "1.10",   "1:0.1",
-					      "1:0.1-0+deb12u1" };
-	(void)state;
-	for (size_t i = 0; i < FVM_COUNT(rising); i++) {
-		for (size_t j = 0; j < FVM_COUNT(rising); j++) {
-			int r = fvm_version_compare(rising[i], rising[j]);
-			if (i < j ? r >= 0 : i > j ? r <= 0 : r != 0)
-				fail_msg("%s against %s: %d", rising[i], rising[j], r);
-		}
-	}
-	assert_int_equal(fvm_version_compare("1.0", "1.00"), 0);
-	assert_int_equal(fvm_version_compare("0:1", "1"), 0);
-}
-
 #define PACKAGE(name, status, version)                                                             \
 	"Package: " name "\nStatus: " status "\nArchitecture: all\nVersion: " version "\n"
 
@@ -177,7 +159,6 @@ static void torn_texts_do_no_harm(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(versions_have_debians_order),
 		TEST(packages_are_compared_by_version),
 		TEST(accounts_are_told_by_name),
 		TEST(units_are_told_with_what_starts_them),
