@@ -1,9 +1,11 @@
 /*
  * What counts for nothing: every session writes there, and nobody wants it committed or a VM kept
- * for it. The table is short on purpose: what is missing here is shown, what is wrong is hidden.
+ * for it; and what we left ourselves, when we were killed. The table is short on purpose: what is
+ * missing here is shown, what is wrong is hidden.
  */
 #include <string.h>
 
+#include "fvm/adopt.h"
 #include "fvm/changes.h"
 
 /* with all that lies below; with a slash only that: the directory is its package's */
@@ -86,13 +88,15 @@ bool fvm_path_is_noise(const char *path)
 		if (is_below(path, trees[i]))
 			return true;
 	}
+	const char *slash = strrchr(path, '/');
+	const char *last = slash ? slash + 1 : path;
+	if (fvm_adopt_leftover(last))
+		return true;
 	const char *inside = inside_home(path);
 	if (!inside)
 		return false;
 	if (is_cache(inside))
 		return true;
-	const char *slash = strrchr(inside, '/');
-	const char *last = slash ? slash + 1 : inside;
 	for (size_t i = 0; i < FVM_COUNT(histories); i++) {
 		if (fits(last, histories[i]))
 			return true;

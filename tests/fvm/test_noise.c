@@ -20,6 +20,7 @@ static void noise_is_told_from_changes(void **state)
 		"/home/u/.zcompdump-host-5.9.zwc",
 		"/home/u/.local/state/python_history",
 		"/var/lib/sudo/lectured/u",
+		"/etc/.fvm-adopt-0123456789ab",
 	};
 	static const char *const changes[] = {
 		"/",
@@ -34,6 +35,7 @@ static void noise_is_told_from_changes(void **state)
 		"/home/u/.lessfilter",
 		"/home/u/.vimrc",
 		"/var/lib/sudo",
+		"/etc/fvm-adopt-x",
 		"/root",
 		"/home",
 	};
