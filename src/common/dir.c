@@ -30,10 +30,15 @@ DIR *fvm_dir_take(int fd)
 	return d;
 }
 
+int fvm_dir_filter(const struct dirent *e)
+{
+	return strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+}
+
 struct dirent *fvm_dir_next(DIR *d)
 {
 	struct dirent *e;
-	while ((e = readdir(d)) && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0))
+	while ((e = readdir(d)) && !fvm_dir_filter(e))
 		;
 	return e;
 }

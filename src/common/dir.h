@@ -24,4 +24,7 @@ DIR *fvm_dir_take(int fd);
 /** fvm_dir_next() - the next name but "." and "..". Return: until the next call, or NULL */
 struct dirent *fvm_dir_next(DIR *d);
 
+/** fvm_dir_filter() - for scandirat(3): all but "." and ".." */
+int fvm_dir_filter(const struct dirent *e);
+
 #endif

@@ -76,6 +76,20 @@ static const char *hint_of(int code)
 	}
 }
 
+int fvm_error_take(struct fvm_error *err, const void *data, size_t len)
+{
+	struct fvm_error theirs;
+	if (len != sizeof(theirs))
+		return 0;
+	memcpy(&theirs, data, sizeof(theirs));
+	if (theirs.code <= 0)
+		return 0;
+	theirs.text[sizeof(theirs.text) - 1] = theirs.hint[sizeof(theirs.hint) - 1] = '\0';
+	if (err)
+		*err = theirs;
+	return -theirs.code;
+}
+
 void fvm_error_print(const char *program, const struct fvm_error *err)
 {
 	/* it may name what somebody hostile has named, or be a VM's words */

@@ -51,6 +51,10 @@ int fvm_error_wrap(struct fvm_error *err, int r, const char *fmt, ...)
 void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/** fvm_error_take() - an error as another process wrote it
+ *  Return: its negative errno, or 0 with @err untouched: these @len bytes are none */
+int fvm_error_take(struct fvm_error *err, const void *data, size_t len);
+
 /** fvm_error_print() - write "PROGRAM: TEXT: REASON" and the hint to stderr */
 void fvm_error_print(const char *program, const struct fvm_error *err);
 

@@ -274,12 +274,7 @@ static int sock_ready(struct stream *s, struct fvm_error *err)
 		s->status = status;
 		return ENDED;
 	} else if (head.type == FVM_MSG_ERROR && head.len == sizeof(*err)) {
-		struct fvm_error said;
-		memcpy(&said, payload, sizeof(said));
-		said.text[sizeof(said.text) - 1] = said.hint[sizeof(said.hint) - 1] = '\0';
-		if (err)
-			*err = said;
-		return said.code > 0 ? -said.code : -EIO;
+		return fvm_error_take(err, payload, head.len) ?: -EIO;
 	}
 	return GO_ON;
 }

@@ -194,6 +194,15 @@ static void count(struct planner *p, const struct fvm_change *ch, const struct c
 		p->options->entry(p->options->arg, kind, ch->path, size, e->merged != NULL);
 }
 
+static void set_now(struct commit_entry *e, const struct fvm_change *ch)
+{
+	commit_node_from(&e->now, ch->now);
+	e->layer_ino = ch->now->st_ino;
+	e->layer = (uint32_t)ch->layer;
+	if (S_ISREG(ch->now->st_mode) && commit_has_caps(ch))
+		e->flags |= COMMIT_CAPS;
+}
+
 /* Fill @e, whose path and stack are set. @parent: the host's directory, -1 within a new one */
 static int fill_entry(struct planner *p, const struct fvm_change *ch, struct commit_entry *e,
 		      int parent)
@@ -203,13 +212,8 @@ static int fill_entry(struct planner *p, const struct fvm_change *ch, struct com
 		e->flags |= COMMIT_HAD;
 		commit_node_from(&e->was, ch->was);
 	}
-	if (ch->now) {
-		commit_node_from(&e->now, ch->now);
-		e->layer_ino = ch->now->st_ino;
-		e->layer = (uint32_t)ch->layer;
-		if (S_ISREG(ch->now->st_mode) && commit_has_caps(ch))
-			e->flags |= COMMIT_CAPS;
-	}
+	if (ch->now)
+		set_now(e, ch);
 	if (e->op == COMMIT_DIR) {
 		e->flags |= COMMIT_META | COMMIT_TIMES;
 		(void)dir_known(p, e->stack, e->rel, strlen(e->rel));
@@ -241,11 +245,7 @@ static int become(struct planner *p, const struct fvm_change *ch, size_t index)
 {
 	struct commit_entry *e = &p->c->entries[index];
 	e->op = op_of(ch);
-	commit_node_from(&e->now, ch->now);
-	e->layer_ino = ch->now->st_ino;
-	e->layer = (uint32_t)ch->layer;
-	if (S_ISREG(ch->now->st_mode) && commit_has_caps(ch))
-		e->flags |= COMMIT_CAPS;
+	set_now(e, ch);
 	p->result->deleted--;
 	p->result->changed++;
 	if (e->op == COMMIT_MKDIR)

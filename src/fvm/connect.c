@@ -67,14 +67,8 @@ static ssize_t answer(int sock, enum fvm_msg_type wanted, char **ret_packet, con
 	const char *payload = fvm_msg_check(packet, (size_t)n, &head, err);
 	if (!payload)
 		return -EBADMSG;
-	if (head.type == FVM_MSG_ERROR && head.len == sizeof(struct fvm_error)) {
-		struct fvm_error said;
-		memcpy(&said, payload, sizeof(said));
-		said.text[sizeof(said.text) - 1] = said.hint[sizeof(said.hint) - 1] = '\0';
-		if (err)
-			*err = said;
-		return said.code > 0 ? -said.code : -EIO;
-	}
+	if (head.type == FVM_MSG_ERROR && head.len == sizeof(struct fvm_error))
+		return fvm_error_take(err, payload, head.len) ?: -EIO;
 	if (head.type != wanted)
 		return fvm_error_set(err, EBADMSG, "read the VM's answer: type %u", head.type);
 	*ret_packet = fvm_take_ptr(&packet);

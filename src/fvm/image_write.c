@@ -202,11 +202,6 @@ struct level {
 	size_t path_len; /* of the path of this directory in the buffer */
 };
 
-static int no_dots(const struct dirent *e)
-{
-	return strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-}
-
 static void level_free(struct level *l)
 {
 	for (int i = l->at; i < l->count; i++)
@@ -228,7 +223,7 @@ static int level_open(int dir, size_t path_len, struct level *ret)
 		return -errno;
 	ret->dev = st.st_dev;
 	ret->ino = st.st_ino;
-	ret->count = scandirat(dir, ".", &ret->names, no_dots, by_bytes);
+	ret->count = scandirat(dir, ".", &ret->names, fvm_dir_filter, by_bytes);
 	if (ret->count >= 0)
 		return 0;
 	ret->count = 0;
@@ -433,7 +428,7 @@ static void close_tar(struct writer *w, struct packer *p)
 static int write_mounts(struct writer *w, int fs)
 {
 	struct dirent **keys = NULL;
-	int n = scandirat(fs, ".", &keys, no_dots, by_bytes);
+	int n = scandirat(fs, ".", &keys, fvm_dir_filter, by_bytes);
 	int r = n < 0 ? fvm_error_set(w->err, errno, "read the layer") : 0;
 	for (int i = 0; i < n; i++) {
 		if (r == 0)

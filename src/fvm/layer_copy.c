@@ -175,11 +175,6 @@ static int note_owner(struct walk *w, const struct level *l, const char *name,
 
 /* ---- the walk ---- */
 
-static int no_dots(const struct dirent *e)
-{
-	return strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-}
-
 static void level_free(struct level *l)
 {
 	for (int i = l->at; i < l->count; i++)
@@ -204,7 +199,7 @@ static int level_fill(struct level *l, int from, int to, const char *name)
 	l->from_ino = l->st.st_ino;
 	l->to_ino = now.st_ino;
 	l->name = strdup(name);
-	l->count = scandirat(l->from, ".", &l->names, no_dots, NULL);
+	l->count = scandirat(l->from, ".", &l->names, fvm_dir_filter, NULL);
 	if (l->count < 0 || !l->name) {
 		int r = l->count < 0 ? -errno : -ENOMEM;
 		l->count = l->count < 0 ? 0 : l->count;
@@ -346,7 +341,7 @@ static int copy_key(struct walk *w, int from, int to, const char *key)
 static int copy_keys(struct walk *w, int from, int to)
 {
 	struct dirent **keys = NULL;
-	int n = scandirat(from, ".", &keys, no_dots, NULL);
+	int n = scandirat(from, ".", &keys, fvm_dir_filter, NULL);
 	int r = n < 0 ? fvm_error_set(w->err, errno, "read the workspace") : 0;
 	for (int i = 0; i < n; i++) {
 		if (r == 0)

@@ -114,13 +114,8 @@ static void exec_ready(struct init *init, struct source *source, uint32_t events
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	source_close(init, source);
-	if (n == sizeof(err)) {
-		err.text[sizeof(err.text) - 1] = '\0';
-		err.hint[sizeof(err.hint) - 1] = '\0';
-		clients_exec_result(init, s, &err);
-	} else {
-		clients_exec_result(init, s, NULL);
-	}
+	bool failed = n == sizeof(err) && fvm_error_take(&err, &err, sizeof(err)) < 0;
+	clients_exec_result(init, s, failed ? &err : NULL);
 }
 
 /* A pipe for the child's report, unless the starter waits for it itself. */

@@ -84,23 +84,14 @@ static void start_undo(struct start *s)
 	fvm_tidy_stopped(s->vm);
 }
 
-/* What PID 1 wrote into its report. Return: whether it is one */
-static bool take_report(const struct fvm_error *theirs, ssize_t n, struct fvm_error *err)
-{
-	if (n != sizeof(*theirs) || theirs->code <= 0)
-		return false;
-	*err = *theirs;
-	err->text[sizeof(err->text) - 1] = err->hint[sizeof(err->hint) - 1] = '\0';
-	return true;
-}
-
 /* When PID 1 died while others waited for it, it knows why. Return: whether it has said so */
 static bool told_by_init(const struct start *s, struct fvm_error *err)
 {
 	struct pollfd p = { .fd = s->report[0], .events = POLLIN };
 	struct fvm_error theirs;
 	return err && poll(&p, 1, 0) == 1 && (p.revents & POLLIN) &&
-	       take_report(&theirs, read(s->report[0], &theirs, sizeof(theirs)), err);
+	       read(s->report[0], &theirs, sizeof(theirs)) == sizeof(theirs) &&
+	       fvm_error_take(err, &theirs, sizeof(theirs)) < 0;
 }
 
 static int run_builder(struct start *s, struct fvm_error *err)
@@ -406,12 +397,11 @@ int fvm_start_proof(struct fvm_started *s, struct fvm_proof *ret)
 
 int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err)
 {
-	struct fvm_error theirs, unheard;
+	struct fvm_error theirs;
 	ssize_t n = fvm_read_full(s->report, &theirs, sizeof(theirs));
 	close(fvm_fd_take(&s->report));
 	if (n == 0)
 		return 0;
-	if (!take_report(&theirs, n, err ? err : &unheard))
-		return fvm_error_set(err, EPROTO, "hear from PID 1");
-	return -theirs.code;
+	int r = n < 0 ? 0 : fvm_error_take(err, &theirs, (size_t)n);
+	return r ?: fvm_error_set(err, EPROTO, "hear from PID 1");
 }
