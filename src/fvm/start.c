@@ -23,7 +23,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 	*s = (struct start){ .vm = vm, .options = options };
 	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
 	s->spaces = s->hide_shared = s->hide_kept = s->trace_file = -1;
-	s->owners = s->skeleton.tree = s->skeleton.lock = -1;
+	s->owners = s->world = s->skeleton.tree = s->skeleton.lock = -1;
 	s->builder.net = s->slirp.vm = s->slirp.ready = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
@@ -49,7 +49,7 @@ static void start_free(struct start *s)
 			    s->status,	  s->pidfd,    s->spaces,    s->hide_shared, s->hide_kept,
 			    s->go[0],	  s->go[1],    s->report[0], s->report[1],   s->client[0],
 			    s->client[1], s->trace[0], s->trace[1],  s->prove[0],    s->prove[1],
-			    s->ended[0],  s->ended[1] };
+			    s->ended[0],  s->ended[1], s->world };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -183,6 +183,7 @@ static void hand_over(struct start *s, struct fvm_started *ret)
 		.prove = fvm_fd_take(&s->prove[0]),
 		.bait = fvm_take_ptr(&s->bait),
 		.client = fvm_fd_take(&s->client[0]),
+		.world = fvm_fd_take(&s->world),
 	};
 }
 
@@ -376,7 +377,8 @@ void fvm_started_close(struct fvm_started *s)
 	fvm_fd_closep(&s->client);
 	fvm_fd_closep(&s->prove);
 	fvm_fd_closep(&s->ended);
-	s->pidfd = s->report = s->client = s->prove = s->ended = -1;
+	fvm_fd_closep(&s->world);
+	s->pidfd = s->report = s->client = s->prove = s->ended = s->world = -1;
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);
@@ -400,6 +402,8 @@ int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err)
 	struct fvm_error theirs;
 	ssize_t n = fvm_read_full(s->report, &theirs, sizeof(theirs));
 	close(fvm_fd_take(&s->report));
+	fvm_fd_closep(&s->world);
+	s->world = -1;
 	if (n == 0)
 		return 0;
 	int r = n < 0 ? 0 : fvm_error_take(err, &theirs, (size_t)n);

@@ -33,6 +33,8 @@ struct fvm_started {
 	int prove;   /* read end: struct fvm_proof each; -1: none */
 	struct fvm_bait *bait;
 	int client;  /* socket of the first session when it has a terminal, else -1 */
+	int world;   /* the builder's mount namespace, of which PID 1 takes a copy: the kernel takes
+		      * it apart when nobody has it any more, which is not to be PID 1 */
 };
 
 void fvm_started_close(struct fvm_started *s);

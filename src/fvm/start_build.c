@@ -165,6 +165,7 @@ int start_build(void *arg)
 		r = start_supervisor(s, proc);
 	if (r == 0 && s->has_net)
 		start_net_connect(s);
+	s->world = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (r == 0)
 		r = start_build_world(s);
 	return r < 0;

@@ -76,6 +76,7 @@ struct start {
 	int alive, slot, run_dir, control, log, status;
 	int go[2];  /* to PID 1: a byte for each enum start_step; its end: somebody died */
 	int spaces; /* eventfd: its namespaces are made; a count for each who waits */
+	int world;  /* see struct fvm_started */
 	int report[2];
 	int ended[2];
 	int prove[2];
