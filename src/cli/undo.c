@@ -13,7 +13,8 @@ static const struct cli_option options[] = {
 	{ OPT_LS, "ls", NULL, "list the commits that can be undone" },
 	{ OPT_DROP, "drop", "ID",
 	  "forget what commit ID replaced, or all: it can't be undone then" },
-	{ OPT_DRY_RUN, "dry-run", NULL, "say whether it can be undone, and do nothing" },
+	{ OPT_DRY_RUN, "dry-run", NULL,
+	  "list what would be done, or say why it can't be, and do nothing" },
 	{ 'f', "force", NULL, "also where something changed since; that change is lost" },
 	{ 'y', "yes", NULL, "do not ask" },
 	{ 0 },
@@ -143,6 +144,9 @@ static int undo(const struct cli *cli, const struct fvm_store *store, uint32_t i
 {
 	struct fvm_commit_result result = { 0 };
 	struct commit_view view = { .cli = cli, .yes = args->yes };
+	if (cli->json && args->o.dry_run)
+		view.entries = json_array();
+	args->o.entry = args->o.dry_run ? commit_list_entry : NULL;
 	args->o.confirm = confirm;
 	args->o.progress = commit_progress;
 	args->o.arg = &view;
@@ -155,7 +159,10 @@ static int undo(const struct cli *cli, const struct fvm_store *store, uint32_t i
 			       "--force takes it back all the same, and these changes are lost");
 	int status = r < 0 ? cli_fail(err) : 0;
 	if (cli->json && (r == 0 || result.problems.count)) {
-		int printed = cli_print_json(commit_result_json(&result));
+		json_t *text = commit_result_json(&result);
+		if (view.entries)
+			json_object_set(text, "changes", view.entries);
+		int printed = cli_print_json(text);
 		status = status ? status : printed;
 	} else if (r == 0 && result.id) {
 		cli_say(cli, "commit %u is undone", result.id);
@@ -163,6 +170,7 @@ static int undo(const struct cli *cli, const struct fvm_store *store, uint32_t i
 	} else if (r == 0) {
 		cli_say(cli, "nothing was done%s", args->o.dry_run ? "; it can be undone" : "");
 	}
+	json_decref(view.entries);
 	fvm_commit_result_free(&result);
 	return status;
 }

@@ -186,6 +186,23 @@ static void count_changes(const struct commit *c, struct fvm_commit_result *resu
 	}
 }
 
+/* What would happen to the host: the reverse of what the commit did. */
+static void tell_entries(const struct commit *c, const struct fvm_commit_options *o)
+{
+	for (size_t i = 0; o->entry && i < c->count; i++) {
+		const struct commit_entry *e = &c->entries[i];
+		if (e->op == COMMIT_DIR && !(e->flags & COMMIT_META))
+			continue;
+		scoped_free char *path = commit_path(c, e);
+		char kind = e->op == COMMIT_DELETE     ? 'A'
+			    : !(e->flags & COMMIT_HAD) ? 'D'
+			    : e->op == COMMIT_DIR      ? 'm'
+						       : 'M';
+		if (path)
+			o->entry(o->arg, kind, path, S_ISREG(e->was.mode) ? e->was.size : 0, false);
+	}
+}
+
 static int latest_id(uint32_t id, void *arg)
 {
 	uint32_t *latest = arg;
@@ -277,6 +294,7 @@ static int undo(struct commit *c, const struct fvm_commit_options *o, const stru
 			       ? r
 			       : fvm_error_set(err, -r, "look for changes since commit %u", c->id);
 	count_changes(c, result);
+	tell_entries(c, o);
 	size_t changes = result->added + result->changed + result->deleted;
 	if (o->dry_run || (o->confirm && !o->confirm(o->arg, changes, 0)))
 		return 0;
