@@ -10,6 +10,7 @@
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
+#include "fvm/plan.h"
 #include "fvm/subids.h"
 
 /* ---- what was changed since the commit ---- */
@@ -80,6 +81,7 @@ struct later {
 	uint32_t latest; /* that changed one of the problems' paths */
 };
 
+/* A directory is a problem when entries in it came or went, a file when its directory is gone. */
 static bool has_path(const struct commit *c, const struct fvm_problems *problems)
 {
 	for (size_t i = 0; i < c->count; i++) {
@@ -87,7 +89,9 @@ static bool has_path(const struct commit *c, const struct fvm_problems *problems
 		scoped_free char *path =
 			e->op == COMMIT_DIR && !(e->flags & COMMIT_META) ? NULL : commit_path(c, e);
 		for (size_t j = 0; path && j < problems->count && j < 100; j++) {
-			if (strcmp(problems->items[j].path, path) == 0)
+			const char *problem = problems->items[j].path;
+			if (fvm_path_below(path, problem) ||
+			    (e->op != COMMIT_DIR && fvm_path_below(problem, path)))
 				return true;
 		}
 	}

@@ -137,6 +137,25 @@ all_told() {
 	equal "$(wc -l <$TOP/text)" 20
 }
 
+@test "a directory that a later commit filled, or took away, names that commit" {
+	in_vm a "mkdir $TOP/made; echo one >$TOP/made/f; echo one >$TOP/dir/f"
+	fvm -q commit a
+	in_vm a "echo two >$TOP/made/g"
+	fvm -q commit a
+	expect 125 fvm undo 1
+	says "conflict: $TOP/made: entries in it came or went since"
+	says "fvm undo 2"
+	in_vm b "rm -r $TOP/dir"
+	fvm -q commit b
+	fvm undo 2
+	expect 125 fvm undo 1
+	says "conflict: $TOP/dir/f: its directory is gone"
+	says "fvm undo 3"
+	fvm undo
+	fvm undo
+	equal "$(cat $TOP/dir/f) $(ls $TOP)" "x $(printf '%s\n' both dir gone inplace mode owner parent renamed text tree type xattr)"
+}
+
 @test "services that run with what commit and undo replaced are named" {
 	local group=/sys/fs/cgroup/pids/fvmt-drift.service
 	[ -d /sys/fs/cgroup/pids ] || group=/sys/fs/cgroup/fvmt-drift.service
