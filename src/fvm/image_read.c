@@ -96,6 +96,49 @@ static int clean(const struct reader *r, const char *given, char *ret, size_t si
 	return 0;
 }
 
+/* A directory that the layer does not tell of is as the host's is. @at: where it is in the layer */
+static void like_hosts(const char *at, int dir)
+{
+	char key[256], point[4096];
+	struct stat st;
+	const char *rest = strstr(at, "/upper/");
+	if (!rest || rest - at >= (int)sizeof(key))
+		return;
+	snprintf(key, sizeof(key), "%.*s", (int)(rest - at), at);
+	if (fvm_mount_point(key, point, sizeof(point)) < 0)
+		return;
+	scoped_fd top = open(point, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	scoped_fd host =
+		top < 0 ? top : fvm_open_deep(top, rest + strlen("/upper/"), O_PATH | O_DIRECTORY);
+	if (host < 0 || fstat(host, &st) < 0)
+		return;
+	(void)!fchown(dir, st.st_uid, st.st_gid);
+	(void)fchmod(dir, st.st_mode & 07777);
+}
+
+/* Component by component: mkdir follows links on its way. */
+static int make_parents(const struct reader *r, const char *at)
+{
+	scoped_fd top = fcntl(r->fs, F_DUPFD_CLOEXEC, 0);
+	for (const char *p = at; top >= 0 && *p;) {
+		size_t n = strcspn(p, "/");
+		char part[256];
+		snprintf(part, sizeof(part), "%.*s", (int)n, p);
+		bool made = mkdirat(top, part, 0755) == 0;
+		if (!made && errno != EEXIST)
+			return -errno;
+		int next = fvm_open_nofollow(top, part, O_RDONLY | O_DIRECTORY);
+		close(top);
+		top = next;
+		p += n;
+		scoped_free char *here = made && top >= 0 ? strndup(at, (size_t)(p - at)) : NULL;
+		if (here)
+			like_hosts(here, top);
+		p += *p == '/';
+	}
+	return fvm_fd_take(&top);
+}
+
 /* Open the directory of @at, making what is missing. @ret_name: the last component */
 static int open_parent(const struct reader *r, char *at, const char **ret_name)
 {
@@ -103,23 +146,7 @@ static int open_parent(const struct reader *r, char *at, const char **ret_name)
 	*slash = '\0';
 	*ret_name = slash + 1;
 	int dir = fvm_open_deep(r->fs, at, O_RDONLY | O_DIRECTORY);
-	if (dir == -ENOENT) {
-		/* component by component: mkdir follows links on its way */
-		scoped_fd top = fcntl(r->fs, F_DUPFD_CLOEXEC, 0);
-		for (char *p = at; top >= 0 && *p;) {
-			size_t n = strcspn(p, "/");
-			char part[256];
-			snprintf(part, sizeof(part), "%.*s", (int)n, p);
-			if (mkdirat(top, part, 0755) < 0 && errno != EEXIST)
-				return -errno;
-			int next = fvm_open_nofollow(top, part, O_RDONLY | O_DIRECTORY);
-			close(top);
-			top = next;
-			p += n + (p[n] == '/');
-		}
-		dir = fvm_fd_take(&top);
-	}
-	return dir;
+	return dir == -ENOENT ? make_parents(r, at) : dir;
 }
 
 static bool xattr_is_welcome(const char *name)

@@ -148,6 +148,22 @@ repack() {
 	tar -C "$1/new" -cf "$3" oci-layout index.json blobs
 }
 
+@test "directories that an image does not tell of are as the host's are" {
+	dir=$E2E/thin
+	mkdir -p "$dir/tree$E2E/closed" "$E2E/closed"
+	chmod 2710 "$E2E/closed"
+	chown daemon:daemon "$E2E/closed"
+	echo x >"$dir/tree$E2E/closed/new"
+	in_vm a 'true >/opt/x'
+	fvm export a "$E2E/a.tar"
+	tar -xf "$E2E/a.tar" -C "$dir"
+	tar -C "$dir/tree" -cf "$dir/layer.tar" "${E2E#/}/closed/new"
+	repack "$dir" "$dir/layer.tar" "$E2E/thin.tar"
+	expect 0 fvm -q import "$E2E/thin.tar" b
+	equal "$(fvm -q diff --all b)" "A $E2E/closed/new"
+	equal "$(in_vm b "stat -c '%a %U %G' $E2E $E2E/closed")" "$(stat -c '%a %U %G' "$E2E" "$E2E/closed")"
+}
+
 # No layer is there, and nothing waits to be deleted.
 nothing_stored() { [ -z "$(find "$FVM_HOME/layers" "$FVM_HOME/trash" -mindepth 1 -maxdepth 1)" ]; }
 
