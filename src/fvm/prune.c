@@ -140,10 +140,23 @@ static void check_ref(int dir, const char *id, void *arg)
 		(void)unlinkat(dir, id, 0);
 }
 
+/* Whichever VM names it: one whose own id was damaged has refs that seem to be another's. */
+static bool is_named(const struct walk *w, const char *id)
+{
+	fvm_strv_each(&w->named, i) {
+		const char *layer = strchr(w->named.items[i], ' ');
+		if (layer && strcmp(layer + 1, id) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void prune_layer(int dir, const char *id, void *arg)
 {
 	struct walk *w = arg;
 	char refs[80];
+	if (is_named(w, id))
+		return;
 	snprintf(refs, sizeof(refs), "%.60s/refs", id);
 	w->users = 0;
 	w->layer = id;
