@@ -5,20 +5,23 @@
 #include <time.h>
 
 #include "cli/commands.h"
+#include "cli/paths.h"
 #include "common/quote.h"
 #include "fvm/plan.h"
 #include "fvm/trace.h"
 
 struct trace_options {
-	const char *op, *below;
+	const char *op;
+	struct fvm_strv below; /* none, or one */
 	bool counts;
 };
+
+#define OPERATIONS "open, write, create, delete, rename, meta, exec, connect or bind"
 
 enum { OPT_OP = 300, OPT_BELOW, OPT_COUNTS };
 
 static const struct cli_option options[] = {
-	{ OPT_OP, "op", "NAME",
-	  "only open, write, create, delete, rename, meta, exec, connect or bind" },
+	{ OPT_OP, "op", "NAME", "only " OPERATIONS },
 	{ OPT_BELOW, "below", "PATH", "only what is PATH or lies below it" },
 	{ OPT_COUNTS, "counts", NULL, "only how many there were of each operation" },
 	{ 0 },
@@ -27,8 +30,11 @@ static const struct cli_option options[] = {
 static int take_option(void *into, int key, const char *value, struct fvm_error *err)
 {
 	struct trace_options *o = into;
-	if (key == OPT_BELOW)
-		o->below = value;
+	if (key == OPT_BELOW) {
+		char *path = (char *)(uintptr_t)value;
+		fvm_strv_free(&o->below);
+		return cli_paths_make(1, &path, &o->below, err);
+	}
 	if (key == OPT_COUNTS)
 		o->counts = true;
 	if (key != OPT_OP)
@@ -38,6 +44,7 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 		if (strcmp(fvm_trace_op_name((enum fvm_trace_op)i), value) == 0)
 			return 0;
 	}
+	fvm_error_hint(err, "one of " OPERATIONS);
 	return fvm_error_set(err, EINVAL, "there is no operation '%s'", value);
 }
 
@@ -86,7 +93,7 @@ static int show_note(const struct fvm_trace_note *note, void *arg)
 	struct show *s = arg;
 	const struct trace_options *o = s->options;
 	if ((o->op && strcmp(o->op, fvm_trace_op_name(note->op)) != 0) ||
-	    (o->below && !fvm_path_below(note->path, o->below)))
+	    (o->below.count && !fvm_path_below(note->path, o->below.items[0])))
 		return 0;
 	s->counts[note->op] += note->count;
 	if (o->counts)
@@ -172,14 +179,15 @@ static int who_main(const struct cli *cli, int argc, char **argv)
 {
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	scoped_vm vm = { .dir = -1, .lock = -1 };
+	scoped_strv paths = { 0 };
 	struct fvm_error err = { 0 };
 	int first = cli_parse(&cli_who, argc, argv, NULL, NULL);
 	if (first < 0)
 		return cli_exit_parse(first);
-	struct who w = { .path = argv[first + 1], .json = cli->json ? json_array() : NULL };
-	if (w.path[0] != '/')
-		fvm_error_set(&err, EINVAL, "who: '%.200s' is not an absolute path", w.path);
-	if (err.code || fvm_store_open(&store, &err) < 0 ||
+	if (cli_paths_make(1, argv + first + 1, &paths, &err) < 0)
+		return cli_fail(&err);
+	struct who w = { .path = paths.items[0], .json = cli->json ? json_array() : NULL };
+	if (fvm_store_open(&store, &err) < 0 ||
 	    fvm_vm_open(&store, argv[first], FVM_NO_LOCK, &vm, &err) < 0 ||
 	    fvm_trace_read(&vm, who_note, &w, &err) < 0) {
 		json_decref(w.json);
