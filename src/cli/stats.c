@@ -59,7 +59,24 @@ static json_t *describe(const struct cli_usage *u)
 		known(u->has_disk, u->disk_limit_bytes));
 }
 
-static void print_line(const struct cli_usage *u)
+static bool any_disk(const struct cli_usages *u)
+{
+	for (size_t i = 0; i < u->count; i++) {
+		if (u->items[i].has_disk)
+			return true;
+	}
+	return false;
+}
+
+/* What a VM has written, and may: for those with --disk alone, so that others' lines stay short. */
+static void print_disk(const struct cli_usage *u)
+{
+	char used[8], max[8];
+	printf(" %6s %5s", cli_size_short(u->has_disk, u->disk_bytes, used),
+	       cli_size_short(u->has_disk, u->disk_limit_bytes, max));
+}
+
+static void print_line(const struct cli_usage *u, bool disks)
 {
 	const struct fvm_cgroup_stats *s = &u->stats;
 	char memory[8], peak[8], max[8], in[8], out[8], cpu[16] = "-", pids[24] = "-",
@@ -73,25 +90,30 @@ static void print_line(const struct cli_usage *u)
 		snprintf(pids, sizeof(pids), "%" PRIu64, s->pids);
 	if (s->pids_limit)
 		snprintf(pids_max, sizeof(pids_max), "%" PRIu64, s->pids_limit);
-	printf("%-18s %-7s %6s %6s %5s %5s %6s %6s %5s %5s\n", u->name, fvm_state_name(u->state),
-	       cpu, cli_size_short(s->has_memory, used, memory),
+	printf("%-18s %-7s %6s %6s %5s %5s %6s %6s %5s %5s", u->name, fvm_state_name(u->state), cpu,
+	       cli_size_short(s->has_memory, used, memory),
 	       cli_size_short(s->memory_peak_bytes, s->memory_peak_bytes, peak),
 	       cli_size_short(s->memory_limit_bytes, s->memory_limit_bytes, max), pids, pids_max,
 	       cli_size_short(s->has_io, s->io_read_bytes, in),
 	       cli_size_short(s->has_io, s->io_write_bytes, out));
+	if (disks)
+		print_disk(u);
+	putchar('\n');
 }
 
 static int print(const struct cli *cli, const struct cli_usages *u)
 {
 	json_t *all = cli->json ? json_array() : NULL;
+	bool disks = any_disk(u);
 	if (!all)
-		printf("%-18s %-7s %6s %6s %5s %5s %6s %6s %5s %5s\n", "NAME", "STATE", "CPU%",
-		       "MEMORY", "PEAK", "MAX", "PIDS", "MAX", "READ", "WRITE");
+		printf("%-18s %-7s %6s %6s %5s %5s %6s %6s %5s %5s%s\n", "NAME", "STATE", "CPU%",
+		       "MEMORY", "PEAK", "MAX", "PIDS", "MAX", "READ", "WRITE",
+		       disks ? "   DISK   MAX" : "");
 	for (size_t i = 0; i < u->count; i++) {
 		if (all)
 			json_array_append_new(all, describe(&u->items[i]));
 		else
-			print_line(&u->items[i]);
+			print_line(&u->items[i], disks);
 	}
 	if (all)
 		return cli_print_json(all);
@@ -135,7 +157,10 @@ const struct cli_command cli_stats = {
 	.summary = "Show what running VMs use: CPU, memory, processes, disk traffic.",
 	.text = "CPU% is of one CPU. MEMORY leaves out cache that is given back when needed; with "
 		"a\n"
-		"limit, PEAK and MAX count it. READ and WRITE are - where nobody accounts them.",
+		"limit, PEAK and MAX count it. READ and WRITE are - where nobody accounts them. "
+		"DISK "
+		"is\n"
+		"what VMs with --disk have written.",
 	.options = options,
 	.anywhere = true,
 	.max_operands = -1,
