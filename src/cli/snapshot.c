@@ -98,7 +98,6 @@ static int rollback_main(const struct cli *cli, int argc, char **argv)
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	scoped_vm vm = { .dir = -1, .lock = -1 };
 	struct fvm_error err = { 0 };
-	(void)cli;
 	int first = cli_parse(&cli_rollback, argc, argv, NULL, NULL);
 	if (first < 0)
 		return cli_exit_parse(first);
@@ -106,6 +105,8 @@ static int rollback_main(const struct cli *cli, int argc, char **argv)
 	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
 	    fvm_vm_rollback(&vm, argv[first + 1], &err) < 0)
 		return cli_fail(&err);
+	cli_say(cli, "VM '%s' is as at '%s'; what changed since is gone", vm.config.name,
+		argv[first + 1]);
 	return 0;
 }
 
