@@ -95,14 +95,19 @@ void cli_say_natives(const struct cli *cli, const struct fvm_vm *vm, const char 
 /* A progress bar on stderr when that is a terminal, nothing otherwise. */
 struct cli_progress {
 	const char *what;
-	long long started_ms, printed_ms;
+	long long first_ms, started_ms, printed_ms; /* the first thing; this one; last shown */
 	bool on;
 };
 void cli_progress_start(struct cli_progress *p, const struct cli *cli, const char *what);
-/** @total 0: unknown; @unit: "files", or "B" for sizes with binary prefixes */
+/** cli_progress_next() - the same bar goes on with something else */
+void cli_progress_next(struct cli_progress *p, const char *what);
+/** @total 0: unknown, and with @done 0 there is nothing to count; @unit: "files", or "B" for sizes
+ *  with binary prefixes */
 void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned long long total,
 		       const char *unit);
 void cli_progress_end(struct cli_progress *p);
+/** cli_progress_bytes() - an fvm_progress_fn whose @bar is a struct cli_progress */
+void cli_progress_bytes(unsigned long long done, unsigned long long total, void *bar);
 
 /** cli_time_ago() - "3 minutes ago" for a time in ns since 1970, in a static buffer */
 const char *cli_time_ago(long long ns);

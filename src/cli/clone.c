@@ -13,8 +13,15 @@ static int clone_main(const struct cli *cli, int argc, char **argv)
 	if (first < 0)
 		return cli_exit_parse(first);
 	if (fvm_store_open(&store, &err) < 0 ||
-	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
-	    fvm_vm_clone(&vm, argv[first + 1], &copy, &still_ns, &err) < 0)
+	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0)
+		return cli_fail(&err);
+	struct cli_progress bar;
+	cli_progress_start(&bar, cli, "copy");
+	vm.progress = cli_progress_bytes;
+	vm.progress_arg = &bar;
+	int r = fvm_vm_clone(&vm, argv[first + 1], &copy, &still_ns, &err);
+	cli_progress_end(&bar);
+	if (r < 0)
 		return cli_fail(&err);
 	cli_say_still(cli, vm.config.name, still_ns);
 	if (cli->json)

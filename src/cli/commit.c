@@ -11,7 +11,7 @@
 
 /* ---- what commit and undo share ---- */
 
-static void commit_list_entry(void *arg, char kind, const char *path, uint64_t size, bool merged)
+void commit_list_entry(void *arg, char kind, const char *path, uint64_t size, bool merged)
 {
 	struct commit_view *view = arg;
 	scoped_buf name = { 0 };
@@ -27,19 +27,22 @@ static void commit_list_entry(void *arg, char kind, const char *path, uint64_t s
 	}
 }
 
-void commit_progress(void *arg, const char *what, size_t done, size_t total)
+void commit_progress(void *arg, const char *what, uint64_t done, uint64_t total)
 {
 	struct commit_view *view = arg;
-	if (!view->progress.on || view->progress.what != what) {
-		cli_progress_end(&view->progress);
+	if (!view->progress.what)
 		cli_progress_start(&view->progress, view->cli, what);
-	}
-	cli_progress_show(&view->progress, done, total, "changes");
+	else if (view->progress.what != what)
+		cli_progress_next(&view->progress, what);
+	cli_progress_show(&view->progress, done, total,
+			  strcmp(what, "copy") == 0 ? "B" : "changes");
 }
 
-bool commit_ask(const struct commit_view *view, const char *question)
+bool commit_ask(struct commit_view *view, const char *question)
 {
 	char line[16];
+	cli_progress_end(&view->progress); /* it would stand before the question */
+	view->progress.what = NULL;
 	if (view->yes || view->cli->json || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
 		return true;
 	fprintf(stderr, "%s [y/N] ", question);
@@ -139,7 +142,7 @@ static int option(void *into, int key, const char *value, struct fvm_error *err)
 
 static bool confirm(void *arg, size_t entries, uint64_t bytes)
 {
-	const struct commit_view *view = arg;
+	struct commit_view *view = arg;
 	char question[200], size[24];
 	snprintf(question, sizeof(question), "commit %zu changes (%s) of VM '%s' to this machine?",
 		 entries, cli_size(bytes, size), view->name);

@@ -15,9 +15,11 @@ struct commit_view { /* the argument of the library's call-backs */
 	json_t *entries;  /* list of planned changes, or NULL: they are printed */
 };
 
-void commit_progress(void *arg, const char *what, size_t done, size_t total);
+/** commit_list_entry() - one planned change: a line, or an object in the view's list */
+void commit_list_entry(void *arg, char kind, const char *path, uint64_t size, bool merged);
+void commit_progress(void *arg, const char *what, uint64_t done, uint64_t total);
 /** commit_ask() - yes unless a person at a terminal says something else */
-bool commit_ask(const struct commit_view *view, const char *question);
+bool commit_ask(struct commit_view *view, const char *question);
 void commit_print_problems(const struct fvm_problems *problems);
 void commit_print_services(const struct cli *cli, const struct fvm_strv *services);
 json_t *commit_result_json(const struct fvm_commit_result *result);

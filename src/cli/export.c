@@ -9,11 +9,6 @@
 #include "fvm/image.h"
 #include "fvm/subids.h"
 
-static void show(unsigned long long done, unsigned long long total, void *arg)
-{
-	cli_progress_show(arg, done, total, "B");
-}
-
 /* Directory and last component of @file. */
 static int open_dir(const char *file, const char **ret_name, struct fvm_error *err)
 {
@@ -50,7 +45,7 @@ static int export_main(const struct cli *cli, int argc, char **argv)
 	    fvm_subids_enter(&vm, &err) < 0)
 		return cli_fail(&err);
 	cli_progress_start(&bar, cli, "export");
-	int r = fvm_vm_export(&vm, dir, name, show, &bar, &err);
+	int r = fvm_vm_export(&vm, dir, name, cli_progress_bytes, &bar, &err);
 	cli_progress_end(&bar);
 	if (r < 0)
 		return cli_fail(&err);
@@ -86,7 +81,7 @@ static int import_main(const struct cli *cli, int argc, char **argv)
 	if (fvm_store_open(&store, &err) < 0)
 		return cli_fail(&err);
 	cli_progress_start(&bar, cli, "import");
-	int r = fvm_vm_import(&store, fd, name, show, &bar, &vm, &err);
+	int r = fvm_vm_import(&store, fd, name, cli_progress_bytes, &bar, &vm, &err);
 	cli_progress_end(&bar);
 	if (r < 0)
 		return cli_fail(&err);

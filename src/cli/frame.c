@@ -226,16 +226,27 @@ void cli_progress_start(struct cli_progress *p, const struct cli *cli, const cha
 {
 	*p = (struct cli_progress){
 		.what = what,
-		.started_ms = now_ms(),
+		.first_ms = now_ms(),
 		.on = !cli->quiet && !cli->json && isatty(STDERR_FILENO),
 	};
+	p->started_ms = p->first_ms;
+}
+
+void cli_progress_next(struct cli_progress *p, const char *what)
+{
+	p->what = what;
+	p->started_ms = p->on ? now_ms() : 0;
 }
 
 void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned long long total,
 		       const char *unit)
 {
+	if (!p->on)
+		return;
 	long long now = now_ms();
-	if (!p->on || now - p->started_ms < 300 || now - p->printed_ms < 100)
+	bool counted = done || total;
+	bool first = !counted && p->printed_ms < p->started_ms;
+	if (now - p->first_ms < 300 || (now - p->printed_ms < 100 && !first))
 		return;
 	p->printed_ms = now;
 	char a[24], b[24], bar[21] = "                    ";
@@ -246,6 +257,10 @@ void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned
 	} else {
 		snprintf(a, sizeof(a), "%llu", done);
 		snprintf(b, sizeof(b), "%llu", total);
+	}
+	if (!counted) {
+		fprintf(stderr, "\r%s ..\033[K", p->what);
+		return;
 	}
 	if (total == 0) {
 		fprintf(stderr, "\r%s: %s%s%s\033[K", p->what, a, bytes ? "" : " ",
@@ -259,9 +274,15 @@ void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned
 		bytes ? "" : " ", bytes ? "" : unit, left / 1000);
 }
 
+void cli_progress_bytes(unsigned long long done, unsigned long long total, void *bar)
+{
+	cli_progress_show(bar, done, total, "B");
+}
+
 void cli_progress_end(struct cli_progress *p)
 {
-	if (p->on && p->printed_ms)
+	/* or another process of ours has shown it */
+	if (p->on && (p->printed_ms || now_ms() - p->first_ms >= 300))
 		fputs("\r\033[K", stderr);
 	p->on = false;
 }

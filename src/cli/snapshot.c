@@ -48,8 +48,14 @@ void cli_say_still(const struct cli *cli, const char *name, long long still_ns)
 static int take(const struct cli *cli, struct fvm_vm *vm, const char *tag)
 {
 	struct fvm_error err = { 0 };
+	struct cli_progress bar;
 	int64_t still_ns = 0;
-	if (fvm_vm_snapshot(vm, tag, &still_ns, &err) < 0)
+	cli_progress_start(&bar, cli, "copy");
+	vm->progress = cli_progress_bytes;
+	vm->progress_arg = &bar;
+	int r = fvm_vm_snapshot(vm, tag, &still_ns, &err);
+	cli_progress_end(&bar);
+	if (r < 0)
 		return cli_fail(&err);
 	cli_say_still(cli, vm->config.name, still_ns);
 	return cli->json ? cli_print_json(json_pack("{s:s, s:I}", "tag", tag, "still_ns",

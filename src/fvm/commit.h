@@ -69,9 +69,11 @@ void fvm_problems_free(struct fvm_problems *problems);
 /** fvm_problem_name() - "conflict", "merge", "set-id", "refused", "rights" */
 const char *fvm_problem_name(enum fvm_problem_kind kind);
 
-/* What is going on: "copy", "apply", "put back"; @done of @total entries. */
-typedef void (*fvm_commit_progress_fn)(void *arg, const char *what, size_t done, size_t total);
-/* One planned change: 'A' 'M' 'D' 'm', its absolute path, bytes to be copied; merged by text */
+/* What is going on: "look", "copy", "apply", "put back", "write to the disk"; @done of @total
+ * changes, or bytes of "copy"; @total 0: not known */
+typedef void (*fvm_commit_progress_fn)(void *arg, const char *what, uint64_t done, uint64_t total);
+/* One planned change of the host, by a commit or an undo: 'A' 'M' 'D' 'm', its absolute path, the
+ * bytes of the file that is to come; merged by text */
 typedef void (*fvm_commit_entry_fn)(void *arg, char kind, const char *path, uint64_t size,
 				    bool merged);
 

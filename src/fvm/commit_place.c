@@ -556,6 +556,8 @@ int commit_swap_all(struct commit *c, bool forth, bool any, struct fvm_error *er
 int commit_sync(struct commit *c)
 {
 	int r = FVM_FAULT("commit.sync");
+	if (c->progress)
+		c->progress(c->progress_arg, "write to the disk", 0, 0);
 	for (size_t i = 0; r == 0 && i < c->area_count; i++) {
 		if (c->areas[i].fd >= 0 && syncfs(c->areas[i].fd) < 0)
 			r = -errno;

@@ -365,6 +365,8 @@ static int plan_change(const struct fvm_change *ch, void *arg)
 {
 	struct planner *p = arg;
 	enum choice choice = choose(p, ch);
+	if (p->c->progress && p->c->count % 64 == 0)
+		p->c->progress(p->c->progress_arg, "look", p->c->count, 0);
 	if (choice == CHOICE_NO && ch->noise && !p->options->paths) {
 		p->result->left_out++;
 		if (!is_wanted_dir(ch))

@@ -90,6 +90,7 @@ struct commit {
 	bool force; /* also over what the host is changing at this moment */
 	fvm_commit_progress_fn progress;
 	void *progress_arg;
+	uint64_t copied_bytes, copy_bytes; /* of those to be staged */
 };
 
 enum commit_state {

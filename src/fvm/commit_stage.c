@@ -119,12 +119,25 @@ static int set_meta(int from, int to, const struct commit_node *n)
 	return copy_xattrs(&source, &target);
 }
 
-/* @like: what it replaces, or -1 */
-static int fill(const struct commit_entry *e, int from, int to, int like)
+struct told { /* of one file */
+	const struct commit *c;
+	uint64_t bytes;
+};
+
+static void tell_copied(uint64_t bytes, void *arg)
 {
+	struct told *t = arg;
+	t->bytes += bytes;
+	t->c->progress(t->c->progress_arg, "copy", t->c->copied_bytes + t->bytes, t->c->copy_bytes);
+}
+
+/* @like: what it replaces, or -1 */
+static int fill(const struct commit *c, const struct commit_entry *e, int from, int to, int like)
+{
+	struct told told = { .c = c };
 	if (e->merged)
 		return fvm_write_all(to, e->merged->data, e->merged->len);
-	int r = fvm_copy_data(from, to, e->now.size);
+	int r = fvm_copy_data_told(from, to, e->now.size, c->progress ? tell_copied : NULL, &told);
 	return r == 0 && like >= 0 ? fvm_dig_holes(to, like, e->now.size) : r;
 }
 
@@ -152,7 +165,7 @@ static int make_file(struct commit *c, struct commit_entry *e, const struct spot
 		openat(s->dir, s->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (to < 0)
 		return -errno;
-	int r = fill(e, from, to, like);
+	int r = fill(c, e, from, to, like);
 	if (r == 0)
 		r = set_meta(from, to, &e->now);
 	/* given to it since the plan was made, so nobody was asked */
@@ -309,9 +322,16 @@ static int seal(struct commit *c, uint32_t index)
 	return set_times_at(dir, name, &e->now);
 }
 
+static uint64_t bytes_of(const struct commit_entry *e)
+{
+	return e->op == COMMIT_PUT && S_ISREG(e->now.mode) ? e->now.size : 0;
+}
+
 static int stage_all(struct stage *s, struct fvm_error *err)
 {
 	struct commit *c = s->c;
+	for (uint32_t i = 0; i < c->count; i++)
+		c->copy_bytes += bytes_of(&c->entries[i]);
 	for (uint32_t i = 0; i < c->count; i++) {
 		const struct commit_entry *e = &c->entries[i];
 		if (e->op != COMMIT_PUT && e->op != COMMIT_MKDIR)
@@ -319,8 +339,9 @@ static int stage_all(struct stage *s, struct fvm_error *err)
 		int r = stage_one(s, i);
 		if (r == 0)
 			r = commit_write_staged(c, i);
+		c->copied_bytes += bytes_of(e);
 		if (c->progress && i % 64 == 0)
-			c->progress(c->progress_arg, "copy", i, c->count);
+			c->progress(c->progress_arg, "copy", c->copied_bytes, c->copy_bytes);
 		if (r == 0)
 			continue;
 		scoped_free char *path = commit_path(c, e);

@@ -21,9 +21,6 @@
 
 #include "fvm/store.h"
 
-/* Told from time to time; @done and @total in bytes, @total 0 when not known. */
-typedef void (*fvm_progress_fn)(unsigned long long done, unsigned long long total, void *arg);
-
 /**
  * fvm_vm_export() - write the VM, open FVM_LOCK and not running, to @file of directory @dir
  * @file: replaced whole; NULL: @dir is a file, or a pipe, that is written to

@@ -242,7 +242,20 @@ int fvm_xattrs_write(const struct fvm_xattr_at *at, const char *packed, size_t l
 
 /* ---- data ---- */
 
-static int copy_by_hand(int from, int to, off_t at, off_t end)
+#define PIECE (64 << 20) /* between two calls of who is told: part of a second */
+
+struct told {
+	fvm_copied_fn fn; /* may be NULL */
+	void *arg;
+};
+
+static void tell(const struct told *told, ssize_t bytes)
+{
+	if (told->fn)
+		told->fn((uint64_t)bytes, told->arg);
+}
+
+static int copy_by_hand(int from, int to, off_t at, off_t end, const struct told *told)
 {
 	const size_t size = 256U << 10;
 	scoped_free char *buf = malloc(size);
@@ -260,20 +273,24 @@ static int copy_by_hand(int from, int to, off_t at, off_t end)
 			done += w;
 		}
 		at += n;
+		tell(told, n);
 	}
 	return 0;
 }
 
-static int copy_extent(int from, int to, off_t at, off_t end)
+static int copy_extent(int from, int to, off_t at, off_t end, const struct told *told)
 {
 	while (at < end) {
-		off_t in = at, out = at;
-		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - at), 0);
+		off_t in = at, out = at, want = end - at;
+		if (told->fn && want > PIECE)
+			want = PIECE;
+		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)want, 0);
 		if (n < 0 && errno != ENOSPC && errno != EDQUOT && errno != EIO)
-			return copy_by_hand(from, to, at, end); /* not between these two */
+			return copy_by_hand(from, to, at, end, told); /* not between these two */
 		if (n <= 0)
 			return n == 0 ? -ESTALE : -errno;
 		at += n;
+		tell(told, n);
 	}
 	return 0;
 }
@@ -290,7 +307,7 @@ static int set_aside(int from, int to, off_t size)
 }
 
 /* Return: bytes copied, or -errno */
-static off_t copy_extents(int from, int to, off_t end)
+static off_t copy_extents(int from, int to, off_t end, const struct told *told)
 {
 	off_t copied = 0;
 	for (off_t at = 0; at < end;) {
@@ -304,7 +321,7 @@ static off_t copy_extents(int from, int to, off_t end)
 			hole = end;
 		if (data >= end)
 			break;
-		int r = copy_extent(from, to, data, hole);
+		int r = copy_extent(from, to, data, hole, told);
 		if (r < 0)
 			return r;
 		copied += hole - data;
@@ -313,19 +330,25 @@ static off_t copy_extents(int from, int to, off_t end)
 	return copied;
 }
 
-int fvm_copy_data(int from, int to, uint64_t size)
+int fvm_copy_data_told(int from, int to, uint64_t size, fvm_copied_fn fn, void *arg)
 {
+	const struct told told = { fn, arg };
 	int r = FVM_FAULT("copy.data");
 	if (r < 0)
 		return r;
 	if (size > 0 && ioctl(to, FICLONE, from) == 0)
 		return 0;
-	off_t end = (off_t)size, copied = copy_extents(from, to, end);
+	off_t end = (off_t)size, copied = copy_extents(from, to, end, &told);
 	if (copied < 0)
 		return (int)copied;
 	if (ftruncate(to, end) < 0)
 		return -errno;
 	return copied < end ? set_aside(from, to, end) : 0;
+}
+
+int fvm_copy_data(int from, int to, uint64_t size)
+{
+	return fvm_copy_data_told(from, to, size, NULL, NULL);
 }
 
 #define DIG_BLOCK 4096

@@ -53,6 +53,10 @@ int fvm_xattrs_write(const struct fvm_xattr_at *at, const char *packed, size_t l
  */
 int fvm_copy_data(int from, int to, uint64_t size);
 
+/** fvm_copy_data_told() - the same, calling @fn from time to time with the bytes copied since */
+typedef void (*fvm_copied_fn)(uint64_t bytes, void *arg);
+int fvm_copy_data_told(int from, int to, uint64_t size, fvm_copied_fn fn, void *arg);
+
 /**
  * fvm_dig_holes() - make holes of @to's zeros where @like has holes
  * The overlay's copy-up fills small holes; what was sparse on the host is to stay so.

@@ -37,6 +37,9 @@ struct walk {
 	const struct fvm_owners *owners;
 	struct fvm_buf list; /* of the copy's owners */
 	struct fvm_error *err;
+	fvm_progress_fn progress; /* may be NULL */
+	void *progress_arg;
+	uint64_t bytes;
 	bool seen; /* what a VM sees is copied, not what lies in a layer: see fvm_tree_copy() */
 	size_t skipped; /* with that: what could not be had */
 };
@@ -105,7 +108,14 @@ static int copy_attributes(const struct walk *w, int from, int to, const char *n
 
 /* ---- entries ---- */
 
-static int copy_file(int from, int to, const char *name, const struct stat *st)
+static void tell_copied(uint64_t bytes, void *arg)
+{
+	struct walk *w = arg;
+	w->bytes += bytes;
+	w->progress(w->bytes, 0, w->progress_arg);
+}
+
+static int copy_file(struct walk *w, int from, int to, const char *name, const struct stat *st)
 {
 	scoped_fd in = fvm_open_file(from, name);
 	if (in < 0)
@@ -114,7 +124,8 @@ static int copy_file(int from, int to, const char *name, const struct stat *st)
 		openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (out < 0)
 		return -errno;
-	return fvm_copy_data(in, out, (uint64_t)st->st_size);
+	return fvm_copy_data_told(in, out, (uint64_t)st->st_size, w->progress ? tell_copied : NULL,
+				  w);
 }
 
 static int copy_link(int from, int to, const char *name)
@@ -127,14 +138,13 @@ static int copy_link(int from, int to, const char *name)
 	return symlinkat(target, to, name) < 0 ? -errno : 0;
 }
 
-static int copy_new(const struct walk *w, const struct level *l, const char *name,
-		    const struct stat *st)
+static int copy_new(struct walk *w, const struct level *l, const char *name, const struct stat *st)
 {
 	int r = FVM_FAULT("layer.copy");
 	if (r < 0)
 		return r;
 	if (S_ISREG(st->st_mode))
-		r = copy_file(l->from, l->to, name, st);
+		r = copy_file(w, l->from, l->to, name, st);
 	else if (S_ISLNK(st->st_mode))
 		r = copy_link(l->from, l->to, name);
 	else if (mknodat(l->to, name, (st->st_mode & S_IFMT) | 0600, st->st_rdev) < 0)
@@ -143,7 +153,7 @@ static int copy_new(const struct walk *w, const struct level *l, const char *nam
 }
 
 /* Something with several names: the first of them is copied, the others are links to that. */
-static int copy_linked(const struct walk *w, const struct level *l, const char *name,
+static int copy_linked(struct walk *w, const struct level *l, const char *name,
 		       const struct stat *st)
 {
 	char ino[32];
@@ -362,10 +372,16 @@ static int write_list(const struct walk *w, int to)
 	return r < 0 ? fvm_error_set(w->err, -r, "write the record of owners") : 0;
 }
 
-int fvm_layer_copy(int from, int to, struct fvm_error *err)
+int fvm_layer_copy(int from, int to, fvm_progress_fn progress, void *arg, struct fvm_error *err)
 {
 	struct fvm_owners *owners = NULL;
-	struct walk w = { .links = -1, .key = "the workspace", .err = err };
+	struct walk w = {
+		.links = -1,
+		.key = "the workspace",
+		.err = err,
+		.progress = progress,
+		.progress_arg = arg,
+	};
 	int r = fvm_owners_load(from, &owners, err);
 	if (r < 0)
 		return r;

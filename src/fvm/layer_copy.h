@@ -23,9 +23,10 @@
  * fvm_layer_copy() - fill the empty directory @to with what @from, a directory "fs", holds
  * Nobody may write to @from meanwhile. Of a rootless VM the caller must be in a namespace that has
  * its ids (fvm_subids_call_always()).
+ * @progress: told of the bytes copied; may be NULL
  * Return: 0, or negative errno with the path in @err (-ENOSPC: @to is to be deleted)
  */
-int fvm_layer_copy(int from, int to, struct fvm_error *err);
+int fvm_layer_copy(int from, int to, fvm_progress_fn progress, void *arg, struct fvm_error *err);
 
 struct fvm_tree_copying {
 	const char *name; /* of what is copied, for messages */

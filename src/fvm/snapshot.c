@@ -219,7 +219,7 @@ static int copy_workspace(void *arg, struct fvm_error *err)
 		return fvm_error_set(err, from < 0 ? -from : -to, "open the workspace");
 	/* copies are born now; what the originals' births tell of the base is written down */
 	int r = fvm_stamps_update(c->vm, err);
-	return r < 0 ? r : fvm_layer_copy(from, to, err);
+	return r < 0 ? r : fvm_layer_copy(from, to, c->vm->progress, c->vm->progress_arg, err);
 }
 
 /* Ids of the VM's services, and what the user may do with his own files, take a namespace. */

@@ -47,6 +47,9 @@ struct fvm_store {
 
 enum fvm_state { FVM_STOPPED, FVM_RUNNING, FVM_PAUSED, FVM_BROKEN };
 
+/* Told from time to time; @done and @total in bytes, @total 0 when not known. */
+typedef void (*fvm_progress_fn)(unsigned long long done, unsigned long long total, void *arg);
+
 /* An open VM; fvm_vm_close() lets its lock go. */
 struct fvm_vm {
 	const struct fvm_store *store; /* borrowed */
@@ -55,6 +58,8 @@ struct fvm_vm {
 	struct fvm_config config;      /* as it is stored */
 	struct fvm_config *effective;  /* with policies; NULL until fvm_vm_policies() */
 	struct fvm_strv used;	       /* names of those policies */
+	fvm_progress_fn progress; /* told of files being copied, in whichever process; or NULL */
+	void *progress_arg;
 };
 
 /* FVM_LOCK_AS_IT_IS..: like FVM_LOCK.., but what an ended VM left is not tidied, as it is to be

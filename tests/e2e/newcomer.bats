@@ -146,3 +146,46 @@ teardown() {
 	fvm rm --all
 	equal "$(fvm ls -q)" ""
 }
+
+# The process that a fault made stand still.
+stands_still() {
+	local pid
+	for pid in /proc/[0-9]*; do
+		grep -qsz "^FVM_FAULT=.*:stop" "$pid/environ" && grep -qs "^State:.T" "$pid/status" || continue
+		still=${pid#/proc/}
+		return 0
+	done
+	return 1
+}
+
+# slowly FAULT CMD..: it stands still there for longer than a bar needs to come
+slowly() {
+	FVM_FAULT=$1:stop "${@:2}" &
+	local pid=$!
+	wait_until 10 stands_still || return 1
+	sleep 0.4
+	kill -CONT "$still"
+	wait $pid
+}
+
+@test "long work shows a bar on a terminal, and none in a pipe" {
+	needs_root
+	use_faults
+	mkdir -p $TOP
+	fvm -q create --net none a
+	fvm -q start a
+	fvm exec a -- sh -c "cd $TOP && for i in \$(seq 200); do echo 123456789 >\$i; done; head -c 900000 /dev/urandom >big"
+	slowly layer.copy:150 on_terminal fvm clone a b >"$E2E/shown"
+	grep -q $'\rcopy: .*B' "$E2E/shown"
+	fvm stop a
+	slowly export.data:1 on_terminal fvm export a "$E2E/a.tar" >"$E2E/shown"
+	grep -q $'\rexport: .*B' "$E2E/shown"
+	slowly commit.stage:100 fvm commit a >"$E2E/shown" 2>&1
+	fails grep -q $'\r' "$E2E/shown"
+	slowly commit.rename:100 on_terminal fvm undo -y >"$E2E/shown"
+	grep -q $'\rput back \[##*  *\] .* of .* changes, .* s left' "$E2E/shown"
+	slowly commit.stage:100 on_terminal fvm commit -y a >"$E2E/shown"
+	grep -q $'\rcopy \[##*  *\] .*B of 880.* KiB, .* s left' "$E2E/shown"
+	# and it is gone when the result is told
+	grep -q $'\r\033\[Kcommit ' "$E2E/shown"
+}
