@@ -29,6 +29,8 @@
 #define COMMAND_BYTES 512
 #define CALLERS	      4096U
 
+#define SYS_FCHMODAT2 452 /* Linux 6.6 */
+
 /* Which argument is what. -1: none. Two names: both are noted. */
 static const struct call {
 	int nr;
@@ -61,10 +63,16 @@ static const struct call {
 	{ SYS_chown, FVM_TRACE_META, -1, 0, -1, -1, -1 },
 	{ SYS_lchown, FVM_TRACE_META, -1, 0, -1, -1, -1 },
 	{ SYS_fchownat, FVM_TRACE_META, 0, 1, -1, -1, -1 },
+	{ SYS_FCHMODAT2, FVM_TRACE_META, 0, 1, -1, -1, -1 },
+	{ SYS_setxattr, FVM_TRACE_META, -1, 0, -1, -1, -1 },
+	{ SYS_lsetxattr, FVM_TRACE_META, -1, 0, -1, -1, -1 },
+	{ SYS_removexattr, FVM_TRACE_META, -1, 0, -1, -1, -1 },
+	{ SYS_lremovexattr, FVM_TRACE_META, -1, 0, -1, -1, -1 },
 	{ SYS_execve, FVM_TRACE_EXEC, -1, 0, -1, -1, -1 },
 	{ SYS_execveat, FVM_TRACE_EXEC, 0, 1, -1, -1, -1 },
 	{ SYS_connect, FVM_TRACE_CONNECT, -1, -1, -1, -1, -1 },
 	{ SYS_bind, FVM_TRACE_BIND, -1, -1, -1, -1, -1 },
+	{ SYS_sendto, FVM_TRACE_CONNECT, -1, -1, -1, -1, -1 }, /* with an address: filter_head() */
 };
 
 struct caller { /* command lines by pid; read again after an execution */
@@ -83,22 +91,38 @@ struct fvm_recorder {
 
 /* ---- the filter ---- */
 
-/* All other calls fall through to what follows. */
+static struct sock_filter load(size_t offset)
+{
+	return (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned int)offset);
+}
+
+static struct sock_filter if_equal(unsigned int value, size_t then, size_t otherwise)
+{
+	return (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, (unsigned char)then,
+					    (unsigned char)otherwise);
+}
+
+#define HEAD_EXTRA 10 /* instructions beside those for each call */
+
+/*
+ * All other calls fall through to what follows, and so does a sendto() without an address, as its
+ * socket is connected.
+ */
 static unsigned short filter_head(struct sock_filter *code)
 {
-	const size_t count = FVM_COUNT(calls);
+	const size_t count = FVM_COUNT(calls), address = offsetof(struct seccomp_data, args[4]);
 	unsigned short n = 0;
-	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-						 offsetof(struct seccomp_data, arch));
-	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0,
-						 (unsigned char)(count + 3));
-	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-						 offsetof(struct seccomp_data, nr));
+	code[n++] = load(offsetof(struct seccomp_data, arch));
+	code[n++] = if_equal(AUDIT_ARCH_X86_64, 0, count + HEAD_EXTRA - 2);
+	code[n++] = load(offsetof(struct seccomp_data, nr));
+	code[n++] = if_equal(SYS_sendto, count + 1, 0);
 	for (size_t i = 0; i < count; i++)
-		code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
-							 (unsigned int)calls[i].nr,
-							 (unsigned char)(count - i), 0);
-	code[n++] = (struct sock_filter)BPF_STMT(BPF_JMP | BPF_JA, 1);
+		code[n++] = if_equal((unsigned int)calls[i].nr, count - i + 4, 0);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_JMP | BPF_JA, 5);
+	code[n++] = load(address);
+	code[n++] = if_equal(0, 0, 2);
+	code[n++] = load(address + 4);
+	code[n++] = if_equal(0, 1, 0);
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
 	return n;
 }
@@ -109,7 +133,7 @@ int fvm_trace_filter_install(const struct fvm_filter *also)
 	const struct sock_filter *rest = also ? also->code : allow;
 	size_t rest_len = also ? also->len : FVM_COUNT(allow);
 	scoped_free struct sock_filter *code =
-		calloc(FVM_COUNT(calls) + 5 + rest_len, sizeof(*code));
+		calloc(FVM_COUNT(calls) + HEAD_EXTRA + rest_len, sizeof(*code));
 	if (!code)
 		return -ENOMEM;
 	unsigned short n = filter_head(code);
@@ -331,9 +355,10 @@ static void note_address(const struct fvm_recorder *t, const struct seccomp_noti
 {
 	struct sockaddr_storage address = { 0 };
 	char text[160];
-	size_t len = q->data.args[2] < sizeof(address) ? (size_t)q->data.args[2] : sizeof(address);
+	const __u64 *args = q->data.args + (q->data.nr == SYS_sendto ? 4 : 1); /* and its length */
+	size_t len = args[1] < sizeof(address) ? (size_t)args[1] : sizeof(address);
 	struct iovec here = { &address, len };
-	struct iovec there = { (void *)(uintptr_t)q->data.args[1], len };
+	struct iovec there = { (void *)(uintptr_t)args[0], len };
 	if (process_vm_readv((pid_t)q->pid, &here, 1, &there, 1, 0) != (ssize_t)len ||
 	    !print_address(&address, len, text, sizeof(text)))
 		return;

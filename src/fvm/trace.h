@@ -19,7 +19,8 @@
  *   component, so that "who" finds it by the name it has. A hostile program can change its
  *   arguments between our look and the call's (the kernel offers no way to prevent that): a trace
  *   tells what honest programs did.
- *   Limits: calls by io_uring and of 32-bit programs are not seen; opens beyond 200,000 different
+ *   Limits: calls by io_uring and of 32-bit programs are not seen, nor addresses that sendmsg() is
+ *   given, nor what is done to a descriptor after it was opened; opens beyond 200,000 different
  *   notes between two flushes are counted together.
  */
 #ifndef FVM_TRACE_H
@@ -35,9 +36,9 @@ enum fvm_trace_op {
 	FVM_TRACE_CREATE, /* a file, directory, link or node */
 	FVM_TRACE_DELETE,
 	FVM_TRACE_RENAME, /* noted for both names */
-	FVM_TRACE_META,	  /* mode or owner */
+	FVM_TRACE_META,	  /* mode, owner or attributes */
 	FVM_TRACE_EXEC,
-	FVM_TRACE_CONNECT,
+	FVM_TRACE_CONNECT, /* also by a sendto() with an address */
 	FVM_TRACE_BIND,
 	FVM_TRACE_OPS
 };

@@ -7,7 +7,9 @@ SCRIPT='mkdir -p /opt/a && cp /etc/hostname /opt/a/copy
 	cd /opt/a; mv copy moved; ln -s /opt/a /opt/link; touch "/opt/link/by name"
 	chmod 0600 /etc/motd; for i in 1 2 3; do cat /etc/hostname; done
 	perl -MSocket -e "socket(S, AF_INET, SOCK_STREAM, 0);
-		connect(S, sockaddr_in(9, inet_aton(q(127.0.0.1))))"'
+		connect(S, sockaddr_in(9, inet_aton(q(127.0.0.1))));
+		socket(U, AF_INET, SOCK_DGRAM, 0); send(U, q(x), 0, sockaddr_in(9, inet_aton(q(127.0.0.2))))"
+	setfattr -n user.note -v x /opt/a/moved'
 
 # traced FVM..: the whole of it, whoever notes it: by that command
 traced() {
@@ -21,6 +23,11 @@ traced() {
 	says "touch"
 	expect 0 "$@" who t /etc/motd
 	says "by chmod 0600 /etc/motd"
+	expect 0 "$@" who t /opt/a/moved
+	says "by setfattr"
+	expect 0 "$@" who t /opt/../opt/a/./copy
+	expect 125 "$@" trace --op fly t
+	says "one of open, write"
 	expect 125 "$@" who t /etc/passwd
 	says "nobody was seen"
 	"$@" --json trace t >"$E2E/trace.json"
@@ -31,8 +38,9 @@ traced() {
 	# what PID 1 was told to run, too
 	jq -e '.[] | select(.op == "exec" and (.path | test("/(da)?sh$")))' "$E2E/trace.json"
 	jq -e '.[] | select(.op == "connect" and .path == "127.0.0.1:9")' "$E2E/trace.json"
+	jq -e '.[] | select(.op == "connect" and .path == "127.0.0.2:9")' "$E2E/trace.json"
 	[ "$("$@" --json trace --counts t | jq .exec)" -ge 9 ]
-	equal "$("$@" trace --op exec --below /usr/bin/cat t | grep -c cat)" \
+	equal "$("$@" trace --op exec --below /usr/bin//cat/ t | grep -c cat)" \
 		"$("$@" trace --op exec t | grep -c ' /usr/bin/cat ')"
 	# a second run is added to the first
 	expect 0 "$@" -q run --keep --net none --trace --name t -- touch /opt/a/second
