@@ -1,7 +1,9 @@
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "common/quote.h"
@@ -50,6 +52,14 @@ int fvm_error_wrap(struct fvm_error *err, int r, const char *fmt, ...)
 	if (n >= 0 && (size_t)n < sizeof(err->text) && old[0])
 		snprintf(err->text + n, sizeof(err->text) - (size_t)n, ": %s", old);
 	return r;
+}
+
+int fvm_error_wrap_at(struct fvm_error *err, int r, int dir, const char *name)
+{
+	char link[40], path[PATH_MAX];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	ssize_t n = readlink(link, path, sizeof(path));
+	return fvm_error_wrap(err, r, "%.*s%s%s", n > 0 ? (int)n : 0, path, n > 0 ? "/" : "", name);
 }
 
 void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)

@@ -47,6 +47,9 @@ int fvm_error_say(struct fvm_error *err, int code, const char *fmt, ...)
 int fvm_error_wrap(struct fvm_error *err, int r, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/** fvm_error_wrap_at() - the same with the path of @name in the held directory @dir */
+int fvm_error_wrap_at(struct fvm_error *err, int r, int dir, const char *name);
+
 /** fvm_error_hint() - say what the reader can do about it; the first hint stays */
 void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

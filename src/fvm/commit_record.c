@@ -499,6 +499,21 @@ ssize_t commit_parse(struct commit *c, const void *data, size_t len)
 	return (ssize_t)pos;
 }
 
+static int damaged(const struct commit *c, int r, const char *file, struct fvm_error *err)
+{
+	if (r == -EPROTONOSUPPORT)
+		fvm_error_hint(err, "a newer fvm wrote it: use that one");
+	else
+		fvm_error_hint(err,
+			       "restore that file; or take what you miss from area/ beside it, "
+			       "and forget the commit: fvm undo --force --drop %u",
+			       c->id);
+	if (!err || !err->code)
+		fvm_error_set(err, -r, "read it");
+	fvm_error_wrap_at(err, r, c->dir, file);
+	return fvm_error_wrap(err, r, "commit %u", c->id);
+}
+
 int commit_load(struct commit *c, uint32_t id, enum commit_state *ret_state, struct fvm_error *err)
 {
 	char name[16];
@@ -513,19 +528,17 @@ int commit_load(struct commit *c, uint32_t id, enum commit_state *ret_state, str
 	fvm_remove_leftovers(c->dir);
 	int state = commit_state_get(c, &synced);
 	if (state < 0)
-		return fvm_error_set(err, -state, "read the state of commit %u", id);
+		return damaged(c, state, "state", err);
 	int r = fvm_read_file(c->dir, "journal", JOURNAL_MAX, &data, &len);
 	if (r < 0 && r != -ENOENT)
-		return fvm_error_set(err, -r, "read the journal of commit %u", id);
+		return damaged(c, r, "journal", err);
 	ssize_t understood = commit_parse(c, data, len);
 	if (understood < 0 && state != COMMIT_VOID)
-		return fvm_error_set(err, (int)-understood, "read the journal of commit %u", id);
+		return damaged(c, (int)understood, "journal", err);
 	/* what was synced must be there; what came after may be torn, and was not acted on */
 	if (state != COMMIT_VOID && (uint64_t)understood < synced) {
-		fvm_error_set(err, EBADMSG, "the journal of commit %u is damaged at byte %zd", id,
-			      understood);
-		fvm_error_hint(err, "what it replaced is kept in the store's commits/%u/area", id);
-		return -EBADMSG;
+		fvm_error_set(err, EBADMSG, "byte %zd", understood);
+		return damaged(c, -EBADMSG, "journal", err);
 	}
 	c->journal.fd = fvm_open_nofollow(c->dir, "journal", O_WRONLY | O_APPEND);
 	c->journal.written = synced;

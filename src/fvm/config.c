@@ -347,10 +347,9 @@ int fvm_config_load(int dir, struct fvm_config *ret, struct fvm_error *err)
 	scoped_free char *text = NULL;
 	size_t len = 0;
 	int r = fvm_read_file(dir, "config.json", CONFIG_LIMIT, &text, &len);
-	if (r < 0)
-		return fvm_error_set(err, -r, "read config.json");
-	r = fvm_config_parse(text, len, ret, err);
-	return r < 0 ? fvm_error_wrap(err, r, "config.json") : 0;
+	if (r == 0)
+		r = fvm_config_parse(text, len, ret, err);
+	return r < 0 ? fvm_error_wrap_at(err, r, dir, "config.json") : 0;
 }
 
 int fvm_config_overwrite(int dir, const struct fvm_config *c, struct fvm_error *err)

@@ -8,7 +8,8 @@
 #include "fvm/hide_record.h"
 
 #define FILE_MAX  ((size_t)16 << 20)
-#define MAGIC	  "fvm-hide 1\n"
+#define NAME	  "fvm-hide "
+#define MAGIC	  NAME "1\n"
 #define SPANS_MAX 16
 
 struct span { /* up to where the next one begins */
@@ -161,6 +162,8 @@ int fvm_hide_record_parse(const char *text, size_t len, struct fvm_hide_record *
 		return -ENOMEM;
 	memcpy(copy, text, len);
 	copy[len] = '\0';
+	if (strncmp(copy, NAME, strlen(NAME)) == 0 && strncmp(copy, MAGIC, strlen(MAGIC)) != 0)
+		return -EPROTONOSUPPORT;
 	/* a last line without its end was cut */
 	if (strlen(copy) != len || strncmp(copy, MAGIC, strlen(MAGIC)) != 0 ||
 	    copy[len - 1] != '\n')
@@ -193,8 +196,12 @@ int fvm_hide_record_load(int vm_dir, struct fvm_hide_record **ret, struct fvm_er
 	int r = load(vm_dir, ret);
 	if (r == 0 || r == -ENOENT)
 		return r;
-	fvm_error_hint(err, "without its file 'hidden' what is hidden today would count");
-	return fvm_error_set(err, -r, "read what was hidden from the VM");
+	fvm_error_hint(err, r == -EPROTONOSUPPORT
+				    ? "a newer fvm wrote it: use that one"
+				    : "restore or delete that file; without it what is hidden "
+				      "today counts");
+	fvm_error_set(err, -r, "read what was hidden from the VM");
+	return fvm_error_wrap_at(err, r, vm_dir, "hidden");
 }
 
 static int save(int vm_dir, const struct fvm_hide_record *r, bool sync)

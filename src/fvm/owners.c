@@ -256,8 +256,13 @@ int fvm_owners_load(int fs, struct fvm_owners **ret, struct fvm_error *err)
 	(void)fstat(fs, &st);
 	int r = fvm_read_file(fs, FVM_OWNERS_FILE, LIST_MAX_BYTES, &text, &len);
 	if (r < 0 && r != -ENOENT)
-		return fvm_error_set(err, -r, "read the record of owners");
-	return take_list(text, len, st.st_uid, ret, err);
+		fvm_error_set(err, -r, "read the record of owners");
+	else
+		r = take_list(text, len, st.st_uid, ret, err);
+	if (r == -EBADMSG)
+		fvm_error_hint(err, "restore that file, or delete the line and the owner that it "
+				    "tells");
+	return r < 0 ? fvm_error_wrap_at(err, r, fs, FVM_OWNERS_FILE) : 0;
 }
 
 int fvm_owners_read(int list, struct fvm_owners **ret, struct fvm_error *err)

@@ -240,7 +240,8 @@ int fvm_stamps_parse(const char *text, size_t len, struct fvm_stamps **ret, stru
 		return fvm_error_set(err, ENOMEM, "read the list of stamps");
 	int r = len > 0 ? get_lines(s, text, len, err) : 0;
 	if (r < 0) {
-		fvm_error_hint(err, "it is in the VM's directory; without it birth times count");
+		fvm_error_hint(err, "restore or delete that file; without it the birth times of "
+				    "the VM's files count");
 		fvm_stamps_free(s);
 		return r;
 	}
@@ -255,8 +256,10 @@ int fvm_stamps_load(int dir, struct fvm_stamps **ret, struct fvm_error *err)
 	size_t len = 0;
 	int r = fvm_read_file(dir, "stamps", FILE_MAX, &text, &len);
 	if (r < 0 && r != -ENOENT)
-		return fvm_error_set(err, -r, "read the list of stamps");
-	return fvm_stamps_parse(text ? text : "", len, ret, err);
+		fvm_error_set(err, -r, "read the list of stamps");
+	else
+		r = fvm_stamps_parse(text ? text : "", len, ret, err);
+	return r < 0 ? fvm_error_wrap_at(err, r, dir, "stamps") : 0;
 }
 
 /* A link does: the file is only ever replaced whole. Its length goes with what was changed. */

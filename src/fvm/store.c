@@ -79,7 +79,12 @@ static int check_format(const struct fvm_store *s, struct fvm_error *err)
 		return fvm_error_set(err, -r, "read %s/format", s->path);
 	if (strcmp(text, STORE_FORMAT) == 0)
 		return 0;
-	fvm_error_set(err, EPROTONOSUPPORT, "%s has format %.10s", s->path, text);
+	if (strspn(text, "0123456789") == 0 || atoi(text) <= atoi(STORE_FORMAT)) {
+		fvm_error_hint(err, "restore it: echo %d >%s/format", atoi(STORE_FORMAT), s->path);
+		return fvm_error_set(err, EBADMSG, "%s/format is no number of a format", s->path);
+	}
+	fvm_error_set(err, EPROTONOSUPPORT, "%s has format %.*s", s->path, (int)strcspn(text, "\n"),
+		      text);
 	fvm_error_hint(err, "a newer fvm made it: use that one, or another FVM_HOME");
 	return -EPROTONOSUPPORT;
 }

@@ -114,9 +114,13 @@ int fvm_trace_read(const struct fvm_vm *vm, int (*fn)(const struct fvm_trace_not
 			    : fvm_trace_parse(line, &note);
 		if (r == -EPROTONOSUPPORT)
 			fvm_error_hint(err, "a newer fvm wrote it: use that one");
+		if (r == -EBADMSG)
+			fvm_error_hint(err, "delete that line, or the file");
 		if (r < 0)
 			fvm_error_set(err, -r, "line %lu of the trace of VM '%s'", number,
 				      vm->config.name);
+		if (r < 0)
+			fvm_error_wrap_at(err, r, vm->dir, "trace");
 		else
 			r = fn(&note, arg);
 	}

@@ -43,7 +43,7 @@ static void what_is_damaged_is_refused(void **state)
 {
 	static const char *const bad[] = {
 		"",
-		"fvm-hide 2\n@1\n",
+		"fvm-hide\n@1\n",
 		"fvm-hide 1\n",
 		"fvm-hide 1\n/a\n",
 		"fvm-hide 1\n@1\n/a",
