@@ -167,22 +167,56 @@ static int go_on(struct commit *c, enum commit_state state, const struct fvm_vm 
 	return r;
 }
 
+struct interrupted {
+	int all;
+	uint32_t id; /* 0: none */
+};
+
+static int is_interrupted(uint32_t id, void *arg)
+{
+	struct interrupted *i = arg;
+	scoped_commit c = COMMIT_INIT;
+	char name[16];
+	uint64_t len;
+	snprintf(name, sizeof(name), "%u", id);
+	c.dir = fvm_open_nofollow(i->all, name, O_RDONLY | O_DIRECTORY);
+	int state = c.dir < 0 ? c.dir : commit_state_get(&c, &len);
+	if (state > COMMIT_VOID && state != COMMIT_KEPT)
+		i->id = id;
+	return 0;
+}
+
+/* Which one "pending" names; should it be damaged, the one that says so of itself. */
+static int pending_id(const struct commit *c, const char *text, uint32_t *ret)
+{
+	char name[16];
+	unsigned long id = strtoul(text, NULL, 10);
+	struct interrupted found = { c->all, 0 };
+	snprintf(name, sizeof(name), "%lu", id);
+	*ret = (uint32_t)id;
+	if (id > 0 && id < UINT32_MAX && faccessat(c->all, name, F_OK, 0) == 0)
+		return 0;
+	int r = commit_ids(c->all, is_interrupted, &found);
+	*ret = found.id;
+	return r;
+}
+
 static int recover(struct commit *c, const struct fvm_vm *own, const struct fvm_stacks *own_stacks,
 		   struct fvm_error *err)
 {
 	scoped_free char *text = NULL;
-	char name[16];
+	uint32_t id = 0;
 	enum commit_state state;
-	int r = fvm_read_file(c->all, "pending", 15, &text, NULL);
+	int r = fvm_read_file(c->all, "pending", 4096, &text, NULL);
 	if (r == -ENOENT) /* somebody else was faster */
 		return 0;
+	if (r == 0)
+		r = pending_id(c, text, &id);
 	if (r < 0)
 		return r;
-	unsigned long id = strtoul(text, NULL, 10);
-	snprintf(name, sizeof(name), "%lu", id);
-	if (id == 0 || id >= UINT32_MAX || faccessat(c->all, name, F_OK, 0) < 0)
+	if (id == 0)
 		return commit_pending_clear(c); /* it was not even begun, or is gone */
-	r = commit_load(c, (uint32_t)id, &state, err);
+	r = commit_load(c, id, &state, err);
 	if (r < 0)
 		return r;
 	r = commit_open_places(c, state, err);
