@@ -15,7 +15,9 @@ static const struct cli_option options[] = {
 	  "forget what commit ID replaced, or all: it can't be undone then" },
 	{ OPT_DRY_RUN, "dry-run", NULL,
 	  "list what would be done, or say why it can't be, and do nothing" },
-	{ 'f', "force", NULL, "also where something changed since; that change is lost" },
+	{ 'f', "force", NULL,
+	  "also where something changed since; that change is lost. With --drop: also one that is "
+	  "damaged" },
 	{ 'y', "yes", NULL, "do not ask" },
 	{ 0 },
 };
@@ -112,7 +114,7 @@ static int add_id(const struct fvm_commit_info *info, void *arg)
 	return fvm_strv_addf(arg, "%u", info->id);
 }
 
-static int drop(const struct cli *cli, const struct fvm_store *store, const char *which,
+static int drop(const struct cli *cli, const struct fvm_store *store, const char *which, bool force,
 		struct fvm_error *err)
 {
 	scoped_strv ids = { 0 };
@@ -122,7 +124,8 @@ static int drop(const struct cli *cli, const struct fvm_store *store, const char
 	if (r < 0)
 		return cli_fail(err);
 	fvm_strv_each(&ids, i) {
-		if (parse_id(ids.items[i], &id, err) < 0 || fvm_commit_drop(store, id, err) < 0)
+		if (parse_id(ids.items[i], &id, err) < 0 ||
+		    fvm_commit_drop(store, id, force, err) < 0)
 			return cli_fail(err);
 		cli_say(cli, "commit %u can't be undone any more", id);
 	}
@@ -190,7 +193,7 @@ static int undo_main(const struct cli *cli, int argc, char **argv)
 	if (args.list)
 		return list(cli, &store, &err);
 	if (args.drop)
-		return drop(cli, &store, args.drop, &err);
+		return drop(cli, &store, args.drop, args.o.force, &err);
 	if (fvm_subids_enter_any(NULL, &err) < 0)
 		return cli_fail(&err);
 	return undo(cli, &store, id, &args, &err);

@@ -134,8 +134,9 @@ typedef int (*fvm_commit_info_fn)(const struct fvm_commit_info *info, void *arg)
 int fvm_commit_list(const struct fvm_store *store, fvm_commit_info_fn fn, void *arg,
 		    struct fvm_error *err);
 
-/** fvm_commit_drop() - forget what commit @id replaced: it can't be undone any more */
-int fvm_commit_drop(const struct fvm_store *store, uint32_t id, struct fvm_error *err);
+/** fvm_commit_drop() - forget what commit @id replaced: it can't be undone any more
+ *  @force: also one that is damaged, and may have been interrupted */
+int fvm_commit_drop(const struct fvm_store *store, uint32_t id, bool force, struct fvm_error *err);
 
 /** fvm_commit_pending() - whether a commit or undo was interrupted, or is under way; cheap */
 bool fvm_commit_pending(const struct fvm_store *store);

@@ -10,6 +10,7 @@
 #include "common/fault.h"
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
+#include "fvm/internal.h"
 #include "fvm/plan.h"
 #include "fvm/subids.h"
 
@@ -426,7 +427,19 @@ int fvm_commit_list(const struct fvm_store *store, fvm_commit_info_fn fn, void *
 	return r;
 }
 
-int fvm_commit_drop(const struct fvm_store *store, uint32_t id, struct fvm_error *err)
+/* What it replaced on other mounts than the store's stays there: its journal named the places. */
+static int drop_damaged(struct commit *c, const char *name, struct fvm_error *err)
+{
+	log_warn("commit %s: of what it replaced, directories .fvm-commit-* may be left on other "
+		 "file systems than the store's",
+		 name);
+	int r = fvm_trash(c->store, c->all, name, true);
+	if (r == 0)
+		r = commit_pending_clear(c);
+	return r < 0 ? fvm_error_set(err, -r, "drop commit %s", name) : 0;
+}
+
+int fvm_commit_drop(const struct fvm_store *store, uint32_t id, bool force, struct fvm_error *err)
 {
 	scoped_commit c = COMMIT_INIT;
 	char name[16];
@@ -437,6 +450,10 @@ int fvm_commit_drop(const struct fvm_store *store, uint32_t id, struct fvm_error
 		return fvm_error_set(err, host < 0 ? errno : -r, "open the store's commits");
 	c.host = host;
 	r = load_kept(&c, id, true, err);
+	if (r == -EBADMSG && force) {
+		*err = (struct fvm_error){ 0 };
+		return drop_damaged(&c, name, err);
+	}
 	if (r == 0)
 		r = commit_open_places(&c, COMMIT_VOID, err);
 	if (r < 0)
