@@ -17,6 +17,7 @@
 enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1 };
 
 #define HOLDER_BYTES 64
+#define HOLDER_TEXT  200
 
 static int lock_byte(int fd, off_t byte, int how)
 {
@@ -36,13 +37,36 @@ static void write_holder(int fd)
 	(void)!pwrite(fd, text, sizeof(text), 0);
 }
 
-static void read_holder(int fd, char *text, size_t size)
+/* Its command line, as far as there is room: "fvm commit web". */
+static void read_command(pid_t pid, char *text, size_t size)
 {
-	ssize_t n = pread(fd, text, size - 1, 0);
+	char path[40], words[160];
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	scoped_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, words, sizeof(words) - 1);
+	if (n <= 0)
+		return;
+	words[n] = '\0';
+	const char *first = strrchr(words, '/') ? strrchr(words, '/') + 1 : words;
+	if (strncmp(first, "fvm", 3) != 0)
+		return; /* that pid is another's by now */
+	for (char *p = words; p < words + n - 1; p++) {
+		if (*p == '\0')
+			*p = ' ';
+	}
+	snprintf(text, size, "%s (pid %d)", first, (int)pid);
+}
+
+static void read_holder(int fd, char text[HOLDER_TEXT])
+{
+	int pid;
+	ssize_t n = pread(fd, text, HOLDER_BYTES, 0);
 	text[n > 0 ? n : 0] = '\0';
 	text[strcspn(text, "\n")] = '\0';
 	for (size_t len = strlen(text); len > 0 && text[len - 1] == ' ';)
 		text[--len] = '\0';
+	if (sscanf(text, "%*[^(](pid %d)", &pid) == 1)
+		read_command(pid, text, HOLDER_TEXT);
 	for (char *p = text; *p; p++) {
 		if (*p < ' ' || *p > '~')
 			*p = '?';
@@ -51,13 +75,13 @@ static void read_holder(int fd, char *text, size_t size)
 
 static int wait_for(int fd, const char *name, struct fvm_error *err)
 {
-	char holder[HOLDER_BYTES + 1];
+	char holder[HOLDER_TEXT];
 	for (int tenths = 0; tenths < 600; tenths++) {
 		int r = lock_byte(fd, BYTE_COMMAND, F_OFD_SETLK);
 		if (r != -EAGAIN && r != -EACCES)
 			return r < 0 ? fvm_error_set(err, -r, "lock VM '%s'", name) : 0;
 		if (tenths == 10) {
-			read_holder(fd, holder, sizeof(holder));
+			read_holder(fd, holder);
 			log_warn("VM '%s' is in use by %s: waiting", name, holder);
 		}
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
@@ -74,8 +98,8 @@ int fvm_lock_take(int dir, const char *name, bool wait, int *ret_fd, struct fvm_
 	if ((r == -EAGAIN || r == -EACCES) && wait)
 		r = wait_for(fd, name, err);
 	if (r == -EAGAIN || r == -EACCES) {
-		char holder[HOLDER_BYTES + 1];
-		read_holder(fd, holder, sizeof(holder));
+		char holder[HOLDER_TEXT];
+		read_holder(fd, holder);
 		fvm_error_set(err, EBUSY, "VM '%s' is in use by %s", name, holder);
 		fvm_error_hint(err, "try again when that command has ended");
 		return -EBUSY;
