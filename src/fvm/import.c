@@ -329,16 +329,23 @@ static void drop_places(struct import *m)
 /* Whoever made the image does not decide what of this host its programs reach. */
 static void strip_grants(struct fvm_config *c)
 {
-	struct fvm_strv *const grants[] = { &c->binds,	  &c->direct, &c->devices,
-					    &c->policies, &c->ports,  &c->env };
-	bool any = c->secrets || c->io_uring || c->net == FVM_NET_HOST;
+	struct fvm_strv *const grants[] = { &c->binds, &c->direct, &c->devices, &c->policies,
+					    &c->ports, &c->env,	   &c->show };
+	bool *const allowed[] = { &c->secrets, &c->io_uring, &c->i386_sockets,
+				  &c->private_networks };
+	bool any = c->net == FVM_NET_HOST;
 	for (size_t i = 0; i < FVM_COUNT(grants); i++) {
 		any |= grants[i]->count > 0;
 		fvm_strv_free(grants[i]);
 	}
-	c->secrets = c->io_uring = false;
+	for (size_t i = 0; i < FVM_COUNT(allowed); i++) {
+		any |= *allowed[i];
+		*allowed[i] = false;
+	}
 	if (c->net == FVM_NET_HOST)
 		c->net = FVM_NET_NAT;
+	if (c->net != FVM_NET_NONE)
+		c->net_given = false; /* this host's policies may take it away */
 	if (any)
 		log_warn("the image asked for things of this host (binds, devices, ports, "
 			 "secrets or the like): not granted, give them again if you want");
