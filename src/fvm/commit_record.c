@@ -514,6 +514,22 @@ static int damaged(const struct commit *c, int r, const char *file, struct fvm_e
 	return fvm_error_wrap(err, r, "commit %u", c->id);
 }
 
+/*
+ * Root may work in a user's store. A journal that the user wrote says what he wants to have done,
+ * with root's rights: that is for himself to do. What root wrote lies in a directory of root's.
+ */
+static int check_maker(const struct commit *c, struct fvm_error *err)
+{
+	struct stat st;
+	if (fstat(c->dir, &st) < 0)
+		return fvm_error_set(err, errno, "look at commit %u", c->id);
+	if (st.st_uid == geteuid())
+		return 0;
+	fvm_error_hint(err, "as that user: fvm undo %u", c->id);
+	return fvm_error_say(err, EPERM, "commit %u was made by another user, with uid %u", c->id,
+			     st.st_uid);
+}
+
 int commit_load(struct commit *c, uint32_t id, enum commit_state *ret_state, struct fvm_error *err)
 {
 	char name[16];
@@ -525,6 +541,9 @@ int commit_load(struct commit *c, uint32_t id, enum commit_state *ret_state, str
 	c->dir = fvm_open_nofollow(c->all, name, O_RDONLY | O_DIRECTORY);
 	if (c->dir < 0)
 		return fvm_error_set(err, -c->dir, "open commit %u", id);
+	int maker = check_maker(c, err);
+	if (maker < 0)
+		return maker;
 	fvm_remove_leftovers(c->dir);
 	int state = commit_state_get(c, &synced);
 	if (state < 0)

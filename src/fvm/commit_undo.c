@@ -397,7 +397,8 @@ static int tell(const struct fvm_store *store, int all, uint32_t id, fvm_commit_
 	c.store = store;
 	c.all = dup(all);
 	int r = commit_load(&c, id, &state, NULL);
-	if (r == -ENOENT || (r == 0 && state != COMMIT_KEPT))
+	/* EACCES, EPERM: another user's, who may undo it */
+	if (r == -ENOENT || r == -EACCES || r == -EPERM || (r == 0 && state != COMMIT_KEPT))
 		return 0;
 	info.damaged = r < 0;
 	strcpy(info.vm, c.vm_name);
