@@ -9,7 +9,8 @@ set -eu
 fvm=$1 out=$2
 FVM_HOME=$(mktemp -d /tmp/fvm-samples.XXXXXX)
 export FVM_HOME
-trap '"$fvm" -q rm --force sample >/dev/null 2>&1 || :; rm -rf -- "$FVM_HOME"' EXIT
+host=$(mktemp -d /opt/fvm-samples.XXXXXX)
+trap '"$fvm" -q rm --force sample >/dev/null 2>&1 || :; rm -rf -- "$FVM_HOME" "$host"' EXIT
 mkdir -p "$out"
 
 "$fvm" create sample --memory 64M --hide /opt/hidden -p 127.0.0.1:8080:80 --pids 50
@@ -18,6 +19,10 @@ mkdir -p "$out"
 "$fvm" -q run --net none --name sample -- sh -c 'echo two >/opt/fvm-sample'
 "$fvm" diff sample >/dev/null
 "$fvm" export sample "$out/export.tar"
+echo one >"$host/file"
+"$fvm" -q run --net none --name sample -- sh -c "echo two >$host/file; mkdir $host/new; echo x >$host/new/x"
+"$fvm" commit sample "$host"
+cp "$FVM_HOME/commits/1/journal" "$FVM_HOME/commits/1/state" "$FVM_HOME/vms/sample/hidden" "$out/"
 cp "$FVM_HOME/format" "$out/format"
 cp "$FVM_HOME/vms/sample/config.json" "$FVM_HOME/vms/sample/stamps" "$out/"
 head -n 3 "$FVM_HOME/vms/sample/trace" >"$out/trace"

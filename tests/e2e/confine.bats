@@ -81,6 +81,16 @@ ends_made() {
 	expect 1 fvm run --rm -- "$E2E/hostile_ipc" reach tcp "$((20000 + $$ % 10000))"
 }
 
+@test "--net host is refused where nothing stands before abstract sockets" {
+	needs_user host
+	local without=()
+	has_net_host && without=(refuse landlock_create_ruleset --)
+	expect 125 "${without[@]}" fvm run --rm --net host -- true
+	says Landlock
+	equal "$(fvm ls -q)" ""
+	[ -n "${without[*]}" ] || expect 125 as_user host fvm run --rm --net host -- true
+}
+
 @test "VM to host with --net host: abstract sockets and signals stop at Landlock" {
 	has_net_host || skip "needs Landlock 6"
 	ends_made

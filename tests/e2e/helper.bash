@@ -321,6 +321,20 @@ use_faults() {
 	PATH=$E2E_STAGE/faults/bin:$PATH
 }
 
+# The process of this file that a fault made stand still is $still.
+# shellcheck disable=SC2034
+stands_still() {
+	local pid
+	for pid in /proc/[0-9]*; do
+		if grep -qsz "^FVM_FAULT=.*:stop" "$pid/environ" && grep -qs "^State:.T" "$pid/status" &&
+			grep -qsF "$E2E" "$pid/environ"; then
+			still=${pid#/proc/}
+			return 0
+		fi
+	done
+	return 1
+}
+
 # on_terminal CMD..: run it on a pseudo terminal; its status is ours
 on_terminal() {
 	script --quiet --return --command "$(printf '%q ' "$@")" /dev/null </dev/null

@@ -13,7 +13,7 @@ documented() {
 		return 1
 	}
 	for field in $fields; do
-		grep -qE "[\`{ ]$field[\`,}]" <<<"$section" || {
+		grep -qE "[\`{ ]${field}[\`,}]" <<<"$section" || {
 			echo "docs/json.md, $1: no $field" >&2
 			return 1
 		}

@@ -92,11 +92,13 @@ name"; setfattr -n user.note -v hi /opt/d/hard; rm /etc/hostname; rm -r /etc/apt
 
 @test "an image does not get what it asks of this host" {
 	fvm create a --bind /etc:/mnt --device /dev/kvm --secrets --hide /opt
+	# what only policies give can be written there all the same
+	sed -i '0,/{/s//{ "show": ["~\/.ssh"], "private_networks": true, "i386_sockets": true,/' "$FVM_HOME/vms/a/config.json"
 	fvm export a "$E2E/a.tar"
 	fvm import "$E2E/a.tar" b 2>"$E2E/said"
 	grep -q "not granted" "$E2E/said"
-	equal "$(fvm inspect b | jq -c '[.config.binds, .config.devices, .config.secrets]')" \
-		"[null,null,null]"
+	equal "$(fvm inspect b | jq -c '.config | [.binds, .devices, .secrets, .show, .private_networks, .i386_sockets]')" \
+		"[null,null,null,null,null,null]"
 	equal "$(fvm inspect b | jq -r '.config.hide[0]')" /opt
 }
 
@@ -162,6 +164,29 @@ repack() {
 	expect 0 fvm -q import "$E2E/thin.tar" b
 	equal "$(fvm -q diff --all b)" "A $E2E/closed/new"
 	equal "$(in_vm b "stat -c '%a %U %G' $E2E $E2E/closed")" "$(stat -c '%a %U %G' "$E2E" "$E2E/closed")"
+}
+
+@test "other tools read an export, and what they write of it is imported again" {
+	needs_command podman
+	pod() { podman --root "$E2E/pod" --runroot "$E2E/podrun" --storage-driver vfs "$@"; }
+	in_vm a 'mkdir -p /opt/d/sub/old; echo one >/opt/d/f; ln /opt/d/f /opt/d/hard; ln -s f /opt/d/sym
+		chown 12:34 /opt/d/f; chmod 4755 /opt/d/f; cp /bin/true /opt/d/cap; setcap cap_net_raw+ep /opt/d/cap
+		touch -d 2001-02-03T04:05:06Z /opt/d/f; echo x >/opt/d/gone; touch "/opt/d/odd
+name"'
+	fvm snapshot a t
+	in_vm a 'rm /opt/d/gone; rm -r /opt/d/sub; mkdir /opt/d/sub; echo later >/opt/d/later; rm /etc/hostname'
+	fvm export a "$E2E/a.tar"
+	expect 0 pod pull -q "oci-archive:$E2E/a.tar"
+	local image=${lines[-1]} dir
+	dir=$(pod image mount "$image")
+	equal "$(cd "$dir/opt/d" && stat -c '%n %F %u:%g %a %h %Y' f; find . | sort; getcap cap; readlink sym)" \
+		"$(in_vm a "cd /opt/d && stat -c '%n %F %u:%g %a %h %Y' f; find . | sort; getcap cap; readlink sym")"
+	[ ! -e "$dir/etc/hostname" ] && [ ! -e "$dir/etc/.wh.hostname" ]
+	pod image unmount -a >/dev/null
+	pod save -q --format oci-archive -o "$E2E/b.tar" "$image"
+	fvm -q import "$E2E/b.tar" b
+	equal "$(fvm -q diff b)" "$(fvm -q diff a)"
+	pod rmi -f "$image" >/dev/null
 }
 
 # No layer is there, and nothing waits to be deleted.

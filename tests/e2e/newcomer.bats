@@ -147,19 +147,9 @@ teardown() {
 	equal "$(fvm ls -q)" ""
 }
 
-# The process that a fault made stand still.
-stands_still() {
-	local pid
-	for pid in /proc/[0-9]*; do
-		grep -qsz "^FVM_FAULT=.*:stop" "$pid/environ" && grep -qs "^State:.T" "$pid/status" || continue
-		still=${pid#/proc/}
-		return 0
-	done
-	return 1
-}
-
 # slowly FAULT CMD..: it stands still there for longer than a bar needs to come
 slowly() {
+	still=
 	FVM_FAULT=$1:stop "${@:2}" &
 	local pid=$!
 	wait_until 10 stands_still || return 1
@@ -183,9 +173,9 @@ slowly() {
 	slowly commit.stage:100 fvm commit a >"$E2E/shown" 2>&1
 	fails grep -q $'\r' "$E2E/shown"
 	slowly commit.rename:100 on_terminal fvm undo -y >"$E2E/shown"
-	grep -q $'\rput back \[##*  *\] .* of .* changes, .* s left' "$E2E/shown"
+	grep -q $'\rput back \[#* *\] .* of .* changes, .* s left' "$E2E/shown"
 	slowly commit.stage:100 on_terminal fvm commit -y a >"$E2E/shown"
-	grep -q $'\rcopy \[##*  *\] .*B of 880.* KiB, .* s left' "$E2E/shown"
+	grep -q $'\rcopy \[#* *\] .*B of 880.* KiB, .* s left' "$E2E/shown"
 	# and it is gone when the result is told
 	grep -q $'\r\033\[Kcommit ' "$E2E/shown"
 }

@@ -204,13 +204,27 @@ full_store() {
 @test "root commits an ordinary user's VM with the owners wished for, and locks nobody out" {
 	needs_user store
 	mkdir -p "$E2E/target"
-	as_user store fvm -q run --root --net none --name a -- sh -c \
+	as_user store fvm -q run --keep --root --net none --name a -- sh -c \
 		"echo one >$E2E/target/f; chown 12:34 $E2E/target/f; chmod 640 $E2E/target/f"
 	home=/home/fvmt-store/.local/share/fvm
 	FVM_HOME=$home fvm commit a "$E2E/target"
 	equal "$(stat -c '%u:%g %a' "$E2E/target/f")" "12:34 640"
 	FVM_HOME=$home fvm undo
 	[ ! -e "$E2E/target/f" ]
+	# a journal of the user's is not carried out with root's rights
+	as_user store sh -c 'mkdir ~/mine; echo one >~/mine/f'
+	as_user store fvm -q run --net none --name own -- sh -c "echo two >~/mine/f"
+	as_user store fvm -q commit own
+	expect 125 env FVM_HOME=$home fvm undo
+	says "made by another user"
+	as_user store sh -c "sed -i s/kept/applying/ $home/commits/1/state; printf 1 >$home/commits/pending"
+	FVM_HOME=$home expect 0 fvm ls
+	says "made by another user"
+	equal "$(as_user store sh -c 'cat ~/mine/f')" two
+	as_user store fvm ls >/dev/null
+	equal "$(as_user store sh -c 'cat ~/mine/f')" one
+	[ ! -e $home/commits/pending ]
+	as_user store fvm rm own
 	equal "$(find "$home" -path "$home/run" -prune -o -uid 0 -print)" ""
 	as_user store fvm rm a
 }

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "fvm/commit_priv.h"
+#include "fvm/hide_record.h"
 #include "fvm/image.h"
 #include "fvm/internal.h"
 #include "fvm/owners.h"
@@ -119,6 +121,71 @@ static void trace(void **state)
 	}
 }
 
+static void hidden(void **state)
+{
+	const struct box *box = *state;
+	for (size_t i = 0; i < FVM_COUNT(releases); i++) {
+		struct fvm_hide_record *record = NULL;
+		struct fvm_error err = { 0 };
+		scoped_free char *text = sample(releases[i], "hidden", NULL, NULL);
+		scoped_free char *newer =
+			sample(releases[i], "hidden", "fvm-hide 1", "fvm-hide 999");
+		box_write(box, "hidden", text);
+		assert_int_equal(fvm_hide_record_load(box->dir, &record, &err), 0);
+		assert_true(fvm_hide_record_always(record, "/opt/hidden"));
+		fvm_hide_record_free(record);
+		box_write(box, "hidden", newer);
+		assert_int_equal(fvm_hide_record_load(box->dir, &record, &err), -EPROTONOSUPPORT);
+		assert_non_null(strstr(err.text, box->path));
+		assert_non_null(strstr(err.hint, "newer fvm"));
+	}
+}
+
+/* The journal's first record is its header, and that begins with the number of the format. */
+static void write_newer_journal(const struct box *box, const char *data, size_t len)
+{
+	struct journal j = { .fd = openat(box->dir, "1/journal", O_WRONLY | O_TRUNC | O_CLOEXEC) };
+	struct journal_record header;
+	size_t pos = 0;
+	assert_int_equal(journal_next(data, len, &pos, &header), 1);
+	assert_int_equal(journal_get_u32(&header.fields), COMMIT_FORMAT);
+	journal_begin(&j, header.type);
+	journal_u32(&j, 999);
+	fvm_buf_add(&j.out, header.fields.at, (size_t)(header.fields.end - header.fields.at));
+	assert_int_equal(journal_end(&j), 0);
+	fvm_buf_add(&j.out, data + pos, len - pos);
+	assert_int_equal(journal_sync(&j), 0);
+	journal_close(&j);
+}
+
+static void commit(void **state)
+{
+	const struct box *box = *state;
+	assert_int_equal(mkdirat(box->dir, "1", 0700), 0);
+	scoped_fd dir = openat(box->dir, "1", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; i < FVM_COUNT(releases); i++) {
+		scoped_commit c = COMMIT_INIT, newer = COMMIT_INIT;
+		struct fvm_error err = { 0 };
+		enum commit_state kept = COMMIT_VOID;
+		char path[1024];
+		size_t len = 0;
+		scoped_free char *word = sample(releases[i], "state", NULL, NULL), *data = NULL;
+		snprintf(path, sizeof(path), "%s/%s/journal", TEST_DATA, releases[i]);
+		assert_int_equal(fvm_read_file(AT_FDCWD, path, 1 << 20, &data, &len), 0);
+		box_write(box, "1/state", word);
+		assert_int_equal(fvm_write_file_atomic(dir, "journal", data, len, false), 0);
+		c.all = dup(box->dir);
+		newer.all = dup(box->dir);
+		assert_int_equal(commit_load(&c, 1, &kept, &err), 0);
+		assert_int_equal(kept, COMMIT_KEPT);
+		assert_string_equal(c.vm_name, "sample");
+		assert_true(c.count >= 3);
+		write_newer_journal(box, data, len);
+		assert_int_equal(commit_load(&newer, 1, &kept, &err), -EPROTONOSUPPORT);
+		assert_non_null(strstr(err.hint, "newer fvm"));
+	}
+}
+
 /* A whole store: what it has is there, and a newer one is left exactly as it is. */
 static void store_and_export(void **state)
 {
@@ -157,6 +224,8 @@ int main(void)
 		cmocka_unit_test(stamps),
 		cmocka_unit_test_setup_teardown(owners, box_setup, box_teardown),
 		cmocka_unit_test_setup_teardown(trace, box_setup, box_teardown),
+		cmocka_unit_test_setup_teardown(hidden, box_setup, box_teardown),
+		cmocka_unit_test_setup_teardown(commit, box_setup, box_teardown),
 		cmocka_unit_test_setup_teardown(store_and_export, box_setup, box_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
