@@ -144,7 +144,9 @@ ssize_t fvm_read_full(int fd, void *buf, size_t len)
 
 int fvm_read_file(int dir, const char *path, size_t limit, char **ret_buf, size_t *ret_len)
 {
-	scoped_fd fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+	/* in a directory of ours a FIFO is a mistake, and nobody to wait for */
+	int flags = dir == AT_FDCWD ? 0 : O_NONBLOCK | O_NOCTTY;
+	scoped_fd fd = openat(dir, path, O_RDONLY | O_CLOEXEC | flags);
 	if (fd < 0)
 		return -errno;
 
