@@ -281,6 +281,28 @@ static bool has_left(const struct commit *c, size_t index, int keep)
 	return keep >= 0 && faccessat(keep, number, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+/* A tree that came back with an undo: what is in it may have other ctimes by then, as inodes with a
+ * name elsewhere were moved there. */
+static int stamp_tree(const struct commit *c, const struct commit_entry *e, int dir,
+		      const struct stat *st, struct fvm_stamps *stamps, const char *path)
+{
+	const struct fvm_change gone = {
+		.kind = FVM_DELETED,
+		.path = path,
+		.key = c->stacks[e->stack].key,
+		.rel = e->rel,
+		.layer_dir = -1,
+		.base_dir = dir,
+		.name = commit_name(e->rel),
+		.was = st,
+	};
+	struct fvm_stamp stamp;
+	fvm_stamp_of(st, &stamp);
+	stamp.kind = 't';
+	int r = fvm_stamp_tree_ctime(&gone, &stamp.ctime_ns);
+	return r < 0 ? r : fvm_stamps_set(stamps, path, &stamp);
+}
+
 static int stamp_one(struct commit *c, const struct commit_entry *e, struct fvm_stamps *stamps,
 		     const char *path)
 {
@@ -292,6 +314,9 @@ static int stamp_one(struct commit *c, const struct commit_entry *e, struct fvm_
 	if (dir == -ENOMEM)
 		return dir;
 	fvm_stamp_of(there ? &st : NULL, &stamp);
+	if (stamp.kind == 'd' && e->op != COMMIT_DIR && (e->flags & COMMIT_HAD) &&
+	    st.st_ino == e->was.ino)
+		return stamp_tree(c, e, dir, &st, stamps, path);
 	if (stamp.kind == 'd' && e->op != COMMIT_DIR) {
 		fvm_stamps_drop(stamps, path); /* a tree: its times tell as much */
 		return 0;

@@ -156,6 +156,21 @@ all_told() {
 	equal "$(cat $TOP/dir/f) $(ls $TOP)" "x $(printf '%s\n' both dir gone inplace mode owner parent renamed text tree type xattr)"
 }
 
+@test "a tree with hard links, deleted by a commit and brought back by undo, is deleted again" {
+	ln $TOP/tree/f $TOP/outside
+	in_vm a "rm -r $TOP/tree; echo x >>$TOP/outside"
+	local i
+	for i in 1 2; do
+		fvm -q commit a
+		[ ! -e $TOP/tree ]
+		fvm -q undo
+		equal "$(cat $TOP/tree/f $TOP/outside | xargs)" "x x"
+	done
+	echo more >>$TOP/tree/f
+	expect 125 fvm commit a
+	says "conflict: $TOP/tree: "
+}
+
 @test "services that run with what commit and undo replaced are named" {
 	local group=/sys/fs/cgroup/pids/fvmt-drift.service
 	[ -d /sys/fs/cgroup/pids ] || group=/sys/fs/cgroup/fvmt-drift.service
