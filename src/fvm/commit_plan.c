@@ -360,6 +360,13 @@ static bool is_refused_already(const struct planner *p, const struct fvm_change 
 	       last->kind != FVM_PROBLEM_CONFLICT && last->kind != FVM_PROBLEM_MERGE;
 }
 
+/* The paths named below it are met by it. */
+static void note_above(const struct planner *p, const char *path)
+{
+	for (size_t i = 0; p->options->paths[i]; i++)
+		p->named[i] |= fvm_path_below(p->options->paths[i], path);
+}
+
 /* What was left out is no directory that others could be staged in: leave out what is below. */
 static int plan_change(const struct fvm_change *ch, void *arg)
 {
@@ -376,6 +383,7 @@ static int plan_change(const struct fvm_change *ch, void *arg)
 	if (choice == CHOICE_NO)
 		return 1;
 	if (choice == CHOICE_PARENT && ch->kind == FVM_DELETED) {
+		note_above(p, ch->path);
 		int r = commit_problem(&p->result->problems, FVM_PROBLEM_REFUSED, ch->path,
 				       "it was deleted whole: name it, not something in it");
 		return r < 0 ? r : 1;

@@ -126,6 +126,7 @@ static int drift_by_stamp(const struct fvm_stamp *known, const struct fvm_change
 	fvm_stamp_of(c->was, &now);
 	*ret_why = now.kind == 'a'	? "deleted on the host meanwhile"
 		   : known->kind == 'a' ? "made on the host meanwhile"
+		   : known->kind == 't' ? "something in it changed on the host meanwhile"
 					: "changed on the host meanwhile";
 	if (known->drifted)
 		return 1;

@@ -168,7 +168,10 @@ all_told() {
 	done
 	echo more >>$TOP/tree/f
 	expect 125 fvm commit a
-	says "conflict: $TOP/tree: "
+	says "conflict: $TOP/tree: something in it changed"
+	expect 125 fvm commit a $TOP/tree/f
+	says "refused: $TOP/tree: it was deleted whole"
+	fails says "changed nothing"
 }
 
 @test "services that run with what commit and undo replaced are named" {
