@@ -357,7 +357,7 @@ static void print_variant(FILE *out, unsigned int flags)
 static unsigned int meaning(unsigned int flags)
 {
 	if (!(flags & FVM_FILTER_ROOTLESS))
-		flags &= ~(unsigned int)FVM_FILTER_ONE_UID;
+		flags &= ~(unsigned int)(FVM_FILTER_ONE_UID | FVM_FILTER_LATE_NET);
 	if (!(flags & FVM_FILTER_ONE_UID))
 		flags &= ~(unsigned int)FVM_FILTER_OWNERS;
 	return flags;

@@ -80,7 +80,8 @@ static int set_terminal(const struct child *child, struct fvm_error *err)
  */
 static int take_filter(const struct child *child, struct fvm_error *err)
 {
-	const unsigned int asking = FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID | FVM_FILTER_OWNERS;
+	const unsigned int asking =
+		FVM_FILTER_ROOTLESS | FVM_FILTER_ONE_UID | FVM_FILTER_OWNERS | FVM_FILTER_LATE_NET;
 	const struct fvm_filter *filter = fvm_filter_get(child->filter);
 	int listener = -1, r;
 	if (child->supervisor < 0)

@@ -130,6 +130,18 @@ struct fvm_slirp {
 int fvm_slirp_start(int net, const struct fvm_config *config, struct fvm_slirp *ret,
 		    struct fvm_error *err);
 
+/** fvm_slirp_may_be_late() - whether it can be started when somebody asks for it, see below. False
+ *  too where it can't be started at all, which fvm_slirp_start() tells */
+bool fvm_slirp_may_be_late(const struct fvm_config *config);
+
+/**
+ * fvm_slirp_start_late() - slirp4netns for @net when a byte comes over @ask, or in a moment
+ * A byte comes back when it is ready; @ask hangs up when it never will be.
+ * @init: pidfd of the VM's PID 1, with which it ends
+ * Return: pid of the process that does it, or negative errno
+ */
+pid_t fvm_slirp_start_late(int net, int init, int ask, struct fvm_error *err);
+
 /** fvm_slirp_tell() - it shall end with @init. Return: 0 or negative errno */
 int fvm_slirp_tell(struct fvm_slirp *s, pid_t init);
 

@@ -17,6 +17,7 @@ struct liars;
 struct copy;
 struct fvm_recorder;
 struct stat_records;
+struct net_waiting;
 struct fvm_owner;
 
 /* What lives as long as the supervisor. Its working directory is the host's /proc. */
@@ -42,6 +43,10 @@ struct supervisor {
 	struct liars *liars;
 	struct copy *copies;
 	struct fvm_recorder *recorder; /* NULL: not traced */
+	int net;		       /* notify_net.c; -1: nothing to wait for */
+	bool net_asked;
+	struct net_waiting *net_waiting;
+	size_t net_count;
 	unsigned int said;	       /* lines written to the log, which a VM could fill */
 };
 
@@ -218,5 +223,12 @@ uint32_t notify_kernel_uid(const struct call *c);
 /** notify_is_root() - whether the task is in the VM's own user namespace, and believes to be root
  */
 bool notify_is_root(const struct call *c);
+
+/* ---- notify_net.c ---- */
+
+enum verdict on_socket(struct call *c, const struct file_call *f);
+
+/** notify_net_ready() - sup->net has something to say: let go whoever waits for the network */
+void notify_net_ready(struct supervisor *sup);
 
 #endif

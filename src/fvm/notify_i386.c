@@ -60,6 +60,8 @@ static const struct notify_entry entries[] = {
 	{ __NR_getegid32, on_get_gid, { .how = FVM_ID_EFFECTIVE } },
 	{ __NR_getresuid32, on_getres_uid, { 0 } },
 	{ __NR_getresgid32, on_getres_gid, { 0 } },
+	{ __NR_socket, on_socket, { 0 } },
+	{ __NR_socketcall, on_socket, { 0 } },
 };
 
 /* 32-bit programs are few: no index. */

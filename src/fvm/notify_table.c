@@ -64,6 +64,8 @@ static const struct notify_entry entries[] = {
 	{ SYS_getegid, on_get_gid, { .how = FVM_ID_EFFECTIVE } },
 	{ SYS_getresuid, on_getres_uid, { 0 } },
 	{ SYS_getresgid, on_getres_gid, { 0 } },
+
+	{ SYS_socket, on_socket, { 0 } },
 };
 
 #define LAST_CALL 511

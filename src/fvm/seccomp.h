@@ -22,7 +22,8 @@ enum fvm_filter_flags {
 	FVM_FILTER_ROOTLESS = 4,     /* with notifications for files */
 	FVM_FILTER_ONE_UID = 8,	     /* and for ids; only with ROOTLESS */
 	FVM_FILTER_OWNERS = 16,	     /* and for who owns a file; only with ONE_UID */
-	FVM_FILTER_VARIANTS = 32,    /* their number */
+	FVM_FILTER_LATE_NET = 32,    /* and for sockets; only with ROOTLESS */
+	FVM_FILTER_VARIANTS = 64,    /* their number */
 };
 
 struct fvm_filter {

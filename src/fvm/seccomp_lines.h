@@ -47,6 +47,7 @@ struct line {
 #define IF_ROOTLESS		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_ROOTLESS, true },
 #define IF_ONE_UID		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_ONE_UID, true },
 #define IF_OWNERS		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_OWNERS, true },
+#define IF_LATE_NET		{ NULL, L_IF, 0, { { 0 } }, FVM_FILTER_LATE_NET, true },
 #define END			{ NULL, L_END, 0, { { 0 } }, 0, false },
 
 #endif

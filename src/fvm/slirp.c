@@ -10,6 +10,11 @@
  * so that asking there fails: 10.0.2.3 is the only address to use.
  * slirp4netns is the first choice: 3 MB of memory against 31, ready as fast; it can't publish ports
  * without a further socket that would have to be guarded.
+ *
+ * To be ready takes it 6 to 11 ms, as long as all the rest of a start. So it is *late* where the
+ * supervisor can have those wait who need it (notify_net.c): a process of ours starts it when the
+ * supervisor asks, or the VM has lived for a moment, as routes and devices can be looked at without
+ * a socket, too. A program that wants no network has ended by then.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +36,8 @@
 
 #define PORT_TRIES 25
 #define LOOK_MS	   1 /* at most between two looks */
+#define LATE_MS	   100
+#define READY_MS   3000
 #define GUEST_LINK "eth0"
 
 /* The VM's namespaces, as the program finds them, and where it tells that it is ready. */
@@ -41,6 +48,7 @@ enum { USER_FD = 3, NET_FD = 4, READY_FD = 5 };
 struct slirp {
 	int user, net; /* once PID 1 runs, nobody may look at its namespaces any more */
 	int vm[2], ready[2];
+	int init, ask; /* late: PID 1's pidfd, and the supervisor's socket */
 	struct fvm_strv argv;
 };
 
@@ -162,35 +170,111 @@ static int await_vm(int from)
 	return sys_pidfd_open(init, 0);
 }
 
-/* Watches over both: whichever ends first, the other has no use any more. */
-static int watch(void *arg, int report)
+/* Return: a pidfd of the program, or negative errno with @err */
+static int program_start(const struct slirp *s, pid_t *ret, struct fvm_error *err)
 {
-	const struct slirp *s = arg;
-	struct fvm_error err = { 0 };
-	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
-	const int keep[] = { s->vm[0], s->ready[1], report, s->user, s->net };
-	fvm_helper_close(keep, FVM_COUNT(keep));
-	pid_t child = fork();
-	if (child == 0)
+	*ret = fork();
+	if (*ret == 0)
 		slirp_exec(s);
-	if (child < 0)
-		fvm_error_set(&err, errno, "start %s", s->argv.items[0]);
-	scoped_fd program = child > 0 ? sys_pidfd_open(child, 0) : -1;
-	if (child > 0 && program < 0) {
-		(void)kill(child, SIGKILL);
-		fvm_error_set(&err, -program, "watch %s", s->argv.items[0]);
+	int r = *ret < 0 ? fvm_error_set(err, errno, "start %s", s->argv.items[0])
+			 : sys_pidfd_open(*ret, 0);
+	if (*ret > 0 && r < 0) {
+		(void)kill(*ret, SIGKILL);
+		fvm_error_set(err, -r, "watch %s", s->argv.items[0]);
 	}
 	close(s->ready[1]);
-	fvm_helper_report(report, &err);
-	if (err.code)
-		return 1;
-	scoped_fd vm = await_vm(s->vm[0]);
+	return r;
+}
+
+/* Whichever ends first, the other has no use any more. */
+static void watch_both(int vm, int program, pid_t child)
+{
 	struct pollfd p[2] = { { .fd = vm, .events = POLLIN },
 			       { .fd = program, .events = POLLIN } };
 	while (vm >= 0 && poll(p, 2, -1) < 0 && errno == EINTR)
 		;
 	(void)kill(child, SIGKILL); /* not reaped, so still ours */
 	(void)waitpid(child, NULL, 0);
+}
+
+static int watch(void *arg, int report)
+{
+	const struct slirp *s = arg;
+	struct fvm_error err = { 0 };
+	pid_t child;
+	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
+	const int keep[] = { s->vm[0], s->ready[1], report, s->user, s->net };
+	fvm_helper_close(keep, FVM_COUNT(keep));
+	scoped_fd program = program_start(s, &child, &err);
+	fvm_helper_report(report, &err);
+	if (program < 0)
+		return 1;
+	scoped_fd vm = await_vm(s->vm[0]);
+	watch_both(vm, program, child);
+	return 0;
+}
+
+/* ---- late ---- */
+
+static int poll_restarted(struct pollfd *p, nfds_t count, int timeout_ms)
+{
+	int r;
+	while ((r = poll(p, count, timeout_ms)) < 0 && errno == EINTR)
+		;
+	return r;
+}
+
+/* Return: whether the VM is still there to have a network */
+static bool await_need(const struct slirp *s)
+{
+	struct pollfd p[2] = { { .fd = s->init, .events = POLLIN },
+			       { .fd = s->ask, .events = POLLIN } };
+	return poll_restarted(p, 2, LATE_MS) >= 0 && !p[0].revents;
+}
+
+/* The supervisor hears a byte, or that we hung up: then there will be no network. */
+static void tell_when_ready(const struct slirp *s, int program)
+{
+	char byte;
+	struct pollfd p[3] = { { .fd = s->init, .events = POLLIN },
+			       { .fd = program, .events = POLLIN },
+			       { .fd = s->ready[0], .events = POLLIN } };
+	int n = poll_restarted(p, 3, READY_MS);
+	bool ready = n > 0 && p[2].revents && read(s->ready[0], &byte, 1) == 1;
+	/* what takes long may still come */
+	if (ready || n == 0)
+		(void)!write(s->ask, "r", 1);
+	close(s->ask);
+}
+
+static int watch_late(struct slirp *s)
+{
+	pid_t child;
+	(void)setsid();
+	signal(SIGPIPE, SIG_IGN);
+	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
+	const int keep[] = { s->ask, s->init, s->user, s->net };
+	fvm_helper_close(keep, FVM_COUNT(keep));
+	fvm_null_stdio(); /* nothing that is opened from here on may be 0 to 2 */
+	if (!await_need(s) || pipe2(s->ready, O_CLOEXEC) < 0)
+		return 1;
+	scoped_fd program = program_start(s, &child, NULL);
+	if (program < 0)
+		return 1;
+	tell_when_ready(s, program);
+	watch_both(s->init, program, child);
+	return 0;
+}
+
+static int check_tun(struct fvm_error *err)
+{
+	if (access("/dev/net/tun", R_OK | W_OK) < 0) {
+		fvm_error_set(err, errno, "use /dev/net/tun");
+		fvm_error_hint(err, "have an administrator do: modprobe tun; chmod 666 "
+				    "/dev/net/tun (a container: --device /dev/net/tun), or "
+				    "use --net none");
+		return err ? -err->code : -EACCES;
+	}
 	return 0;
 }
 
@@ -199,14 +283,9 @@ static int choose(struct slirp *s, const struct fvm_port *ports, size_t count,
 {
 	char path[64];
 	const char *program;
-	int r;
-	if (access("/dev/net/tun", R_OK | W_OK) < 0) {
-		fvm_error_set(err, errno, "use /dev/net/tun");
-		fvm_error_hint(err, "have an administrator do: modprobe tun; chmod 666 "
-				    "/dev/net/tun (a container: --device /dev/net/tun), or "
-				    "use --net none");
-		return err ? -err->code : -EACCES;
-	}
+	int r = check_tun(err);
+	if (r < 0)
+		return r;
 	if (count == 0 && (program = program_find("slirp4netns", path, sizeof(path))))
 		r = slirp4netns_argv(s, program);
 	else if ((program = program_find("pasta", path, sizeof(path))))
@@ -281,6 +360,33 @@ int fvm_slirp_start(int net, const struct fvm_config *config, struct fvm_slirp *
 	const int fds[] = { s.user, s.vm[0], s.vm[1], s.ready[0], s.ready[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
+	return r;
+}
+
+bool fvm_slirp_may_be_late(const struct fvm_config *config)
+{
+	char path[64];
+	/* io_uring makes sockets that no filter sees; and under a filter there may be a listener
+	 * already, so that our sessions can ask nobody */
+	return config->ports.count == 0 && !config->io_uring && prctl(PR_GET_SECCOMP) == 0 &&
+	       check_tun(NULL) == 0 && program_find("slirp4netns", path, sizeof(path));
+}
+
+pid_t fvm_slirp_start_late(int net, int init, int ask, struct fvm_error *err)
+{
+	struct slirp s = { .net = net, .init = init, .ask = ask };
+	s.user = ioctl(net, NS_GET_USERNS);
+	if (s.user < 0)
+		return fvm_error_set(err, errno, "open the user namespace of the VM's network");
+	int r = choose(&s, NULL, 0, err);
+	/* a child that nobody has to wait for, as the supervisor is: half of what a helper costs */
+	const struct clone_args args = { 0 };
+	if (r == 0 && (r = sys_clone3(&args)) == 0)
+		_exit(watch_late(&s));
+	if (r < 0 && s.argv.count)
+		fvm_error_set(err, -r, "start a process for the VM's network");
+	fvm_strv_free(&s.argv);
+	close(s.user);
 	return r;
 }
 

@@ -27,7 +27,7 @@ static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_star
 	s->builder.net = s->slirp.vm = s->slirp.ready = -1;
 	for (int i = 0; i < 2; i++) {
 		s->go[i] = s->report[i] = s->prove[i] = s->client[i] = s->trace[i] = -1;
-		s->supervisor[i] = s->guard[i] = s->ended[i] = -1;
+		s->supervisor[i] = s->guard[i] = s->ended[i] = s->late[i] = -1;
 	}
 }
 
@@ -311,6 +311,7 @@ static int try_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	if (r == 0)
 		r = start_world(&s, err);
 	if (r == 0) {
+		start_user_go(&s);
 		hand_over(&s, ret);
 		if (s.has_net)
 			fvm_net_settle(&s.net, s.init, make_kept, &s);

@@ -93,6 +93,7 @@ struct start {
 	struct fvm_user_ids ids;
 	struct fvm_net_user net_user;
 	struct fvm_slirp slirp;
+	int late[2]; /* between supervisor and slirp.c where the network may be late; else -1 */
 	struct fvm_trees trees;
 	struct fvm_skeleton skeleton;
 	struct fvm_standins *standins;
@@ -184,6 +185,8 @@ int start_user_begin(struct start *s, struct fvm_error *err);
 /** start_user_build() - all is planned: let it build the world, and see to it that the skeleton is
  *  as the host is. Return: what fvm_spawn_shared() does, or -ESTALE: begin anew */
 int start_user_build(struct start *s);
+/** start_user_go() - PID 1 has been let go: what may be late */
+void start_user_go(const struct start *s);
 /** start_user_abandon() - after a failure: end the builder wherever it is */
 void start_user_abandon(struct start *s);
 /** start_user_inside() - PID 1, in its world: show the supervisor its root */

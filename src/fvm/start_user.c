@@ -107,6 +107,10 @@ int start_user_take(struct start *s, struct fvm_error *err)
 	r = fvm_read_file(store->dir, s->skeleton.owned, 64 << 20, &s->owned, &s->owned_len);
 	if (r < 0)
 		return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
+	if (s->vm->config.net == FVM_NET_NAT && !s->options->prove &&
+	    fvm_slirp_may_be_late(&s->vm->config) &&
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->late) < 0)
+		return fvm_error_set(err, errno, "make a socket");
 	return make_sockets(s, err);
 }
 
@@ -127,6 +131,7 @@ void start_user_free(struct start *s)
 	for (int i = 0; i < 2; i++) {
 		fvm_fd_closep(&s->supervisor[i]);
 		fvm_fd_closep(&s->guard[i]);
+		fvm_fd_closep(&s->late[i]);
 	}
 }
 
@@ -150,7 +155,8 @@ int start_user_inside(const struct start *s, struct fvm_error *err)
 
 unsigned int start_user_filter(const struct start *s)
 {
-	return FVM_FILTER_ROOTLESS | (s->vm->config.rootless ? FVM_FILTER_ONE_UID : 0);
+	return FVM_FILTER_ROOTLESS | (s->vm->config.rootless ? FVM_FILTER_ONE_UID : 0) |
+	       (s->late[0] < 0 ? 0 : FVM_FILTER_LATE_NET);
 }
 
 /* ---- the builder ---- */
@@ -183,6 +189,7 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 		.userns = st.st_ino,
 		.lock = s->skeleton.lock,
 		.trace = s->trace_file,
+		.net = s->late[0],
 		.plan = rootless ? NULL : &s->plan,
 		.map = rootless ? NULL : &s->map,
 		.trees = &s->trees,
@@ -293,7 +300,7 @@ void start_user_abandon(struct start *s)
 	(void)builder_end(s);
 }
 
-/* As early as can be, as it takes as long as all the rest. */
+/* Where it can't be late: as early as can be, as it takes as long as all the rest. */
 static int start_slirp(struct start *s)
 {
 	sem_await(&s->builder.spaced);
@@ -302,9 +309,17 @@ static int start_slirp(struct start *s)
 	return fvm_slirp_start(s->builder.net, &s->vm->config, &s->slirp, &s->err);
 }
 
+void start_user_go(const struct start *s)
+{
+	struct fvm_error err = { 0 };
+	if (s->late[1] >= 0 &&
+	    fvm_slirp_start_late(s->builder.net, s->pidfd, s->late[1], &err) < 0)
+		log_warn("the VM has no network: %s: %s", err.text, strerror(err.code));
+}
+
 int start_user_build(struct start *s)
 {
-	if (start_slirp(s) < 0) {
+	if (s->late[0] < 0 && start_slirp(s) < 0) {
 		start_user_abandon(s);
 		return 1;
 	}

@@ -19,7 +19,7 @@ struct fvm_running {
 	pid_t init_pid;		/* PID 1 of the VM, in the caller's pid namespace */
 	uint64_t init_start;	/* field 22 of /proc/PID/stat, clock ticks since boot */
 	pid_t helper_pid;	/* supervisor (rootless), 0 if none */
-	pid_t net_pid;		/* pasta or slirp4netns, 0 if none */
+	pid_t net_pid;		/* who watches over pasta or slirp4netns; 0: none, or later */
 	int64_t started_ns;
 	uint32_t slot;		/* number of the uid range and of the network address */
 	uint32_t uid_base;	/* host uid of the VM's root */

@@ -264,6 +264,8 @@ static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args
 	if (!sup->nests || !sup->liars || sup->epoll < 0)
 		return -ENOMEM;
 	r = watch(sup, sup->socket);
+	if (r == 0 && sup->net >= 0)
+		r = watch(sup, sup->net);
 	return r < 0 ? r : watch(sup, args->init_pidfd);
 }
 
@@ -282,6 +284,8 @@ static void loop(struct supervisor *sup, int init_pidfd)
 				return;
 			if (fd == sup->socket)
 				socket_ready(sup);
+			else if (fd == sup->net)
+				notify_net_ready(sup);
 			else if (is_listener(sup, fd, &at))
 				listener_ready(sup, at, events[i].events);
 			else if (!liars_ended(sup, fd))
@@ -302,11 +306,12 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.ids = args->ids,
 		.owned = args->owned,
 		.owned_len = args->owned_len,
+		.net = args->net,
 		.one_id = !args->map && args->ids->count == 0,
 	};
 	set_up_process();
 	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc,
-			     args->log,	   args->lock,	args->trace };
+			     args->log,	   args->lock,	args->trace,	  args->net };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	int r = set_up(&sup, args);
 	if (r == 0 && args->trace >= 0 && !(sup.recorder = fvm_recorder_new(args->trace)))

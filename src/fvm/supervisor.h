@@ -11,6 +11,7 @@
  *                   and answered with success.     notify_file.c, notify_path.c
  *     about owners  in sessions of others than the user, who wants speed: what a file was meant
  *                   to have is told.               notify_stat.c
+ *     about sockets until the network is there, which comes up when it is asked for. notify_net.c
  *     about ids     with one mapped id no other can be taken on: a task that drops to another for
  *                   good gets a user namespace below its own in which the one id has the wished
  *                   number; one that may come back is lied to.     notify_ids.c, ids.h, nest.c
@@ -50,6 +51,7 @@ struct fvm_supervisor_args {
 	ino_t userns;		       /* of PID 1 */
 	int lock;		       /* only to be kept open, or -1 */
 	int trace;		       /* of fvm_recorder_open(), or -1 */
+	int net;		       /* to slirp.c's process where the network is late, or -1 */
 	const struct fvm_plan *plan;   /* root's: mounts; else NULL */
 	const struct fvm_idmap *map;   /* root's; else NULL */
 	const struct fvm_trees *trees; /* a user's */

@@ -305,6 +305,23 @@ serve_all() { # WHERE PORT ADDRESS..
 	says "8080"
 }
 
+@test "an ordinary user's network is there when it is asked for, or in a moment" {
+	[ "$(stat -c %a /dev/net/tun 2>/dev/null)" = 666 ] || skip "needs /dev/net/tun for users"
+	needs_command slirp4netns
+	in_host install -d -m 0700 -o fvmt-net "/run/user/$(id -u fvmt-net)"
+	serve_all in_outside 80 198.51.100.1
+	# a look without a socket finds no route at first, and one soon
+	expect 0 fvm_user run --rm -- sh -c 'grep -c ^eth0 /proc/net/route; sleep 1; grep -c ^eth0 /proc/net/route'
+	[ "${lines[0]}" = 0 ] && [ "${lines[1]}" -gt 0 ]
+	# asked for by netlink, from a session that begins later, and by many at once
+	expect 0 fvm_user run --rm -- ip -4 route
+	says "default via 10.0.2.2"
+	expect 0 fvm_user create v
+	expect 0 fvm_user start v
+	each 0 fvm_user exec v -- <<<"198.51.100.1 80"
+	equal "$(fvm_user run --rm -- sh -c 'for i in $(seq 20); do ip -4 route & done; wait' | grep -c ^default)" 20
+}
+
 host_resolv() { # what the host's servers are from now on; by rename, as daemons do
 	in_host sh -c "echo 'nameserver $2' >$1.new && mv $1.new $1"
 }

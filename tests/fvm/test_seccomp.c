@@ -233,6 +233,21 @@ static void supervisor_is_asked_about_owners_that_are_not_there(void **state)
 	assert_int_equal(ask(rootless | FVM_FILTER_OWNERS, NATIVE, SYS_lstat, 1, 1, 0), ALLOW);
 }
 
+static void supervisor_is_asked_about_sockets_while_the_network_is_late(void **state)
+{
+	const unsigned int late = FVM_FILTER_ROOTLESS | FVM_FILTER_LATE_NET;
+	(void)state;
+	assert_int_equal(ask(late, NATIVE, SYS_socket, AF_INET, 1, 0), NOTIFY);
+	assert_int_equal(ask(late, NATIVE, SYS_socket, AF_INET6, 2, 0), NOTIFY);
+	assert_int_equal(ask(late, NATIVE, SYS_socket, AF_NETLINK, 3, NETLINK_ROUTE), NOTIFY);
+	assert_int_equal(ask(late, NATIVE, SYS_socket, AF_UNIX, 1, 0), ALLOW);
+	assert_int_equal(ask(late, NATIVE, SYS_socket, AF_VSOCK, 1, 0), WITH(EAFNOSUPPORT));
+	assert_int_equal(ask(late, I386, 359, AF_INET, 1, 0), NOTIFY);
+	assert_int_equal(ask(late, I386, 102, 1, 0, 0), WITH(EAFNOSUPPORT));
+	assert_int_equal(ask(late | FVM_FILTER_I386_SOCKETS, I386, 102, 1, 0, 0), NOTIFY);
+	assert_int_equal(ask(FVM_FILTER_LATE_NET, NATIVE, SYS_socket, AF_INET, 1, 0), ALLOW);
+}
+
 /* ---- the kernel's word on it ---- */
 
 static int filtered(void)
@@ -285,6 +300,7 @@ int main(void)
 		cmocka_unit_test(limits_of_pid_one_are_not_set),
 		cmocka_unit_test(supervisor_is_asked_about_opening_to_write),
 		cmocka_unit_test(supervisor_is_asked_about_owners_that_are_not_there),
+		cmocka_unit_test(supervisor_is_asked_about_sockets_while_the_network_is_late),
 		cmocka_unit_test(kernel_agrees),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@
 
 #include "box.h"
 #include "fvm/net.h"
+#include "fvm/sys.h"
 
 #define USER	 65533 /* somebody who has nothing */
 #define OUTSIDE4 "198.51.100.1"
@@ -123,7 +124,32 @@ static _Noreturn void vm_main(const struct vm *vm)
 	_exit(0);
 }
 
-static int vm_start(struct vm *vm, const char *const *ports, struct fvm_error *err)
+/* Ready when it is asked for. */
+static int late_start(struct vm *vm, int net, struct fvm_error *err)
+{
+	int ask[2];
+	char c = '?';
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ask), 0);
+	scoped_fd ours = ask[0];
+	scoped_fd init = sys_pidfd_open(vm->init, 0);
+	vm->slirp.pid = fvm_slirp_start_late(net, init, ask[1], err);
+	close(ask[1]);
+	if (vm->slirp.pid < 0)
+		return vm->slirp.pid;
+	assert_int_equal(write(ours, "n", 1), 1);
+	return read(ours, &c, 1) == 1 && c == 'r' ? 0 : -EIO;
+}
+
+static int early_start(struct vm *vm, int net, const struct fvm_config *config,
+		       struct fvm_error *err)
+{
+	int r = fvm_slirp_start(net, config, &vm->slirp, err);
+	if (r == 0)
+		r = fvm_slirp_tell(&vm->slirp, vm->init);
+	return r < 0 ? r : fvm_slirp_wait(&vm->slirp, vm->init, 5000);
+}
+
+static int vm_start(struct vm *vm, const char *const *ports, bool late, struct fvm_error *err)
 {
 	char c, path[64];
 	struct fvm_config config = { .net = FVM_NET_NAT };
@@ -140,11 +166,9 @@ static int vm_start(struct vm *vm, const char *const *ports, struct fvm_error *e
 	vm->slirp = (struct fvm_slirp){ 0, -1, -1 };
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)vm->init);
 	scoped_fd net = open(path, O_RDONLY | O_CLOEXEC);
-	int r = fvm_slirp_start(net, &config, &vm->slirp, err);
+	int r = late ? late_start(vm, net, err) : early_start(vm, net, &config, err);
 	fvm_strv_free(&config.ports);
-	if (r == 0)
-		r = fvm_slirp_tell(&vm->slirp, vm->init);
-	return r < 0 ? r : fvm_slirp_wait(&vm->slirp, vm->init, 5000);
+	return r;
 }
 
 static bool vm_reaches(const struct vm *vm, const char *address, uint16_t port)
@@ -190,12 +214,12 @@ static int listener(const char *address, uint16_t port)
 	return fd;
 }
 
-static void loopback_is_shut_and_the_world_open(const char *const *ports)
+static void loopback_is_shut_and_the_world_open(const char *const *ports, bool late)
 {
 	struct vm vm;
 	struct fvm_error err = { 0 };
 	int out = listener(OUTSIDE4, 8000), local = listener("127.0.0.1", 2222);
-	int r = vm_start(&vm, ports, &err);
+	int r = vm_start(&vm, ports, late, &err);
 	if (r < 0)
 		fvm_error_print("test", &err);
 	assert_int_equal(r, 0);
@@ -214,7 +238,36 @@ static void slirp4netns_shows_the_world_but_not_loopback(void **state)
 {
 	if (!*state || !program("slirp4netns"))
 		skip();
-	loopback_is_shut_and_the_world_open(NULL);
+	loopback_is_shut_and_the_world_open(NULL, false);
+}
+
+static void slirp4netns_may_come_when_it_is_asked_for(void **state)
+{
+	const struct fvm_config plain = { .net = FVM_NET_NAT };
+	if (!*state || !program("slirp4netns"))
+		skip();
+	assert_true(fvm_slirp_may_be_late(&plain));
+	loopback_is_shut_and_the_world_open(NULL, true);
+}
+
+static void slirp4netns_that_nobody_asked_for_ends_with_its_vm(void **state)
+{
+	struct fvm_error err = { 0 };
+	if (!*state || !program("slirp4netns"))
+		skip();
+	pid_t init = fork();
+	if (init == 0)
+		_exit(0);
+	int ask[2];
+	char c;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ask), 0);
+	scoped_fd ours = ask[0];
+	scoped_fd pidfd = sys_pidfd_open(init, 0);
+	scoped_fd net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_true(fvm_slirp_start_late(net, pidfd, ask[1], &err) > 0);
+	close(ask[1]);
+	assert_int_equal(read(ours, &c, 1), 0);
+	assert_int_equal(waitpid(init, NULL, 0), init);
 }
 
 static void pasta_publishes_and_does_not_show_loopback(void **state)
@@ -222,13 +275,15 @@ static void pasta_publishes_and_does_not_show_loopback(void **state)
 	const char *const ports[] = { "8080:80", NULL };
 	if (!*state || !program("pasta"))
 		skip();
-	loopback_is_shut_and_the_world_open(ports);
+	loopback_is_shut_and_the_world_open(ports, false);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slirp4netns_shows_the_world_but_not_loopback),
+		cmocka_unit_test(slirp4netns_may_come_when_it_is_asked_for),
+		cmocka_unit_test(slirp4netns_that_nobody_asked_for_ends_with_its_vm),
 		cmocka_unit_test(pasta_publishes_and_does_not_show_loopback),
 	};
 	return cmocka_run_group_tests(tests, host_setup, NULL);
