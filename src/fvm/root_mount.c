@@ -1,5 +1,5 @@
 /*
- * The overlays of a rootless VM, mounted one by one (root_user.h).
+ * One overlay of a rootless VM (root_user.h).
  *
  * Layers are named by descriptor (/proc/self/fd/N): no path is too long for the page of options,
  * none has to be quoted, and no symlink that a VM left in a layer is followed.
@@ -19,7 +19,7 @@
 #include "fvm/build.h"
 #include "fvm/foreign.h"
 #include "fvm/internal.h"
-#include "fvm/owners.h"
+#include "fvm/root_priv.h"
 #include "fvm/skeleton.h"
 #include "fvm/spare.h"
 #include "fvm/sys.h"
@@ -365,13 +365,14 @@ static int owned_step(const struct fvm_build *b, struct owned_layer *l, size_t l
 	    snprintf(at, sizeof(at), "%s%s", b->skeleton->path, l->last) >= (int)sizeof(at) ||
 	    fstatat(b->store, at, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
 		return -ENOENT;
-	if (mkdirat(l->fd, rel, 0700) < 0 && errno != EEXIST)
+	if (mkdirat(l->fd, rel, st.st_mode & 01777) < 0 && errno != EEXIST)
 		return -errno;
 	l->open[l->depth++] = (struct owned_dir){ len, { st.st_atim, st.st_mtim } };
 	if (o && fchownat(l->fd, rel, fvm_idmap_uid(b->map, o->uid), fvm_idmap_gid(b->map, o->gid),
 			  AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	(void)!fchmodat(l->fd, rel, st.st_mode & 07777, 0);
+	if (st.st_mode & (S_ISUID | S_ISGID))
+		(void)!fchmodat(l->fd, rel, st.st_mode & 07777, 0);
 	return 0;
 }
 
@@ -531,7 +532,7 @@ static int open_target(const struct fvm_build *b, const char *path)
 	return fvm_open_nofollow(b->root, path + 1, O_PATH | O_DIRECTORY);
 }
 
-static int mount_with(struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
+static int mount_with(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
 	scoped_buf options = { 0 };
 	scoped_fd target = open_target(b, t->path);
@@ -556,110 +557,12 @@ static int mount_with(struct fvm_build *b, struct stack *s, const struct fvm_tre
 			options.data);
 }
 
-/* One of many file systems, and not all are fit to be below an overlay. */
-static bool is_mount(const struct fvm_plan *plan, const char *path)
+int root_mount_overlay(const struct fvm_build *build, size_t number)
 {
-	for (size_t i = 0; i < plan->count; i++) {
-		if (strcmp(plan->mounts[i].path, path) == 0)
-			return true;
-	}
-	return false;
-}
-
-static int mount_tree(struct fvm_build *b, const struct fvm_tree *t, struct fvm_error *err)
-{
+	struct fvm_build b = *build;
 	struct stack s = { 0 };
-	if (b->root >= 0 && fvm_hide_has(b->hide, t->path))
-		return 0;
-	int r = mount_with(b, &s, t);
+	b.overlays = number;
+	int r = mount_with(&b, &s, &b.trees->items[number]);
 	stack_close(&s);
-	b->overlays++;
-	if (b->root >= 0 && (r == -ENOENT || r == -ENOTDIR || r == -ELOOP))
-		return 0; /* the VM has put something else in its place */
-	if (r < 0 && b->root >= 0 && is_mount(b->plan, t->path))
-		return fvm_build_leave_out(b, t->path, strerror(-r));
-	if (r < 0) {
-		fvm_error_set(err, -r, "mount the overlay of %s", t->path);
-		fvm_error_hint(err, "see what this host permits: fvm doctor");
-		return r;
-	}
-	if (b->root < 0) {
-		b->root = openat(b->scratch, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (b->root < 0)
-			return fvm_error_set(err, errno, "open the new root");
-	}
-	if (t->kind == FVM_TREE_READ_ONLY)
-		return 0;
-	return fvm_strv_add(&b->running->keys, t->key) < 0
-		       ? fvm_error_set(err, ENOMEM, "list the overlays")
-		       : 0;
-}
-
-/* ---- the scratch tmpfs ---- */
-
-/* Of whom the files are, for who reads the layer from outside; once, at the top. */
-static int write_maps(const struct fvm_build *b, int fd)
-{
-	scoped_buf text = { 0 };
-	struct stat st;
-	if (fstat(fd, &st) < 0 || st.st_size > 0)
-		return 0;
-	fvm_buf_puts(&text, FVM_OWNERS_HEAD);
-	if (b->owned)
-		fvm_user_ids_maps(b->ids, &text);
-	return text.failed ? -ENOMEM : fvm_write_all(fd, text.data, text.len);
-}
-
-/* Where the workspace is mounted, which is why nobody could before. */
-static int open_owners(const struct fvm_build *b)
-{
-	char path[FVM_NAME_MAX + 64];
-	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
-	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
-	if (fs < 0)
-		return fs;
-	int fd = openat(fs, FVM_OWNERS_FILE, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
-			0600);
-	if (fd < 0)
-		return -errno;
-	int r = write_maps(b, fd);
-	if (r == 0)
-		return fd;
-	close(fd);
-	return r;
-}
-
-static int make_scratch(struct fvm_build *b, struct fvm_error *err)
-{
-	char path[sizeof(b->vm->store->path) + 8];
-	int r = fvm_build_disks(b, err);
-	if (r < 0)
-		return r;
-	b->store = open(b->vm->store->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (b->store < 0)
-		return fvm_error_set(err, errno, "open %s", b->vm->store->path);
-	b->owners = open_owners(b);
-	if (b->owners < 0)
-		return fvm_error_set(err, -b->owners, "open the list of owners");
-	/* what others are building there can't be seen from here any more, and need not */
-	snprintf(path, sizeof(path), "%s/tmp", b->vm->store->path);
-	if (mount("fvm", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0)
-		return fvm_error_set(err, errno, "mount a tmpfs");
-	b->scratch = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (b->scratch < 0 || fchdir(b->scratch) < 0 || mkdirat(b->scratch, "root", 0755) < 0)
-		return fvm_error_set(err, errno, "enter the tmpfs");
-	return 0;
-}
-
-int fvm_trees_mount(struct fvm_build *b, struct fvm_error *err)
-{
-	int r = make_scratch(b, err);
-	for (size_t i = 0; r == 0 && i < b->trees->count; i++)
-		r = mount_tree(b, &b->trees->items[i], err);
-	for (size_t i = 0; r == 0 && i < b->plan->count; i++) {
-		const struct fvm_mount *m = &b->plan->mounts[i];
-		if (m->class == FVM_MOUNT_LEFT_OUT)
-			r = fvm_build_leave_out(b, m->path, m->why);
-	}
 	return r;
 }

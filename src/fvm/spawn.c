@@ -6,6 +6,8 @@
  * clone3(), clone() does, and the child moves itself (10 ms instead of 0.2).
  */
 #include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -102,4 +104,21 @@ int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup)
 	if (pid < 0)
 		return pid;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -ECHILD;
+}
+
+int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int r = pthread_attr_init(&attr);
+	if (r)
+		return -r;
+	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+	(void)mallopt(M_ARENA_MAX, 1); /* one more heap is not worth it for a millisecond */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(ret, &attr, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	return -r;
 }

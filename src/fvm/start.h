@@ -10,6 +10,8 @@
 #ifndef FVM_START_H
 #define FVM_START_H
 
+#include <pthread.h>
+
 #include "fvm/init.h"
 #include "fvm/skeleton.h"
 #include "fvm/state.h"
@@ -63,5 +65,9 @@ int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err);
  * free what we hold, or leave locks taken.
  */
 int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup);
+
+/** fvm_thread_start() - a small thread without signals, to be joined; also of fvm_spawn_shared()'s
+ *  child. Return: 0 or negative errno */
+int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg);
 
 #endif

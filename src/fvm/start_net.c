@@ -9,13 +9,10 @@
  * allocate.
  */
 #include <errno.h>
-#include <malloc.h>
 #include <signal.h>
 
 #include "fvm/start_priv.h"
 #include "fvm/sys.h"
-
-#define STACK_BYTES (256 * 1024)
 
 static void sem_await(sem_t *sem)
 {
@@ -75,30 +72,13 @@ static void *net_main(void *arg)
 	return NULL;
 }
 
-int start_thread(pthread_t *ret, void *(*fn)(void *arg), void *arg)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	int r = pthread_attr_init(&attr);
-	if (r)
-		return -r;
-	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-	(void)mallopt(M_ARENA_MAX, 1); /* one more heap is not worth it for a millisecond */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(ret, &attr, fn, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return -r;
-}
-
 int start_net_begin(struct start *s, struct fvm_error *err)
 {
 	struct start_net *t = &s->net_thread;
 	if (sem_init(&t->prepared, 0, 0) < 0 || sem_init(&t->cloned, 0, 0) < 0 ||
 	    sem_init(&t->mounted, 0, 0) < 0)
 		return fvm_error_set(err, errno, "make a thread");
-	int r = start_thread(&t->thread, net_main, s);
+	int r = fvm_thread_start(&t->thread, net_main, s);
 	t->running = r == 0;
 	return r < 0 ? fvm_error_set(err, -r, "make a thread") : 0;
 }

@@ -150,9 +150,6 @@ _Noreturn void start_inside(const struct start *s);
 
 /* ---- start_net.c: nat beside everything else, in a thread ---- */
 
-/** start_thread() - a small thread without signals. Return: 0 or negative errno */
-int start_thread(pthread_t *ret, void *(*fn)(void *arg), void *arg);
-
 /** start_net_begin() - addresses, rules, ports: under way from here on; needs the slot */
 int start_net_begin(struct start *s, struct fvm_error *err);
 /** start_net_prepared() - wait for that; the thread sleeps now, so that a copy of our memory is

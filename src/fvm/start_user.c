@@ -279,7 +279,7 @@ int start_user_begin(struct start *s, struct fvm_error *err)
 	if (sem_init(&b->spaced, 0, 0) < 0 || sem_init(&b->planned, 0, 0) < 0 ||
 	    sem_init(&b->cloned, 0, 0) < 0)
 		return fvm_error_set(err, errno, "make a thread");
-	int r = start_thread(&b->thread, builder_main, s);
+	int r = fvm_thread_start(&b->thread, builder_main, s);
 	b->running = r == 0;
 	return r < 0 ? fvm_error_set(err, -r, "make a thread") : 0;
 }
