@@ -104,6 +104,7 @@ struct run {
 	struct fvm_store store;
 	struct fvm_vm vm;
 	bool made; /* by us: there was none of that name */
+	struct fvm_ahead *ahead;
 	struct fvm_started started;
 };
 
@@ -325,6 +326,7 @@ static int start(struct run *run, const struct fvm_command *command, struct fvm_
 		.trace = run->options->trace,
 		.user_uid = command->uid,
 		.user_gid = command->gid,
+		.ahead = run->ahead,
 	};
 	return cli_vm_start(&run->vm, &so, &run->started, err);
 }
@@ -439,8 +441,11 @@ static int run_with(struct run *run, struct run_options *o, int argc, char **arg
 {
 	scoped_command command = { 0 };
 	struct fvm_error err = { 0 };
-	if (check_options(o, &err) < 0 || fvm_store_open(&run->store, &err) < 0 ||
-	    open_or_make(run, o, &err) < 0)
+	if (check_options(o, &err) < 0)
+		return cli_fail(&err);
+	if (!o->name && geteuid() != 0)
+		run->ahead = fvm_ahead_begin();
+	if (fvm_store_open(&run->store, &err) < 0 || open_or_make(run, o, &err) < 0)
 		return cli_fail(&err);
 	if (!run->made && fvm_vm_state(&run->vm) != FVM_STOPPED)
 		return run_beside(run, o, argc, argv);
@@ -469,6 +474,7 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 	int first = cli_parse(&cli_run, argc, argv, take_option, &o);
 	int status =
 		first < 0 ? cli_exit_parse(first) : run_with(&run, &o, argc - first, argv + first);
+	fvm_ahead_free(run.ahead);
 	fvm_started_close(&run.started);
 	fvm_vm_close(&run.vm);
 	fvm_store_close(&run.store);

@@ -116,12 +116,6 @@ void fvm_user_ids_maps(const struct fvm_user_ids *ids, struct fvm_buf *ret)
 
 /* ---- the helpers ---- */
 
-struct mapping {
-	const struct fvm_user_ids *ids;
-	pid_t target;
-	int go;
-};
-
 struct range {
 	uint32_t own, sub, count; /* of the host */
 	bool same;
@@ -182,10 +176,11 @@ static int write_own(const char *which, pid_t target, uint32_t count)
 	return fvm_write_file(AT_FDCWD, path, text);
 }
 
-/* In a child that stays in the first namespace. It shares the memory of who waits for it. */
+/* In a child that stays in the first namespace. It shares the memory of who waits for it, and what
+ * is a thread's own: it may not allocate. */
 static int map_child(void *arg)
 {
-	const struct mapping *m = arg;
+	const struct fvm_user_mapping *m = arg;
 	char byte;
 	signal(SIGCHLD, SIG_DFL); /* ignored, there would be no status to wait for */
 	(void)dup2(m->go, 3);
@@ -243,35 +238,51 @@ static int unshare_user(struct fvm_error *err)
 	return err ? -err->code : -EPERM;
 }
 
-static int enter_with_helpers(struct fvm_user_ids *ids, struct fvm_error *err)
+static int begin_helpers(const struct fvm_user_ids *ids, struct fvm_user_mapping *m,
+			 struct fvm_error *err)
 {
 	int go[2];
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a pipe");
-	struct mapping m = { ids, getpid(), go[0] };
-	char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-	int pid = stack == MAP_FAILED
-			  ? -1
-			  : clone(map_child, stack + STACK_BYTES, CLONE_VM | SIGCHLD, &m);
-	int r = pid < 0 ? fvm_error_set(err, errno, "start a process") : unshare_user(err);
+	m->ids = ids;
+	m->target = getpid();
+	m->go = go[0];
+	m->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	m->pid = m->stack == MAP_FAILED
+			 ? -1
+			 : clone(map_child, (char *)m->stack + STACK_BYTES, CLONE_VM | SIGCHLD, m);
+	int r = m->pid < 0 ? fvm_error_set(err, errno, "start a process") : unshare_user(err);
 	close(go[0]);
 	if (r == 0)
 		(void)!write(go[1], "g", 1);
 	close(go[1]);
-	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	return r;
+}
+
+int fvm_user_ids_begin(struct fvm_user_ids *ids, struct fvm_user_mapping *ret,
+		       struct fvm_error *err)
+{
+	*ret = (struct fvm_user_mapping){ .stack = MAP_FAILED };
+	int r = ids->count ? begin_helpers(ids, ret, err) : unshare_user(err);
+	return r == 0 && !ids->count ? map_only_one(ids, err) : r;
+}
+
+int fvm_user_ids_end(struct fvm_user_ids *ids, struct fvm_user_mapping *m, struct fvm_error *err)
+{
+	bool helped = m->pid > 0;
+	while (m->pid > 0 && waitpid(m->pid, NULL, 0) < 0 && errno == EINTR)
 		;
-	if (stack != MAP_FAILED)
-		munmap(stack, STACK_BYTES);
-	if (r < 0)
-		return r;
-	return is_mapped() ? 0 : map_only_one(ids, err);
+	if (m->stack != MAP_FAILED)
+		munmap(m->stack, STACK_BYTES);
+	*m = (struct fvm_user_mapping){ .stack = MAP_FAILED };
+	return !helped || is_mapped() ? 0 : map_only_one(ids, err);
 }
 
 int fvm_user_ids_enter(struct fvm_user_ids *ids, struct fvm_error *err)
 {
-	if (ids->count)
-		return enter_with_helpers(ids, err);
-	int r = unshare_user(err);
-	return r < 0 ? r : map_only_one(ids, err);
+	struct fvm_user_mapping m;
+	int r = fvm_user_ids_begin(ids, &m, err);
+	int end = fvm_user_ids_end(ids, &m, r < 0 ? NULL : err);
+	return r < 0 ? r : end;
 }

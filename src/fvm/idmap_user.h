@@ -53,4 +53,21 @@ void fvm_user_ids_find(struct fvm_user_ids *ret);
  */
 int fvm_user_ids_enter(struct fvm_user_ids *ids, struct fvm_error *err);
 
+/* The helpers, while they are at work. */
+struct fvm_user_mapping {
+	const struct fvm_user_ids *ids;
+	pid_t pid, target;
+	int go;
+	void *stack;
+};
+
+/**
+ * fvm_user_ids_begin() - the same in two steps: what needs capabilities in the namespace alone, and
+ * no id, can be done between the two
+ * @ret: may not move until fvm_user_ids_end(), which has to follow also after a failure
+ */
+int fvm_user_ids_begin(struct fvm_user_ids *ids, struct fvm_user_mapping *ret,
+		       struct fvm_error *err);
+int fvm_user_ids_end(struct fvm_user_ids *ids, struct fvm_user_mapping *m, struct fvm_error *err);
+
 #endif

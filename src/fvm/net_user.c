@@ -166,8 +166,8 @@ void fvm_net_user_prepare(const struct fvm_config *config, struct fvm_net_user *
 	freeifaddrs(all);
 }
 
-/* What programs as the VM's root expect to be allowed. Whatever is not there is missed later. */
-static void give_back(uint32_t ids)
+/* Whatever is not there is missed later. */
+void fvm_net_user_give_back(uint32_t ids)
 {
 	char text[32];
 	(void)fvm_write_file(AT_FDCWD, "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
@@ -175,7 +175,7 @@ static void give_back(uint32_t ids)
 	(void)fvm_write_file(AT_FDCWD, "/proc/sys/net/ipv4/ping_group_range", text);
 }
 
-int fvm_net_user_make(const struct fvm_net_user *n, uint32_t ids, struct fvm_error *err)
+int fvm_net_user_make(const struct fvm_net_user *n, struct fvm_error *err)
 {
 	const uint32_t lo = LOOPBACK;
 	const uint8_t icmp6 = IPPROTO_ICMPV6;
@@ -185,7 +185,6 @@ int fvm_net_user_make(const struct fvm_net_user *n, uint32_t ids, struct fvm_err
 	int r = fvm_net_lo_up(err);
 	if (r < 0)
 		return r;
-	give_back(ids);
 	scoped_fd sock = fvm_nl_open(NETLINK_NETFILTER);
 	if (sock < 0)
 		r = sock;

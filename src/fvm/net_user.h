@@ -21,9 +21,12 @@ void fvm_net_user_prepare(const struct fvm_config *config, struct fvm_net_user *
 
 /**
  * fvm_net_user_make() - move into a network namespace with loopback and these rules
- * @ids: the highest id that is mapped
  * Return: 0, or negative errno with @err (the kernel can't filter)
  */
-int fvm_net_user_make(const struct fvm_net_user *n, uint32_t ids, struct fvm_error *err);
+int fvm_net_user_make(const struct fvm_net_user *n, struct fvm_error *err);
+
+/** fvm_net_user_give_back() - what programs as the VM's root expect to be allowed in it
+ *  @ids: the highest id that is mapped, as they have to be by now */
+void fvm_net_user_give_back(uint32_t ids);
 
 #endif

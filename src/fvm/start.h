@@ -23,6 +23,7 @@ struct fvm_start_options {
 	bool throw_away;		 /* nothing of it needs to reach the disk */
 	bool trace;			 /* see fvm/trace.h */
 	const struct fvm_skeleton_progress *progress; /* of a rootless user's first start; or NULL */
+	struct fvm_ahead *ahead;	 /* of fvm_ahead_begin(), or NULL */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
 	gid_t user_gid;
 };
@@ -48,6 +49,15 @@ void fvm_started_close(struct fvm_started *s);
  */
 int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err);
+
+/**
+ * fvm_ahead_begin() - a rootless VM will be started soon: make what does not depend on which
+ * Nothing lasting; of a user with ranges of ids two programs are at work in the background.
+ * Return: for fvm_start_options and to be freed; NULL: none, which is no harm
+ */
+struct fvm_ahead *fvm_ahead_begin(void);
+/** fvm_ahead_free() - also when no start came. @a: may be NULL */
+void fvm_ahead_free(struct fvm_ahead *a);
 
 /** fvm_start_proof() - wait for the next row of the self-test
  *  Return: 1, 0 when there are no more, or -EBADE when the host's bait was touched */

@@ -43,13 +43,12 @@ struct start_net {
 
 /* The thread that waits for a user's builder, and how far that is: start_user.c. */
 struct start_builder {
-	pthread_t thread;
-	sem_t spaced;  /* by the builder: it has its namespaces, or has failed */
+	struct fvm_ahead *ahead, *own; /* the thread, and it if it is ours to free */
+	sem_t spaced;		       /* by the builder: it has its namespaces, or has failed */
 	sem_t planned; /* by the starter: there is a plan, or abandoned is set */
 	sem_t cloned;  /* by the builder: it makes no copy of our memory any more */
 	bool running, abandoned;
-	int net;    /* its network namespace, if slirp.c has work with it */
-	int result; /* of fvm_spawn_shared() */
+	int net; /* its network namespace, if slirp.c has work with it */
 };
 
 /* All that one start needs; lives in the starter's memory, which the builder shares. */

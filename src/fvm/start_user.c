@@ -2,8 +2,9 @@
  * How a rootless VM starts: the steps that are others without privileges.
  *
  * The builder is started first of all, by a thread that waits for it, and makes its namespaces
- * while the starter plans: two set-user-id programs map the ids, which take a millisecond. It waits
- * for the plan, clones PID 1 and the supervisor, which are copies of our memory, and so the starter
+ * while the starter plans: two set-user-id programs map the ids, which take a millisecond. Who
+ * knows that he will start a VM lets it begin before there is one (fvm_ahead_begin). It waits for
+ * the plan, clones PID 1 and the supervisor, which are copies of our memory, and so the starter
  * waits meanwhile: nobody may hold a lock in them. Then it mounts, while the starter compares the
  * skeleton with the host. All share memory and C library and may allocate.
  *
@@ -116,6 +117,7 @@ int start_user_take(struct start *s, struct fvm_error *err)
 
 void start_user_free(struct start *s)
 {
+	fvm_ahead_free(s->builder.own);
 	fvm_trees_free(&s->trees);
 	free(s->owned);
 	fvm_skeleton_close(&s->skeleton);
@@ -160,17 +162,6 @@ unsigned int start_user_filter(const struct start *s)
 }
 
 /* ---- the builder ---- */
-
-static int enter_first_namespace(struct start *s)
-{
-	int r = fvm_user_ids_enter(&s->ids, &s->err);
-	if (r < 0)
-		return r;
-	s->map = (struct fvm_idmap){ .same = 1 + s->ids.count };
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return fvm_error_set(&s->err, errno, "make a mount namespace");
-	return 0;
-}
 
 static _Noreturn void be_supervisor(const struct start *s, int proc)
 {
@@ -232,24 +223,68 @@ static int build_planned(struct start *s, int proc)
 
 static int make_net(struct start *s)
 {
-	int r = fvm_net_user_make(&s->net_user, s->ids.count, &s->err);
+	int r = fvm_net_user_make(&s->net_user, &s->err);
 	if (r == 0 && (s->builder.net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)) < 0)
 		r = fvm_error_set(&s->err, errno, "open the VM's network namespace");
 	return r;
 }
 
+/* ---- the builder, which may begin before there is a start ---- */
+
+struct fvm_ahead {
+	pthread_t thread;
+	sem_t wanted;	     /* by the starter: there is a start, or none will come */
+	struct start *start; /* NULL: none */
+	bool woken;	     /* has heard of that */
+	bool joined;
+	int cgroup; /* to be born in, or -1 */
+	struct fvm_user_ids ids;
+	struct fvm_error err;
+	int result; /* of fvm_spawn_shared() */
+};
+
+static int own_mounts(struct fvm_error *err)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return fvm_error_set(err, errno, "make a mount namespace");
+	return 0;
+}
+
+/* The helpers that map the ids take as long as the other namespaces, which need none. */
+static int enter_namespaces(struct fvm_ahead *a)
+{
+	struct fvm_user_mapping mapping;
+	int r = fvm_user_ids_begin(&a->ids, &mapping, &a->err);
+	if (r == 0)
+		r = own_mounts(&a->err);
+	sem_await(&a->wanted);
+	a->woken = true;
+	bool nat = a->start && a->start->vm->config.net == FVM_NET_NAT;
+	if (r == 0 && nat && (r = make_net(a->start)) < 0)
+		a->err = a->start->err;
+	int end = fvm_user_ids_end(&a->ids, &mapping, r < 0 ? NULL : &a->err);
+	if (r == 0 && end == 0 && nat)
+		fvm_net_user_give_back(a->ids.count);
+	return r < 0 ? r : end;
+}
+
 static int user_builder(void *arg)
 {
-	struct start *s = arg;
+	struct fvm_ahead *a = arg;
 	/* the host's own, as the VM's shows no process of ours */
 	scoped_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int r = 0;
-	if (proc < 0)
-		r = fvm_error_set(&s->err, errno, "open /proc");
-	if (r == 0)
-		r = enter_first_namespace(s);
-	if (r == 0 && s->vm->config.net == FVM_NET_NAT)
-		r = make_net(s);
+	/* nobody else would end us, should the starter be killed while we wait for him */
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	int r = enter_namespaces(a);
+	struct start *s = a->start;
+	if (!s)
+		return 0;
+	if (r == 0 && proc < 0)
+		r = fvm_error_set(&a->err, -proc, "open /proc");
+	if (r < 0)
+		s->err = a->err;
+	s->ids = a->ids;
+	s->map = (struct fvm_idmap){ .same = 1 + a->ids.count };
 	sem_post(&s->builder.spaced);
 	sem_await(&s->builder.planned);
 	if (r == 0 && !s->builder.abandoned)
@@ -257,38 +292,92 @@ static int user_builder(void *arg)
 	return r < 0;
 }
 
-/* ---- the starter ---- */
-
 static void *builder_main(void *arg)
 {
-	struct start *s = arg;
-	scoped_fd cgroup = fvm_cgroup_open_v2(&s->cgroups);
-	s->builder.result = fvm_spawn_shared(user_builder, s, cgroup);
-	sem_post(&s->builder.spaced);
-	sem_post(&s->builder.cloned);
+	struct fvm_ahead *a = arg;
+	a->result = fvm_spawn_shared(user_builder, a, a->cgroup);
+	if (!a->woken)
+		sem_await(&a->wanted);
+	if (a->start) {
+		sem_post(&a->start->builder.spaced);
+		sem_post(&a->start->builder.cloned);
+	}
 	return NULL;
+}
+
+static struct fvm_ahead *ahead_begin(int cgroup)
+{
+	struct fvm_ahead *a = calloc(1, sizeof(*a));
+	if (!a)
+		return NULL;
+	a->cgroup = cgroup;
+	fvm_user_ids_find(&a->ids);
+	if (sem_init(&a->wanted, 0, 0) == 0 && fvm_thread_start(&a->thread, builder_main, a) == 0)
+		return a;
+	free(a);
+	return NULL;
+}
+
+struct fvm_ahead *fvm_ahead_begin(void)
+{
+	return ahead_begin(-1);
+}
+
+static void ahead_join(struct fvm_ahead *a)
+{
+	if (!a->joined)
+		pthread_join(a->thread, NULL);
+	a->joined = true;
+}
+
+void fvm_ahead_free(struct fvm_ahead *a)
+{
+	if (!a)
+		return;
+	if (!a->start)
+		sem_post(&a->wanted);
+	ahead_join(a);
+	fvm_fd_closep(&a->cgroup);
+	free(a);
+}
+
+/* ---- the starter ---- */
+
+/* Who began ahead is of no cgroup. */
+static struct fvm_ahead *take_ahead(struct start *s)
+{
+	struct fvm_ahead *a = s->options->ahead;
+	int cgroup = fvm_cgroup_open_v2(&s->cgroups);
+	if (a && !a->start && cgroup < 0)
+		return a;
+	if (a && !a->start)
+		sem_post(&a->wanted); /* it may end */
+	return s->builder.own = ahead_begin(cgroup);
 }
 
 int start_user_begin(struct start *s, struct fvm_error *err)
 {
 	struct start_builder *b = &s->builder;
-	fvm_user_ids_find(&s->ids);
-	s->running.uid_base = s->ids.uid;
 	if (s->vm->config.net == FVM_NET_NAT)
 		fvm_net_user_prepare(&s->vm->config, &s->net_user);
 	if (sem_init(&b->spaced, 0, 0) < 0 || sem_init(&b->planned, 0, 0) < 0 ||
 	    sem_init(&b->cloned, 0, 0) < 0)
 		return fvm_error_set(err, errno, "make a thread");
-	int r = fvm_thread_start(&b->thread, builder_main, s);
-	b->running = r == 0;
-	return r < 0 ? fvm_error_set(err, -r, "make a thread") : 0;
+	b->ahead = take_ahead(s);
+	if (!b->ahead)
+		return fvm_error_set(err, EAGAIN, "make a thread");
+	b->running = true;
+	s->running.uid_base = b->ahead->ids.uid;
+	b->ahead->start = s;
+	sem_post(&b->ahead->wanted);
+	return 0;
 }
 
 static int builder_end(struct start *s)
 {
-	pthread_join(s->builder.thread, NULL);
+	ahead_join(s->builder.ahead);
 	s->builder.running = false;
-	return s->builder.result;
+	return s->builder.ahead->result;
 }
 
 void start_user_abandon(struct start *s)
@@ -312,8 +401,7 @@ static int start_slirp(struct start *s)
 void start_user_go(const struct start *s)
 {
 	struct fvm_error err = { 0 };
-	if (s->late[1] >= 0 &&
-	    fvm_slirp_start_late(s->builder.net, s->pidfd, s->late[1], &err) < 0)
+	if (s->late[1] >= 0 && fvm_slirp_start_late(s->builder.net, s->pidfd, s->late[1], &err) < 0)
 		log_warn("the VM has no network: %s: %s", err.text, strerror(err.code));
 }
 
