@@ -453,14 +453,28 @@ static int set_up(struct init *init, struct fvm_error *err)
 	return install_filter(init->args.filter, err);
 }
 
-/* From here on / is the VM's. */
+static int show_root(const struct init *init, struct fvm_error *err)
+{
+	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return fvm_error_set(err, errno, "open the VM's /");
+	int r = fvm_send_fds(init->args.supervisor, "r", 1, &root, 1);
+	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
+}
+
+/* From here on / is the VM's, and nobody may look at us any more. */
 static int enter_world(struct init *init, struct fvm_error *err)
 {
 	int r = init->args.enter ? init->args.enter(init->args.enter_fd, err) : 0;
 	fvm_fd_closep(&init->args.enter_fd);
 	if (r < 0)
 		return r;
+	prctl(PR_SET_DUMPABLE, 0);
 	(void)!chdir("/");
+	if (init->args.supervisor >= 0)
+		r = show_root(init, err);
+	if (r < 0)
+		return r;
 	init->pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (init->args.bait)
 		r = fvm_prove_inside(init->args.bait, init->args.prove, err);
@@ -487,7 +501,9 @@ _Noreturn void fvm_init_main(const struct fvm_init_args *args)
 		init.args.names = -1;
 	if (args->resolv)
 		snprintf(init.resolv, sizeof(init.resolv), "%s", args->resolv);
-	prctl(PR_SET_DUMPABLE, 0);
+	/* a user's builder has no right to enter the namespaces of who is not dumpable */
+	if (!args->enter || init.args.supervisor < 0)
+		prctl(PR_SET_DUMPABLE, 0);
 	reset_signals();
 	setsid();
 	take_descriptors(&init, &first);

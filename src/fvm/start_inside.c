@@ -104,10 +104,10 @@ static int enter_world(int go, struct fvm_error *err)
 	return r;
 }
 
-/* PID 1 gets ready while its world is built, unless a filter with a listener has to be last. */
+/* PID 1 gets ready while its world is built, unless it takes a filter with a listener itself. */
 static bool gets_ready_early(const struct start *s)
 {
-	return !s->supervised && !s->options->trace;
+	return s->supervised || !s->options->trace;
 }
 
 static int init_prepare(const struct start *s, struct fvm_error *err)
@@ -126,9 +126,7 @@ static int init_prepare(const struct start *s, struct fvm_error *err)
 	umask(022);
 	if (!gets_ready_early(s))
 		r = enter_world(s->go[0], err);
-	if (r == 0 && s->supervised)
-		r = start_user_inside(s, err);
-	else if (r == 0 && s->options->trace)
+	if (r == 0 && !gets_ready_early(s))
 		r = init_trace(s, err);
 	return r;
 }

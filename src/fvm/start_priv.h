@@ -185,8 +185,6 @@ int start_user_build(struct start *s);
 void start_user_go(const struct start *s);
 /** start_user_abandon() - after a failure: end the builder wherever it is */
 void start_user_abandon(struct start *s);
-/** start_user_inside() - PID 1, in its world: show the supervisor its root */
-int start_user_inside(const struct start *s, struct fvm_error *err);
 /** start_user_filter() - what its sessions ask the supervisor about: enum fvm_filter_flags */
 unsigned int start_user_filter(const struct start *s);
 void start_user_free(struct start *s);

@@ -145,16 +145,6 @@ int start_user_hand_over(struct start *s, struct fvm_error *err)
 
 /* ---- PID 1 ---- */
 
-int start_user_inside(const struct start *s, struct fvm_error *err)
-{
-	close(s->guard[1]);
-	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return fvm_error_set(err, errno, "open the VM's /");
-	int r = fvm_send_fds(s->supervisor[1], "r", 1, &root, 1);
-	return r < 0 ? fvm_error_set(err, -r, "reach the supervisor") : 0;
-}
-
 unsigned int start_user_filter(const struct start *s)
 {
 	return FVM_FILTER_ROOTLESS | (s->vm->config.rootless ? FVM_FILTER_ONE_UID : 0) |
