@@ -169,7 +169,7 @@ static int add_skeleton(const struct fvm_build *b, struct stack *s, const struct
 
 /* ---- what lies between: hidden paths, made-up directories ---- */
 
-static int scratch_dir(const struct fvm_build *b, const char *prefix, size_t number, mode_t mode)
+int root_scratch_dir(const struct fvm_build *b, const char *prefix, size_t number, mode_t mode)
 {
 	char name[32];
 	snprintf(name, sizeof(name), "%s%zu", prefix, number);
@@ -219,7 +219,7 @@ static int add_hidden(const struct fvm_build *b, struct stack *s, const struct f
 		if (strcmp(path, t->path) == 0 || !fvm_path_below(path, t->path))
 			continue;
 		if (layer < 0)
-			layer = scratch_dir(b, "hide", b->overlays, 0755);
+			layer = root_scratch_dir(b, "hide", b->overlays, 0755);
 		int r = layer < 0 ? layer : hide_one(layer, t->path, path);
 		if (r < 0)
 			return r;
@@ -327,99 +327,9 @@ static int fill_inner(const struct fvm_build *b, int dir, const char *name, cons
 
 static int add_synthetic(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
-	scoped_fd dir = scratch_dir(b, "made", b->overlays, t->st.st_mode & 07777);
+	scoped_fd dir = root_scratch_dir(b, "made", b->overlays, t->st.st_mode & 07777);
 	int r = dir < 0 ? dir : fill(b, dir, t->path);
 	return r < 0 ? r : stack_add(s, fvm_fd_take(&dir));
-}
-
-/* ---- directories of services' accounts, where their ids can be had ---- */
-
-/* A layer of such directories. They come sorted as the skeleton was walked, so most lie in the one
- * before or beside it: what is already made is left alone. */
-struct owned_layer {
-	int fd; /* -1: none yet */
-	const struct fvm_tree *tree;
-	char last[PATH_MAX]; /* the directory that was made last */
-	struct owned_dir {
-		size_t len; /* of last, up to this one */
-		struct timespec times[2];
-	} open[64]; /* those above it and itself: what is made in them changes their times */
-	size_t depth;
-};
-
-static void owned_leave(struct owned_layer *l)
-{
-	const struct owned_dir *d = &l->open[--l->depth];
-	l->last[d->len] = '\0';
-	(void)utimensat(l->fd, l->last + strlen(l->tree->path) + 1, d->times, 0);
-}
-
-/* One directory with the skeleton's attributes, and the owner's if it is the last. */
-static int owned_step(const struct fvm_build *b, struct owned_layer *l, size_t len,
-		      const struct fvm_skeleton_owned *o)
-{
-	char at[PATH_MAX];
-	struct stat st;
-	const char *rel = l->last + strlen(l->tree->path) + 1;
-	if (l->depth == FVM_COUNT(l->open) ||
-	    snprintf(at, sizeof(at), "%s%s", b->skeleton->path, l->last) >= (int)sizeof(at) ||
-	    fstatat(b->store, at, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
-		return -ENOENT;
-	if (mkdirat(l->fd, rel, st.st_mode & 01777) < 0 && errno != EEXIST)
-		return -errno;
-	l->open[l->depth++] = (struct owned_dir){ len, { st.st_atim, st.st_mtim } };
-	if (o && fchownat(l->fd, rel, fvm_idmap_uid(b->map, o->uid), fvm_idmap_gid(b->map, o->gid),
-			  AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (st.st_mode & (S_ISUID | S_ISGID))
-		(void)!fchmodat(l->fd, rel, st.st_mode & 07777, 0);
-	return 0;
-}
-
-static int owned_add(const struct fvm_build *b, struct owned_layer *l,
-		     const struct fvm_skeleton_owned *o)
-{
-	size_t top = strlen(l->tree->path);
-	while (l->depth) {
-		size_t len = l->open[l->depth - 1].len;
-		if (len < o->len && o->path[len] == '/' && memcmp(l->last, o->path, len) == 0)
-			break;
-		owned_leave(l);
-	}
-	size_t n = l->depth ? l->open[l->depth - 1].len : top;
-	for (n++; n <= o->len; n++) {
-		if (n < o->len && o->path[n] != '/')
-			continue;
-		memcpy(l->last, o->path, n);
-		l->last[n] = '\0';
-		int r = owned_step(b, l, n, n == o->len ? o : NULL);
-		if (r < 0)
-			return r == -ENOENT ? 0 : r;
-	}
-	return 0;
-}
-
-static int add_owned(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
-{
-	const char *at = b->owned, *end = at + b->owned_len;
-	struct fvm_skeleton_owned o;
-	struct owned_layer l = { .fd = -1, .tree = t };
-	size_t top = strlen(t->path);
-	int r = 0;
-	while (b->owned && r == 0 && fvm_skeleton_owned(&at, end, &o)) {
-		if (!o.dir || o.len <= top || memcmp(o.path, t->path, top) != 0 ||
-		    o.path[top] != '/')
-			continue;
-		if (l.fd < 0)
-			l.fd = scratch_dir(b, "owned", b->overlays, 0755);
-		r = l.fd < 0 ? l.fd : owned_add(b, &l, &o);
-	}
-	while (l.depth)
-		owned_leave(&l);
-	if (r == 0 && l.fd >= 0)
-		return stack_add(s, l.fd);
-	fvm_fd_closep(&l.fd);
-	return r;
 }
 
 /* ---- directories of other people, where there is no skeleton ---- */
@@ -427,7 +337,7 @@ static int add_owned(const struct fvm_build *b, struct stack *s, const struct fv
 static int open_foreign(void *arg)
 {
 	const struct fvm_build *b = arg;
-	return scratch_dir(b, "foreign", b->overlays, 0755);
+	return root_scratch_dir(b, "foreign", b->overlays, 0755);
 }
 
 static int add_foreign(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
@@ -461,8 +371,8 @@ static int mount_at(int target, unsigned long flags, const char *options)
 static int nest_host(const struct fvm_build *b, int host)
 {
 	char options[120];
-	scoped_fd empty = scratch_dir(b, "none", b->overlays, 0755);
-	scoped_fd at = scratch_dir(b, "nest", b->overlays, 0755);
+	scoped_fd empty = root_scratch_dir(b, "none", b->overlays, 0755);
+	scoped_fd at = root_scratch_dir(b, "nest", b->overlays, 0755);
 	if (empty < 0 || at < 0)
 		return empty < 0 ? empty : at;
 	snprintf(options, sizeof(options), "userxattr,lowerdir=/proc/self/fd/%d:/proc/self/fd/%d",
@@ -497,7 +407,7 @@ static int add_host(const struct fvm_build *b, struct stack *s, const struct fvm
 
 static int add_system(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
-	int r = add_owned(b, s, t);
+	int r = stack_add(s, root_owned_layer(b, t));
 	return r < 0 ? r : add_skeleton(b, s, t);
 }
 
@@ -514,7 +424,7 @@ static int add_lower(const struct fvm_build *b, struct stack *s, const struct fv
 		r = add_host(b, s, t);
 	/* nothing readable on the host, or only one where a read-only overlay wants two */
 	if (r == 0 && (s->lower == 0 || (t->kind == FVM_TREE_READ_ONLY && s->lower == 1)))
-		r = stack_add(s, scratch_dir(b, "void", b->overlays, 0755));
+		r = stack_add(s, root_scratch_dir(b, "void", b->overlays, 0755));
 	return r;
 }
 

@@ -13,7 +13,9 @@
 
 #include "fvm/foreign.h"
 #include "fvm/internal.h"
+#include "fvm/root_priv.h"
 #include "fvm/skeleton_priv.h"
+#include "fvm/subids.h"
 
 #define LIST_LIMIT    (512U << 20)
 #define CHECK_EVERY_S 10
@@ -340,7 +342,10 @@ static int change(struct refresh *r, bool all, struct fvm_error *err)
 {
 	struct skel_walk w = make_walk(r);
 	w.total = count_dirs(r);
-	int e = 0;
+	int e = fvm_subids_remove_tree(r->dir, "own");
+	e = e == -ENOENT ? 0 : e;
+	if (e < 0)
+		return fvm_error_set(err, -e, "renew the skeleton's layers");
 	if ((unlinkat(r->dir, "checked", 0) < 0 && errno != ENOENT) ||
 	    (unlinkat(r->dir, "list", 0) < 0 && errno != ENOENT))
 		e = fvm_error_set(err, errno, "renew the skeleton");
@@ -522,6 +527,16 @@ bool fvm_skeleton_fresh(const struct fvm_store *store, const struct fvm_plan *pl
 	return fresh;
 }
 
+/* Layers of services' directories that are no longer those of the list. */
+static void drop_owned(const struct refresh *r)
+{
+	scoped_free char *text = NULL;
+	size_t len;
+	if (flock(r->lock, LOCK_EX | LOCK_NB) == 0 &&
+	    fvm_read_file(r->dir, "owned", LIST_LIMIT, &text, &len) == 0)
+		root_owned_drop(r->dir, text, len);
+}
+
 void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,
 			const struct fvm_trees *trees, const struct fvm_user_ids *ids)
 {
@@ -543,6 +558,7 @@ void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *pl
 		read_list(&r);
 		(void)list_is_fresh(&r);
 		fvm_foreign_drop(r.dir, r.lock);
+		drop_owned(&r);
 	}
 	_exit(0);
 }

@@ -20,6 +20,7 @@
  *     gN/list                     what was copied, with the host's ctimes (skeleton_priv.h)
  *     gN/quick                    the part of it that is compared at each start
  *     gN/foreign/                 see foreign.h
+ *     gN/own/                     see root_owned.c
  *     gN/owned                    what is not root's: service accounts' files and directories
  *     gN/checked                  stamp: the whole list was right then; not there: it is not
  *
