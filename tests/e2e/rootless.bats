@@ -143,6 +143,25 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	equal "$output" joe
 }
 
+@test "a starter that is killed leaves nobody behind who holds up the next start" {
+	as_user lone fvm -q run --rm --net none true
+	local lock
+	lock=$(echo /home/fvmt-lone/.local/share/fvm/skeleton/*/lock)
+	[ -e "$lock" ]
+	flock -x "$lock" sleep 60 &
+	local holder=$!
+	as_user lone fvm -q run --rm --net none --hostname killed-one true &
+	ours() { pgrep -u fvmt-lone -f 'hostname killed-one'; }
+	wait_until 5 sh -c 'pgrep -u fvmt-lone -f "hostname killed-one" | wc -l | grep -qv "^[01]$"'
+	sleep 0.5
+	kill -KILL "$(ours | head -n 1)"
+	wait_until 5 fails ours
+	kill $holder
+	pkill -P $holder || :
+	wait || :
+	expect 0 as_user lone timeout 60 fvm -q run --rm --net none true
+}
+
 @test "VM root can neither undo a mount nor see what is outside" {
 	expect 0 run_root sh -c '
 		for at in /usr /etc /home /proc /sys /dev /dev/null /run; do umount -l $at && echo gone $at; done
