@@ -30,7 +30,7 @@ int image_layer_write(const struct fvm_vm *vm, int fs, int dir, struct image_blo
 		      fvm_progress_fn progress, void *arg, struct fvm_error *err);
 
 /**
- * image_layer_read() - unpack a tar (any compression libarchive knows) into @fs/KEY/upper
+ * image_layer_read() - unpack a tar (plain, gzip, zstd, bzip2, xz) into @fs/KEY/upper
  * @keys: mount keys of this host; paths below none of them go to "root"
  * @ids: for a rootless VM: ids that can be had, which this process has entered (subids.h); the
  *	 owners of other files are noted as owners.h says. NULL with privileges

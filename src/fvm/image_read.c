@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -24,6 +25,11 @@
 
 #define PATH_BYTES 65536
 #define BLOCK	   (256 * 1024)
+#define ENTRY_COST 4096 /* what an entry takes of the disk, about */
+#define LOOK_FIRST (1UL << 20)
+#define LOOK_EVERY (8UL << 20)	 /* bytes between two looks at the room that is left */
+#define ROOM_LEFT  (1ULL << 30)	 /* for others; of a small disk a twentieth */
+#define DIRS_BYTES (256UL << 20) /* of names that are kept until the end */
 
 struct reader {
 	struct archive *tar;
@@ -32,11 +38,12 @@ struct reader {
 	bool user_xattr;
 	const struct fvm_user_ids *ids; /* without privileges */
 	unsigned long long bytes;
+	unsigned long long taken, look; /* of the disk so far; at how much to look again */
 	fvm_progress_fn progress;
 	void *progress_arg;
 	struct fvm_error *err;
 	struct fvm_strv dirs; /* directories' times come last: what is made in them changes them */
-	char *block;
+	size_t dirs_bytes;
 };
 
 static int bad(const struct reader *r, const char *path, const char *why)
@@ -96,6 +103,36 @@ static int clean(const struct reader *r, const char *given, char *ret, size_t si
 	return 0;
 }
 
+static unsigned long long above(unsigned long long have, unsigned long long floor)
+{
+	return have > floor ? have - floor : 0;
+}
+
+/* A small image can unpack to more than any disk holds: others' room is not its to take. */
+static int take_room(struct reader *r, size_t len)
+{
+	struct statvfs fs;
+	r->taken += len;
+	if (r->taken < r->look || fstatvfs(r->fs, &fs) < 0)
+		return 0;
+	const unsigned long long size = fs.f_frsize ? fs.f_frsize : 1;
+	unsigned long long floor = fs.f_blocks / 20;
+	if (floor > ROOM_LEFT / size)
+		floor = ROOM_LEFT / size;
+	unsigned long long room = above(fs.f_bavail, floor) * size;
+	unsigned long long entries = above(fs.f_favail, fs.f_files / 20) * ENTRY_COST;
+	if (fs.f_files && entries < room)
+		room = entries;
+	if (room > 0) {
+		r->look = r->taken + (room / 2 < LOOK_EVERY ? room / 2 : LOOK_EVERY);
+		return 0;
+	}
+	fvm_error_set(r->err, ENOSPC,
+		      "unpack the layer: too little would be left of the store's disk");
+	fvm_error_hint(r->err, "make room, or set FVM_HOME to a larger disk");
+	return -ENOSPC;
+}
+
 /* A directory that the layer does not tell of is as the host's is. @at: where it is in the layer */
 static void like_hosts(const char *at, int dir)
 {
@@ -117,7 +154,7 @@ static void like_hosts(const char *at, int dir)
 }
 
 /* Component by component: mkdir follows links on its way. */
-static int make_parents(const struct reader *r, const char *at)
+static int make_parents(struct reader *r, const char *at)
 {
 	scoped_fd top = fcntl(r->fs, F_DUPFD_CLOEXEC, 0);
 	for (const char *p = at; top >= 0 && *p;) {
@@ -127,6 +164,8 @@ static int make_parents(const struct reader *r, const char *at)
 		bool made = mkdirat(top, part, 0755) == 0;
 		if (!made && errno != EEXIST)
 			return -errno;
+		if (made && take_room(r, ENTRY_COST) < 0)
+			return -ENOSPC;
 		int next = fvm_open_nofollow(top, part, O_RDONLY | O_DIRECTORY);
 		close(top);
 		top = next;
@@ -140,7 +179,7 @@ static int make_parents(const struct reader *r, const char *at)
 }
 
 /* Open the directory of @at, making what is missing. @ret_name: the last component */
-static int open_parent(const struct reader *r, char *at, const char **ret_name)
+static int open_parent(struct reader *r, char *at, const char **ret_name)
 {
 	char *slash = strrchr(at, '/');
 	*slash = '\0';
@@ -175,22 +214,34 @@ static bool all_zero(const char *p, size_t n)
 }
 
 /* Blocks of zeros become holes. */
+static int write_block(struct reader *r, int fd, const void *block, size_t len)
+{
+	if (len >= 4096 && all_zero(block, len))
+		return 0;
+	int w = fvm_write_all(fd, block, len);
+	return w < 0 ? fvm_error_set(r->err, -w, "write the layer") : take_room(r, len);
+}
+
+/* By blocks with their offsets: a sparse file of any size costs what is in it. */
 static int write_data(struct reader *r, int fd, const char *path, la_int64_t size)
 {
-	la_int64_t at = 0;
-	while (at < size) {
-		la_ssize_t n = archive_read_data(r->tar, r->block, BLOCK);
-		if (n <= 0)
-			return bad(r, path, n < 0 ? "can't be read" : "is cut short");
-		int w = 0;
-		if (n >= 4096 && all_zero(r->block, (size_t)n))
-			w = lseek(fd, n, SEEK_CUR) < 0 ? -errno : 0;
-		else
-			w = fvm_write_all(fd, r->block, (size_t)n);
+	const void *block;
+	size_t len;
+	la_int64_t at;
+	for (;;) {
+		int a = archive_read_data_block(r->tar, &block, &len, &at);
+		if (a == ARCHIVE_EOF)
+			break;
+		if (a < ARCHIVE_WARN)
+			return bad(r, path, "can't be read");
+		if (at < 0 || at > size || len > (size_t)(size - at))
+			return bad(r, path, "is longer than it says");
+		int w = lseek(fd, at, SEEK_SET) < 0
+				? fvm_error_set(r->err, errno, "write '%.200s'", path)
+				: write_block(r, fd, block, len);
 		if (w < 0)
-			return fvm_error_set(r->err, -w, "write '%.200s'", path);
-		at += n;
-		r->bytes += (unsigned long long)n;
+			return w;
+		r->bytes += len;
 		if (r->progress)
 			r->progress(r->bytes, 0, r->progress_arg);
 	}
@@ -285,6 +336,8 @@ static int make_link(struct reader *r, int dir, const char *name, struct archive
 	if (x < 0 || place(r, target, at, sizeof(at)) < 0)
 		return x < 0 ? x : bad(r, path, "links to a name that is too long");
 	scoped_fd from = open_parent(r, at, &last);
+	if (from == -ENOSPC)
+		return from;
 	if (from < 0 || linkat(from, last, dir, name, 0) < 0)
 		return bad(r, path, "links to something that isn't there");
 	return 0;
@@ -326,18 +379,26 @@ static int make_mark(const struct reader *r, int dir, const char *name, const ch
 	return 0;
 }
 
+static int keep_dir_times(struct reader *r, struct archive_entry *e, const char *path)
+{
+	r->dirs_bytes += strlen(path) + sizeof(struct timespec);
+	if (r->dirs_bytes > DIRS_BYTES)
+		return bad(r, path, "is one directory too many");
+	return fvm_strv_addf(&r->dirs, "%lld %ld %s", (long long)archive_entry_mtime(e),
+			     archive_entry_mtime_nsec(e), path);
+}
+
 static int make_entry(struct reader *r, struct archive_entry *e, const char *path, int dir,
 		      const char *name)
 {
-	int x;
+	int x = take_room(r, ENTRY_COST);
+	if (x < 0)
+		return x;
 	if (strncmp(name, ".wh.", 4) == 0)
 		return make_mark(r, dir, name, path);
 	if (archive_entry_filetype(e) == AE_IFDIR) {
 		x = make_dir(r, dir, name, e, path);
-		return x < 0 ? x
-			     : fvm_strv_addf(&r->dirs, "%lld %ld %s",
-					     (long long)archive_entry_mtime(e),
-					     archive_entry_mtime_nsec(e), path);
+		return x < 0 ? x : keep_dir_times(r, e, path);
 	}
 	if (archive_entry_hardlink(e))
 		return make_link(r, dir, name, e, path);
@@ -363,6 +424,8 @@ static int read_entry(struct reader *r, struct archive_entry *e)
 	if (place(r, path, at, sizeof(at)) < 0)
 		return bad(r, path, "has too long a name");
 	scoped_fd dir = open_parent(r, at, &name);
+	if (dir == -ENOSPC)
+		return r->err->code ? dir : fvm_error_set(r->err, ENOSPC, "make '%.200s'", path);
 	if (dir < 0)
 		return bad(r, path, "lies below something that is no directory");
 	if (strcmp(name, "upper") == 0 && !strchr(at, '/'))
@@ -376,10 +439,11 @@ static void set_dir_times(const struct reader *r)
 	for (size_t i = r->dirs.count; i-- > 0;) {
 		long long s;
 		long ns;
-		int skip = 0;
+		int end = 0;
 		char at[PATH_BYTES];
-		if (sscanf(r->dirs.items[i], "%lld %ld %n", &s, &ns, &skip) < 2 ||
-		    place(r, r->dirs.items[i] + skip, at, sizeof(at)) < 0)
+		/* not "%ld %n": that would eat blanks that the name begins with */
+		if (sscanf(r->dirs.items[i], "%lld %ld%n", &s, &ns, &end) < 2 ||
+		    place(r, r->dirs.items[i] + end + 1, at, sizeof(at)) < 0)
 			continue;
 		scoped_fd dir = fvm_open_deep(r->fs, at, O_RDONLY | O_DIRECTORY);
 		struct timespec times[2] = { { .tv_nsec = UTIME_NOW }, { s, ns } };
@@ -404,6 +468,24 @@ static int read_entries(struct reader *r)
 	}
 }
 
+/* What image-spec and older tools use. Not "all": for some libarchive starts programs, and it would
+ * unpack what was packed 25 times over. */
+static int open_tar(struct reader *r, int blob)
+{
+	archive_read_support_format_tar(r->tar);
+	archive_read_support_filter_gzip(r->tar);
+	archive_read_support_filter_zstd(r->tar);
+	archive_read_support_filter_bzip2(r->tar);
+	archive_read_support_filter_xz(r->tar);
+	archive_read_set_options(r->tar, "hdrcharset=BINARY");
+	if (archive_read_open_fd(r->tar, blob, BLOCK) != ARCHIVE_OK)
+		return fvm_error_set(r->err, EBADMSG, "read the layer: %.200s",
+				     archive_error_string(r->tar));
+	if (archive_filter_count(r->tar) > 2)
+		return fvm_error_set(r->err, EBADMSG, "read the layer: it is compressed twice");
+	return 0;
+}
+
 int image_layer_read(int blob, int fs, const struct fvm_strv *keys, const struct fvm_user_ids *ids,
 		     fvm_progress_fn progress, void *arg, struct fvm_error *err)
 {
@@ -411,28 +493,17 @@ int image_layer_read(int blob, int fs, const struct fvm_strv *keys, const struct
 			    .keys = keys,
 			    .user_xattr = ids != NULL,
 			    .ids = ids,
+			    .look = LOOK_FIRST,
 			    .progress = progress,
 			    .progress_arg = arg,
 			    .err = err };
 	r.tar = archive_read_new();
-	r.block = malloc(BLOCK);
-	int x = 0;
-	if (!r.tar || !r.block)
-		x = fvm_error_set(err, ENOMEM, "read a layer");
-	if (x == 0) {
-		archive_read_support_format_tar(r.tar);
-		archive_read_support_filter_all(r.tar);
-		archive_read_set_options(r.tar, "hdrcharset=BINARY");
-		if (archive_read_open_fd(r.tar, blob, BLOCK) != ARCHIVE_OK)
-			x = fvm_error_set(err, EBADMSG, "read the layer: %.200s",
-					  archive_error_string(r.tar));
-	}
+	int x = r.tar ? open_tar(&r, blob) : fvm_error_set(err, ENOMEM, "read a layer");
 	if (x == 0)
 		x = read_entries(&r);
 	if (x == 0)
 		set_dir_times(&r);
 	archive_read_free(r.tar);
-	free(r.block);
 	fvm_strv_free(&r.dirs);
 	return x;
 }

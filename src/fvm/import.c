@@ -23,7 +23,8 @@
 
 struct import {
 	const struct fvm_store *store;
-	int tmp; /* directory of the blobs, named by digest */
+	int tmp;	  /* directory of the blobs, named by digest */
+	off_t file_bytes; /* of the image; of a pipe 0 */
 	char *index;
 	struct fvm_strv layers;	    /* digests, lowest first */
 	struct fvm_strv keys;	    /* this host's overlaid mounts */
@@ -65,10 +66,12 @@ static int keep_blob(struct import *m, struct archive *a, const char *digest)
 			       : fvm_error_set(m->err, fd < 0 ? errno : ENOMEM, "keep a blob");
 	}
 	la_ssize_t n;
+	off_t bytes = 0;
 	int r = 0;
 	while (r == 0 && (n = archive_read_data(a, block, BLOCK)) != 0) {
-		if (n < 0) {
-			r = damaged(m, "a blob is cut short");
+		bytes += n;
+		if (n < 0 || (m->file_bytes && bytes > m->file_bytes)) {
+			r = damaged(m, n < 0 ? "a blob is cut short" : "a blob is larger than it");
 			break;
 		}
 		fvm_digest_add(d, block, (size_t)n);
@@ -103,6 +106,9 @@ static int read_outer_entry(struct import *m, struct archive *a, struct archive_
 	const char *path = archive_entry_pathname(e);
 	if (!path || archive_entry_filetype(e) != AE_IFREG)
 		return 0;
+	/* a few bytes of tar would be as many zeros as they say */
+	if (archive_entry_sparse_count(e) > 0)
+		return damaged(m, "it has sparse files");
 	if (strncmp(path, "./", 2) == 0)
 		path += 2;
 	if (strcmp(path, "index.json") == 0)
@@ -117,6 +123,9 @@ static int read_outer(struct import *m, int fd)
 {
 	struct archive *a = archive_read_new();
 	struct archive_entry *e;
+	struct stat st;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		m->file_bytes = st.st_size;
 	if (!a)
 		return fvm_error_set(m->err, ENOMEM, "read the image");
 	archive_read_support_format_tar(a);
@@ -348,7 +357,8 @@ static void strip_grants(struct fvm_config *c)
 		c->net_given = false; /* this host's policies may take it away */
 	if (any)
 		log_warn("the image asked for things of this host (binds, devices, ports, "
-			 "secrets or the like): not granted, give them again if you want");
+			 "networks, secrets or the like): not granted, give them again if you "
+			 "want");
 }
 
 /* Snapshots name layers by their place in the image. */
@@ -357,6 +367,10 @@ static int map_snapshots(struct import *m)
 	for (size_t i = 0; i < m->config.snapshot_count; i++) {
 		struct fvm_strv *layers = &m->config.snapshots[i].layers;
 		scoped_strv ids = { 0 };
+		const char *tag = m->config.snapshots[i].tag;
+		if (fvm_name_check(tag, NULL) < 0 ||
+		    fvm_config_find_snapshot(&m->config, tag) != (int)i)
+			return damaged(m, "a snapshot's tag is none, or comes twice");
 		fvm_strv_each(layers, j) {
 			unsigned long at = strtoul(layers->items[j], NULL, 10);
 			if (at >= m->made.count)
@@ -377,6 +391,8 @@ static int adapt_config(struct import *m, const char *name)
 	int r = name ? fvm_name_check(name, m->err) : 0;
 	if (r < 0)
 		return r;
+	if (c->hostname && fvm_name_check(c->hostname, NULL) < 0)
+		return damaged(m, "its host name is none");
 	if (name)
 		strcpy(c->name, name);
 	fvm_random_hex(c->id, 32);

@@ -130,6 +130,131 @@ name"; setfattr -n user.note -v hi /opt/d/hard; rm /etc/hostname; rm -r /etc/apt
 	equal "$(find "$FVM_HOME/tmp" -mindepth 1 | wc -l)" 0
 }
 
+# forge CONFIG FILE [LAYER..]: the image $E2E/a.tar with these changes to its configuration (a JSON
+# object) and, if given, these layers, as FILE
+forge() {
+	python3 - "$E2E/a.tar" "$@" <<-'END'
+		import hashlib, io, json, sys, tarfile
+		old, changes, new, layers = tarfile.open(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4:]
+		out = tarfile.open(new, "w")
+		def read(name): return old.extractfile(name).read()
+		def blob(d): return read("blobs/sha256/" + d["digest"][7:])
+		def put(name, data):
+		    info = tarfile.TarInfo(name); info.size = len(data); out.addfile(info, io.BytesIO(data))
+		def put_blob(data):
+		    digest = hashlib.sha256(data).hexdigest()
+		    put("blobs/sha256/" + digest, data)
+		    return {"digest": "sha256:" + digest, "size": len(data), "mediaType": "x"}
+		index = json.loads(read("index.json"))
+		manifest = json.loads(blob(index["manifests"][0]))
+		image = json.loads(blob(manifest["config"]))
+		config = json.loads(image["config"]["Labels"]["org.fvm.config"])
+		config.update(changes)
+		image["config"]["Labels"]["org.fvm.config"] = json.dumps(config)
+		manifest["config"] = put_blob(json.dumps(image).encode())
+		manifest["layers"] = [put_blob(open(f, "rb").read()) for f in layers] or \
+		    [put_blob(blob(d)) for d in manifest["layers"]]
+		index["manifests"] = [put_blob(json.dumps(manifest).encode())]
+		put("index.json", json.dumps(index).encode())
+		out.close()
+	END
+}
+
+@test "what a configuration says of this host, its networks and secrets does not come in" {
+	fvm create a
+	fvm export a "$E2E/a.tar"
+	forge '{"show": ["/root/.ssh", "~/.ssh"], "private_networks": true, "i386_sockets": true,
+		"secrets": true, "io_uring": true, "net": "host", "direct": ["/"], "throw_away": true}' "$E2E/asks.tar"
+	fvm import "$E2E/asks.tar" b 2>"$E2E/said"
+	grep -q "not granted" "$E2E/said"
+	equal "$(fvm inspect b | jq -c '.config | [.show, .private_networks, .i386_sockets, .secrets, .io_uring,
+		.direct, .throw_away, .net]')" '[null,null,null,null,null,null,null,"nat"]'
+	# nor what would reach a terminal
+	local evil
+	for evil in '"snapshots": [{"tag": "\u001b]0;x\u0007", "created_ns": 1, "layers": []}]' \
+		'"snapshots": [{"tag": "t", "created_ns": 1, "layers": []}, {"tag": "t", "created_ns": 1, "layers": []}]' \
+		'"hostname": "a\nb"'; do
+		forge "{$evil}" "$E2E/evil.tar"
+		expect 125 fvm import "$E2E/evil.tar" c
+		says "the image is damaged"
+	done
+}
+
+@test "an image that says it is larger than it is takes neither time nor room" {
+	local dir=$E2E/bomb
+	mkdir -p "$dir/blobs/sha256"
+	fvm create a
+	fvm export a "$E2E/a.tar"
+	# a blob of a tebibyte of zeros, in some kilobytes of tar
+	truncate -s 1T "$dir/blobs/sha256/$(printf '%064d' 1)"
+	tar -C "$dir" --sparse -cf "$E2E/sparse.tar" blobs
+	expect 125 timeout 20 fvm import "$E2E/sparse.tar" b
+	says "damaged"
+	expect 125 timeout 20 sh -c "fvm import - b <'$E2E/sparse.tar'"
+	# a layer with such a file is fine: it stays sparse
+	truncate -s 1T "$dir/large"
+	echo end >>"$dir/large"
+	tar -C "$dir" --sparse -cf "$dir/layer.tar" --transform 's,^,opt/,' large
+	forge '{}' "$E2E/large.tar" "$dir/layer.tar"
+	timeout 20 fvm import "$E2E/large.tar" b
+	equal "$(in_vm b 'stat -c %s /opt/large; tail -c 4 /opt/large')" "$(((1 << 40) + 4))
+end"
+	[ "$(du -sk "$FVM_HOME/layers" | cut -f1)" -lt 1000 ]
+}
+
+@test "an image that unpacks to more than the disk holds leaves room for others" {
+	local dir=$E2E/bomb store=$E2E/small
+	needs_command zstd
+	mkdir -p "$dir" "$store"
+	fvm create a
+	fvm export a "$E2E/a.tar"
+	python3 - "$dir" <<-'END'
+		import io, os, sys, tarfile
+		def make(name, count, data):
+		    with tarfile.open(sys.argv[1] + "/" + name, "w") as out:
+		        for i in range(count):
+		            info = tarfile.TarInfo("opt/%d" % i); info.size = len(data); out.addfile(info, io.BytesIO(data))
+		make("much", 100, os.urandom(1 << 20))
+		make("many", 5000, b"")
+	END
+	zstd -q --rm "$dir/much" "$dir/many"
+	mount -t tmpfs -o size=64M,nr_inodes=4000 none "$store"
+	local name
+	for name in much many; do
+		forge '{}' "$E2E/bomb.tar" "$dir/$name.zst"
+		expect 125 env FVM_HOME="$store/home" fvm import "$E2E/bomb.tar" b || { umount "$store"; return 1; }
+		says "too little would be left" || { umount "$store"; return 1; }
+	done
+	name=$(df --output=ipcent,pcent "$store" | tail -n 1)
+	umount "$store"
+	equal "$name" "   1%   1%"
+}
+
+@test "an image starts no program, and is not unpacked twice" {
+	local dir=$E2E/packed how
+	mkdir -p "$dir/bin"
+	fvm create a
+	fvm export a "$E2E/a.tar"
+	printf '#!/bin/sh\ntouch %s/ran\ncat\n' "$dir" | tee "$dir/bin/lrzip" "$dir/bin/lzop" >"$dir/bin/grzip"
+	chmod 0755 "$dir/bin/"*
+	printf 'LRZI\0\6%058d' 0 >"$dir/lrzip"
+	printf '\211LZO\0\r\n\032\n%058d' 0 >"$dir/lzop"
+	printf 'GRZipII\0\2\4:)%058d' 0 >"$dir/grzip"
+	for how in lrzip lzop grzip; do
+		forge '{}' "$E2E/packed.tar" "$dir/$how"
+		expect 125 env PATH="$dir/bin:$PATH" fvm import "$E2E/packed.tar" b
+	done
+	fails ls "$dir/ran"
+	echo text >"$dir/f"
+	tar -C "$dir" -cf "$dir/layer.tar" f
+	gzip -k "$dir/layer.tar" && gzip -c "$dir/layer.tar.gz" >"$dir/twice"
+	forge '{}' "$E2E/once.tar" "$dir/layer.tar.gz"
+	fvm import "$E2E/once.tar" b
+	forge '{}' "$E2E/twice.tar" "$dir/twice"
+	expect 125 fvm import "$E2E/twice.tar" c
+	says "compressed twice"
+}
+
 # repack DIR LAYER FILE: the image in DIR with LAYER as its only layer
 repack() {
 	local blobs=$1/blobs/sha256 layer config manifest old
