@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -81,6 +82,18 @@ static int listen_names(struct request *q, struct fvm_error *err)
 	return r < 0 ? fvm_error_set(err, -r, "answer the VM's name questions") : 0;
 }
 
+/* As many as all that may be open at once: the usual 1024 are fewer. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+	const rlim_t want = 2 * RELAY_CONNECTIONS + RELAY_FLOWS + RELAY_LISTENERS + 64;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
+		return;
+	limit.rlim_cur = want;
+	limit.rlim_max = limit.rlim_max < want ? want : limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int become_nobody(void)
 {
 	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
@@ -111,6 +124,7 @@ static int relay_main(void *arg, int report)
 	if (r == 0 && q->names)
 		r = listen_names(q, &err);
 	if (r == 0) {
+		raise_descriptors();
 		r = become_nobody();
 		if (r < 0)
 			fvm_error_set(&err, -r, "become nobody");

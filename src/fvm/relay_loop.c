@@ -1,9 +1,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fvm/relay.h"
@@ -48,6 +50,7 @@ struct flow {
 struct loop {
 	struct relay *relay;
 	int epoll;
+	int spare; /* given up to take, and refuse, who comes when descriptors are out */
 	struct source vm, listeners[RELAY_LISTENERS];
 	struct flow flows[RELAY_FLOWS];
 	struct connection *connections;
@@ -259,9 +262,24 @@ static void connection_step(struct loop *l, struct connection *c)
 		connection_watch(l, c);
 }
 
+/* Left in the queue, he would make the loop turn without end. */
+static void connection_refuse(struct loop *l, const struct relay_listener *listener)
+{
+	const struct timespec moment = { .tv_nsec = 10 * 1000000 };
+	fvm_fd_closep(&l->spare);
+	int client = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (client >= 0)
+		close(client);
+	else
+		(void)nanosleep(&moment, NULL);
+	l->spare = fcntl(l->epoll, F_DUPFD_CLOEXEC, 3);
+}
+
 static void connection_make(struct loop *l, const struct relay_listener *listener)
 {
 	scoped_fd client = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (client < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+		connection_refuse(l, listener);
 	if (client < 0 || l->connection_count == RELAY_CONNECTIONS)
 		return;
 	struct connection *c = malloc(sizeof(*c));
@@ -331,6 +349,7 @@ static int loop_init(struct loop *l, struct relay *relay)
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll < 0)
 		return -errno;
+	l->spare = fcntl(l->epoll, F_DUPFD_CLOEXEC, 3);
 	for (size_t i = 0; i < RELAY_FLOWS; i++)
 		l->flows[i].fd = -1;
 	l->vm = (struct source){ .kind = VM };
