@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -29,11 +30,15 @@ uint32_t fvm_subid_parse(const char *text, const char *name, uid_t uid, uint32_t
 	for (const char *line = text; *line;) {
 		size_t n = strcspn(line, "\n"), user = strcspn(line, ":\n");
 		unsigned long first, count;
+		int end = 0;
 		bool ours = (strlen(name) == user && memcmp(line, name, user) == 0) ||
 			    (strlen(number) == user && memcmp(line, number, user) == 0);
-		if (ours && user > 0 && user < n &&
-		    sscanf(line + user, ":%9lu:%10lu", &first, &count) == 2 && first > 0 &&
-		    first <= MOST && count <= MOST && count > best) {
+		/* digits at once: sscanf() would pass over blanks and line ends, and take "-1" */
+		if (ours && user > 0 && user < n && isdigit((unsigned char)line[user + 1]) &&
+		    sscanf(line + user, ":%9lu:%n", &first, &end) == 1 && end > 0 &&
+		    isdigit((unsigned char)line[user + (size_t)end]) &&
+		    sscanf(line + user + end, "%10lu", &count) == 1 && first > 0 && first <= MOST &&
+		    count <= MOST && count > best) {
 			best = (uint32_t)count;
 			*ret_first = (uint32_t)first;
 		}

@@ -110,6 +110,42 @@ static void answers_take(struct answers *a, const struct nlmsghdr *nlh, ssize_t 
 	}
 }
 
+/* libmnl takes a length beyond 2 GiB for a negative one, which fits everywhere. */
+static bool are_whole(const char *at, size_t left)
+{
+	while (left > 0) {
+		struct nlmsghdr head;
+		if (left < sizeof(head))
+			return false;
+		memcpy(&head, at, sizeof(head));
+		if (head.nlmsg_len < sizeof(head) || head.nlmsg_len > left)
+			return false;
+		size_t step = MNL_ALIGN(head.nlmsg_len);
+		step = step < left ? step : left;
+		at += step;
+		left -= step;
+	}
+	return true;
+}
+
+/* As recv(2), of what the kernel has sent: who has rights over a network may send as well. */
+static ssize_t receive(int sock, void *buf, size_t size, int flags)
+{
+	struct sockaddr_nl from = { .nl_pid = ~0U };
+	for (;;) {
+		socklen_t len = sizeof(from);
+		ssize_t n = recvfrom(sock, buf, size, flags, (struct sockaddr *)&from, &len);
+		if (n < 0)
+			return n;
+		if (len != sizeof(from) || from.nl_pid != 0)
+			continue;
+		if (are_whole(buf, (size_t)n))
+			return n;
+		errno = EBADMSG;
+		return -1;
+	}
+}
+
 int fvm_nl_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed)
 {
 	char buf[8192] __attribute__((aligned(NLMSG_ALIGNTO)));
@@ -119,7 +155,7 @@ int fvm_nl_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed)
 	if (r < 0)
 		return r;
 	for (;;) {
-		ssize_t n = recv(sock, buf, sizeof(buf), MSG_DONTWAIT);
+		ssize_t n = receive(sock, buf, sizeof(buf), MSG_DONTWAIT);
 		/* ENOBUFS: there were more errors than could be kept; the first are there */
 		if (n < 0 && (errno == EINTR || errno == ENOBUFS))
 			continue;
@@ -141,7 +177,7 @@ int fvm_nl_ask(int sock, struct fvm_nl_batch *b, mnl_cb_t each, void *arg)
 	const bool dump = b->last->nlmsg_flags & NLM_F_DUMP;
 	int r = buf ? batch_send(sock, b) : -ENOMEM;
 	while (r == 0) {
-		ssize_t n = recv(sock, buf, ANSWER_BYTES, 0);
+		ssize_t n = receive(sock, buf, ANSWER_BYTES, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)

@@ -30,6 +30,10 @@ static void nothing_is_made_of_odd_lines(void **state)
 		"xme:100000:65536\n",
 		":100000:65536\n",
 		"me:-5:65536\n",
+		"me:100000:-1\n",
+		"me:\n100000:65536\n", /* a range of nobody's */
+		"me:100000:\n65536\n",
+		"me: 100000:65536\n",
 	};
 	(void)state;
 	for (size_t i = 0; i < FVM_COUNT(texts); i++) {
