@@ -142,7 +142,8 @@ int cli_vm_option(struct fvm_config *c, int key, const char *value, struct fvm_e
 	case OPT_NATIVE:
 		return native(&c->native, value, err);
 	case OPT_POLICY:
-		return add(&c->policies, value, err);
+		return strchr(value, '/') ? add_path(&c->policies, value, err)
+					  : add(&c->policies, value, err);
 	case OPT_HOSTNAME:
 		return hostname(&c->hostname, value, err);
 	case OPT_SECRETS:

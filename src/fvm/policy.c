@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fvm/bind.h"
 #include "fvm/hide.h"
 #include "fvm/policy.h"
 #include "fvm/store.h"
@@ -396,6 +397,45 @@ static int expand_all(struct fvm_config *c)
 	return r;
 }
 
+/* ---- who may change it ---- */
+
+static bool is_written_through(const struct fvm_strv *binds, const char *path)
+{
+	fvm_strv_each(binds, i) {
+		char real[PATH_MAX];
+		scoped_bind bind = { 0 };
+		if (fvm_bind_parse(binds->items[i], &bind, NULL) < 0 || bind.read_only)
+			continue;
+		if (fvm_path_below(path, bind.source) ||
+		    (realpath(bind.source, real) && fvm_path_below(path, real)))
+			return true;
+	}
+	return false;
+}
+
+/* Where the VM's programs may write a policy they would say themselves what they may, from the next
+ * start on. */
+static int check_named(const struct fvm_config *c, struct fvm_error *err)
+{
+	fvm_strv_each(&c->policies, i) {
+		const char *path = c->policies.items[i];
+		char real[PATH_MAX];
+		const struct fvm_strv *const shared[] = { &c->binds, &c->direct };
+		if (!strchr(path, '/') || !realpath(path, real))
+			continue;
+		for (size_t j = 0; j < FVM_COUNT(shared); j++) {
+			/* also a symlink to it that can be replaced */
+			bool named = !strstr(path, "/../") && is_written_through(shared[j], path);
+			if (!named && !is_written_through(shared[j], real))
+				continue;
+			fvm_error_say(err, EPERM, "policy %s lies where the VM may write", path);
+			fvm_error_hint(err, "copy it to ~/.config/fvm/policy.d and give its name");
+			return -EPERM;
+		}
+	}
+	return 0;
+}
+
 int fvm_policy_apply(const struct fvm_config *config, const char *program, struct fvm_config *ret,
 		     struct fvm_strv *ret_used, struct fvm_error *err)
 {
@@ -414,6 +454,9 @@ int fvm_policy_apply(const struct fvm_config *config, const char *program, struc
 	r = expand_all(&c);
 	if (r < 0)
 		return fvm_error_set(err, -r, "find the homes that a policy is about");
+	r = check_named(&c, err);
+	if (r < 0)
+		return r;
 	*ret = c;
 	c = (struct fvm_config){ 0 };
 	return 0;

@@ -28,7 +28,8 @@
  *     the command line > policies named there, the last first > those of ~/.config that match the
  *     program > those of /etc that do > the shipped ones that do
  *   A single value is the strongest one's; lists are joined. Policies are read anew at each start
- *   and are not written into the VM's configuration.
+ *   and are not written into the VM's configuration. One that is named by its path may not lie in
+ *   a directory that the VM writes through (--direct, --bind).
  */
 #ifndef FVM_POLICY_H
 #define FVM_POLICY_H

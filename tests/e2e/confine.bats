@@ -383,6 +383,27 @@ b
 	equal "$(fvm --json inspect p | jq -c .policy)" '["small"]'
 }
 
+@test "a policy is not the VM's to write, nor another file where the VM is started from" {
+	local dir=$E2E/project
+	mkdir -p "$dir/in" "$E2E/elsewhere"
+	printf '[vm]\nnet = none\nhide = /opt\n' | tee "$dir/p.policy" "$dir/in/p.policy" >"$E2E/p.policy"
+	ln -s "$E2E/p.policy" "$dir/link.policy"
+	cd "$dir"
+	local named
+	for named in ./p.policy "$dir/in/p.policy" in/../p.policy ./link.policy; do
+		expect 125 fvm run --rm --direct "$dir" --policy "$named" -- true
+		says "lies where the VM may write"
+	done
+	expect 125 fvm run --rm --bind "$dir:/mnt" --policy ./p.policy -- true
+	expect 0 fvm run --rm --bind "$dir:/mnt:ro" --policy ./p.policy -- true
+	expect 0 fvm run --rm --direct "$dir" --policy ../p.policy -- true
+	fvm create q --policy ./p.policy
+	cd "$E2E/elsewhere"
+	printf '[vm]\nnet = none\nenv = FVM_TEST=other\n' >p.policy
+	expect 1 fvm run --name q -- printenv FVM_TEST
+	expect 0 fvm run --name q -- sh -c '! ls /opt'
+}
+
 @test "the shipped policies are understood and do what they say" {
 	export FVM_POLICY_PATH=$BATS_TEST_DIRNAME/../../contrib/policy.d
 	mkdir -p "$E2E/me/.ssh" "$E2E/me/Documents"
