@@ -152,8 +152,11 @@ static void side_finish(struct cp *cp, struct side *s)
 		cp->failed = true;
 }
 
-static int here(struct cp *cp, const struct side *s, bool send, int *end, struct fvm_error *err)
+/* @source: what is received; NULL: @s is sent */
+static int here(struct cp *cp, const struct side *s, const char *source, int *end,
+		struct fvm_error *err)
 {
+	const bool send = !source;
 	struct fvm_copy copy = {
 		.fd = fvm_fd_take(end),
 		.flags = (cp->options->owners ? FVM_COPY_OWNERS : 0) |
@@ -161,6 +164,7 @@ static int here(struct cp *cp, const struct side *s, bool send, int *end, struct
 		.note = tell,
 		.progress = progress,
 		.arg = cp,
+		.source = source,
 	};
 	cli_progress_start(&cp->progress, cp->cli, send ? "to the VM" : "from the VM");
 	int r = send ? fvm_copy_send(&copy, s->path, err) : fvm_copy_receive(&copy, s->path, err);
@@ -183,9 +187,9 @@ static int copy(struct cp *cp, struct side *from, struct side *to, struct fvm_er
 		close(fvm_fd_take(&ends[1]));
 	}
 	if (r == 0 && !from->vm_name[0])
-		r = here(cp, from, true, &ends[1], err);
+		r = here(cp, from, NULL, &ends[1], err);
 	if (r == 0 && !to->vm_name[0])
-		r = here(cp, to, false, &ends[0], err);
+		r = here(cp, to, *from->path ? from->path : ".", &ends[0], err);
 	fvm_fd_closep(&ends[0]);
 	fvm_fd_closep(&ends[1]);
 	if (r == -EPIPE && !err->code)

@@ -14,6 +14,8 @@
 #ifndef FVM_COPY_H
 #define FVM_COPY_H
 
+#include <limits.h>
+
 #include "fvm/init.h"
 
 enum fvm_copy_flags {
@@ -30,6 +32,8 @@ struct fvm_copy {
 	void (*progress)(void *arg, uint64_t bytes);
 	void *arg;
 	bool noted; /* something could not be copied */
+	/* receiving: the path that was asked for; the stream may have no other name. NULL: any */
+	const char *source;
 };
 
 /** fvm_copy_send() - write what is at @path to copy->fd; a path that ends in "/." means the
@@ -39,6 +43,10 @@ int fvm_copy_send(struct fvm_copy *copy, const char *path, struct fvm_error *err
 /** fvm_copy_receive() - make what comes from copy->fd at @path, or in it if it is a directory
  *  Return: 0 or negative errno (-EPIPE: the sender has gone, and knows why) */
 int fvm_copy_receive(struct fvm_copy *copy, const char *path, struct fvm_error *err);
+
+/** fvm_copy_name() - what the receiver is to call @path: its last component; "" for the contents of
+ *  a directory */
+void fvm_copy_name(const char *path, char name[NAME_MAX + 1]);
 
 /** fvm_copy_helper() - the side inside a VM: argv is a path and the flags as a number; the stream
  * is stdin or stdout, notes and errors go to stderr as struct fvm_error. Return: exit status */

@@ -302,6 +302,16 @@ static int receive_to_stdout(struct receiver *r, const struct entry *e)
 	return fvm_error_say(r->err, EISDIR, "a directory can't be written to the standard output");
 }
 
+/* In a directory the name that comes decides what is replaced: not ".bashrc" for "notes.txt". */
+static bool is_asked_for(const struct receiver *r, const struct entry *e)
+{
+	char name[NAME_MAX + 1];
+	if (!r->copy->source)
+		return true;
+	fvm_copy_name(r->copy->source, name);
+	return strcmp(name, e->name) == 0;
+}
+
 static int receive_top(struct receiver *r, const char *path)
 {
 	char name[NAME_MAX + 1], quoted[200];
@@ -313,6 +323,8 @@ static int receive_top(struct receiver *r, const char *path)
 		return n;
 	if (e->record.type != FVM_COPY_DIR && e->record.type != FVM_COPY_FILE)
 		return broken(r, "it does not begin with a file or directory");
+	if (!is_asked_for(r, e))
+		return broken(r, "it is called otherwise than what was asked for");
 	if (r->copy->flags & FVM_COPY_STDIO)
 		return receive_to_stdout(r, e);
 	scoped_fd place = open_place(path, e, name);

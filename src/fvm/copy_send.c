@@ -190,8 +190,7 @@ static int send_entry(struct sender *s, int dir, const char *name)
 	}
 }
 
-/* What the receiver calls it: the last component; "" for the contents of a directory. */
-static void top_name(const char *path, char name[NAME_MAX + 1])
+void fvm_copy_name(const char *path, char name[NAME_MAX + 1])
 {
 	size_t len = strlen(path);
 	while (len > 1 && path[len - 1] == '/')
@@ -212,7 +211,7 @@ static int send_top(struct sender *s, const char *path, struct fvm_error *err)
 {
 	struct stat st;
 	char name[NAME_MAX + 1], quoted[200];
-	top_name(path, name);
+	fvm_copy_name(path, name);
 	if (stat(path, &st) < 0)
 		return fvm_error_set(err, errno, "copy %s", fvm_quote_error(path, quoted));
 	bool dir = S_ISDIR(st.st_mode);

@@ -62,6 +62,29 @@ static void name_with_a_slash_is_refused(void **state)
 	assert_int_equal(faccessat(box->dir, "out", F_OK, 0), -1);
 }
 
+static void name_that_was_not_asked_for_is_refused(void **state)
+{
+	const struct box *box = *state;
+	box_write(box, ".bashrc", "mine");
+	for (int honest = 0; honest < 2; honest++) {
+		struct stream s = { 0 };
+		struct fvm_error err = { 0 };
+		scoped_free char *text = NULL;
+		struct fvm_copy copy = {
+			.fd = memfd_create("stream", MFD_CLOEXEC),
+			.source = honest ? "/home/ann/.bashrc" : "/home/ann/notes.txt",
+		};
+		file(&s, ".bashrc", "theirs");
+		record(&s, FVM_COPY_DONE, "", "");
+		assert_int_equal(fvm_write_all(copy.fd, s.b.data, s.b.len), 0);
+		lseek(copy.fd, 0, SEEK_SET);
+		fvm_buf_free(&s.b);
+		assert_int_equal(fvm_copy_receive(&copy, box->path, &err), honest ? 0 : -EBADMSG);
+		assert_int_equal(fvm_read_file(box->dir, ".bashrc", 100, &text, NULL), 0);
+		assert_string_equal(text, honest ? "theirs" : "mine");
+	}
+}
+
 static void link_that_was_just_sent_is_not_followed(void **state)
 {
 	const struct box *box = *state;
@@ -170,6 +193,8 @@ int main(void)
 	signal(SIGPIPE, SIG_IGN);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(name_with_a_slash_is_refused, box_setup,
+						box_teardown),
+		cmocka_unit_test_setup_teardown(name_that_was_not_asked_for_is_refused, box_setup,
 						box_teardown),
 		cmocka_unit_test_setup_teardown(link_that_was_just_sent_is_not_followed, box_setup,
 						box_teardown),
