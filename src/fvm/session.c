@@ -39,12 +39,12 @@ struct session *session_by_id(struct init *init, int id)
 	return s;
 }
 
-/* The devpts directory was opened before anybody could replace a name; the symlink is a fallback */
+/* The devpts directory was opened before anybody could replace a name. Only where there was none is
+ * the name taken: when no terminal is left, somebody may have put a trap there. */
 static int open_ptmx(const struct init *init)
 {
 	int flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
-	int fd = init->pts >= 0 ? openat(init->pts, "ptmx", flags) : -1;
-	return fd >= 0 ? fd : open("/dev/ptmx", flags);
+	return init->pts >= 0 ? openat(init->pts, "ptmx", flags) : open("/dev/ptmx", flags);
 }
 
 static int open_terminal(const struct init *init, struct session *s, const struct winsize *window,
