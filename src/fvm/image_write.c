@@ -20,6 +20,9 @@
 #include "fvm/owners.h"
 
 #define BLOCK	    (256 * 1024)
+#define ZEROS	    (64UL << 20)
+#define HOLES_WORTH (1LL << 30) /* bytes of holes in a file that are not written out */
+#define HOLES_MAX   100000
 #define OPEN_LEVELS 32
 
 struct writer {
@@ -92,16 +95,60 @@ static int put_mark(struct writer *w, const char *dir, const char *name)
 	return r;
 }
 
-static int put_data(struct writer *w, int fd, const char *path, off_t size)
+/* A program can make a file of 16 TiB in a moment: to write that out would take hours. Small holes
+ * are written as zeros, as image-spec wants it (layer.md): some tools read no sparse files. */
+static bool is_mostly_hole(const struct stat *st)
 {
-	for (off_t at = 0; at < size;) {
-		ssize_t n = read(fd, w->block, BLOCK);
+	return st->st_size - st->st_blocks * 512 > HOLES_WORTH;
+}
+
+/* Where the next hole of @fd from @at on begins and ends; both @size if there is none. */
+static void next_hole(int fd, off_t at, off_t size, off_t ret[2])
+{
+	off_t hole = lseek(fd, at, SEEK_HOLE);
+	ret[0] = hole < 0 || hole > size ? size : hole;
+	off_t data = ret[0] < size ? lseek(fd, ret[0], SEEK_DATA) : size;
+	ret[1] = data < 0 || data > size ? size : data;
+}
+
+static void note_holes(struct archive_entry *e, int fd, off_t size)
+{
+	off_t hole[2], at = 0;
+	for (int i = 0; at < size; i++) {
+		next_hole(fd, at, size, hole);
+		if (i == HOLES_MAX)
+			hole[0] = hole[1] = size;
+		if (hole[0] > at)
+			archive_entry_sparse_add_entry(e, at, hole[0] - at);
+		at = hole[1];
+		if (hole[0] < size && at == size)
+			archive_entry_sparse_add_entry(e, size, 0);
+	}
+}
+
+/* libarchive wants the bytes of holes, too, and throws them away. */
+static int put_zeros(struct writer *w, const char *path, off_t len)
+{
+	scoped_free char *zeros = calloc(1, ZEROS);
+	for (off_t n; zeros && len > 0; len -= n) {
+		n = len < (off_t)ZEROS ? len : (off_t)ZEROS;
+		if (archive_write_data(w->tar, zeros, (size_t)n) != n)
+			return tar_failed(w, "write", path);
+	}
+	return zeros ? 0 : fvm_error_set(w->err, ENOMEM, "write '%s'", path);
+}
+
+/* Bytes @at to @end. */
+static int put_data(struct writer *w, int fd, const char *path, off_t at, off_t end)
+{
+	while (at < end) {
+		ssize_t n = pread(fd, w->block, BLOCK, at);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return fvm_error_set(w->err, n < 0 ? errno : ESTALE, "read '%s'", path);
-		if (n > size - at)
-			n = size - at; /* it grew: the header has spoken */
+		if (n > end - at)
+			n = end - at; /* it grew: the header has spoken */
 		if (archive_write_data(w->tar, w->block, (size_t)n) != n)
 			return tar_failed(w, "write", path);
 		at += n;
@@ -112,15 +159,33 @@ static int put_data(struct writer *w, int fd, const char *path, off_t size)
 	return 0;
 }
 
+static int put_sparse(struct writer *w, int fd, const char *path, off_t size)
+{
+	off_t hole[2];
+	int r = 0;
+	for (off_t at = 0; at < size && r == 0; at = hole[1]) {
+		next_hole(fd, at, size, hole);
+		r = put_data(w, fd, path, at, hole[0]);
+		if (r == 0)
+			r = put_zeros(w, path, hole[1] - hole[0]);
+	}
+	return r;
+}
+
 /* A hard link to something already written, or a file with its bytes. */
 static int put_file(struct writer *w, struct archive_entry *e, int fd, const char *path)
 {
 	struct archive_entry *later = NULL;
+	struct stat st;
 	archive_entry_linkify(w->links, &e, &later);
+	const off_t size = archive_entry_size(e);
+	const bool sparse = size > 0 && fstat(fd, &st) == 0 && is_mostly_hole(&st);
+	if (sparse)
+		note_holes(e, fd, size);
 	int r = put_header(w, e);
-	if (r == 0 && archive_entry_size(e) > 0)
-		r = put_data(w, fd, path, archive_entry_size(e));
-	return r;
+	if (r < 0 || size <= 0)
+		return r;
+	return sparse ? put_sparse(w, fd, path, size) : put_data(w, fd, path, 0, size);
 }
 
 struct item {

@@ -202,6 +202,24 @@ end"
 	[ "$(du -sk "$FVM_HOME/layers" | cut -f1)" -lt 1000 ]
 }
 
+@test "a file that is mostly a hole is exported and imported at once, and stays one" {
+	in_vm a 'truncate -s 1T /opt/large && echo x | dd of=/opt/large bs=1 seek=1G conv=notrunc 2>/dev/null
+		echo y >>/opt/large; truncate -s 900G /opt/empty; ln /opt/large /opt/too'
+	timeout 60 fvm export a "$E2E/a.tar"
+	[ "$(stat -c %s "$E2E/a.tar")" -lt 1000000 ]
+	timeout 60 fvm import "$E2E/a.tar" b
+	equal "$(in_vm b 'stat -c "%s %h" /opt/large /opt/empty; dd if=/opt/large bs=1 skip=1G count=1 2>/dev/null
+		tail -c 2 /opt/too')" "$(((1 << 40) + 2)) 2
+$((900 << 30)) 1
+xy"
+	[ "$(du -sk "$FVM_HOME/layers" | cut -f1)" -lt 1000 ]
+	mkdir "$E2E/others"
+	tar -xOf "$E2E/a.tar" "blobs/sha256/$(tar -xOf "$E2E/a.tar" "blobs/sha256/$(tar -xOf "$E2E/a.tar" index.json |
+		jq -r '.manifests[0].digest[7:]')" | jq -r '.layers[0].digest[7:]')" | tar --zstd -C "$E2E/others" -xf -
+	equal "$(stat -c %s "$E2E/others/opt/large")" "$(((1 << 40) + 2))"
+	rm -r "$E2E/others"
+}
+
 @test "an image that unpacks to more than the disk holds leaves room for others" {
 	local dir=$E2E/bomb store=$E2E/small
 	needs_command zstd
