@@ -207,8 +207,10 @@ static int wait_stop(struct puppet *p)
 		int sig = WSTOPSIG(status);
 		if (status >> 16 == PTRACE_EVENT_STOP || sig == SIGTRAP)
 			return 0;
-		if (p->count < FVM_COUNT(p->signals))
-			p->signals[p->count++] = sig;
+		/* a page that another thread took away would fault anew at each step */
+		if (p->count == FVM_COUNT(p->signals))
+			return -EFAULT;
+		p->signals[p->count++] = sig;
 		if (ptrace(PTRACE_SINGLESTEP, p->pid, NULL, NULL) < 0)
 			return -errno;
 	}
