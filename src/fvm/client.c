@@ -233,8 +233,7 @@ static size_t question(const char *at, size_t len)
 	return !asks ? 0 : at[i] == '\a' ? i + 1 : i + 2 <= len ? i + 2 : len;
 }
 
-/* What was asked before we came was answered then: a second answer would be taken for typing. */
-static size_t drop_questions(char *text, size_t len)
+size_t client_drop_questions(char *text, size_t len)
 {
 	size_t kept = 0;
 	for (size_t i = 0; i < len;) {
@@ -267,7 +266,7 @@ static int sock_ready(struct stream *s, struct fvm_error *err)
 		s->output = payload;
 		s->output_len = head.len;
 		if (head.type == FVM_MSG_REPLAY)
-			s->output_len = drop_questions((char *)(uintptr_t)payload, head.len);
+			s->output_len = client_drop_questions((char *)(uintptr_t)payload, head.len);
 		write_output(s);
 	} else if (head.type == FVM_MSG_EXITED && head.len == sizeof(status)) {
 		memcpy(&status, payload, sizeof(status));

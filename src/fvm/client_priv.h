@@ -21,6 +21,12 @@ bool terminal_window(struct winsize *ret);
 /** terminal_reopen() - a non-blocking descriptor of our own for writing, or -1 */
 int terminal_reopen(int fd);
 
+/* ---- client.c ---- */
+
+/** client_drop_questions() - take out of an earlier output what asks the terminal for an answer: it
+ *  was answered then, and a second answer would be taken for typing. Return: new length */
+size_t client_drop_questions(char *text, size_t len);
+
 /* ---- stdio.c: what of our 0, 1, 2 is copied through a pipe ---- */
 
 #define RELAYS 3

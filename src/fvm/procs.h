@@ -67,6 +67,9 @@ struct fvm_users; /* uid map and user names of one VM */
 /** fvm_users_open() - read the uid map of @init and its /etc/passwd, or where its root can't be seen
  *  (an ordinary user's VM) that of @vm, unless NULL; never NULL unless out of memory */
 struct fvm_users *fvm_users_open(pid_t init, const struct fvm_vm *vm);
+/** fvm_users_of() - the same from texts, each of malloc() or NULL, which it takes over, also when it
+ *  returns NULL (out of memory) */
+struct fvm_users *fvm_users_of(char *map, char *passwd);
 void fvm_users_free(struct fvm_users *u);
 /** fvm_vm_read_etc() - text of /etc/NAME as the VM has it, running or not: of the topmost layer that
  *  has it, or the host's; "" if it is in none. The caller frees it. NULL: out of memory */

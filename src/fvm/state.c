@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,14 +99,22 @@ static int parse_lists(const json_t *mounts, struct fvm_running *r)
 		if (json_unpack((json_t *)(uintptr_t)item, "{s:s, s:s}", "path", &path, "why",
 				&why) < 0)
 			continue;
-		r->left_out[r->left_out_count].path = strdup(path);
-		r->left_out[r->left_out_count].why = strdup(why);
-		r->left_out_count++;
+		struct fvm_left_out *at = &r->left_out[r->left_out_count++];
+		at->path = strdup(path);
+		at->why = strdup(why);
+		if (!at->path || !at->why)
+			return -ENOMEM;
 	}
 	return 0;
 }
 
-static int parse_state(const char *text, size_t len, struct fvm_running *ret)
+/* A pid that wraps around would be another's. */
+static bool in_range(json_int_t n, json_int_t most)
+{
+	return n >= 0 && n <= most;
+}
+
+int fvm_running_parse(const char *text, size_t len, struct fvm_running *ret)
 {
 	scoped_running r = { 0 };
 	json_t *root = json_loadb(text, len, 0, NULL);
@@ -117,7 +126,8 @@ static int parse_state(const char *text, size_t len, struct fvm_running *ret)
 			    "net_pid", &net, "started_ns", &started, "slot", &slot, "uid_base",
 			    &base, "address4", &a4, "address6", &a6, "cgroup", &cgroup, "interface",
 			    &interface, "mounts", &mounts);
-	if (e < 0) {
+	if (e < 0 || !in_range(init, INT_MAX) || !in_range(helper, INT_MAX) ||
+	    !in_range(net, INT_MAX) || !in_range(slot, UINT32_MAX) || !in_range(base, UINT32_MAX)) {
 		json_decref(root);
 		return -EBADMSG;
 	}
@@ -146,7 +156,7 @@ static int load_from(int run_dir, struct fvm_running *ret)
 	scoped_free char *text = NULL;
 	size_t len = 0;
 	int r = fvm_read_file(run_dir, "state.json", 1 << 20, &text, &len);
-	return r < 0 ? r : parse_state(text, len, ret);
+	return r < 0 ? r : fvm_running_parse(text, len, ret);
 }
 
 int fvm_running_load(const struct fvm_vm *vm, struct fvm_running *ret, struct fvm_error *err)

@@ -40,6 +40,10 @@ void fvm_running_free(struct fvm_running *r);
 int fvm_running_load(const struct fvm_vm *vm, struct fvm_running *ret, struct fvm_error *err);
 int fvm_running_save(const struct fvm_vm *vm, const struct fvm_running *r, struct fvm_error *err);
 
+/** fvm_running_parse() - read the text of a state.json; on failure *@ret is untouched. Return: 0,
+ *  -EBADMSG, or -ENOMEM */
+int fvm_running_parse(const char *text, size_t len, struct fvm_running *ret);
+
 /** fvm_running_helper_gone() - wait until the helper of an ended VM, which holds its mounts as long
  *  as it is there, has ended, too. @run_dir: the VM's. Return: whether it has */
 bool fvm_running_helper_gone(int run_dir, int timeout_ms);

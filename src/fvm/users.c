@@ -97,19 +97,28 @@ char *fvm_vm_read_etc(const struct fvm_vm *vm, const char *name)
 	return text;
 }
 
+struct fvm_users *fvm_users_of(char *map, char *passwd)
+{
+	struct fvm_users *u = malloc(sizeof(*u));
+	if (u) {
+		*u = (struct fvm_users){ map, passwd };
+		return u;
+	}
+	free(map);
+	free(passwd);
+	return NULL;
+}
+
 struct fvm_users *fvm_users_open(pid_t init, const struct fvm_vm *vm)
 {
-	char path[40];
-	struct fvm_users *u = calloc(1, sizeof(*u));
-	if (!u)
-		return NULL;
+	char path[40], *map = NULL;
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", (int)init);
-	if (fvm_read_file(AT_FDCWD, path, 1 << 20, &u->map, NULL) < 0)
-		u->map = NULL;
-	u->passwd = passwd_read(init);
-	if (!u->passwd && vm)
-		u->passwd = fvm_vm_read_etc(vm, "passwd");
-	return u;
+	if (fvm_read_file(AT_FDCWD, path, 1 << 20, &map, NULL) < 0)
+		map = NULL;
+	char *passwd = passwd_read(init);
+	if (!passwd && vm)
+		passwd = fvm_vm_read_etc(vm, "passwd");
+	return fvm_users_of(map, passwd);
 }
 
 void fvm_users_free(struct fvm_users *u)
