@@ -9,6 +9,7 @@ setup() {
 
 teardown() {
 	[ -z "${pattern:-}" ] || echo "$pattern" >/proc/sys/kernel/core_pattern
+	[ -z "${server:-}" ] || kill "$server" 2>/dev/null || :
 	vms_remove
 	local user
 	for user in mal mal1; do
@@ -212,4 +213,85 @@ hostile() {
 	expect 125 env FVM_FAULT=confine.ipc:1:einval fvm run --rm --prove --net none -- echo ran
 	says "LEAK: SysV IPC"
 	[[ $output != *ran* ]]
+}
+
+@test "a file system of a VM's own: no device by it, and nobody outside waits for it" {
+	needs_device /dev/fuse
+	hostile fuse
+	fvm run -d --name v --net none --device /dev/fuse -- sh -c "mkdir -p /mnt/f && '$E2E/hostile_fuse' /mnt/f"
+	wait_until 10 eval 'fvm logs v | grep -q ready'
+	equal "$(fvm exec v stat -c '%F %a' /mnt/f/node)" "character special file 666"
+	expect 1 fvm exec v head -c 1 /mnt/f/node
+	says "ermission denied"
+	# what the host's commands look at in a VM is not there any more, and programs hang
+	fvm exec --detach v sh -c "'$E2E/hostile_fuse' /etc"
+	wait_until 10 eval 'fvm logs v | grep -c ready | grep -qx 2'
+	fvm exec --detach v ls /mnt/f/never
+	fvm exec --detach v ls -l /mnt/f
+	local command
+	for command in "ls" "ps v" "stats v" "inspect v" "diff --stat v" "logs v"; do
+		# shellcheck disable=SC2086
+		expect 0 timeout 10 fvm $command
+	done
+	# who wants something of the VM's file system waits with it, and can be interrupted
+	expect 124 timeout 1 fvm cp v:/mnt/f/never "$E2E/never"
+	expect 0 timeout 30 fvm stop v
+	expect 0 timeout 10 fvm rm v
+}
+
+@test "a descriptor passed over a shared socket has no more rights than the VM's ids, and leads on from there" {
+	hostile pass
+	mkdir -p "$E2E/target/in"
+	echo secret >"$E2E/target/closed" && chmod 0600 "$E2E/target/closed"
+	echo open >"$E2E/target/open"
+	# the host to the VM
+	"$E2E/hostile_pass" give "$E2E/target/in/socket" "$E2E/target/in" >"$E2E/ready" 3>&- &
+	server=$!
+	wait_until 5 grep -qs ready "$E2E/ready"
+	expect 0 fvm run --rm --net none --bind "$E2E/target/in" -- "$E2E/hostile_pass" take \
+		"$E2E/target/in/socket" ../closed ../open ../../../../etc/shadow
+	equal "$output" "../closed: Permission denied
+../open: r
+../../../../etc/shadow: Permission denied"
+	# not shared, it is another socket's name
+	expect 1 fvm run --rm --net none -- "$E2E/hostile_pass" take "$E2E/target/in/socket" ..
+	kill "$server" && wait "$server" || :
+	rm "$E2E/target/in/socket"
+	# the VM to the host: what it leads to is the VM's
+	fvm run -d --name v --net none --bind "$E2E/target/in" -- sh -c "mkdir /opt/inside && echo v >/etc/fvm-only
+		'$E2E/hostile_pass' give $E2E/target/in/socket /opt/inside"
+	wait_until 5 eval 'fvm logs v | grep -q ready'
+	expect 0 "$E2E/hostile_pass" take "$E2E/target/in/socket" ../../etc/fvm-only ../../../../etc/fvm-only \
+		"../..$FVM_HOME"
+	equal "${lines[0]%%:*} ${lines[1]%:*}" "../../etc/fvm-only ../../../../etc/fvm-only"
+	says "../../etc/fvm-only: r"
+	says "../../../../etc/fvm-only: r"
+	says "../..$FVM_HOME: No such file or directory"
+}
+
+@test "the ids of a user's range are strangers on the host" {
+	needs_user mal
+	needs_command newuidmap
+	local home=/home/fvmt-mal first count uid
+	uid=$(id -u fvmt-mal)
+	IFS=: read -r _ first count < <(grep ^fvmt-mal: /etc/subuid)
+	[ "${count:-0}" -ge 65536 ] || skip "needs a range in /etc/subuid"
+	as_user mal sh -c 'mkdir -m 0777 share; echo mine >share/mine; chmod 644 share/mine; chmod 755 .'
+	expect 0 as_user mal fvm run --rm --root --net none --bind "$home/share" -- sh -c "cd $home/share || exit
+		for id in 0 1 33 1000 65534 $uid 65536 $first 4294967294; do
+			cp /bin/cat cat.\$id; chown \$id:\$id cat.\$id; chmod 6755 cat.\$id
+			setpriv --reuid \$id --regid \$id --clear-groups sh -c 'cp /bin/cat own.'\$id'; chmod 6755 own.'\$id'
+				echo x >>mine; rm -f mine'
+			mknod node.\$id c 1 1
+			setfacl -m u:\$id:rw mine
+		done 2>/dev/null
+		true"
+	# nobody's but the user's and his range's, and nothing is a device
+	equal "$(find "$home/share" -mindepth 1 ! -uid "$uid" \( -uid "-$first" -o -uid "+$((first + count - 1))" \))" ""
+	equal "$(find "$home/share" ! -type f ! -type d)" ""
+	equal "$(find "$home/share" -perm /6000 -name 'own.*' | wc -l)" "$(find "$home/share" -perm /6000 -name 'own.*' ! -uid 0 ! -gid 0 | wc -l)"
+	# an id of the range may not look into the user's store, nor at what is his alone
+	as_user mal sh -c 'echo secret >secret; chmod 600 secret'
+	fails setpriv --reuid $((first + 32)) --regid $((first + 32)) --clear-groups cat "$home/secret"
+	fails setpriv --reuid $((first + 32)) --regid $((first + 32)) --clear-groups ls "$home/.local/share/fvm/vms"
 }
