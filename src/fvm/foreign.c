@@ -154,25 +154,34 @@ static int check(int foreign, const char *key, char ret[NAME_MAX + 1])
 	return 0;
 }
 
-bool fvm_foreign_take(const struct fvm_store *store, const struct fvm_skeleton *skeleton,
-		      struct fvm_trees *trees)
+/* Return: gN/foreign, or negative errno */
+static int open_kept(const struct fvm_store *store, const char *gen, const struct fvm_trees *trees,
+		     const struct fvm_user_ids *ids)
 {
-	char path[sizeof(skeleton->path) + 16], name[NAME_MAX + 1];
-	snprintf(path, sizeof(path), "%.*sforeign", (int)(strlen(skeleton->path) - strlen("tree")),
-		 skeleton->path);
-	scoped_fd foreign = fvm_open_nofollow(store->dir, path, O_RDONLY | O_DIRECTORY);
-	if (foreign < 0)
-		return true;
-	for (size_t i = 0; i < trees->count; i++) {
-		struct fvm_tree *t = &trees->items[i];
-		if (is_ours(t) && check(foreign, t->key, name) == 0 &&
-		    asprintf(&t->foreign, "%s/%s", path, name) < 0)
-			t->foreign = NULL;
-	}
-	return false;
+	scoped_fd dir = fvm_open_nofollow(store->dir, gen, O_RDONLY | O_DIRECTORY);
+	int fd = fvm_open_nofollow(dir, "foreign", O_RDONLY | O_DIRECTORY);
+	if (fd != -ENOENT)
+		return fd;
+	fvm_foreign_renew(dir, trees, ids);
+	return fvm_open_nofollow(dir, "foreign", O_RDONLY | O_DIRECTORY);
 }
 
-/* ---- in the background ---- */
+void fvm_foreign_take(const struct fvm_store *store, const struct fvm_skeleton *skeleton,
+		      struct fvm_trees *trees, const struct fvm_user_ids *ids)
+{
+	char gen[sizeof(skeleton->path)], name[NAME_MAX + 1];
+	snprintf(gen, sizeof(gen), "%.*s", (int)(strlen(skeleton->path) - strlen("/tree")),
+		 skeleton->path);
+	scoped_fd foreign = open_kept(store, gen, trees, ids);
+	for (size_t i = 0; foreign >= 0 && i < trees->count; i++) {
+		struct fvm_tree *t = &trees->items[i];
+		if (is_ours(t) && check(foreign, t->key, name) == 0 &&
+		    asprintf(&t->foreign, "%s/foreign/%s", gen, name) < 0)
+			t->foreign = NULL;
+	}
+}
+
+/* ---- making them ---- */
 
 struct target {
 	int foreign;

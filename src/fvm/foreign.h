@@ -16,6 +16,9 @@
  *   was given to somebody else changes no directory's ctime; that is seen when all is looked at
  *   again in the background, as with the skeleton. Where nothing fits, the layer is made in
  *   the VM's scratch tmpfs.
+ *
+ *   The first ones of a generation are made by the start that made it, which takes its time anyway:
+ *   so after the first command in a new store nothing goes on writing there.
  */
 #ifndef FVM_FOREIGN_H
 #define FVM_FOREIGN_H
@@ -24,10 +27,10 @@
 #include "fvm/root_user.h"
 #include "fvm/skeleton.h"
 
-/** fvm_foreign_take() - note in each of @trees where its layer is, if one is kept and fits
- *  Return: whether one that is missing should be made, by fvm_foreign_renew() */
-bool fvm_foreign_take(const struct fvm_store *store, const struct fvm_skeleton *skeleton,
-		      struct fvm_trees *trees);
+/** fvm_foreign_take() - note in each of @trees where its layer is, if one is kept and fits; in a
+ *  generation that is new they are made first */
+void fvm_foreign_take(const struct fvm_store *store, const struct fvm_skeleton *skeleton,
+		      struct fvm_trees *trees, const struct fvm_user_ids *ids);
 
 /**
  * fvm_foreign_make() - make the layer of the tree in @top (the host's directory), seen from within

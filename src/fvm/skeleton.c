@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #define LIST_LIMIT    (512U << 20)
 #define CHECK_EVERY_S 10
+#define CHECK_MAX_S   30 /* it takes 30 ms, if no server hangs */
 #define QUICK_DEPTH   3 /* "/var/lib/dpkg" is renewed by whatever dpkg does */
 
 struct refresh {
@@ -537,6 +539,25 @@ static void drop_owned(const struct refresh *r)
 		root_owned_drop(r->dir, text, len);
 }
 
+/* Whoever removes the store meanwhile is not to find it made again, nor to wait long for us. */
+static int open_checked(struct refresh *r)
+{
+	char path[80];
+	host_name(r->host);
+	snprintf(path, sizeof(path), "skeleton/%s", r->host);
+	r->top = fvm_open_nofollow(r->store->dir, path, O_RDONLY | O_DIRECTORY);
+	return r->top < 0 ? r->top : open_current(r);
+}
+
+static void end_by_alarm(void)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	signal(SIGALRM, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)alarm(CHECK_MAX_S);
+}
+
 void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,
 			const struct fvm_trees *trees, const struct fvm_user_ids *ids)
 {
@@ -547,12 +568,13 @@ void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *pl
 	(void)syscall(SYS_close_range, 0U, ~0U, 0U);
 	setsid();
 	(void)!nice(19);
+	end_by_alarm();
 	struct fvm_store own = *store;
 	own.dir = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	refresh_init(&r, &own);
 	bool listed = list_mounts(&r, plan) == 0;
 	skel_header(r.tops.count ? &r.tops : NULL, &r.header);
-	if (own.dir >= 0 && listed && (r.top = open_top(&r)) >= 0 && open_current(&r) == 0) {
+	if (own.dir >= 0 && listed && open_checked(&r) == 0) {
 		if (!r.tops.count)
 			fvm_foreign_renew(r.dir, trees, ids);
 		read_list(&r);

@@ -90,7 +90,7 @@ struct fvm_trees;
 struct fvm_user_ids;
 
 /** fvm_skeleton_check() - compare all of it, and what foreign.h keeps, in a process of its own that
- *  nobody waits for */
+ *  nobody waits for. It ends soon, and makes no store that was removed again */
 void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,
 			const struct fvm_trees *trees, const struct fvm_user_ids *ids);
 

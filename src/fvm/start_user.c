@@ -104,7 +104,7 @@ int start_user_take(struct start *s, struct fvm_error *err)
 		r = fvm_trees_make(s->vm, &s->plan, s->options->throw_away, &s->trees, err);
 	if (r < 0)
 		return r;
-	s->skeleton.check_later |= fvm_foreign_take(store, &s->skeleton, &s->trees);
+	fvm_foreign_take(store, &s->skeleton, &s->trees, &s->ids);
 	r = fvm_read_file(store->dir, s->skeleton.owned, 64 << 20, &s->owned, &s->owned_len);
 	if (r < 0)
 		return fvm_error_set(err, -r, "read %s", s->skeleton.owned);

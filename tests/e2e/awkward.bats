@@ -86,14 +86,19 @@ export -f as_user user_make
 			PATH="$E2E_STAGE/bin:/usr/bin:/bin" "$@"
 	}
 	rm -rf /var/tmp/fvm-$uid
+	mkdir -p "$E2E"/many/{1..40}
 	expect 0 ordinary fvm run --rm --net none id -u
 	equal "$output" $uid
+	# what a new store needs is there now, and not made by something that goes on
+	compgen -G "/var/tmp/fvm-$uid/skeleton/*/g*/foreign/tmp" >/dev/null
 	equal "$(stat -c '%a %u' /var/tmp/fvm-$uid)" "700 $uid"
+	wait_until 10 idle_user $uid
 	rm -rf /var/tmp/fvm-$uid
 	# somebody was there first, and may read all that is written
 	mkdir -m 0777 /var/tmp/fvm-$uid
 	run ordinary fvm run --rm --net none true
 	equal "$(ls -A /var/tmp/fvm-$uid)" ""
+	wait_until 10 idle_user $uid
 	rm -rf /var/tmp/fvm-$uid /dev/shm/fvm-$uid
 }
 
@@ -227,5 +232,6 @@ store_lives() {
 	expect 0 as_user one fvm ls
 	case $output in *"can't keep"*) return 1 ;; esac
 	expect 0 as_user one fvm rm e
+	wait_until 10 idle_user fvmt-one
 	rm -rf "$place"
 }

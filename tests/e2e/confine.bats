@@ -221,6 +221,7 @@ ends_made() {
 	mkdir "$E2E/other"
 	FVM_HOME=$(mktemp -d /var/tmp/fvm-e2e-other.XXXXXX)
 	expect 125 fvm run --rm --prove --direct /tmp -- touch "$E2E/other/ran"
+	wait_until 10 idle_store "$FVM_HOME"
 	rm -rf "$FVM_HOME"
 	FVM_HOME=$E2E/home
 	says "LEAK: named sockets"

@@ -117,6 +117,17 @@ our_processes() {
 	done 2>/dev/null
 }
 
+# A command answers before its VM is cleared away, and what it noticed is looked after; a store is
+# removed when nobody writes there any more:  wait_until 10 idle_user UID;  idle_store DIR
+idle_user() { ! ps -U "$1" -o stat= | grep -qv '^Z'; }
+idle_store() {
+	local pid
+	for pid in /proc/[0-9]*; do
+		case $(cat "$pid/comm" 2>/dev/null) in fvm*) ;; *) continue ;; esac
+		! grep -qsF "=$1" "$pid/environ" || return 1
+	done
+}
+
 clean_now() {
 	[ -z "$(our_processes)" ] && machine_state | diff "$E2E/machine.before" - >"$E2E/machine.diff"
 }
@@ -189,6 +200,7 @@ users_remove() {
 		for pid in /proc/[0-9]*; do
 			[ "$(stat -c %u "$pid" 2>/dev/null)" = "$uid" ] && kill -KILL "${pid#/proc/}"
 		done 2>/dev/null
+		wait_until 5 idle_user "$uid"
 		rm -rf --one-file-system -- "/run/user/$uid" "/var/tmp/fvm-$uid" "/dev/shm/fvm-$uid"
 		wait_until 20 userdel --remove --force "$user" >/dev/null 2>&1
 		sed -i "/^$user:/d" /etc/subuid /etc/subgid 2>/dev/null
