@@ -239,7 +239,7 @@ static void say_gone_bases(const struct diff *d)
 {
 	for (size_t i = 0; i < d->stacks->count; i++) {
 		const struct fvm_stack *s = &d->stacks->items[i];
-		if (s->base < 0 && fvm_stack_is_used(s))
+		if (s->base < 0 && !s->silent && fvm_stack_is_used(s))
 			cli_say(d->cli,
 				"%s is not mounted now: all that the VM has there is shown "
 				"as added",
@@ -303,7 +303,7 @@ static int show(struct diff *d, const struct fvm_strv *paths, struct fvm_error *
 		.with_noise = d->with_noise,
 		.whole_trees = d->view->whole_trees,
 	};
-	int r = fvm_stacks_open(d->vm, &stacks, err);
+	int r = fvm_stacks_open(d->vm, options_.paths, &stacks, err);
 	if (r < 0)
 		return r;
 	d->stacks = &stacks;

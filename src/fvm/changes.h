@@ -104,6 +104,7 @@ struct fvm_stack {
 	size_t count;
 	bool user_xattr; /* user.overlay.* instead of trusted.overlay.* */
 	struct fvm_owners **owners; /* rootless: the record of each of layers; else NULL */
+	bool silent; /* used, and its server does not answer, or nobody asked for it: base is -1 */
 	const struct fvm_hide_record *hide; /* what it did not see of the base; may be NULL */
 };
 
@@ -116,13 +117,22 @@ struct fvm_stacks {
 	struct fvm_hide_record *hide;
 };
 
+#define FVM_STACKS_LAYERS ((const char *const[]){ NULL })
+
 /**
  * fvm_stacks_open() - open all layers of a VM and the host's directories under them
+ * @paths: what is to be looked at, as in fvm_scan_options; NULL: all; FVM_STACKS_LAYERS: layers
+ *         alone count, and no server is asked
  * A base that is not mounted now is -1: what lies in such a stack can't be compared, and shows as
  * added. So is one of a network file system when no layer holds anything for it.
- * Return: 0, -ETIMEDOUT (a network file system does not answer), or another -errno
+ * What has changes in it and does not answer is "silent", warned of, and no scan looks there.
+ * Return: 0, -ETIMEDOUT (one of @paths is in what does not answer), or another -errno
  */
-int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err);
+int fvm_stacks_open(const struct fvm_vm *vm, const char *const *paths, struct fvm_stacks *ret,
+		    struct fvm_error *err);
+
+/** fvm_stack_refuse() - say that @stack, which is silent, is needed. Return: -ETIMEDOUT */
+int fvm_stack_refuse(const struct fvm_stack *stack, struct fvm_error *err);
 
 /**
  * fvm_stacks_scan() - call @fn for each change of a VM against the host

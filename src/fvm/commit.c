@@ -176,7 +176,7 @@ int fvm_commit(const struct fvm_vm *vm, const struct fvm_commit_options *options
 	scoped_fd host = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (host < 0)
 		return fvm_error_set(err, errno, "open /");
-	int r = fvm_stacks_open(vm, &stacks, err);
+	int r = fvm_stacks_open(vm, options->paths, &stacks, err);
 	if (r < 0)
 		return r;
 	r = fvm_natives_refuse(&stacks.natives, options->paths, err);

@@ -125,7 +125,7 @@ static bool reopen_vm(const struct commit *c, struct fvm_vm *vm, struct fvm_stac
 	struct fvm_error err = { 0 };
 	if (commit_vm_find(c, vm, &err) < 0)
 		return false;
-	if (fvm_stacks_open(vm, stacks, &err) == 0)
+	if (fvm_stacks_open(vm, FVM_STACKS_LAYERS, stacks, &err) == 0)
 		return true;
 	fvm_vm_close(vm);
 	return false;

@@ -274,7 +274,8 @@ static int find_target(const struct commit *c, bool force, struct target *t, str
 		t->have = false;
 		return -EBUSY;
 	}
-	r = !stopped && gave ? -EBUSY : fvm_stacks_open(&t->own_vm, &t->own_stacks, err);
+	r = !stopped && gave ? -EBUSY
+			     : fvm_stacks_open(&t->own_vm, FVM_STACKS_LAYERS, &t->own_stacks, err);
 	t->vm = &t->own_vm;
 	t->stacks = &t->own_stacks;
 	if (r < 0) { /* forced, or its layers are broken: the host counts more */

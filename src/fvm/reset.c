@@ -164,6 +164,10 @@ static int reset_one(const struct fvm_store *store, const struct fvm_stacks *s, 
 		     bool dry, struct fvm_error *err)
 {
 	int any = 0;
+	for (size_t i = 0; i < s->count && dry; i++) {
+		if (s->items[i].silent && fvm_path_below(s->items[i].mount_point, path))
+			return fvm_stack_refuse(&s->items[i], err);
+	}
 	for (size_t i = 0; i < s->count && !dry; i++) {
 		if (!fvm_path_below(s->items[i].mount_point, path))
 			continue;
@@ -197,7 +201,7 @@ int fvm_reset_paths(const struct fvm_vm *vm, const struct fvm_strv *paths,
 	struct fvm_stacks s = { 0 };
 	int r = check_stopped(vm, err);
 	if (r == 0)
-		r = fvm_stacks_open(vm, &s, err);
+		r = fvm_stacks_open(vm, (const char *const *)paths->items, &s, err);
 	if (r == 0)
 		r = fvm_natives_refuse(&s.natives, (const char *const *)paths->items, err);
 	for (size_t i = 0; i < paths->count && r >= 0; i++)

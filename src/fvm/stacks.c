@@ -8,7 +8,8 @@
  *   mounted, local     open it: with privileges a clone of that one mount (open_tree), in which
  *                      the directories below other mounts are seen as the VM sees them
  *   mounted, network   the same, but a child process tries it first: a dead server would hang us
- *                      for ever, so it costs one process and a few seconds instead
+ *                      for ever, so it costs one process and a few seconds instead. Only who
+ *                      asks for what is there is refused then; others leave it out ("silent")
  *   no mount, and the VM was built mount by mount (it has the key "root"): the mount is gone, -1
  *   no mount, and the VM was built directory by directory (rootless): that directory
  *
@@ -136,9 +137,47 @@ bool fvm_stack_is_used(const struct fvm_stack *stack)
 	return false;
 }
 
+int fvm_stack_refuse(const struct fvm_stack *stack, struct fvm_error *err)
+{
+	fvm_error_set(err, ETIMEDOUT, "look at %s, which does not answer", stack->mount_point);
+	fvm_error_hint(err, "bring its server back, or unmount it: umount -l %s",
+		       stack->mount_point);
+	return -ETIMEDOUT;
+}
+
+enum concern { NOT_MEANT, MEANT, NAMED };
+
+/* What @paths, of which NULL is all, have to do with what is mounted at @point. */
+static enum concern concern_of(const char *const *paths, const char *point)
+{
+	enum concern c = paths ? NOT_MEANT : MEANT;
+	for (; paths && *paths && c != NAMED; paths++) {
+		if (fvm_path_below(*paths, point))
+			c = NAMED;
+		else if (fvm_path_below(point, *paths))
+			c = MEANT;
+	}
+	return c;
+}
+
+/* A hanging server concerns those who ask for what it has, and nobody else waits for it. */
+static int network_open(struct fvm_stack *stack, const char *const *paths, struct fvm_error *err)
+{
+	const char *path = stack->mount_point;
+	enum concern concern = concern_of(paths, path);
+	stack->silent = concern == NOT_MEANT || !answers(path);
+	if (stack->silent && concern == NAMED)
+		return fvm_stack_refuse(stack, err);
+	if (stack->silent && concern == MEANT)
+		log_warn("%s is not looked at: its server does not answer. What the VM changed "
+			 "there stays in the VM",
+			 path);
+	return 0;
+}
+
 /* Leaves stack->base at -1 when there is none. */
 static int base_open(const struct fvm_plan *plan, struct fvm_stack *stack, bool mounts_only,
-		     struct fvm_error *err)
+		     const char *const *paths, struct fvm_error *err)
 {
 	const char *path = stack->mount_point;
 	const struct fvm_mount *m = mount_of(plan, path);
@@ -147,12 +186,9 @@ static int base_open(const struct fvm_plan *plan, struct fvm_stack *stack, bool 
 	bool network = crosses_network(plan, path);
 	if (network && !fvm_stack_is_used(stack))
 		return 0;
-	if (network && !answers(path)) {
-		fvm_error_set(err, ETIMEDOUT, "look at %s (%s), which does not answer", path,
-			      m->fstype);
-		fvm_error_hint(err, "bring its server back, or unmount it: umount -l %s", path);
-		return -ETIMEDOUT;
-	}
+	int r = network ? network_open(stack, paths, err) : 0;
+	if (r < 0 || stack->silent)
+		return r;
 	int fd = open_base(path);
 	/* what the user can't read, the VM saw as empty */
 	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EACCES)
@@ -368,7 +404,8 @@ static int hide_load(const struct fvm_vm *vm, const struct fvm_plan *plan, struc
 	return r;
 }
 
-static int bases_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm_error *err)
+static int bases_open(const struct fvm_vm *vm, const char *const *paths, struct fvm_stacks *s,
+		      struct fvm_error *err)
 {
 	scoped_plan plan = { 0 };
 	int r = fvm_plan_make(&plan, err);
@@ -376,16 +413,17 @@ static int bases_open(const struct fvm_vm *vm, struct fvm_stacks *s, struct fvm_
 		r = hide_load(vm, &plan, s, err);
 	bool mounts_only = !vm->config.rootless && stack_find(s, "root") != NULL;
 	for (size_t i = 0; i < s->count && r == 0; i++)
-		r = base_open(&plan, &s->items[i], mounts_only, err);
+		r = base_open(&plan, &s->items[i], mounts_only, paths, err);
 	return r;
 }
 
-int fvm_stacks_open(const struct fvm_vm *vm, struct fvm_stacks *ret, struct fvm_error *err)
+int fvm_stacks_open(const struct fvm_vm *vm, const char *const *paths, struct fvm_stacks *ret,
+		    struct fvm_error *err)
 {
 	struct fvm_stacks s = { 0 };
 	int r = layers_open(vm, &s, err);
 	if (r == 0 && s.count > 0)
-		r = bases_open(vm, &s, err);
+		r = bases_open(vm, paths, &s, err);
 	if (r < 0)
 		fvm_stacks_close(&s);
 	else
@@ -419,12 +457,12 @@ int fvm_stacks_scan(const struct fvm_stacks *s, const struct fvm_scan_options *o
 	int r = 0;
 	for (size_t i = 0; i < s->count && r == 0; i++) {
 		scoped_strv covered = { 0 };
-		if (fvm_natives_above(&s->natives, s->items[i].mount_point))
+		if (s->items[i].silent || fvm_natives_above(&s->natives, s->items[i].mount_point))
 			continue;
 		if (fvm_strv_copy(&covered, &s->natives) < 0)
 			return fvm_error_set(err, ENOMEM, "list the mounts");
 		for (size_t j = i + 1; j < s->count; j++) {
-			if (s->items[j].base >= 0 &&
+			if ((s->items[j].base >= 0 || s->items[j].silent) &&
 			    fvm_strv_add(&covered, s->items[j].mount_point) < 0)
 				return fvm_error_set(err, ENOMEM, "list the mounts");
 		}
@@ -471,8 +509,11 @@ static int any_change(const struct fvm_vm *vm, bool must_see, struct fvm_error *
 		empty = !fvm_stack_is_used(&s.items[i]);
 	/* the host is looked at only when there is something to compare */
 	if (r == 0 && !empty)
-		r = bases_open(vm, &s, err);
-	if (r == 0 && !empty)
+		r = bases_open(vm, NULL, &s, err);
+	/* something is there, and nobody can say that it is none */
+	for (size_t i = 0; i < s.count; i++)
+		l.any |= s.items[i].silent;
+	if (r == 0 && !empty && !l.any)
 		r = fvm_stacks_scan(&s, &options, stop_at_first, &l, err);
 	bool any = l.any || (r == 0 && l.dir.len > 0);
 	fvm_buf_free(&l.dir);

@@ -198,6 +198,15 @@ static int stat_deep(int top, const char *rel, struct stat *ret)
 	return fstat(fd, ret) < 0 ? -errno : 0;
 }
 
+/* What can't be compared today stays known. */
+static int note_unseen(struct update *u, const char *path, const struct fvm_stamp *old)
+{
+	char name[NAME_SIZE];
+	ancestor_name(old, name);
+	int r = old->kind == 'f' ? fvm_stamps_set(u->used, name, old) : 0;
+	return r < 0 ? r : fvm_stamps_set(u->fresh, path, old);
+}
+
 /* A stamp whose path is no change now: equal to the base, or gone from the layers. */
 static int note_equal(const char *path, const struct fvm_stamp *old, void *arg)
 {
@@ -209,6 +218,8 @@ static int note_equal(const char *path, const struct fvm_stamp *old, void *arg)
 	if (fvm_stamps_find(u->fresh, path))
 		return 0;
 	const struct fvm_stack *stack = stack_of(u->stacks, path, &rel);
+	if (stack && stack->silent)
+		return note_unseen(u, path, old);
 	for (size_t i = 0; stack && !there && i < stack->count; i++)
 		there = stat_deep(stack->layers[i], rel, &st) == 0 && !S_ISCHR(st.st_mode);
 	if (!there)
@@ -274,7 +285,7 @@ int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *sta
 int fvm_stamps_update(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	struct fvm_stacks stacks;
-	int r = fvm_stacks_open(vm, &stacks, err);
+	int r = fvm_stacks_open(vm, NULL, &stacks, err);
 	if (r < 0)
 		return r;
 	r = fvm_stamps_update_with(vm, &stacks, NULL, err);
