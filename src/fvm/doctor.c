@@ -12,6 +12,7 @@
 #include "fvm/base.h"
 #include "fvm/caps.h"
 #include "fvm/doctor.h"
+#include "fvm/doctor_fix.h"
 
 void fvm_doctor_free(struct fvm_doctor *d)
 {
@@ -49,6 +50,21 @@ static void tried(struct fvm_finding *f, fvm_tried t, const char *without, const
 	bad(f, without, fix);
 }
 
+static void device(const struct fvm_doctor *d, struct fvm_finding *f, const char *path,
+		   const char *module, fvm_tried t, const char *without)
+{
+	struct stat st;
+	char fix[sizeof(f->fix)];
+	if (t == 0) {
+		found(f, "works");
+		return;
+	}
+	found(f, "%s: %s", path, strerror(t));
+	fvm_fix_device(path, module, stat(path, &st) == 0 ? &st : NULL, t, d->kernel.container, fix,
+		       sizeof(fix));
+	bad(f, without, fix);
+}
+
 /* ---- user namespaces ---- */
 
 static void check_userns(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -60,28 +76,16 @@ static void check_userns(const struct fvm_doctor *d, struct fvm_finding *f)
 		return;
 	}
 	found(f, "%s", strerror(k->userns));
-	if (k->debian_restricts)
-		bad(f, without, "sysctl -w kernel.unprivileged_userns_clone=1");
-	else if (k->max_user_namespaces == 0)
-		bad(f, without, "sysctl -w user.max_user_namespaces=10000");
-	else if (k->apparmor_restricts)
-		bad(f, without, "install contrib/apparmor/fvm: see the finding on AppArmor");
-	else if (k->container)
-		bad(f, without,
-		    "the container forbids them: docker run --security-opt seccomp="
-		    "unconfined --security-opt apparmor=unconfined --security-opt "
-		    "systempaths=unconfined --device /dev/net/tun");
-	else
-		bad(f, without, "use a kernel with CONFIG_USER_NS");
+	bad(f, without, fvm_fix_userns(k, k->userns));
 }
 
 static void check_userns_mount(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	const struct fvm_kernel *k = &d->kernel;
 	tried(f, k->userns_mount, "ordinary users can't start VMs",
-	      k->apparmor_restricts ? "install contrib/apparmor/fvm: see the finding on AppArmor"
-	      : k->container	    ? "the container forbids it, see user namespaces"
-				    : "a security module refuses it; its log says which rule");
+	      k->userns		      ? "see user namespaces"
+	      : k->apparmor_restricts ? "install contrib/apparmor/fvm: see the finding on AppArmor"
+				      : fvm_fix_of("userns-mount", k->userns_mount, k->container));
 }
 
 static void check_apparmor(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -113,18 +117,15 @@ static void check_overlay(const struct fvm_doctor *d, struct fvm_finding *f)
 		return;
 	}
 	tried(f, d->kernel.overlay, "root's VMs can't start",
-	      d->kernel.container
-		      ? "in a container, put FVM_HOME on a volume; its own root is an overlay "
-			"already"
-		      : "modprobe overlay; or set FVM_HOME to a directory on ext4, xfs, btrfs");
+	      fvm_fix_of("overlay", d->kernel.overlay, d->kernel.container));
 }
 
 static void check_overlay_userns(const struct fvm_doctor *d, struct fvm_finding *f)
 {
-	tried(f, d->kernel.overlay_userns, "ordinary users can't start VMs",
-	      d->kernel.userns_mount
-		      ? "see mounting in them"
-		      : "set FVM_HOME to a directory on ext4, xfs, btrfs or (6.6) tmpfs");
+	const struct fvm_kernel *k = &d->kernel;
+	tried(f, k->overlay_userns, "ordinary users can't start VMs",
+	      k->userns_mount ? "see mounting in them"
+			      : fvm_fix_of("overlay-userns", k->overlay_userns, k->container));
 }
 
 static void check_idmap(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -206,6 +207,22 @@ static bool has_ranges(const char *file, const char *user)
 	return false;
 }
 
+/* The first id above all that @file gives away, as useradd(8) has it. */
+static unsigned long ids_free_from(const char *file, unsigned long least)
+{
+	scoped_free char *text = NULL;
+	unsigned long first, count;
+	if (fvm_read_file(AT_FDCWD, file, 1 << 20, &text, NULL) < 0)
+		return least;
+	for (const char *line = text; line && *line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (sscanf(line, "%*[^:\n]:%9lu:%10lu", &first, &count) == 2 &&
+		    first + count > least)
+			least = first + count;
+	}
+	return least;
+}
+
 static bool in_path(const char *program)
 {
 	static const char *const dirs[] = { "/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin" };
@@ -239,10 +256,9 @@ static void check_ranges(const struct fvm_doctor *d, struct fvm_finding *f)
 		return;
 	}
 	found(f, "newuidmap, but no range for %.60s", user);
-	snprintf(fix, sizeof(fix),
-		 "usermod --add-subuids 100000-165535 --add-subgids "
-		 "100000-165535 %.40s",
-		 user);
+	unsigned long from = ids_free_from("/etc/subgid", ids_free_from("/etc/subuid", 100000));
+	snprintf(fix, sizeof(fix), "usermod --add-subuids %lu-%lu --add-subgids %lu-%lu %.40s",
+		 from, from + 65535, from, from + 65535, user);
 	bad(f, "what programs give to other users is remembered, with limits: man 7 fvm", fix);
 }
 
@@ -275,6 +291,19 @@ static void list_controllers(const struct fvm_cgroups *g, char *text, size_t siz
 	}
 }
 
+static const char *cgroup_fix(const struct fvm_kernel *k)
+{
+	if (k->full_root && k->container)
+		return "give the container its cgroups to write: docker run --privileged, or -v "
+		       "/sys/fs/cgroup:/sys/fs/cgroup:rw";
+	if (k->full_root)
+		return "mount -t cgroup2 cgroup2 /sys/fs/cgroup, with its controllers";
+	if (access("/run/systemd/system", F_OK) == 0)
+		return "systemd-run --user --scope -p Delegate=yes fvm ..";
+	return "have an administrator chown a cgroup of yours to you, its cgroup.procs and "
+	       "cgroup.subtree_control too, and start fvm in it";
+}
+
 static void check_cgroups(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	struct fvm_cgroups g = { 0 };
@@ -286,8 +315,7 @@ static void check_cgroups(const struct fvm_doctor *d, struct fvm_finding *f)
 	found(f, "%s", text[0] ? text : "no controller that we may use");
 	if (!memory || !pids)
 		bad(f, "--memory, --cpus and --pids are refused; pause goes by signals",
-		    d->kernel.full_root ? "mount cgroup2 with its controllers"
-					: "systemd-run --user --scope -p Delegate=yes fvm ..");
+		    cgroup_fix(&d->kernel));
 }
 
 /* ---- network ---- */
@@ -302,9 +330,7 @@ static void check_nat(const struct fvm_doctor *d, struct fvm_finding *f)
 		found(f, "%s: %s", k->veth ? "veth" : "nf_tables", strerror(t));
 	if (t)
 		bad(f, "root's VMs have only --net none and host",
-		    t == EPERM && k->container ? "docker run --cap-add NET_ADMIN"
-		    : k->veth		       ? "modprobe veth"
-					       : "modprobe nf_tables nft_chain_nat nft_masq");
+		    fvm_fix_of(k->veth ? "veth" : "nft", t, k->container));
 }
 
 static void check_user_net(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -317,10 +343,8 @@ static void check_user_net(const struct fvm_doctor *d, struct fvm_finding *f)
 		      : "neither pasta nor slirp4netns");
 	if (!pasta && !slirp)
 		bad(f, without, "apt-get install passt slirp4netns");
-	else if (d->kernel.tun && d->kernel.tun != EPERM && d->kernel.tun != EBUSY) {
-		found(f, "/dev/net/tun: %s", strerror(d->kernel.tun));
-		bad(f, without, "modprobe tun; chmod 666 /dev/net/tun");
-	}
+	else if (d->kernel.tun && d->kernel.tun != EBUSY)
+		device(d, f, "/dev/net/tun", "tun", d->kernel.tun, without);
 }
 
 static void check_landlock(const struct fvm_doctor *d, struct fvm_finding *f)
@@ -336,14 +360,14 @@ static void check_landlock(const struct fvm_doctor *d, struct fvm_finding *f)
 static void check_seccomp(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	tried(f, d->kernel.seccomp, "no VM is started without it",
-	      "use a kernel with CONFIG_SECCOMP_FILTER");
+	      fvm_fix_of("seccomp", d->kernel.seccomp, d->kernel.container));
 }
 
 static void check_notify(const struct fvm_doctor *d, struct fvm_finding *f)
 {
 	const struct fvm_kernel *k = &d->kernel;
 	tried(f, k->seccomp_notify, "ordinary users' VMs can't change the host's files; no --trace",
-	      "use a kernel from 5.0 on");
+	      fvm_fix_of("notify", k->seccomp_notify, k->container));
 	if (k->seccomp_notify == 0)
 		found(f, "works%s%s", k->seccomp_killable ? "" : ", not disturbed by signals",
 		      k->seccomp_sync ? "" : ", woken at once");
@@ -392,20 +416,25 @@ static void check_rights(const struct fvm_doctor *d, struct fvm_finding *f)
 	found(f, "root has not all that are needed");
 	(void)fvm_caps_missing(true, missing);
 	bad(f, "root's VMs can't start", "");
-	snprintf(f->fix, sizeof(f->fix), "docker run %.300s --security-opt seccomp=unconfined",
-		 missing);
+	if (d->kernel.container)
+		snprintf(f->fix, sizeof(f->fix),
+			 "docker run %.300s --security-opt seccomp=unconfined", missing);
+	else
+		snprintf(f->fix, sizeof(f->fix),
+			 "start it as root with all capabilities; it lacks those of %.300s",
+			 missing);
 }
 
 static void check_fuse(const struct fvm_doctor *d, struct fvm_finding *f)
 {
-	tried(f, d->kernel.fuse, "published applications are copied as a whole before they start",
-	      d->kernel.fuse == EACCES ? "chmod 0666 /dev/fuse (as root; distributions' default)"
-				       : "modprobe fuse");
+	device(d, f, "/dev/fuse", "fuse", d->kernel.fuse,
+	       "published applications are copied as a whole before they start");
 }
 
 static void check_kvm(const struct fvm_doctor *d, struct fvm_finding *f)
 {
-	tried(f, d->kernel.kvm, "not used by VMs; make test-vm skips", "");
+	device(d, f, "/dev/kvm", "kvm_intel, or kvm_amd", d->kernel.kvm,
+	       "not used by VMs; make test-vm skips");
 }
 
 /* ---- all of them ---- */

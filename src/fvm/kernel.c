@@ -67,8 +67,9 @@ static void probe_place(struct fvm_kernel *k)
 	k->container = k->inside[0] || !first;
 }
 
-static void probe_rules(struct fvm_kernel *k)
+void fvm_kernel_rules(struct fvm_kernel *k)
 {
+	probe_place(k);
 	k->max_user_namespaces = read_number("/proc/sys/user/max_user_namespaces", -1);
 	k->apparmor_restricts =
 		read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 0) == 1;
@@ -391,8 +392,7 @@ void fvm_kernel_probe(const char *store, struct fvm_kernel *ret)
 	*ret = (struct fvm_kernel){ 0 };
 	if (uname(&name) == 0)
 		snprintf(ret->release, sizeof(ret->release), "%s", name.release);
-	probe_place(ret);
-	probe_rules(ret);
+	fvm_kernel_rules(ret);
 	probe_calls(ret);
 	probe_seccomp(ret);
 	ret->userns = try_in_child(try_userns, NULL);

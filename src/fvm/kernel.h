@@ -48,6 +48,9 @@ struct fvm_kernel {
 /** fvm_kernel_probe() - try everything. @store: directory of the store, or of where it will be */
 void fvm_kernel_probe(const char *store, struct fvm_kernel *ret);
 
+/** fvm_kernel_rules() - only where we are, and the host's settings: some files are read */
+void fvm_kernel_rules(struct fvm_kernel *k);
+
 /** fvm_try_overlay() - whether an overlay's changes can be kept below @dir; some milliseconds */
 fvm_tried fvm_try_overlay(const char *dir);
 /** fvm_try_userns() - descriptor of a new user namespace that maps some ids, or negative errno */

@@ -125,6 +125,19 @@ export -f as_user user_make
 	says "memory controller" && says "cgroup2"
 }
 
+@test "doctor says why a device can't be opened, and what helps" {
+	needs_user
+	local dev
+	needs_device /dev/fuse
+	expect 0 apart 'cp -a /dev/fuse /dev/net/tun "$E2E/mnt/" && chmod 600 "$E2E"/mnt/* && mount --bind "$E2E/mnt/fuse" /dev/fuse &&
+		mount --bind "$E2E/mnt/tun" /dev/net/tun && as_user one fvm --json doctor >"$E2E/doctor" || :'
+	rm -f "$E2E"/mnt/fuse "$E2E"/mnt/tun
+	for dev in fuse net/tun; do
+		expect 0 jq -r --arg d "/dev/$dev" '.findings[] | select(.found | startswith($d)).fix' "$E2E/doctor"
+		equal "$output" "only uid 0 may open it: chmod 666 /dev/$dev (until the next boot)"
+	done
+}
+
 @test "without newuidmap, a network program, /dev/net/tun, CAP_SYS_RESOURCE" {
 	needs_user
 	expect 0 apart 'mount --bind /dev/null "$(command -v newuidmap)" && as_user one fvm run --root --rm true'
