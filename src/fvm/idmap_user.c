@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fvm/doctor_fix.h"
 #include "fvm/idmap_user.h"
 #include "fvm/sys.h"
 
@@ -238,9 +239,9 @@ static int unshare_user(struct fvm_error *err)
 {
 	if (unshare(CLONE_NEWUSER) == 0)
 		return 0;
-	fvm_error_set(err, errno, "make a user namespace");
-	fvm_error_hint(err, "this host forbids them to ordinary users: fvm doctor");
-	return err ? -err->code : -EPERM;
+	int r = fvm_error_set(err, errno, "make a user namespace");
+	fvm_userns_hint(-r, err);
+	return r;
 }
 
 static int begin_helpers(const struct fvm_user_ids *ids, struct fvm_user_mapping *m,

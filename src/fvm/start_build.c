@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "fvm/doctor_fix.h"
 #include "fvm/internal.h"
 #include "fvm/start_priv.h"
 #include "fvm/sys.h"
@@ -28,6 +29,13 @@ static void pay_as(const struct start *s, uint32_t uid)
 		(void)syscall(SYS_setresuid, -1, uid, -1);
 }
 
+static int refused(struct start *s, int error)
+{
+	if (error == ENOSPC || error == EUSERS || error == EPERM || error == EACCES)
+		fvm_userns_hint(error, &s->err);
+	return fvm_error_set(&s->err, error, "make the VM's namespaces");
+}
+
 int start_make_init(struct start *s)
 {
 	int pidfd = -1;
@@ -42,7 +50,7 @@ int start_make_init(struct start *s)
 		start_inside(s);
 	pay_as(s, 0);
 	if (pid < 0)
-		return fvm_error_set(&s->err, -pid, "make the VM's namespaces");
+		return refused(s, -pid);
 	s->init = pid;
 	s->pidfd = pidfd;
 	/* PID 1 alone holds it from here on: a helper that starts slowly, and has not come to

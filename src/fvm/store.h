@@ -4,7 +4,7 @@
  * Theory of operation
  *   STORE = /var/lib/fvm for root, $XDG_DATA_HOME/fvm for others; where their file systems can't
  *   keep a VM's changes /var/tmp/fvm-UID, /dev/shm/fvm-UID. FVM_HOME overrides.
- *   RUN = /run/fvm, $XDG_RUNTIME_DIR/fvm, or $FVM_HOME/run.
+ *   RUN = /run/fvm, $XDG_RUNTIME_DIR/fvm, or STORE/run, as for the root of a user namespace.
  *
  *     STORE/format            "1": number of the store's layout
  *     STORE/vms/NAME/         config.json  lock  log  status  stamps

@@ -179,6 +179,16 @@ static int choose(const struct place *places, size_t count, size_t *ret, struct 
 	return refuse(&places[0], first, err);
 }
 
+/* Root of a user namespace is not root of the host's /run. */
+static bool has_system_run(void)
+{
+	if (geteuid() != 0)
+		return false;
+	if (faccessat(AT_FDCWD, "/run/fvm", W_OK, AT_EACCESS) == 0)
+		return true;
+	return errno == ENOENT && faccessat(AT_FDCWD, "/run", W_OK, AT_EACCESS) == 0;
+}
+
 int fvm_store_place(char *store, char *run, struct fvm_error *err)
 {
 	const char *home = getenv("FVM_HOME"), *runtime = getenv("XDG_RUNTIME_DIR");
@@ -203,9 +213,9 @@ int fvm_store_place(char *store, char *run, struct fvm_error *err)
 		return r;
 	const char *path = places[chosen].path;
 	strcpy(store, path);
-	if (!only && geteuid() == 0)
+	if (!only && has_system_run())
 		snprintf(run, PATH_MAX, "/run/fvm");
-	else if (!only && runtime && strlen(runtime) < strlen(path) + ROOM &&
+	else if (!only && geteuid() != 0 && runtime && strlen(runtime) < strlen(path) + ROOM &&
 		 access(runtime, W_OK) == 0)
 		snprintf(run, PATH_MAX, "%s/fvm", runtime);
 	else

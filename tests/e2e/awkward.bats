@@ -125,6 +125,17 @@ export -f as_user user_make
 	says "memory controller" && says "cgroup2"
 }
 
+@test "root of a user namespace has VMs; where there may be no more namespaces, that is said" {
+	needs_user
+	local limit=/proc/sys/user/max_user_namespaces
+	expect 0 as_user one unshare -Ur fvm -q run --rm --net none echo ok
+	says ok
+	expect 125 as_user one unshare -Ur sh -c "echo 0 >$limit && exec fvm -q run --rm --net none true"
+	says "make a user namespace" && says "sysctl -w user.max_user_namespaces="
+	expect 125 apart "echo 0 >$limit.fvm 2>/dev/null; unshare -U -r sh -c 'echo 0 >$limit; exec fvm doctor'"
+	says "sysctl -w user.max_user_namespaces="
+}
+
 @test "doctor says why a device can't be opened, and what helps" {
 	needs_user
 	local dev
