@@ -112,6 +112,23 @@ static void reset_process(const struct child *child)
 	(void)setrlimit(RLIMIT_NOFILE, &child->nofile);
 }
 
+/*
+ * The session's XDG_RUNTIME_DIR: of whom the VM was started for it is there already. Made while we
+ * are root, and given away as any program gives it: a supervisor knows what number means whom.
+ */
+static void make_runtime_dir(const struct fvm_command *c)
+{
+	char path[32];
+	struct stat st;
+	snprintf(path, sizeof(path), "/run/user/%u", c->uid);
+	if (lstat(path, &st) == 0)
+		return;
+	if ((mkdir("/run/user", 0755) < 0 && errno != EEXIST) || mkdir(path, 0700) < 0)
+		return;
+	if (c->uid != 0)
+		(void)!lchown(path, c->uid, c->gid);
+}
+
 static int set_ids(const struct fvm_command *c, struct fvm_error *err)
 {
 	/* EPERM: the VM has one mapped id only, and setgroups() is denied for good */
@@ -277,6 +294,7 @@ _Noreturn void fvm_child_main(const struct child *child)
 	/* nothing of the host's is open any more, and our memory is a copy of nothing secret */
 	if (child->supervisor >= 0)
 		(void)prctl(PR_SET_DUMPABLE, 1);
+	make_runtime_dir(c);
 	if (set_ids(c, &err) < 0)
 		fail(report, &err);
 	(void)prctl(PR_SET_DUMPABLE, 0);

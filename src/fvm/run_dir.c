@@ -78,7 +78,10 @@ static void make_user_dir(const struct fvm_build *b, int run)
 	char name[16];
 	scoped_fd user = fvm_mkdir_nofollow(run, "user", 0755);
 	snprintf(name, sizeof(name), "%u", b->user_uid);
-	if (user >= 0 && mkdirat(user, name, 0700) == 0)
+	if (user < 0 || mkdirat(user, name, 0700) < 0)
+		return;
+	/* a rootless VM's root is the user himself, whose number is another user's to the kernel */
+	if (!b->vm->config.rootless || b->user_uid != b->ids->uid)
 		(void)!fchownat(user, name, fvm_idmap_uid(b->map, b->user_uid),
 				fvm_idmap_gid(b->map, b->user_gid), AT_SYMLINK_NOFOLLOW);
 }

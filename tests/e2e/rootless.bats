@@ -316,6 +316,26 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	wait_until 10 empty
 }
 
+@test "the run-time directory is the session's own, whoever it is, with one id and with many" {
+	local uid dir='printf "%s %s\n" "$(stat -c "%a %u" "$XDG_RUNTIME_DIR")" "$XDG_RUNTIME_DIR"; : >"$XDG_RUNTIME_DIR/x"'
+	needs_command newuidmap
+	for user in lone range; do
+		user_make $user
+		uid=$(id -u "fvmt-$user")
+		as_user $user fvm -q create --net none rt
+		as_user $user fvm -q start rt
+		expect 0 as_user $user fvm exec rt sh -ec "$dir"
+		equal "$output" "700 $uid /run/user/$uid"
+		expect 0 as_user $user fvm exec --root rt sh -ec "$dir"
+		equal "$output" "700 0 /run/user/0"
+		expect 0 as_user $user fvm exec --user daemon rt sh -ec "$dir"
+		equal "$output" "700 1 /run/user/1"
+		as_user $user fvm -q rm --force rt
+		expect 0 as_user $user fvm run --rm --net none sh -ec "$dir"
+		equal "$output" "700 $uid /run/user/$uid"
+	done
+}
+
 @test "files of subordinate ids are seen, moved, committed past and deleted from outside" {
 	needs_command newuidmap newgidmap
 	user_make range
