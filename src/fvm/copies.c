@@ -1,10 +1,12 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,8 +58,8 @@ static int keep(struct copy *p, const struct call *c)
 	return -EINPROGRESS;
 }
 
-static _Noreturn void copy_child(const struct supervisor *sup, int dir, const char *name,
-				 const struct stat *st)
+static _Noreturn void copy_child(struct supervisor *sup, int dir, const char *name,
+				 const struct stat *st, const struct fvm_host_owner *owner)
 {
 	/* neither may live on in us when the supervisor dies */
 	for (size_t i = 0; i < sup->listener_count; i++)
@@ -65,10 +67,16 @@ static _Noreturn void copy_child(const struct supervisor *sup, int dir, const ch
 	close(sup->guard);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	notify_take_owner(sup, st);
-	_exit(fvm_adopt(dir, name, st, false) < 0);
+	if (fvm_adopt(dir, name, st, false) < 0)
+		_exit(1);
+	struct target t = { .fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) };
+	if (!sup->map && t.fd >= 0 && fstat(t.fd, &t.st) == 0)
+		notify_give_back(sup, &t, owner);
+	_exit(0);
 }
 
-static struct copy *start(struct supervisor *sup, int dir, const char *name, const struct stat *st)
+static struct copy *start(struct supervisor *sup, int dir, const char *name, const struct stat *st,
+			  const struct fvm_host_owner *owner)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 	struct copy *p = calloc(1, sizeof(*p));
@@ -81,7 +89,7 @@ static struct copy *start(struct supervisor *sup, int dir, const char *name, con
 					 .exit_signal = SIGCHLD };
 	p->pid = sys_clone3(&args);
 	if (p->pid == 0)
-		copy_child(sup, dir, name, st);
+		copy_child(sup, dir, name, st, owner);
 	event.data.fd = p->pidfd;
 	if (p->pid > 0 && epoll_ctl(sup->epoll, EPOLL_CTL_ADD, p->pidfd, &event) == 0) {
 		p->next = sup->copies;
@@ -97,11 +105,12 @@ static struct copy *start(struct supervisor *sup, int dir, const char *name, con
 	return NULL;
 }
 
-int copies_add(struct call *c, int dir, const char *name, const struct stat *st)
+int copies_add(struct call *c, int dir, const char *name, const struct stat *st,
+	       const struct fvm_host_owner *owner)
 {
 	struct copy *p = find(c->sup, st);
 	if (!p)
-		p = start(c->sup, dir, name, st);
+		p = start(c->sup, dir, name, st, owner);
 	return p ? keep(p, c) : -EAGAIN;
 }
 

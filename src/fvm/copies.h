@@ -14,7 +14,8 @@ bool copies_find(const struct supervisor *sup, const struct stat *st);
 
 /** copies_add() - start a copy of @name in @dir, or join the one under way, and keep @c for later
  *  Return: -EINPROGRESS, or another negative errno */
-int copies_add(struct call *c, int dir, const char *name, const struct stat *st);
+int copies_add(struct call *c, int dir, const char *name, const struct stat *st,
+	       const struct fvm_host_owner *owner);
 
 /** copies_ended() - the child whose pidfd is @pidfd has ended: look at what waited for it */
 void copies_ended(struct supervisor *sup, int pidfd,

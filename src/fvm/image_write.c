@@ -15,6 +15,7 @@
 #include <archive_entry.h>
 
 #include "common/fault.h"
+#include "fvm/adopt.h"
 #include "fvm/changes.h"
 #include "fvm/image_priv.h"
 #include "fvm/owners.h"
@@ -201,6 +202,8 @@ static void fill_entry(const struct writer *w, const struct item *it, struct arc
 	struct stat st = it->st;
 	struct stat real = it->st;
 	fvm_owners_apply(w->owners, it->dir, it->name, w->key, it->rel, NULL, NULL, &st);
+	if (st.st_uid == FVM_OWNER_UNKNOWN)
+		st.st_uid = st.st_gid = FVM_NOBODY;
 	archive_entry_copy_stat(e, &st);
 	archive_entry_set_ino64(e, (int64_t)real.st_ino);
 	archive_entry_set_dev(e, real.st_dev);

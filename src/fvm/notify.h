@@ -179,6 +179,18 @@ bool notify_host_owner(const struct supervisor *sup, const char *path,
 const struct fvm_tree *notify_tree(const struct supervisor *sup, const char *path,
 				   const char **ret_rel);
 
+/* Whose the host's file is that is adopted. */
+struct fvm_host_owner {
+	uid_t uid;
+	gid_t gid;
+	bool known; /* else no list tells, and the ids are 0 */
+};
+
+/** notify_give_back() - a copy of the host's file gets the owner that the file has: for real, or
+ *  on record (owners.h) */
+void notify_give_back(struct supervisor *sup, const struct target *t,
+		      const struct fvm_host_owner *o);
+
 enum verdict on_adopt(struct call *c, const struct file_call *f);
 enum verdict on_open(struct call *c, const struct file_call *f);
 enum verdict on_openat2(struct call *c, const struct file_call *f);

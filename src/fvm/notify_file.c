@@ -116,6 +116,15 @@ bool notify_is_nobodys(const struct call *c, const struct target *t)
 	return chmod(link, t->st.st_mode & 07777) < 0;
 }
 
+/* A root VM's copy would be VM root's, and root's on the host after a commit: it is not made, and
+ * the kernel refuses as it does on a mapped base (EOVERFLOW). */
+static bool has_no_place(const struct call *c, const struct target *t)
+{
+	const struct fvm_idmap *map = c->sup->map;
+	return map && (fvm_idmap_uid(map, t->st.st_uid) == UINT32_MAX ||
+		       fvm_idmap_gid(map, t->st.st_gid) == UINT32_MAX);
+}
+
 /* Whether adopting would help. */
 static bool wants_adoption(struct call *c, const struct target *t)
 {
@@ -124,7 +133,7 @@ static bool wants_adoption(struct call *c, const struct target *t)
 	    !(c->sup->map || t->st.st_uid == FVM_NOBODY || t->st.st_gid == FVM_NOBODY))
 		return false;
 	if (notify_fs(t, &read_only) != OVERLAYFS_SUPER_MAGIC || read_only ||
-	    !notify_is_nobodys(c, t))
+	    !notify_is_nobodys(c, t) || has_no_place(c, t))
 		return false;
 	if (c->sup->map ? S_ISREG(t->st.st_mode) || S_ISLNK(t->st.st_mode) : fvm_adoptable(&t->st))
 		return true;
@@ -146,43 +155,57 @@ bool notify_host_owner(const struct supervisor *sup, const char *path,
 	return false;
 }
 
-static void owner_of_target(const struct supervisor *sup, const struct target *t,
-			    struct fvm_skeleton_owned *ret)
+static struct fvm_host_owner owner_of_target(const struct supervisor *sup, const struct target *t)
 {
 	char link[32], path[PATH_MAX];
-	if (sup->map) {
-		*ret = (struct fvm_skeleton_owned){ .uid = t->st.st_uid, .gid = t->st.st_gid };
-		return;
-	}
+	struct fvm_skeleton_owned owned;
+	if (sup->map)
+		return (struct fvm_host_owner){ t->st.st_uid, t->st.st_gid, true };
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	ssize_t n = readlink(link, path, sizeof(path) - 1);
 	path[n > 0 ? n : 0] = '\0';
-	(void)notify_host_owner(sup, path, ret);
+	bool known = notify_host_owner(sup, path, &owned) || fvm_skeleton_has(path);
+	return (struct fvm_host_owner){ owned.uid, owned.gid, known || t->st.st_uid != FVM_NOBODY };
 }
 
-/* With ranges of ids: the copy gets the owner that the host's file has, as far as he can be had. */
-static void give_back(const struct supervisor *sup, const struct target *t,
-		      const struct fvm_skeleton_owned *o)
+static void write_record(struct supervisor *sup, const struct target *t,
+			 const struct fvm_owner *owner);
+static bool is_real(const struct supervisor *sup, uint32_t id, uint32_t own);
+
+static void mark_as_hosts(const struct target *t)
 {
-	uid_t uid = o->uid <= sup->ids->count ? o->uid : 0;
-	gid_t gid = o->gid <= sup->ids->count ? o->gid : 0;
-	if (uid == sup->ids->uid)
-		uid = 0;
-	if (gid == sup->ids->gid)
-		gid = 0;
+	char link[32];
+	if (!S_ISREG(t->st.st_mode))
+		return;
+	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
+	(void)setxattr(link, FVM_OWNER_XATTR, FVM_OWNER_OF_HOST, strlen(FVM_OWNER_OF_HOST), 0);
+}
+
+void notify_give_back(struct supervisor *sup, const struct target *t,
+		      const struct fvm_host_owner *o)
+{
+	const struct fvm_owner owner = { .uid = o->uid, .gid = o->gid };
+	uid_t uid = is_real(sup, o->uid, sup->ids->uid) ? o->uid : 0;
+	gid_t gid = is_real(sup, o->gid, sup->ids->gid) ? o->gid : 0;
 	mode_t mode = t->st.st_mode & 07777;
+	if (!o->known) {
+		mark_as_hosts(t);
+		return;
+	}
 	if ((uid || gid) && fchownat(t->fd, "", uid, gid, AT_EMPTY_PATH) == 0 &&
 	    S_ISREG(t->st.st_mode) && (mode & (S_ISUID | S_ISGID))) {
 		char link[32];
 		snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 		(void)chmod(link, mode);
 	}
+	bool is_users = o->uid == sup->ids->uid || o->gid == sup->ids->gid;
+	if ((uid != o->uid || gid != o->gid) && !is_users)
+		write_record(sup, t, &owner);
 }
 
 /* With ranges of ids: whether the task may write the file, as its owner and mode on the host say.
  * Root may, and who is root by another name. */
-static bool may_write(const struct call *c, const struct target *t,
-		      const struct fvm_skeleton_owned *o)
+static bool may_write(const struct call *c, const struct target *t, const struct fvm_host_owner *o)
 {
 	uint32_t uid = notify_kernel_uid(c);
 	if (c->sup->map)
@@ -204,15 +227,12 @@ static int adopt(struct call *c, struct target *t, bool empty)
 		return dir;
 	if (!notify_valid(c))
 		return -ESRCH;
-	struct fvm_skeleton_owned owner = { 0 };
-	if (!c->sup->one_id) {
-		owner_of_target(c->sup, t, &owner);
-		if (!may_write(c, t, &owner))
-			return -EACCES;
-	}
+	const struct fvm_host_owner owner = owner_of_target(c->sup, t);
+	if (!c->sup->one_id && !may_write(c, t, &owner))
+		return -EACCES;
 	bool large = S_ISREG(t->st.st_mode) && t->st.st_blocks * 512LL > SMALL_COPY && !empty;
 	if (large || copies_find(c->sup, &t->st))
-		return copies_add(c, dir, name, &t->st);
+		return copies_add(c, dir, name, &t->st, &owner);
 	notify_take_owner(c->sup, &t->st);
 	int r = fvm_adopt(dir, name, &t->st, empty);
 	notify_be_root(c->sup);
@@ -226,7 +246,7 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	close(t->fd);
 	t->fd = fd;
 	if (!c->sup->map)
-		give_back(c->sup, t, &owner);
+		notify_give_back(c->sup, t, &owner);
 	return 0;
 }
 
@@ -287,8 +307,7 @@ enum verdict on_access(struct call *c, const struct file_call *f)
 	unsigned int mode = (unsigned int)c->args[f->path + 1];
 	if (notify_target(c, f, &t) < 0)
 		return GO_ON;
-	struct fvm_skeleton_owned owner;
-	owner_of_target(c->sup, &t, &owner);
+	const struct fvm_host_owner owner = owner_of_target(c->sup, &t);
 	if (c->sup->map && !may_write(c, &t, &owner)) {
 		close(t.fd);
 		return GO_ON;
@@ -301,6 +320,7 @@ enum verdict on_access(struct call *c, const struct file_call *f)
 
 /* ---- owners ---- */
 
+/* Return: 0, -EAGAIN (it is the host's, whose owner nobody knows), or another negative errno */
 static int read_record(const struct target *t, struct fvm_owner *ret)
 {
 	char link[32], text[64];
@@ -308,6 +328,9 @@ static int read_record(const struct target *t, struct fvm_owner *ret)
 		return -ENODATA;
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
 	ssize_t n = getxattr(link, FVM_OWNER_XATTR, text, sizeof(text));
+	if (n == (ssize_t)strlen(FVM_OWNER_OF_HOST) &&
+	    memcmp(text, FVM_OWNER_OF_HOST, (size_t)n) == 0)
+		return -EAGAIN;
 	return n < 0 ? -errno : fvm_owner_parse(text, (size_t)n, ret);
 }
 
@@ -396,7 +419,11 @@ static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid,
 	int r = adopt(c, t, false);
 	if (r < 0)
 		return after(r);
-	bool known = read_record(t, &owner) == 0;
+	r = read_record(t, &owner);
+	/* half of what nobody knows is not to be had */
+	if (r == -EAGAIN && (uid == NO_ID || gid == NO_ID))
+		return answer(c, 0);
+	bool known = r == 0 || r == -EAGAIN;
 	/* whose it was said to be, for the half that does not change, and to be taken back */
 	if (!known && c->sup->one_id)
 		known = notify_owner(c, t, &owner);

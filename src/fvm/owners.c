@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "fvm/owners.h"
+#include "fvm/skeleton.h"
+#include "fvm/store.h"
 
 #define LIST_MAX_BYTES (64UL * 1024 * 1024)
 #define MAPS	       64
@@ -320,13 +322,18 @@ void fvm_owners_maps(const struct fvm_owners *o, struct fvm_buf *ret)
 
 /* ---- what a file was meant to have ---- */
 
-static bool read_xattr(int dir, const char *name, struct fvm_owner *ret)
+enum found_xattr { NO_RECORD, RECORD, OF_HOST };
+
+static enum found_xattr read_xattr(int dir, const char *name, struct fvm_owner *ret)
 {
 	char path[320], value[64];
 	if (snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir, name) >= (int)sizeof(path))
-		return false;
+		return NO_RECORD;
 	ssize_t n = lgetxattr(path, FVM_OWNER_XATTR, value, sizeof(value));
-	return n > 0 && fvm_owner_parse(value, (size_t)n, ret) == 0;
+	if (n == (ssize_t)strlen(FVM_OWNER_OF_HOST) &&
+	    memcmp(value, FVM_OWNER_OF_HOST, (size_t)n) == 0)
+		return OF_HOST;
+	return n > 0 && fvm_owner_parse(value, (size_t)n, ret) == 0 ? RECORD : NO_RECORD;
 }
 
 static void apply_record(const struct fvm_owner *o, struct stat *st)
@@ -351,9 +358,34 @@ static uint32_t map_id(const struct map *maps, size_t count, uint32_t id)
 	return id;
 }
 
+/* Whether the VM has an id for the host's @id: the numbers are the same. */
+static bool has_id(const struct map *maps, size_t count, uint32_t id)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (id >= maps[i].vm && id - maps[i].vm < maps[i].count)
+			return true;
+	}
+	return false;
+}
+
+/* Whether the VM could know whose @base is, and give that to its copy. */
+static bool is_known(const struct fvm_owners *o, const char *key, const char *rel,
+		     const struct stat *base)
+{
+	char path[4096];
+	if (base->st_uid == 0)
+		return true;
+	if (!has_id(o->uids, o->uid_count, base->st_uid) ||
+	    fvm_mount_point(key, path, sizeof(path)) < 0)
+		return false;
+	size_t n = strlen(path);
+	(void)snprintf(path + n, sizeof(path) - n, "/%s", rel);
+	return fvm_skeleton_has(path + (path[0] == '/' && path[1] == '/'));
+}
+
 /* No record: see "A file without a record" in the header. */
-static void apply_default(const struct fvm_owners *o, const struct stat *base,
-			  const struct stat *parent, struct stat *st)
+static void apply_default(const struct fvm_owners *o, const char *key, const char *rel,
+			  const struct stat *base, const struct stat *parent, struct stat *st)
 {
 	bool is_user = st->st_uid == o->user;
 	if (!is_user) {
@@ -365,7 +397,7 @@ static void apply_default(const struct fvm_owners *o, const struct stat *base,
 	/* of his user's id, yet of a group of the range: root's in the VM, as chown made it */
 	uint32_t group = map_id(o->gids, o->gid_count, st->st_gid);
 	bool real_group = !one_id && group != st->st_gid && group != 0;
-	if (base && (one_id || base->st_uid == o->user)) {
+	if (base && (one_id || base->st_uid == o->user || !is_known(o, key, rel, base))) {
 		st->st_uid = base->st_uid;
 		st->st_gid = base->st_gid;
 		return;
@@ -390,7 +422,15 @@ void fvm_owners_apply(const struct fvm_owners *owners, int dir, const char *name
 	struct fvm_owner owner;
 	if (!owners)
 		return;
-	if ((S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)) && read_xattr(dir, name, &owner)) {
+	enum found_xattr found = S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)
+					 ? read_xattr(dir, name, &owner)
+					 : NO_RECORD;
+	if (found == OF_HOST) {
+		st->st_uid = base ? base->st_uid : FVM_OWNER_UNKNOWN;
+		st->st_gid = base ? base->st_gid : FVM_OWNER_UNKNOWN;
+		return;
+	}
+	if (found == RECORD) {
 		apply_record(&owner, st);
 		return;
 	}
@@ -402,6 +442,6 @@ void fvm_owners_apply(const struct fvm_owners *owners, int dir, const char *name
 		st->st_uid = base->st_uid;
 		st->st_gid = base->st_gid;
 	} else {
-		apply_default(owners, base, parent, st);
+		apply_default(owners, key, rel, base, parent, st);
 	}
 }

@@ -9,6 +9,9 @@
  *     on the file    xattr user.fvm.owner = "UID:GID[:MODE[:MAJOR.MINOR]]"
  *     in a list      FS/+owners, for what can't carry user.* xattrs: symlinks, FIFOs, sockets
  *
+ *     on the file    the same xattr = "host": adopted from the host, whose owner of it has no
+ *                    place in the VM and is not known there
+ *
  *   UID and GID are decimal, as seen in the VM (which are the host's numbers); MODE is octal and a
  *   whole st_mode when it has type bits: a character device wished for is a regular, empty file
  *   with mode 020644 and its device number. FS is the directory "fs" of a workspace or of a frozen
@@ -27,7 +30,10 @@
  *   one id only, it says nothing: it is then the base file's owner, or for a new file that of the
  *   directory it lies in when this is not root's (the group too), else root. That makes files in
  *   the user's home his own, and those in /var/lib/postgresql postgres'. With a range that holds
- *   for what is the user's on the host, or new; root's files stay root's.
+ *   for what is the user's on the host, or new; root's files stay root's. But where the base's
+ *   owner has no id in the VM, or lies where no skeleton tells who that is, VM root's copy of it
+ *   is not root's: nobody has said so. It keeps the base's owner. What is "host" and was moved
+ *   away from there has an unknown owner, whom commit refuses to guess.
  *   All of this comes from programs in the VM: a wish to be checked, never a permission.
  */
 #ifndef FVM_OWNERS_H
@@ -38,9 +44,12 @@
 
 #include "common/common.h"
 
-#define FVM_OWNER_XATTR "user.fvm.owner"
-#define FVM_OWNERS_FILE "+owners"
-#define FVM_OWNERS_HEAD "fvm-owners 1\n" /* its first line: the number of its format */
+#define FVM_OWNER_XATTR	  "user.fvm.owner"
+#define FVM_OWNERS_FILE	  "+owners"
+#define FVM_OWNERS_HEAD	  "fvm-owners 1\n" /* its first line: the number of its format */
+
+#define FVM_OWNER_OF_HOST "host"
+#define FVM_OWNER_UNKNOWN ((uid_t)-1) /* in a struct stat */
 
 struct fvm_owner {
 	uid_t uid;

@@ -336,6 +336,31 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	done
 }
 
+@test "what belongs to ids that the VM does not have is no root's after a commit, or is refused" {
+	local top=/fvm-e2e-foreign here=/opt/fvm-e2e-new user
+	needs_command newuidmap
+	for user in lone range; do
+		rm -rf $top $here
+		mkdir $top $here && echo a | tee $top/{small,moved,own} >$here/far
+		head -c 2000000 /dev/zero | tee $top/large >$here/large
+		ln -s small $top/link
+		chown -h 4242:4242 $top $top/* && chown 3000000:3000000 $here/far && chown daemon:mail $here/large
+		user_make $user
+		expect 0 as_user $user fvm -q run --keep --name strange --net none --root -- sh -ec "cd $top
+			echo b | tee -a small large own >>$here/far; echo b >>$here/large; touch -h link
+			mv moved gone; chown 0:0 own; : >new"
+		expect 125 env FVM_HOME=/home/fvmt-$user/.local/share/fvm fvm -q commit strange
+		says "$top/gone" && says "whose it is"
+		expect 0 env FVM_HOME=/home/fvmt-$user/.local/share/fvm fvm -q commit --force strange
+		equal "$(stat -c '%n %U:%g' $top/{small,large,link,own} $here/{far,large} | sed 's/.*\///' | xargs)" \
+			"small UNKNOWN:4242 large UNKNOWN:4242 link UNKNOWN:4242 own root:0 far UNKNOWN:3000000 large daemon:8"
+		equal "$(stat -c %u $top)" 4242
+		[ ! -e $top/gone ]
+		FVM_HOME=/home/fvmt-$user/.local/share/fvm fvm -q undo
+		as_user $user fvm -q rm --force strange
+	done
+}
+
 @test "files of subordinate ids are seen, moved, committed past and deleted from outside" {
 	needs_command newuidmap newgidmap
 	user_make range

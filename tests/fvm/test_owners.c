@@ -11,13 +11,19 @@ static struct fvm_owners *load(const struct box *box)
 	return o;
 }
 
-static struct stat wished(const struct fvm_owners *o, const struct box *box, const char *name,
-			  const struct stat *base, const struct stat *parent)
+static struct stat wished_at(const struct fvm_owners *o, const struct box *box, const char *name,
+			     const char *rel, const struct stat *base, const struct stat *parent)
 {
 	struct stat st;
 	assert_int_equal(fstatat(box->dir, name, &st, AT_SYMLINK_NOFOLLOW), 0);
-	fvm_owners_apply(o, box->dir, name, "root", name, base, parent, &st);
+	fvm_owners_apply(o, box->dir, name, "root", rel, base, parent, &st);
 	return st;
+}
+
+static struct stat wished(const struct fvm_owners *o, const struct box *box, const char *name,
+			  const struct stat *base, const struct stat *parent)
+{
+	return wished_at(o, box, name, name, base, parent);
 }
 
 static void record_is_read_and_written(void **state)
@@ -98,6 +104,7 @@ static void map_translates_subordinate_ids(void **state)
 {
 	const struct box *box = *state;
 	struct stat base = { .st_uid = 104 }, root = { 0 }, parent = { .st_uid = 1000 };
+	const struct stat far = { .st_uid = 3000000 };
 	box_write(box, FVM_OWNERS_FILE,
 		  "map u 0 1000 1\nmap u 1 100000 65535\n"
 		  "map g 0 1000 1\nmap g 1 100000 65535\n");
@@ -109,9 +116,30 @@ static void map_translates_subordinate_ids(void **state)
 	struct fvm_owners *o = load(box);
 	assert_int_equal(wished(o, box, "f", NULL, NULL).st_uid, 33);
 	assert_int_equal(wished(o, box, "f", NULL, NULL).st_gid, 42);
-	assert_int_equal(wished(o, box, "r", &base, NULL).st_uid, 0); /* a real chown to root */
+	/* a real chown to root, where the skeleton tells whose the host's are */
+	assert_int_equal(wished_at(o, box, "r", "etc/r", &base, NULL).st_uid, 0);
+	/* nobody in the VM could know, or give, the owner of these */
+	assert_int_equal(wished_at(o, box, "r", "data/r", &base, NULL).st_uid, 104);
+	assert_int_equal(wished_at(o, box, "r", "etc/r", &far, NULL).st_uid, 3000000);
 	assert_int_equal(wished(o, box, "r", NULL, &parent).st_uid, 1000);
 	assert_int_equal(wished(o, box, "r", &root, &parent).st_uid, 0);
+	fvm_owners_free(o);
+}
+
+static void what_is_the_hosts_has_its_owner_or_none(void **state)
+{
+	const struct box *box = *state;
+	struct stat base = { .st_uid = 104, .st_gid = 105 }, parent = { 0 };
+	box_write(box, FVM_OWNERS_FILE, "");
+	box_write(box, "f", "");
+	assert_int_equal(fchownat(box->dir, ".", 1000, 1000, 0), 0);
+	assert_int_equal(fchownat(box->dir, "f", 1000, 1000, 0), 0);
+	scoped_fd fd = openat(box->dir, "f", O_RDWR | O_CLOEXEC);
+	assert_int_equal(fsetxattr(fd, FVM_OWNER_XATTR, FVM_OWNER_OF_HOST, 4, 0), 0);
+	struct fvm_owners *o = load(box);
+	assert_int_equal(wished(o, box, "f", &base, &parent).st_uid, 104);
+	assert_int_equal(wished(o, box, "f", &base, &parent).st_gid, 105);
+	assert_int_equal(wished(o, box, "f", NULL, &parent).st_uid, FVM_OWNER_UNKNOWN);
 	fvm_owners_free(o);
 }
 
@@ -162,10 +190,14 @@ static void scan_shows_wished_owners(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(record_is_read_and_written),	  TEST(xattr_names_owner_mode_and_device),
-		TEST(last_line_of_the_same_inode_counts), TEST(without_a_record_the_place_decides),
-		TEST(map_translates_subordinate_ids),	  TEST(bad_list_is_refused_with_its_line),
+		TEST(record_is_read_and_written),
+		TEST(xattr_names_owner_mode_and_device),
+		TEST(last_line_of_the_same_inode_counts),
+		TEST(without_a_record_the_place_decides),
+		TEST(map_translates_subordinate_ids),
+		TEST(bad_list_is_refused_with_its_line),
 		TEST(scan_shows_wished_owners),
+		TEST(what_is_the_hosts_has_its_owner_or_none),
 	};
 	if (geteuid() != 0) {
 		print_message("skipped: needs root for files of other owners\n");
