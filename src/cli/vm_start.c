@@ -5,6 +5,14 @@ static void show(void *arg, uint64_t done, uint64_t total)
 	cli_progress_show(arg, done, total, "directories");
 }
 
+static void show_copy(void *arg, const char *name, uint64_t entries)
+{
+	struct cli_progress *bar = arg;
+	(void)name;
+	bar->what = "copy native directories";
+	cli_progress_show(bar, entries, 0, "entries");
+}
+
 int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err)
 {
@@ -15,13 +23,15 @@ int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		if (r < 0)
 			return r;
 	}
-	/* only the first start of a rootless user has anything to show */
+	/* only the first start of a rootless user, or with native directories, has this to show */
 	static const struct cli loud = { 0 };
 	struct cli_progress bar;
 	struct fvm_start_options with = *options;
 	const struct fvm_skeleton_progress progress = { show, &bar };
+	const struct fvm_copy_progress copying = { show_copy, &bar };
 	cli_progress_start(&bar, &loud, "read the host's directories");
 	with.progress = &progress;
+	with.copying = &copying;
 	int r = fvm_vm_start(vm, &with, ret, err);
 	cli_progress_end(&bar);
 	return r;

@@ -43,17 +43,18 @@ struct fvm_build {
 	int hide_kept;	 /* .. of fvm_hide_detached(); both negative: layers are made here */
 	const struct fvm_binds *binds;
 	const struct fvm_natives *natives;
-	const struct fvm_trees *trees; /* rootless: mounted as root_user.h says; else NULL */
+	const struct fvm_trees *trees;	     /* rootless: mounted as root_user.h says; else NULL */
 	const struct fvm_standins *standins; /* of the network's mounts */
 	size_t standin_count;
 	const struct fvm_skeleton *skeleton;
 	const char *owned; /* with ranges of ids: text of skeleton->owned, else NULL */
 	size_t owned_len;
-	const struct fvm_user_ids *ids; /* rootless */
-	enum fvm_disk disk;		/* what keeps the workspace */
-	bool throw_away;		/* overlay "volatile": nothing needs to reach the disk */
-	bool systemd;			/* /run/systemd/system */
-	bool own_cgroups;		/* cgroup2 writable */
+	const struct fvm_user_ids *ids;		 /* rootless */
+	enum fvm_disk disk;			 /* what keeps the workspace */
+	const struct fvm_copy_progress *copying; /* of native directories; may be NULL */
+	bool throw_away;  /* overlay "volatile": nothing needs to reach the disk */
+	bool systemd;	  /* /run/systemd/system */
+	bool own_cgroups; /* cgroup2 writable */
 	int init_pidfd;
 	int userns;	    /* the VM's */
 	const char *resolv; /* contents for /etc/resolv.conf; NULL: as it is */

@@ -14,6 +14,7 @@
 #include "fvm/commit_priv.h"
 #include "fvm/hide_record.h"
 #include "fvm/inode.h"
+#include "fvm/owners.h"
 #include "fvm/subids.h"
 
 static bool in_groups(gid_t gid)
@@ -88,6 +89,8 @@ static bool is_stand_in(const struct commit_check *k, const struct fvm_change *c
 
 static const char *refused(const struct commit_check *k, const struct fvm_change *ch)
 {
+	if (ch->now && ch->now->st_uid == FVM_OWNER_UNKNOWN)
+		return "whose it is the VM never knew, and it was moved: chown it in the VM";
 	if (ch->now && (S_ISBLK(ch->now->st_mode) || S_ISCHR(ch->now->st_mode)))
 		return "a device is never committed";
 	if (is_stand_in(k, ch))

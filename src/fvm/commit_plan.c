@@ -18,7 +18,6 @@
 #include "fvm/commit_priv.h"
 #include "fvm/inode.h"
 #include "fvm/internal.h"
-#include "fvm/owners.h"
 #include "fvm/plan.h"
 #include "fvm/subids.h"
 
@@ -77,118 +76,7 @@ static enum choice choose(struct planner *p, const struct fvm_change *ch)
 static bool is_wanted_dir(const struct fvm_change *ch)
 {
 	return ch->kind == FVM_ADDED && S_ISDIR(ch->now->st_mode) &&
-<<<<<<< HEAD
 	       (fvm_path_below(ch->path, "/var/log") || fvm_path_below(ch->path, "/var/cache"));
-=======
-	       (is_below(ch->path, "/var/log") || is_below(ch->path, "/var/cache"));
-}
-
-/* ---- may it be done at all ---- */
-
-static bool in_groups(gid_t gid)
-{
-	static gid_t groups[1024]; /* those of the process, asked for once */
-	static int count = -1;
-	if (count < 0)
-		count = getgroups((int)FVM_COUNT(groups), groups);
-	if (gid == getegid())
-		return true;
-	for (int i = 0; i < count; i++) {
-		if (groups[i] == gid)
-			return true;
-	}
-	return false;
-}
-
-/* Why an ordinary user can't do it, or NULL. */
-static const char *rights_missing(const struct fvm_change *ch, int parent)
-{
-	struct stat dir;
-	uid_t me = geteuid();
-	if (me == 0)
-		return NULL;
-	if (ch->now && ch->now->st_uid != me)
-		return "its owner would be somebody else: only root can commit it";
-	if (ch->now && !in_groups(ch->now->st_gid))
-		return "its group is none of yours: only root can commit it";
-	if (ch->kind == FVM_META && S_ISDIR(ch->now->st_mode))
-		return ch->was->st_uid == me ? NULL : "the directory is not yours";
-	if (parent < 0)
-		return NULL; /* new, like itself */
-	if (faccessat(parent, ".", W_OK | X_OK, AT_EACCESS) < 0)
-		return "you may not write in its directory";
-	if (fvm_subids_fstat(parent, &dir) == 0 && (dir.st_mode & S_ISVTX) && dir.st_uid != me &&
-	    ch->was && ch->was->st_uid != me)
-		return "it belongs to somebody else, in a sticky directory";
-	if (ch->was && S_ISDIR(ch->was->st_mode) &&
-	    faccessat(parent, ch->name, W_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0)
-		return "you may not move that directory away";
-	return NULL;
-}
-
-static bool has_caps(const struct fvm_change *ch)
-{
-	scoped_free char *link = NULL;
-	if (asprintf(&link, "/proc/self/fd/%d/%s", ch->layer_dir, ch->name) < 0) {
-		link = NULL;
-		return true;
-	}
-	return lgetxattr(link, "security.capability", NULL, 0) > 0;
-}
-
-static bool has_mount_below(const struct planner *p, const char *path)
-{
-	fvm_strv_each(&p->mounts, i) {
-		if (is_below(p->mounts.items[i], path))
-			return true;
-	}
-	return false;
-}
-
-/* What the host's user who made a rootless VM could not read, the VM has never seen. */
-static bool is_stand_in(const struct planner *p, const struct fvm_change *ch)
-{
-	if (ch->unreadable)
-		return true;
-	const struct stat *was = ch->was;
-	return p->vm->config.rootless && was && S_ISREG(was->st_mode) && was->st_uid != p->owner &&
-	       !(was->st_mode & 0044) && ch->kind == FVM_CHANGED;
-}
-
-static const char *refused(const struct planner *p, const struct fvm_change *ch)
-{
-	if (ch->now && ch->now->st_uid == FVM_OWNER_UNKNOWN)
-		return "whose it is the VM never knew, and it was moved: chown it in the VM";
-	if (ch->now && (S_ISBLK(ch->now->st_mode) || S_ISCHR(ch->now->st_mode)))
-		return "a device is never committed";
-	if (is_stand_in(p, ch))
-		return "the VM never saw the host's file, only a stand-in for it";
-	if (ch->was && S_ISDIR(ch->was->st_mode) && !(ch->now && S_ISDIR(ch->now->st_mode)) &&
-	    has_mount_below(p, ch->path))
-		return "another file system is mounted in it";
-	return NULL;
-}
-
-/*
- * What runs with more rights than its caller's, and did not before. A package's upgrade replaces
- * such files with new ones of the same owner and bits: that is no more than what it does to the
- * programs that root runs, and root's programs are whoever's commit this is to trust.
- */
-static bool gains_privilege(const struct fvm_change *ch)
-{
-	const struct stat *now = ch->now, *was = ch->was;
-	if (!now || !S_ISREG(now->st_mode))
-		return false;
-	bool same = was && S_ISREG(was->st_mode) && was->st_uid == now->st_uid &&
-		    was->st_gid == now->st_gid;
-	mode_t bits = now->st_mode & (S_ISUID | S_ISGID);
-	if (bits & ~(same ? was->st_mode : 0))
-		return true;
-	/* who may start it counts as well */
-	if (bits && (now->st_mode & ~was->st_mode & 0111))
-		return true;
-	return has_caps(ch) && (!same || (ch->meta & FVM_META_CAPS));
->>>>>>> 99916f8 (fvm: unknown owners don't become root's by a commit)
 }
 
 /* Return: 1 to leave the change out, 0 to go on, -ENOMEM */

@@ -28,13 +28,20 @@
  */
 int fvm_layer_copy(int from, int to, fvm_progress_fn progress, void *arg, struct fvm_error *err);
 
+/* Called after each entry that was copied. */
+struct fvm_copy_progress {
+	void (*fn)(void *arg, const char *name, uint64_t entries);
+	void *arg;
+};
+
 struct fvm_tree_copying {
 	const char *name; /* of what is copied, for messages */
 	int links;	  /* empty directory on the copy's file system; to be deleted afterwards */
-	/* @from is seen as a VM sees it, not as it lies in a layer: owners without an id, attributes
-	 * and entries that can't be had are passed over, and counted in @ret_skipped */
+	/* @from is seen as a VM sees it, not as it lies in a layer: owners without an id,
+	 * attributes and entries that can't be had are passed over, and counted in @ret_skipped */
 	bool seen;
-	size_t *ret_skipped; /* may be NULL */
+	size_t *ret_skipped;			  /* may be NULL */
+	const struct fvm_copy_progress *progress; /* may be NULL */
 };
 
 /**

@@ -70,7 +70,9 @@ static int copy_frozen(const struct filling *f, struct fvm_error *err)
 			continue;
 		if (from < 0)
 			return fvm_error_set(err, -from, "open the snapshot's");
-		const struct fvm_tree_copying how = { .name = f->native->path, .links = f->links };
+		const struct fvm_tree_copying how = { .name = f->native->path,
+						      .links = f->links,
+						      .progress = f->b->copying };
 		int r = fvm_tree_copy(from, f->data, &how, err);
 		return r < 0 ? r : 1;
 	}
@@ -85,6 +87,7 @@ static int copy_seen(const struct filling *f, int seen, struct fvm_error *err)
 		.links = f->links,
 		.seen = true,
 		.ret_skipped = &skipped,
+		.progress = f->b->copying,
 	};
 	int r = fvm_tree_copy(seen, f->data, &how, err);
 	if (r == -EXDEV)

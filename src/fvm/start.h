@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "fvm/init.h"
+#include "fvm/layer_copy.h"
 #include "fvm/skeleton.h"
 #include "fvm/state.h"
 
@@ -24,6 +25,7 @@ struct fvm_start_options {
 	bool trace;			 /* see fvm/trace.h */
 	const struct fvm_skeleton_progress *progress; /* of a rootless user's first start; or NULL */
 	struct fvm_ahead *ahead;	 /* of fvm_ahead_begin(), or NULL */
+	const struct fvm_copy_progress *copying; /* of native directories; or NULL */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
 	gid_t user_gid;
 };

@@ -131,6 +131,7 @@ int start_build_world(struct start *s)
 		.owned = s->map.same > 1 ? s->owned : NULL,
 		.owned_len = s->owned_len,
 		.ids = &s->ids,
+		.copying = s->options->copying,
 		.throw_away = s->options->throw_away,
 		.disk = s->disk,
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,

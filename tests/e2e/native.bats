@@ -94,6 +94,14 @@ setup_file() {
 	says "$E2E/db is native"
 }
 
+@test "a bar tells of the files that a start copies" {
+	needs_root
+	mkdir "$E2E/many" && (cd "$E2E/many" && seq 40000 | xargs touch)
+	expect 0 on_terminal fvm run --rm --net none --native "$E2E/many" true
+	rm -r "$E2E/many"
+	says "copy native directories: "
+}
+
 @test "nonsense is refused before anything starts" {
 	needs_root
 	expect 125 fvm run --rm --native relative/../x -- true
