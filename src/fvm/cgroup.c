@@ -16,6 +16,7 @@
 #define MEMORY_MIN	   (4U << 20) /* namespaces and mounts of a VM are charged to it too */
 #define PIDS_MIN	   4	      /* PID 1, its maker, a command, and one it starts */
 #define VM_DESCENDANTS_MAX 4096	      /* cgroups of a VM's own: each costs the host's memory */
+#define PATIENCE_MS	   200	      /* for who was killed to be reaped */
 #define VM_DEPTH_MAX	   32
 
 static const char *const v2_names[FVM_CG_COUNT] = {
@@ -83,15 +84,22 @@ static int rmdir_below(int dir)
 	return r;
 }
 
-/* A process that was killed stays a member until it is reaped: not much later. */
-static int remove_by(const char *path, int64_t deadline_ms)
+/* A process that was killed stays a member until it is reaped: not much later. Who is not about to
+ * die by then was forgotten, or came from elsewhere: the VM is no more. */
+static int remove_by(const struct fvm_cgroups *g, const char *path, int64_t deadline_ms)
 {
+	int64_t patient_ms = now_ms() + PATIENCE_MS;
 	for (;;) {
 		int r = rmdir_tree(AT_FDCWD, path);
 		if (r == 0 || (r != -EBUSY && r != -ENOTEMPTY))
 			return r;
-		if (now_ms() >= deadline_ms)
+		int64_t now = now_ms();
+		if (now >= deadline_ms)
 			return -EBUSY;
+		if (now >= patient_ms) {
+			(void)fvm_cgroup_kill(g);
+			patient_ms = deadline_ms;
+		}
 		pause_us(300);
 	}
 }
@@ -105,7 +113,7 @@ int fvm_cgroup_remove(const struct fvm_cgroups *g, unsigned int timeout_ms)
 		const char *path = i < 0 ? g->v2 : g->v1[i];
 		if (!path[0])
 			continue;
-		int r = remove_by(path, deadline);
+		int r = remove_by(g, path, deadline);
 		if (r < 0)
 			result = r;
 		parent(up, path, 1); /* ".../fvm", if nobody else is in it */

@@ -129,7 +129,8 @@ int fvm_cgroup_stats(const struct fvm_cgroups *g, struct fvm_cgroup_stats *ret);
 int fvm_cgroup_pids(const struct fvm_cgroups *g, pid_t **ret, size_t *ret_count);
 
 /** fvm_cgroup_remove() - remove empty cgroups, and those a VM made below its own, waiting up to
- *  @timeout_ms for its last process to be reaped. Return: 0 or -EBUSY */
+ *  @timeout_ms for its last process to be reaped, and killing what is not about to end.
+ *  Return: 0 or -EBUSY */
 int fvm_cgroup_remove(const struct fvm_cgroups *g, unsigned int timeout_ms);
 
 /**

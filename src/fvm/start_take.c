@@ -35,9 +35,6 @@ static int listen_control(struct start *s, struct fvm_error *err)
 
 static int open_files(struct start *s, struct fvm_error *err)
 {
-	s->run_dir = fvm_vm_run_dir(s->vm, true);
-	if (s->run_dir < 0)
-		return fvm_error_set(err, -s->run_dir, "make its run-time directory");
 	int r = listen_control(s, err);
 	if (r < 0)
 		return r;
@@ -96,7 +93,13 @@ static int take_cgroups(struct start *s, struct fvm_error *err)
 static int take_vm(struct start *s, struct fvm_error *err)
 {
 	int r = fvm_layers_check(s->vm, err);
-	return r < 0 ? r : fvm_vm_alive_lock(s->vm, &s->alive, err);
+	if (r == 0)
+		r = fvm_vm_alive_lock(s->vm, &s->alive, err);
+	if (r < 0)
+		return r;
+	/* by this a start that was killed is found, whatever it had taken: fvm_tidy_stopped() */
+	s->run_dir = fvm_vm_run_dir(s->vm, true);
+	return s->run_dir < 0 ? fvm_error_set(err, -s->run_dir, "make its run-time directory") : 0;
 }
 
 static int take_resources(struct start *s, struct fvm_error *err)
