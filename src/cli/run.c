@@ -15,9 +15,12 @@
 #include "cli/vm_options.h"
 #include "cli/vm_start.h"
 #include "fvm/changes.h"
+#include "fvm/orphans.h"
 #include "fvm/prove.h"
 #include "fvm/sys.h"
 #include "fvm/stamps.h"
+
+#define ORPHANS_MS 1000 /* they end with the VM, more or less */
 
 enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE, OPT_PROVE };
 
@@ -103,7 +106,8 @@ struct run {
 	const struct run_options *options;
 	struct fvm_store store;
 	struct fvm_vm vm;
-	bool made; /* by us: there was none of that name */
+	bool made;  /* by us: there was none of that name */
+	bool alone; /* nobody but us reaps what the VM leaves */
 	struct fvm_ahead *ahead;
 	struct fvm_started started;
 };
@@ -308,7 +312,7 @@ static int follow(struct run *run, bool terminal, struct fvm_error *err)
 			run->vm.config.name, run->vm.config.name);
 		return 0;
 	}
-	if (run->options->rm)
+	if (run->options->rm && !run->alone)
 		leave_early(run);
 	r = reap(run, &status);
 	if (r < 0)
@@ -393,6 +397,7 @@ static int run_new(struct run *run, struct fvm_command *command)
 {
 	struct fvm_error err = { 0 };
 	const struct run_options *o = run->options;
+	run->alone = !o->detach && fvm_orphans_adopt();
 	if (start(run, command, &err) < 0)
 		return start_failed(run, &err);
 	/* others may now use it */
@@ -478,6 +483,8 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 	fvm_started_close(&run.started);
 	fvm_vm_close(&run.vm);
 	fvm_store_close(&run.store);
+	if (run.alone)
+		fvm_orphans_reap(ORPHANS_MS);
 	cli_command_options_free(&o.command);
 	fvm_config_free(&o.config);
 	return status;

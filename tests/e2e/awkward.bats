@@ -149,6 +149,19 @@ export -f as_user user_make
 	done
 }
 
+@test "where PID 1 reaps nobody, as some containers' does, run --rm leaves no zombie" {
+	needs_user
+	local outer idle
+	unshare --pid --fork --mount --mount-proc --propagation private sleep 300 3>&- 4>&- &
+	outer=$!
+	wait_until 5 pgrep -P $outer sleep
+	idle=$(pgrep -P $outer sleep)
+	expect 0 nsenter -t "$idle" -p -m bash -c "fvm -q run --rm --net none true && as_user one fvm -q run --rm --root true"
+	expect 0 nsenter -t "$idle" -p -m ps -eo stat=,comm=
+	kill "$outer" "$idle" && wait $outer 2>/dev/null || :
+	equal "$(grep ^Z <<<"$output")" ""
+}
+
 @test "without newuidmap, a network program, /dev/net/tun, CAP_SYS_RESOURCE" {
 	needs_user
 	expect 0 apart 'mount --bind /dev/null "$(command -v newuidmap)" && as_user one fvm run --root --rm true'
