@@ -40,6 +40,9 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 static int kill_it(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	scoped_running running = { 0 };
+	/* one whose starter was killed is about to end, and has no state yet */
+	if (fvm_vm_has_ended(vm))
+		return 0;
 	int r = fvm_running_load(vm, &running, err);
 	if (r == -ESRCH)
 		return 0;

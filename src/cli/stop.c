@@ -73,6 +73,7 @@ static int ask(const struct fvm_store *store, const char *name, unsigned int gra
 	if (r < 0)
 		return r;
 	scoped_running running = { 0 };
+	(void)fvm_vm_has_ended(&s->vm); /* as one does, soon, whose starter was killed */
 	r = fvm_running_load(&s->vm, &running, err);
 	if (r < 0)
 		return r;

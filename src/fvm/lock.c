@@ -76,15 +76,20 @@ static void read_holder(int fd, char text[HOLDER_TEXT])
 static int wait_for(int fd, const char *name, struct fvm_error *err)
 {
 	char holder[HOLDER_TEXT];
-	for (int tenths = 0; tenths < 600; tenths++) {
+	/* most are let go at once, as by who sees that the VM is another one now */
+	int64_t waited_ms = 0, pause_ms = 2;
+	bool said = false;
+	for (; waited_ms < 60000; waited_ms += pause_ms) {
 		int r = lock_byte(fd, BYTE_COMMAND, F_OFD_SETLK);
 		if (r != -EAGAIN && r != -EACCES)
 			return r < 0 ? fvm_error_set(err, -r, "lock VM '%s'", name) : 0;
-		if (tenths == 10) {
+		if (waited_ms >= 1000 && !said) {
+			said = true;
 			read_holder(fd, holder);
 			log_warn("VM '%s' is in use by %s: waiting", name, holder);
 		}
-		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+		pause_ms = waited_ms < 100 ? 2 : 100;
+		nanosleep(&(struct timespec){ .tv_nsec = pause_ms * 1000000 }, NULL);
 	}
 	return -EAGAIN;
 }

@@ -20,6 +20,8 @@
 #include "fvm/state.h"
 #include "fvm/sys.h"
 
+#define LAG_MS 2000 /* for who inherited the alive lock to let go of it, under load */
+
 void fvm_running_free(struct fvm_running *r)
 {
 	fvm_strv_free(&r->keys);
@@ -157,6 +159,19 @@ static int load_from(int run_dir, struct fvm_running *ret)
 	size_t len = 0;
 	int r = fvm_read_file(run_dir, "state.json", 1 << 20, &text, &len);
 	return r < 0 ? r : fvm_running_parse(text, len, ret);
+}
+
+bool fvm_vm_has_ended(const struct fvm_vm *vm)
+{
+	scoped_fd dir = fvm_vm_run_dir(vm, false);
+	for (int ms = 0; fvm_lock_alive(vm->dir); ms++) {
+		scoped_running r = { 0 };
+		if (ms == LAG_MS || (dir >= 0 && load_from(dir, &r) == 0 &&
+				     fvm_process_start(r.init_pid) == r.init_start))
+			return false;
+		(void)usleep(1000);
+	}
+	return true;
 }
 
 int fvm_running_load(const struct fvm_vm *vm, struct fvm_running *ret, struct fvm_error *err)

@@ -125,6 +125,10 @@ int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err);
 /** fvm_vm_state() - stopped, running or paused; looks at byte 1 of the lock */
 enum fvm_state fvm_vm_state(const struct fvm_vm *vm);
 
+/** fvm_vm_has_ended() - whether PID 1 is no more; waits a moment for others to let go of what they
+ *  had from it */
+bool fvm_vm_has_ended(const struct fvm_vm *vm);
+
 /** fvm_vm_alive_lock() - take byte 1; @ret_fd is handed to PID 1. Return: 0 or -EBUSY */
 int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *err);
 

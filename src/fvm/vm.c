@@ -17,6 +17,7 @@
 #include "common/fault.h"
 #include "common/nearest.h"
 #include "fvm/disk.h"
+#include "fvm/helper.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/pause.h"
@@ -134,20 +135,28 @@ static int trash_take(const struct fvm_store *store, int dir, const char *name, 
 struct trash {
 	const struct fvm_store *store;
 	char path[48];
+	int held;
+	pid_t caller;
 };
 
 static void trash_delete(void *arg)
 {
 	const struct trash *t = arg;
+	const int keep[] = { 0, 1, 2, t->store->dir, t->held };
+	/* whatever locks the caller holds, of a VM that he starts perhaps, are not to last as long
+	 * as we do */
+	if (getpid() != t->caller)
+		fvm_helper_close(keep, FVM_COUNT(keep));
 	(void)FVM_FAULT("store.delete");
 	(void)fvm_subids_remove_tree(t->store->dir, t->path);
 }
 
 int fvm_trash(const struct fvm_store *store, int dir, const char *name, bool later)
 {
-	struct trash t = { .store = store };
+	struct trash t = { .store = store, .caller = getpid() };
 	scoped_fd held = -1;
 	int r = trash_take(store, dir, name, t.path, &held);
+	t.held = held;
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	if (!later) {
@@ -258,7 +267,8 @@ static int stand_on_layers(const struct fvm_vm *vm, struct fvm_error *err)
 static int fill_new(struct fvm_vm *vm, bool used, const struct fvm_making *making,
 		    struct fvm_error *err)
 {
-	int r = fvm_lock_take(vm->dir, vm->config.name, false, &vm->lock, err);
+	/* who looked for a spare's last VM by its name may hold it until he sees that it is gone */
+	int r = fvm_lock_take(vm->dir, vm->config.name, used, &vm->lock, err);
 	if (r < 0)
 		return r;
 	if (used)
@@ -457,7 +467,7 @@ static int vm_remove(struct removal *removal, bool later, struct fvm_error *err)
 	struct fvm_vm *vm = removal->vm;
 	const char *name = vm->config.name;
 	scoped_fd held = -1, run_held = -1;
-	if (fvm_lock_alive(vm->dir)) {
+	if (!fvm_vm_has_ended(vm)) {
 		fvm_error_say(err, EBUSY, "VM '%s' is running", name);
 		fvm_error_hint(err, "fvm stop %s first, or fvm rm --force %s", name, name);
 		return -EBUSY;
@@ -556,6 +566,8 @@ enum fvm_state fvm_vm_state(const struct fvm_vm *vm)
 int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *err)
 {
 	int r = fvm_lock_take_alive(vm->dir, ret_fd);
+	if (r == -EBUSY && fvm_vm_has_ended(vm))
+		r = fvm_lock_take_alive(vm->dir, ret_fd);
 	if (r == -EBUSY)
 		return fvm_error_say(err, EBUSY, "VM '%s' is running already", vm->config.name);
 	return r < 0 ? fvm_error_set(err, -r, "lock VM '%s'", vm->config.name) : 0;

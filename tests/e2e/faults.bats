@@ -52,6 +52,26 @@ steps_of() {
 
 not_running() { ! fvm --json ls | jq -e --arg n "$1" 'any(.[]; .name == $n and .state == "running")' >/dev/null; }
 
+@test "a start whose directory somebody looks at by its old name waits for him" {
+	local pid name
+	fvm -q run --rm --net none true
+	wait_until 5 compgen -G "$FVM_HOME/spare/*"
+	rm -rf "$(find "$FVM_HOME/spare" -mindepth 1 -maxdepth 1 | tail -n +2)"
+	FVM_FAULT=vm.make:1:stop fvm run --rm --net none true 2>"$E2E/err" &
+	pid=$!
+	wait_until 5 grep -q '^State:.T' "/proc/$pid/status"
+	name=$(find "$FVM_HOME/spare" -mindepth 1 -maxdepth 1 | head -n 1)
+	python3 - "$name/lock" <<-'END' &
+		import fcntl, struct, sys, time
+		f = open(sys.argv[1], "r+b")
+		fcntl.fcntl(f, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0))  # F_OFD_SETLK
+		time.sleep(0.5)
+	END
+	sleep 0.2
+	kill -CONT $pid
+	wait $pid || { cat "$E2E/err"; return 1; }
+}
+
 @test "a later start, from which something else is hidden, killed at each step" {
 	local steps n
 	printf '[match]\nprogram = dash\n[vm]\nhide = %s\n' $TOP >"$E2E/policies/dash.policy"
