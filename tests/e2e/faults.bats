@@ -52,6 +52,87 @@ steps_of() {
 
 not_running() { ! fvm --json ls | jq -e --arg n "$1" 'any(.[]; .name == $n and .state == "running")' >/dev/null; }
 
+# Nothing of a VM, in the store or at run time, after the command that follows a fault.
+nothing_of() {
+	local dir
+	for dir in "$1"/vms "$1"/tmp "$1"/trash "$2"/vms "$2"/ended; do
+		[ -z "$(ls -A "$dir" 2>/dev/null)" ] || return 1
+	done
+}
+
+# Whose starter was killed may be about to end yet when the next command looks for what he left.
+tidied() {
+	nothing_of "$1" "$2" && return 0
+	"${@:3}"
+	return 1
+}
+
+# each_step STORE RUN ACTION CMD..: CMD with a fault at each of its steps; then it works, and nothing is left
+each_step() {
+	local store=$1 run=$2 action=$3 steps n
+	shift 3
+	"$@" >/dev/null 2>&1 # what only a first start does is done
+	steps=$(steps_of "$@")
+	[ "$steps" -ge 5 ] || return 1
+	for n in $(seq "$steps"); do
+		FVM_FAULT="*:$n:$action" "$@" >/dev/null 2>&1 || :
+		expect 0 "$@" || return 1
+		wait_until 10 tidied "$store" "$run" "$@" || { echo "left after $action at step $n" && ls -R "$store/vms" "$run"; return 1; }
+	done
+}
+
+@test "run --rm with a network, killed or failing at each step, leaves nothing, and the next works" {
+	each_step "$FVM_HOME" "$FVM_HOME/run" kill fvm -q run --rm true
+	each_step "$FVM_HOME" "$FVM_HOME/run" eio fvm -q run --rm true
+}
+
+@test "a user's run --rm, killed or failing at each step, leaves nothing, and the next works" {
+	needs_user faults
+	local home=/home/fvmt-faults/.local/share/fvm run
+	run=/run/user/$(id -u fvmt-faults)/fvm
+	: >"$E2E/points" && chmod 666 "$E2E/points" && chmod 777 "$E2E"
+	as_one() {
+		as_user faults env FVM_FAULT="${FVM_FAULT-}" ${FVM_FAULT_LIST+FVM_FAULT_LIST="$FVM_FAULT_LIST"} \
+			PATH="$E2E_STAGE/faults/bin:$PATH" fvm -q run --rm --net none --root true
+	}
+	each_step "$home" "$run" kill as_one
+	each_step "$home" "$run" eio as_one
+	chmod 755 "$E2E"
+}
+
+@test "a detached VM with a network, killed or failing at each step of its start, starts then" {
+	local steps n action
+	net_up() { fvm -q start n && fvm -q stop n; }
+	fvm -q create n
+	steps=$(steps_of fvm -q start n)
+	fvm -q stop n
+	for action in kill eio; do
+		for n in $(seq "$steps"); do
+			FVM_FAULT="*:$n:$action" fvm -q start n >/dev/null 2>&1 || :
+			fvm -q stop n >/dev/null 2>&1 || :
+			expect 0 net_up
+			no_leftovers
+		done
+	done
+	fvm -q rm n
+}
+
+@test "a start killed at each step leaves no cgroup when its VM is removed" {
+	local steps n id
+	needs_cgroup pids
+	fvm -q create --net none n
+	steps=$(steps_of fvm -q start n)
+	fvm -q rm --force n
+	for n in $(seq "$steps"); do
+		fvm -q create --net none n
+		id=$(jq -r .id "$FVM_HOME/vms/n/config.json")
+		FVM_FAULT="*:$n:kill" fvm -q start n >/dev/null 2>&1 || :
+		expect 0 fvm -q rm --force n
+		no_cgroup() { [ -z "$(find /sys/fs/cgroup -maxdepth 8 -name "$id" 2>/dev/null)" ]; }
+		wait_until 10 no_cgroup
+	done
+}
+
 @test "a start whose directory somebody looks at by its old name waits for him" {
 	local pid name
 	fvm -q run --rm --net none true
