@@ -21,7 +21,7 @@
 #define LIST_LIMIT    (512U << 20)
 #define CHECK_EVERY_S 10
 #define CHECK_MAX_S   30 /* it takes 30 ms, if no server hangs */
-#define QUICK_DEPTH   3 /* "/var/lib/dpkg" is renewed by whatever dpkg does */
+#define QUICK_DEPTH   3	 /* "/var/lib/dpkg" is renewed by whatever dpkg does */
 
 struct refresh {
 	const struct fvm_store *store;

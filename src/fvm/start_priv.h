@@ -121,8 +121,8 @@ int start_take_slot(struct start *s, struct fvm_error *err);
 
 /* ---- start_take.c: what there has to be before PID 1 ---- */
 
-/** start_take() - what does not depend on the plan: the alive lock, cgroups, a slot with its network
- *  and disk; an ordinary user's builder, which begins */
+/** start_take() - what does not depend on the plan: the alive lock, cgroups, a slot with its
+ * network and disk; an ordinary user's builder, which begins */
 int start_take(struct start *s, struct fvm_error *err);
 /** start_take_planned() - what does: a user's skeleton and disk; files, pipes, bait, tracer */
 int start_take_planned(struct start *s, struct fvm_error *err);

@@ -150,13 +150,13 @@ export -f as_user user_make
 }
 
 @test "where PID 1 reaps nobody, as some containers' does, run --rm leaves no zombie" {
-	needs_user
+	needs_user orphan
 	local outer idle
 	unshare --pid --fork --mount --mount-proc --propagation private sleep 300 3>&- 4>&- &
 	outer=$!
 	wait_until 5 pgrep -P $outer sleep
 	idle=$(pgrep -P $outer sleep)
-	expect 0 nsenter -t "$idle" -p -m bash -c "fvm -q run --rm --net none true && as_user one fvm -q run --rm --root true"
+	expect 0 nsenter -t "$idle" -p -m bash -c "fvm -q run --rm --net none true && as_user orphan fvm -q run --rm --root true"
 	expect 0 nsenter -t "$idle" -p -m ps -eo stat=,comm=
 	kill "$outer" "$idle" && wait $outer 2>/dev/null || :
 	equal "$(grep ^Z <<<"$output")" ""

@@ -119,6 +119,7 @@ our_processes() {
 
 # A command answers before its VM is cleared away, and what it noticed is looked after; a store is
 # removed when nobody writes there any more:  wait_until 10 idle_user UID;  idle_store DIR
+# shellcheck disable=SC2009  # a zombie writes nothing any more, and pgrep finds it
 idle_user() { ! ps -U "$1" -o stat= | grep -qv '^Z'; }
 idle_store() {
 	local pid
