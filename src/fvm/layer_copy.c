@@ -42,7 +42,7 @@ struct walk {
 	uint64_t bytes;
 	bool seen; /* what a VM sees is copied, not what lies in a layer: see fvm_tree_copy() */
 	size_t skipped; /* with that: what could not be had */
-	const struct fvm_copy_progress *progress;
+	const struct fvm_copy_progress *told;
 	uint64_t entries;
 };
 
@@ -315,8 +315,8 @@ static int step(struct walk *w, int from, int to)
 		w->skipped++;
 		r = 0;
 	}
-	if (w->progress)
-		w->progress->fn(w->progress->arg, w->key, ++w->entries);
+	if (w->told)
+		w->told->fn(w->told->arg, w->key, ++w->entries);
 	return r < 0 ? failed(w, r, "copy") : 0;
 }
 
@@ -416,7 +416,7 @@ int fvm_tree_copy(int from, int to, const struct fvm_tree_copying *how, struct f
 		.links = how->links,
 		.key = how->name,
 		.seen = how->seen,
-		.progress = how->progress,
+		.told = how->progress,
 		.err = err,
 	};
 	int r = copy_top(&w, from, to, ".");
