@@ -93,6 +93,8 @@ int start_standins(struct start *s, struct fvm_error *err)
 	return 0;
 }
 
+static struct fvm_user_ids ids_ahead(const struct start *s);
+
 int start_user_take(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_store *store = s->vm->store;
@@ -104,7 +106,9 @@ int start_user_take(struct start *s, struct fvm_error *err)
 		r = fvm_trees_make(s->vm, &s->plan, s->options->throw_away, &s->trees, err);
 	if (r < 0)
 		return r;
-	fvm_foreign_take(store, &s->skeleton, &s->trees, &s->ids);
+	/* its own copy is the builder's to make, who may not have come to that yet */
+	const struct fvm_user_ids ids = ids_ahead(s);
+	fvm_foreign_take(store, &s->skeleton, &s->trees, &ids);
 	r = fvm_read_file(store->dir, s->skeleton.owned, 64 << 20, &s->owned, &s->owned_len);
 	if (r < 0)
 		return fvm_error_set(err, -r, "read %s", s->skeleton.owned);
@@ -232,6 +236,11 @@ struct fvm_ahead {
 	struct fvm_error err;
 	int result; /* of fvm_spawn_shared() */
 };
+
+static struct fvm_user_ids ids_ahead(const struct start *s)
+{
+	return s->builder.ahead->ids;
+}
 
 static int own_mounts(struct fvm_error *err)
 {
