@@ -1,5 +1,4 @@
 /* stat and status of a thread: the kernel writes them, with a name that the thread has chosen. */
- */
 #include <stdint.h>
 #include <string.h>
 
