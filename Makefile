@@ -39,7 +39,7 @@ run: $(ready)
 ## make test        every test: both compilers, sanitizers, lint, fuzzing, real VMs
 test:
 	@tools/deps.sh build run test
-	@JOBS=$(JOBS) tools/test.sh unit clang asan lint fuzz e2e
+	@JOBS=$(JOBS) tools/test.sh unit clang asan lint fuzz faults e2e
 
 ## make test-unit   unit tests with gcc only
 test-unit:

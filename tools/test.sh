@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run the named stages of the tests; print each one's counts and the sum as the last line.
 #
-#   tools/test.sh unit|clang|asan|lint|fuzz|e2e|vm ..
+#   tools/test.sh unit|clang|asan|lint|fuzz|faults|e2e|vm ..
 #
 # A stage that fails does not keep the others from running; any failure makes the status 1.
 # Environment: JOBS, TESTS (bats files for e2e), FUZZ_SECONDS (each target, default 10).
@@ -82,6 +82,11 @@ stage_fuzz() {
 	tools/fuzz.sh build-fuzz "${FUZZ_SECONDS:-10}" "$jobs" "$results/fuzz"
 }
 
+# What kills at each step, or fails there, is built only where there are steps to name.
+stage_faults() {
+	builddir build-faults -Dfaults=true && meson_suite build-faults faults
+}
+
 stage_e2e() {
 	builddir build --prefix="${PREFIX:-/usr/local}" || return 1
 	builddir build-faults -Dfaults=true || return 1
@@ -115,7 +120,7 @@ run_stage() {
 
 for stage in "$@"; do
 	case $stage in
-	unit | clang | asan | lint | fuzz | e2e | vm) ;;
+	unit | clang | asan | lint | fuzz | faults | e2e | vm) ;;
 	*) echo "test.sh: there is no stage '$stage'" >&2; exit 2 ;;
 	esac
 done
