@@ -1,6 +1,6 @@
 #!/bin/bash
 # What is read from outside is told in docs/security.md, "Who reads what", with the fuzz target that
-# tries its parser: each file of src/fvm and src/cli that reads text, JSON, an archive or netlink stands in that
+# tries its parser: each file of src/fvm, src/vin and src/cli that reads text, JSON, an archive or netlink stands in that
 # table, each target named there is in fuzz/ with seeds, and each target of fuzz/ is named.
 #
 #   check-parsers.sh SOURCE
@@ -19,7 +19,7 @@ table=$(awk '/^## / { here = /Who reads what/ } here && /^\|/' docs/security.md)
 readers='\<(fvm_read_file|json_loadb?|getline|fgets|sscanf|archive_read_open_fd|mnl_attr_for_each)\('
 while read -r file; do
 	grep -qwF "$(basename "$file" .c)" <<<"$table" || complain "$file: reads something, and is not in the table"
-done < <(grep -lE "$readers" src/fvm/*.c src/cli/*.c)
+done < <(grep -lE "$readers" src/fvm/*.c src/vin/*.c src/cli/*.c)
 
 targets=$(awk -F'|' 'NR > 2 { print $5 }' <<<"$table" | tr -d '`,' | tr ' ' '\n' | grep -v '^-*$' | sort -u)
 for name in $targets; do
