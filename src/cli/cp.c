@@ -142,8 +142,11 @@ static void side_finish(struct cp *cp, struct side *s)
 	struct fvm_error err;
 	int status = 0;
 	while (fvm_read_full(s->notes, &err, sizeof(err)) == sizeof(err)) {
-		if (fvm_error_take(&err, &err, sizeof(err)) < 0)
-			tell(cp, &err);
+		/* what was only left out comes with no code */
+		err.text[sizeof(err.text) - 1] = err.hint[sizeof(err.hint) - 1] = '\0';
+		if (err.code < 0)
+			err.code = EIO;
+		tell(cp, &err);
 	}
 	err = (struct fvm_error){ 0 };
 	if (fvm_client_stream(s->sock, -1, -1, false, &status, &err) < 0)

@@ -6,9 +6,9 @@
 
 #include "fvm/doctor_fix.h"
 
-#define DOCKER_USERNS                                                                              \
-	"the container forbids them: docker run --security-opt seccomp=unconfined --security-opt " \
-	"apparmor=unconfined --security-opt systempaths=unconfined --device /dev/net/tun"
+static const char docker_userns[] =
+	"the container forbids them: docker run --security-opt seccomp=unconfined --security-opt "
+	"apparmor=unconfined --security-opt systempaths=unconfined --device /dev/net/tun";
 #define MODULE_REFUSES "a security module refuses it; its log says which rule"
 #define CONTAINER_RIGHTS                                                                           \
 	"the container forbids it: docker run --cap-add SYS_ADMIN --cap-add NET_ADMIN "            \
@@ -30,7 +30,7 @@ const char *fvm_fix_userns(const struct fvm_kernel *k, int error)
 	if (error == EINVAL)
 		return "use a kernel with CONFIG_USER_NS";
 	if (k->container)
-		return DOCKER_USERNS;
+		return docker_userns;
 	if (error == ENOSYS)
 		return "a filter over us refuses them; run it without";
 	return "none can be made in a chroot; elsewhere " MODULE_REFUSES;
@@ -40,7 +40,13 @@ void fvm_userns_hint(int error, struct fvm_error *err)
 {
 	struct fvm_kernel k = { 0 };
 	fvm_kernel_rules(&k);
-	fvm_error_hint(err, "%s; fvm doctor tells more", fvm_fix_userns(&k, error));
+	const char *fix = fvm_fix_userns(&k, error);
+	/* longer than a hint may be */
+	if (fix == docker_userns)
+		fvm_error_hint(err, "the container forbids them; fvm doctor names the options of "
+				    "docker run that allow them");
+	else
+		fvm_error_hint(err, "%s; fvm doctor tells more", fix);
 }
 
 /* ---- by errno ---- */

@@ -344,10 +344,11 @@ static int change(struct refresh *r, bool all, struct fvm_error *err)
 {
 	struct skel_walk w = make_walk(r);
 	w.total = count_dirs(r);
-	int e = fvm_subids_remove_tree(r->dir, "own");
-	e = e == -ENOENT ? 0 : e;
-	if (e < 0)
+	/* where the ids in it can't be had any more, it stays in the trash until they can */
+	int e = fvm_trash(r->store, r->dir, "own", false);
+	if (e < 0 && e != -EACCES && e != -EPERM)
 		return fvm_error_set(err, -e, "renew the skeleton's layers");
+	e = 0;
 	if ((unlinkat(r->dir, "checked", 0) < 0 && errno != ENOENT) ||
 	    (unlinkat(r->dir, "list", 0) < 0 && errno != ENOENT))
 		e = fvm_error_set(err, errno, "renew the skeleton");

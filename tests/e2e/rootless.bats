@@ -151,6 +151,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	flock -x "$lock" sleep 60 &
 	local holder=$!
 	as_user lone fvm -q run --rm --net none --hostname killed-one true &
+	local starter=$!
 	ours() { pgrep -u fvmt-lone -f 'hostname killed-one'; }
 	wait_until 5 sh -c 'pgrep -u fvmt-lone -f "hostname killed-one" | wc -l | grep -qv "^[01]$"'
 	sleep 0.5
@@ -158,7 +159,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	wait_until 5 fails ours
 	kill $holder
 	pkill -P $holder || :
-	wait || :
+	wait $holder $starter || : # a bare one would wait for bats' own clock, too
 	expect 0 as_user lone timeout 60 fvm -q run --rm --net none true
 }
 
