@@ -70,7 +70,8 @@ void fvm_orphans_reap(unsigned int timeout_ms)
 	const struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
 	for (unsigned int ms = 0; ms < timeout_ms; ms += LOOK_MS) {
 		pid_t pid;
-		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+		/* of all sorts: helpers of our own end without a signal to us */
+		while ((pid = waitpid(-1, NULL, WNOHANG | __WALL)) > 0)
 			;
 		if (pid < 0 || !any_left())
 			return;
