@@ -357,12 +357,15 @@ void fvm_net_disown(struct net_work *w, struct net_owner *owner)
 	*owner = state->owners[--state->owner_count];
 }
 
-/* A VM whose starter and link are gone and whom nobody tidied up after. */
+/* A VM whom nobody tidied up after: its starter or its PID 1 is gone, whoever was noted last, and so
+ * is its link. */
 static bool is_lost(const struct net_state *state, const struct net_owner *owner)
 {
 	struct fvm_nft_guest guest;
 	fvm_net_guest(state, owner->slot, &guest);
-	return fvm_net_now_s() - owner->since_s > LOST_AFTER_S && fvm_nl_index(guest.link) < 0;
+	return (fvm_net_now_s() - owner->since_s > LOST_AFTER_S ||
+		!fvm_net_holder_signal(&owner->holder, 0)) &&
+	       fvm_nl_index(guest.link) < 0;
 }
 
 void fvm_net_remove_lost(struct net_work *w, uint32_t most)
