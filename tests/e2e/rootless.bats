@@ -157,8 +157,8 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	sleep 0.5
 	kill -KILL "$(ours | head -n 1)"
 	wait_until 5 fails ours
-	kill $holder
-	pkill -P $holder || :
+	pkill -P $holder || : # its child has the lock as well
+	kill $holder || :
 	wait $holder $starter || : # a bare one would wait for bats' own clock, too
 	expect 0 as_user lone timeout 60 fvm -q run --rm --net none true
 }
