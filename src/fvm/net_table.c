@@ -357,8 +357,8 @@ void fvm_net_disown(struct net_work *w, struct net_owner *owner)
 	*owner = state->owners[--state->owner_count];
 }
 
-/* A VM whom nobody tidied up after: its starter or its PID 1 is gone, whoever was noted last, and so
- * is its link. */
+/* A VM whom nobody tidied up after: its starter or its PID 1 is gone, whoever was noted last, and
+ * so is its link. */
 static bool is_lost(const struct net_state *state, const struct net_owner *owner)
 {
 	struct fvm_nft_guest guest;
