@@ -480,8 +480,9 @@ int fvm_recorder_open(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	struct flock lock = whole_file(F_WRLCK);
 	struct stat st;
-	scoped_fd file = openat(vm->dir, "trace",
-				O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	scoped_fd file =
+		openat(vm->dir, "trace",
+		       O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	if (file < 0 || fstat(file, &st) < 0)
 		return fvm_error_set(err, errno, "open the trace of VM '%s'", vm->config.name);
 	/* those of the VM's last run may be at their last notes: both append whole lines */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/quote.h"
@@ -91,7 +92,15 @@ static int no_trace(const struct fvm_vm *vm, int r, struct fvm_error *err)
 int fvm_trace_read(const struct fvm_vm *vm, int (*fn)(const struct fvm_trace_note *note, void *arg),
 		   void *arg, struct fvm_error *err)
 {
-	int fd = fvm_open_nofollow(vm->dir, "trace", O_RDONLY);
+	struct stat st;
+	/* a FIFO in its place is a mistake, and nobody to wait for */
+	int fd = fvm_open_nofollow(vm->dir, "trace", O_RDONLY | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+		fvm_fd_closep(&fd);
+		fvm_error_say(err, EBADMSG, "the trace of VM '%s' is no file", vm->config.name);
+		fvm_error_hint(err, "delete it");
+		return fvm_error_wrap_at(err, -EBADMSG, vm->dir, "trace");
+	}
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	if (!f) {
 		int r = fd < 0 ? fd : -errno;
