@@ -549,7 +549,8 @@ int fvm_vm_run_dir(const struct fvm_vm *vm, bool make)
 int fvm_vm_open_output(const struct fvm_vm *vm, const char *name, int flags)
 {
 	scoped_fd run = vm->config.throw_away ? fvm_vm_run_dir(vm, false) : -1;
-	int fd = openat(run >= 0 ? run : vm->dir, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fd = openat(run >= 0 ? run : vm->dir, name,
+			flags | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : fd;
 }
 
