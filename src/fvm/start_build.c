@@ -36,6 +36,15 @@ static int refused(struct start *s, int error)
 	return fvm_error_set(&s->err, error, "make the VM's namespaces");
 }
 
+/* While it waits to be let go: afterwards PID 1 is nobody's to look at. */
+static int open_userns(pid_t init)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)init);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int start_make_init(struct start *s)
 {
 	int pidfd = -1;
@@ -53,9 +62,12 @@ int start_make_init(struct start *s)
 		return refused(s, -pid);
 	s->init = pid;
 	s->pidfd = pidfd;
+	s->userns = open_userns(pid);
 	/* PID 1 alone holds it from here on: a helper that starts slowly, and has not come to
 	 * closing what it inherited, would keep a VM alive that has ended */
 	close(fvm_fd_take(&s->alive));
+	if (s->userns < 0)
+		return fvm_error_set(&s->err, -s->userns, "open the VM's user namespace");
 	return 0;
 }
 
@@ -93,14 +105,6 @@ static int await_spaces(void *arg)
 	return start_await_spaces(arg);
 }
 
-static int open_userns(const struct start *s)
-{
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)s->init);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
 /* Who needs native directories runs containers in the VM, and these are put into cgroups. Where
  * the VM has no cgroup of its own, or it can't be given away, it sees it and that is all. */
 static bool give_cgroups(const struct start *s)
@@ -112,9 +116,6 @@ static bool give_cgroups(const struct start *s)
 
 int start_build_world(struct start *s)
 {
-	scoped_fd userns = open_userns(s);
-	if (userns < 0)
-		return fvm_error_set(&s->err, -userns, "open the VM's user namespace");
 	struct fvm_build b = {
 		.vm = s->vm,
 		.plan = &s->plan,
@@ -137,7 +138,7 @@ int start_build_world(struct start *s)
 		.systemd = s->vm->config.init == FVM_INIT_SYSTEMD,
 		.own_cgroups = give_cgroups(s),
 		.init_pidfd = s->pidfd,
-		.userns = userns,
+		.userns = s->userns,
 		.resolv = s->resolv,
 		.accounts = &s->accounts,
 		.user_uid = s->options->user_uid,

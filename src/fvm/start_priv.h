@@ -105,6 +105,7 @@ struct start {
 	pid_t supervisor_pid;
 	pid_t init;
 	int pidfd;
+	int userns; /* PID 1's */
 };
 
 /* ---- start.c ---- */

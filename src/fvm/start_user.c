@@ -25,6 +25,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "fvm/base.h"
 #include "fvm/caps.h"
 #include "fvm/foreign.h"
@@ -160,11 +161,9 @@ unsigned int start_user_filter(const struct start *s)
 static _Noreturn void be_supervisor(const struct start *s, int proc)
 {
 	struct stat st = { 0 };
-	char path[64];
 	bool rootless = s->vm->config.rootless;
-	/* PID 1 waits and can still be looked at */
-	snprintf(path, sizeof(path), "%d/ns/user", (int)s->init);
-	(void)fstatat(proc, path, &st, 0);
+	(void)FVM_FAULT("start.supervisor");
+	(void)fstat(s->userns, &st);
 	const struct fvm_supervisor_args args = {
 		.socket = s->supervisor[0],
 		.guard = s->guard[1],

@@ -213,3 +213,31 @@ each_step() {
 		done
 	done
 }
+
+# The process of that user which has stopped itself, in $stopped
+find_stopped() {
+	local stat
+	for stat in /proc/[0-9]*/stat; do
+		stopped=${stat#/proc/} stopped=${stopped%/stat}
+		[ "$(stat -c %u "/proc/$stopped" 2>/dev/null)" = "$1" ] &&
+			grep -qs ') T ' "$stat" && return 0
+	done
+	return 1
+}
+
+@test "a supervisor that comes late to a start gives files their owner all the same" {
+	needs_user faults
+	local pid stopped
+	as_user faults mkdir -p dir
+	as_user faults env PATH="$E2E_STAGE/faults/bin:$PATH" FVM_FAULT="start.supervisor:1:stop" \
+		fvm -q run --net none --name late sh -c 'echo 1 >~/dir/new' 3>&- &
+	pid=$!
+	wait_until 10 find_stopped "$(id -u fvmt-faults)"
+	sleep 0.3 # PID 1 gets as far as it can
+	kill -CONT "$stopped"
+	wait $pid
+	expect 0 as_user faults fvm -q commit late /home/fvmt-faults/dir
+	equal "$(stat -c %U:%G /home/fvmt-faults/dir/new)" fvmt-faults:fvmt-faults
+	as_user faults fvm -q rm late
+	as_user faults fvm -q undo --drop all
+}
