@@ -1,100 +1,11 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/rseq.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
+#include "victim.h"
 #include "vin/rcall.h"
-
-/* What victims and the test both see. */
-struct board {
-	volatile uint64_t rounds; /* of work, each checked */
-	volatile uint64_t wrong;  /* checks that failed */
-	volatile uint64_t seen;	  /* what the victim wants to tell */
-	volatile int ready;
-	volatile int end;
-};
-static struct board *board;
-static struct vin_watch watch;
-static struct fvm_error err;
-
-static int setup(void **state)
-{
-	(void)state;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		     0);
-	vin_watch_begin(&watch);
-	return board == MAP_FAILED ? -1 : 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	vin_watch_end(&watch);
-	return munmap(board, sizeof(*board));
-}
-
-static void nap(int ms)
-{
-	struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
-	clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
-}
-
-/* A child that runs @fn, and is ready when this returns. */
-static pid_t victim(void (*fn)(void))
-{
-	memset(board, 0, sizeof(*board));
-	pid_t pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		vin_watch_end(&watch);
-		fn();
-		_exit(0);
-	}
-	while (!board->ready)
-		nap(1);
-	return pid;
-}
-
-static void end(pid_t pid)
-{
-	int status;
-	board->end = 1;
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
-	assert_int_equal(board->wrong, 0);
-}
-
-static void kill_victim(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-}
-
-#define OK(x)                                                                                      \
-	do {                                                                                       \
-		err = (struct fvm_error){ 0 };                                                     \
-		int r_ = (x);                                                                      \
-		if (r_ < 0)                                                                        \
-			fvm_error_print("test", &err);                                             \
-		assert_int_equal(r_, 0);                                                           \
-	} while (0)
 
 static void park(pid_t pid, struct vin_thread *t)
 {
@@ -147,7 +58,7 @@ static void wait_for_rounds(void)
 static void a_call_is_made_by_the_other_program(void **state)
 {
 	(void)state;
-	pid_t pid = victim(work);
+	pid_t pid = victim(work, false);
 	struct vin_thread t;
 	struct vin_post post;
 	park(pid, &t);
@@ -162,13 +73,13 @@ static void a_call_is_made_by_the_other_program(void **state)
 	OK(vin_post_close(&post, &t, &err));
 	OK(vin_thread_release(&t, &err));
 	wait_for_rounds();
-	end(pid);
+	victim_end(pid);
 }
 
 static void arguments_and_results_go_through_the_post(void **state)
 {
 	(void)state;
-	pid_t pid = victim(work);
+	pid_t pid = victim(work, false);
 	struct vin_thread t;
 	struct vin_post post;
 	char cwd[200], here[200];
@@ -180,13 +91,13 @@ static void arguments_and_results_go_through_the_post(void **state)
 	assert_string_equal(cwd, getcwd(here, sizeof(here)));
 	OK(vin_post_close(&post, &t, &err));
 	OK(vin_thread_release(&t, &err));
-	end(pid);
+	victim_end(pid);
 }
 
 static void a_batch_stops_at_the_first_failure_or_goes_on(void **state)
 {
 	(void)state;
-	pid_t pid = victim(work);
+	pid_t pid = victim(work, false);
 	struct vin_thread t;
 	struct vin_post post;
 	struct vin_call calls[VIN_BATCH_MAX];
@@ -211,7 +122,7 @@ static void a_batch_stops_at_the_first_failure_or_goes_on(void **state)
 			 -EINVAL);
 	OK(vin_post_close(&post, &t, &err));
 	OK(vin_thread_release(&t, &err));
-	end(pid);
+	victim_end(pid);
 }
 
 static size_t maps_lines(pid_t pid)
@@ -229,7 +140,7 @@ static size_t maps_lines(pid_t pid)
 static void two_hundred_visits_change_nothing(void **state)
 {
 	(void)state;
-	pid_t pid = victim(work);
+	pid_t pid = victim(work, false);
 	size_t before = maps_lines(pid);
 	for (int i = 0; i < 200; i++) {
 		struct vin_thread t;
@@ -247,7 +158,7 @@ static void two_hundred_visits_change_nothing(void **state)
 	}
 	assert_int_equal(maps_lines(pid), before);
 	assert_true(board->rounds > 0);
-	end(pid);
+	victim_end(pid);
 }
 
 /* ---- signals ---- */
@@ -304,10 +215,10 @@ static void sigtrap_stays_what_the_program_made_of_it(void **state)
 {
 	(void)state;
 	for (trap_kind = 0; trap_kind < 4; trap_kind++) {
-		pid_t pid = victim(mind_traps);
+		pid_t pid = victim(mind_traps, false);
 		visit(pid);
 		nap(5);
-		end(pid);
+		victim_end(pid);
 	}
 }
 
@@ -321,7 +232,7 @@ static void count_usr1(void)
 static void signals_sent_meanwhile_arrive_afterwards(void **state)
 {
 	(void)state;
-	pid_t pid = victim(count_usr1);
+	pid_t pid = victim(count_usr1, false);
 	struct vin_thread t;
 	struct vin_post post;
 	park(pid, &t);
@@ -336,7 +247,7 @@ static void signals_sent_meanwhile_arrive_afterwards(void **state)
 	for (int i = 0; i < 1000 && board->seen < 2; i++)
 		nap(1);
 	assert_int_equal(board->seen, 2);
-	end(pid);
+	victim_end(pid);
 }
 
 static char state_of(pid_t pid)
@@ -352,7 +263,7 @@ static char state_of(pid_t pid)
 static void a_stopped_program_stays_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(work);
+	pid_t pid = victim(work, false);
 	kill(pid, SIGSTOP);
 	while (state_of(pid) != 'T')
 		nap(1);
@@ -361,7 +272,7 @@ static void a_stopped_program_stays_stopped(void **state)
 	assert_int_equal(state_of(pid), 'T');
 	kill(pid, SIGCONT);
 	wait_for_rounds();
-	end(pid);
+	victim_end(pid);
 }
 
 /* ---- interrupted calls ---- */
@@ -381,11 +292,11 @@ static void sleep_once(void)
 static void a_sleep_goes_on_to_its_time(void **state)
 {
 	(void)state;
-	pid_t pid = victim(sleep_once);
+	pid_t pid = victim(sleep_once, false);
 	nap(20);
 	for (int i = 0; i < 5; i++)
 		visit(pid);
-	end(pid);
+	victim_end(pid);
 }
 
 static int pipes[2];
@@ -401,12 +312,12 @@ static void a_read_that_waits_goes_on_waiting(void **state)
 {
 	(void)state;
 	assert_int_equal(pipe(pipes), 0);
-	pid_t pid = victim(read_once);
+	pid_t pid = victim(read_once, false);
 	nap(20);
 	for (int i = 0; i < 5; i++)
 		visit(pid);
 	assert_int_equal(write(pipes[1], "x", 1), 1);
-	end(pid);
+	victim_end(pid);
 	close(pipes[0]);
 	close(pipes[1]);
 }
@@ -456,7 +367,7 @@ static void a_sequence_is_aborted_not_gone_on_with(void **state)
 	(void)state;
 	if (__rseq_size == 0)
 		skip();
-	pid_t pid = victim(in_sequence);
+	pid_t pid = victim(in_sequence, false);
 	for (int i = 0; i < 30; i++) {
 		struct vin_thread t;
 		struct vin_post post;
@@ -468,7 +379,7 @@ static void a_sequence_is_aborted_not_gone_on_with(void **state)
 		OK(vin_thread_release(&t, &err));
 		nap(1);
 	}
-	end(pid);
+	victim_end(pid);
 }
 
 /* ---- our own death ---- */
@@ -514,11 +425,11 @@ static void the_program_survives_the_controller(void **state)
 	(void)state;
 	for (int i = 0; i < 100; i++) {
 		trap_kind = i % 2;
-		pid_t pid = victim(mind_traps);
+		pid_t pid = victim(mind_traps, false);
 		die_in_calls(pid, i * 217 % 7000, i & 2);
 		wait_for_rounds();
 		visit(pid);
-		end(pid);
+		victim_end(pid);
 	}
 }
 
@@ -526,12 +437,12 @@ static void a_read_survives_the_controller(void **state)
 {
 	(void)state;
 	assert_int_equal(pipe(pipes), 0);
-	pid_t pid = victim(read_once);
+	pid_t pid = victim(read_once, false);
 	nap(20);
 	die_in_calls(pid, 1000, true);
 	nap(50);
 	assert_int_equal(write(pipes[1], "x", 1), 1);
-	end(pid);
+	victim_end(pid);
 	close(pipes[0]);
 	close(pipes[1]);
 }
@@ -547,7 +458,7 @@ static void a_zombie_or_nobody_is_told_so(void **state)
 {
 	(void)state;
 	err = (struct fvm_error){ 0 };
-	pid_t pid = victim(quick_end);
+	pid_t pid = victim(quick_end, false);
 	while (state_of(pid) != 'Z')
 		nap(1);
 	assert_int_equal(vin_thread_seize(pid, &err), -EPERM);
@@ -558,7 +469,7 @@ static void a_zombie_or_nobody_is_told_so(void **state)
 static void a_program_that_dies_meanwhile_is_told_so(void **state)
 {
 	(void)state;
-	pid_t pid = victim(work);
+	pid_t pid = victim(work, false);
 	struct vin_thread t;
 	struct vin_post post;
 	park(pid, &t);
@@ -567,26 +478,27 @@ static void a_program_that_dies_meanwhile_is_told_so(void **state)
 	err = (struct fvm_error){ 0 };
 	struct vin_call call = { SYS_getpid };
 	assert_int_equal(vin_call(&post, &t, "getpid", &call, NULL, &err), -ESRCH);
-	kill_victim(pid);
+	waitpid(pid, NULL, 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_call_is_made_by_the_other_program),
-		cmocka_unit_test(arguments_and_results_go_through_the_post),
-		cmocka_unit_test(a_batch_stops_at_the_first_failure_or_goes_on),
-		cmocka_unit_test(two_hundred_visits_change_nothing),
-		cmocka_unit_test(sigtrap_stays_what_the_program_made_of_it),
-		cmocka_unit_test(signals_sent_meanwhile_arrive_afterwards),
-		cmocka_unit_test(a_stopped_program_stays_stopped),
-		cmocka_unit_test(a_sleep_goes_on_to_its_time),
-		cmocka_unit_test(a_read_that_waits_goes_on_waiting),
-		cmocka_unit_test(a_sequence_is_aborted_not_gone_on_with),
-		cmocka_unit_test(the_program_survives_the_controller),
-		cmocka_unit_test(a_read_survives_the_controller),
-		cmocka_unit_test(a_zombie_or_nobody_is_told_so),
-		cmocka_unit_test(a_program_that_dies_meanwhile_is_told_so),
+		cmocka_unit_test_teardown(a_call_is_made_by_the_other_program, victim_kill),
+		cmocka_unit_test_teardown(arguments_and_results_go_through_the_post, victim_kill),
+		cmocka_unit_test_teardown(a_batch_stops_at_the_first_failure_or_goes_on,
+					  victim_kill),
+		cmocka_unit_test_teardown(two_hundred_visits_change_nothing, victim_kill),
+		cmocka_unit_test_teardown(sigtrap_stays_what_the_program_made_of_it, victim_kill),
+		cmocka_unit_test_teardown(signals_sent_meanwhile_arrive_afterwards, victim_kill),
+		cmocka_unit_test_teardown(a_stopped_program_stays_stopped, victim_kill),
+		cmocka_unit_test_teardown(a_sleep_goes_on_to_its_time, victim_kill),
+		cmocka_unit_test_teardown(a_read_that_waits_goes_on_waiting, victim_kill),
+		cmocka_unit_test_teardown(a_sequence_is_aborted_not_gone_on_with, victim_kill),
+		cmocka_unit_test_teardown(the_program_survives_the_controller, victim_kill),
+		cmocka_unit_test_teardown(a_read_survives_the_controller, victim_kill),
+		cmocka_unit_test_teardown(a_zombie_or_nobody_is_told_so, victim_kill),
+		cmocka_unit_test_teardown(a_program_that_dies_meanwhile_is_told_so, victim_kill),
 	};
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, victims_setup, victims_teardown);
 }

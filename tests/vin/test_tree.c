@@ -1,122 +1,27 @@
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
+#include "victim.h"
 #include "vin/tree.h"
-
-static volatile int *ready, *end;
-static pid_t last; /* victim, PID 1 of a namespace of its own: nobody outlives it */
-static volatile uint64_t *count;
-static struct vin_watch watch;
-static struct fvm_error err;
-
-static int setup(void **state)
-{
-	(void)state;
-	void *board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ready = board;
-	end = ready + 1;
-	count = (uint64_t *)board + 1;
-	vin_watch_begin(&watch);
-	return board == MAP_FAILED ? -1 : 0;
-}
-
-static void nap(int ms)
-{
-	struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
-	nanosleep(&t, NULL);
-}
-
-/* Its PID namespace ends with it. */
-static int kill_victim(void **state)
-{
-	(void)state;
-	if (last > 0 && kill(last, SIGKILL) == 0)
-		waitpid(last, NULL, 0);
-	last = 0;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	vin_watch_end(&watch);
-	return munmap((void *)(uintptr_t)ready, 4096);
-}
-
-static pid_t victim(void (*fn)(void))
-{
-	*ready = 0;
-	*end = 0;
-	*count = 0;
-	struct clone_args args = { .flags = CLONE_NEWPID, .exit_signal = SIGCHLD };
-	if (geteuid() != 0)
-		args.flags |= CLONE_NEWUSER;
-	last = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	assert_true(last >= 0);
-	if (last == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		vin_watch_end(&watch);
-		fn();
-		_exit(0);
-	}
-	for (int i = 0; i < 5000 && !*ready; i++)
-		nap(1);
-	assert_int_equal(*ready, 1);
-	return last;
-}
-
-static void reap(pid_t pid)
-{
-	int status;
-	*end = 1;
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	last = 0;
-	assert_true(WIFEXITED(status));
-}
-
-#define OK(x)                                                                                      \
-	do {                                                                                       \
-		err = (struct fvm_error){ 0 };                                                     \
-		int r_ = (x);                                                                      \
-		if (r_ < 0)                                                                        \
-			fvm_error_print("test", &err);                                             \
-		assert_int_equal(r_, 0);                                                           \
-	} while (0)
 
 static void goes_on(void)
 {
-	uint64_t before = *count;
-	for (int i = 0; i < 10000 && *count == before; i++)
+	uint64_t before = board->rounds;
+	for (int i = 0; i < 10000 && board->rounds == before; i++)
 		nap(1);
-	assert_true(*count != before);
+	assert_true(board->rounds != before);
 }
 
 /* Nobody of a group counts on while its tree is stopped. */
 static void stands_still(void)
 {
-	uint64_t before = *count;
+	uint64_t before = board->rounds;
 	nap(30);
-	assert_int_equal(*count, before);
+	assert_int_equal(board->rounds, before);
 }
 
 /* ---- trees that grow while they are looked at ---- */
@@ -125,9 +30,9 @@ static void *make_threads(void *arg)
 {
 	pthread_t t;
 	usleep(3000);
-	if (!*end && pthread_create(&t, NULL, make_threads, arg) == 0)
+	if (!board->end && pthread_create(&t, NULL, make_threads, arg) == 0)
 		pthread_detach(t);
-	__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&board->rounds, 1, __ATOMIC_RELAXED);
 	return NULL;
 }
 
@@ -135,8 +40,8 @@ static void thread_chains(void)
 {
 	for (int i = 0; i < 4; i++)
 		make_threads(NULL);
-	*ready = 1;
-	while (!*end)
+	board->ready = 1;
+	while (!board->end)
 		nap(1);
 	nap(20);
 }
@@ -144,7 +49,7 @@ static void thread_chains(void)
 static void threads_that_make_threads_are_all_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(thread_chains);
+	pid_t pid = victim(thread_chains, true);
 	for (int i = 0; i < 10; i++) {
 		struct vin_tree tree = { 0 };
 		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
@@ -155,7 +60,7 @@ static void threads_that_make_threads_are_all_stopped(void **state)
 		vin_tree_release(&tree);
 		goes_on();
 	}
-	reap(pid);
+	victim_end(pid);
 }
 
 /* Each child makes the next and ends: orphans, zombies and births all the time. */
@@ -163,20 +68,20 @@ static void fork_chains(void)
 {
 	for (int i = 0; i < 3; i++) {
 		if (fork() == 0) {
-			while (!*end) {
+			while (!board->end) {
 				pid_t next = fork();
 				if (next == 0) {
 					usleep(3000);
 					continue;
 				}
-				__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+				__atomic_add_fetch(&board->rounds, 1, __ATOMIC_RELAXED);
 				_exit(0);
 			}
 			_exit(0);
 		}
 	}
-	*ready = 1;
-	while (!*end) {
+	board->ready = 1;
+	while (!board->end) {
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
 		nap(1);
@@ -188,7 +93,7 @@ static void fork_chains(void)
 static void processes_that_make_processes_are_all_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(fork_chains);
+	pid_t pid = victim(fork_chains, true);
 	for (int i = 0; i < 10; i++) {
 		struct vin_tree tree = { 0 };
 		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
@@ -197,20 +102,20 @@ static void processes_that_make_processes_are_all_stopped(void **state)
 		vin_tree_release(&tree);
 		goes_on();
 	}
-	reap(pid);
+	victim_end(pid);
 }
 
 static void below_an_init_that_itself_runs_on(void **state)
 {
 	(void)state;
-	pid_t pid = victim(fork_chains);
+	pid_t pid = victim(fork_chains, true);
 	struct vin_tree tree = { 0 };
 	OK(vin_tree_seize_below(pid, 10000, &tree, &err));
 	assert_null(vin_tree_find(&tree, pid));
 	stands_still();
 	vin_tree_release(&tree);
 	goes_on();
-	reap(pid);
+	victim_end(pid);
 }
 
 /* ---- shapes of processes ---- */
@@ -223,15 +128,15 @@ static void family(void)
 	pid_t child = fork();
 	if (child == 0) {
 		pid_t grandchild = fork();
-		while (!*end)
+		while (!board->end)
 			nap(1);
 		if (grandchild > 0)
 			waitpid(grandchild, NULL, 0);
 		_exit(0);
 	}
 	nap(20);
-	*ready = 1;
-	while (!*end)
+	board->ready = 1;
+	while (!board->end)
 		nap(1);
 	int status = 0;
 	if (waitpid(zombie, &status, 0) != zombie || WEXITSTATUS(status) != 7)
@@ -242,7 +147,7 @@ static void family(void)
 static void a_parent_comes_before_its_children_and_zombies_have_no_threads(void **state)
 {
 	(void)state;
-	pid_t pid = victim(family);
+	pid_t pid = victim(family, true);
 	struct vin_tree tree = { 0 };
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
 	assert_int_equal(tree.count, 4);
@@ -256,14 +161,14 @@ static void a_parent_comes_before_its_children_and_zombies_have_no_threads(void 
 	}
 	assert_int_equal(zombies, 1);
 	vin_tree_release(&tree);
-	reap(pid);
+	victim_end(pid);
 }
 
 static void *count_on(void *arg)
 {
 	(void)arg;
-	while (!*end) {
-		(*count)++;
+	while (!board->end) {
+		board->rounds++;
 		nap(1);
 	}
 	_exit(0);
@@ -274,14 +179,14 @@ static void leader_that_ends(void)
 	pthread_t t;
 	pthread_create(&t, NULL, count_on, NULL);
 	nap(10);
-	*ready = 1;
+	board->ready = 1;
 	syscall(SYS_exit, 0);
 }
 
 static void threads_of_a_dead_leader_are_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(leader_that_ends);
+	pid_t pid = victim(leader_that_ends, true);
 	nap(10);
 	struct vin_tree tree = { 0 };
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
@@ -292,7 +197,7 @@ static void threads_of_a_dead_leader_are_stopped(void **state)
 	stands_still();
 	vin_tree_release(&tree);
 	goes_on();
-	reap(pid);
+	victim_end(pid);
 }
 
 static void stopped_child(void)
@@ -303,8 +208,8 @@ static void stopped_child(void)
 		_exit(9);
 	}
 	waitpid(child, NULL, WUNTRACED);
-	*ready = 1;
-	while (!*end)
+	board->ready = 1;
+	while (!board->end)
 		nap(1);
 	int status;
 	if (waitpid(child, &status, WNOHANG) != 0)
@@ -317,14 +222,14 @@ static void stopped_child(void)
 static void a_stopped_child_is_known_as_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(stopped_child);
+	pid_t pid = victim(stopped_child, true);
 	struct vin_tree tree = { 0 };
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
 	assert_int_equal(tree.count, 2);
 	assert_false(tree.procs[0].threads[0].stopped_by_signal);
 	assert_true(tree.procs[1].threads[0].stopped_by_signal);
 	vin_tree_release(&tree);
-	reap(pid);
+	victim_end(pid);
 }
 
 /* ---- who can't be had ---- */
@@ -339,9 +244,9 @@ static void traced_child(void)
 	}
 	if (ptrace(PTRACE_SEIZE, child, 0, 0) < 0)
 		_exit(1);
-	*ready = 1;
-	while (!*end) {
-		(*count)++;
+	board->ready = 1;
+	while (!board->end) {
+		board->rounds++;
 		nap(1);
 	}
 	ptrace(PTRACE_INTERRUPT, child, 0, 0);
@@ -354,7 +259,7 @@ static void traced_child(void)
 static void one_in_a_debugger_is_refused_and_nobody_is_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(traced_child);
+	pid_t pid = victim(traced_child, true);
 	char by[60];
 	struct vin_tree tree = { 0 };
 	err = (struct fvm_error){ 0 };
@@ -362,16 +267,16 @@ static void one_in_a_debugger_is_refused_and_nobody_is_stopped(void **state)
 	snprintf(by, sizeof(by), "is traced by process %d", pid);
 	assert_non_null(strstr(err.text, by));
 	goes_on();
-	reap(pid);
+	victim_end(pid);
 }
 
 static void vfork_parent(void)
 {
 	struct clone_args args = { .flags = CLONE_VFORK, .exit_signal = SIGCHLD };
-	*ready = 1;
+	board->ready = 1;
 	if (syscall(SYS_clone3, &args, sizeof(args)) == 0) {
-		while (!*end)
-			(*count)++;
+		while (!board->end)
+			board->rounds++;
 		_exit(0);
 	}
 }
@@ -379,17 +284,17 @@ static void vfork_parent(void)
 static void one_that_does_not_stop_is_told_and_nobody_is_stopped(void **state)
 {
 	(void)state;
-	pid_t pid = victim(vfork_parent);
+	pid_t pid = victim(vfork_parent, true);
 	struct vin_tree tree = { 0 };
 	nap(20);
 	assert_int_equal(vin_tree_seize(&pid, 1, 200, &tree, &err), -ETIMEDOUT);
 	goes_on();
 	/* it is still ours; when it gets there it has to be let go */
-	*end = 1;
+	board->end = 1;
 	int status;
 	assert_int_equal(vin_thread_wait(pid, 5000, &status), 0);
 	ptrace(PTRACE_DETACH, pid, 0, 0);
-	reap(pid);
+	victim_end(pid);
 }
 
 static void nobody_is_told(void **state)
@@ -404,20 +309,20 @@ static void nobody_is_told(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_teardown(threads_that_make_threads_are_all_stopped, kill_victim),
+		cmocka_unit_test_teardown(threads_that_make_threads_are_all_stopped, victim_kill),
 		cmocka_unit_test_teardown(processes_that_make_processes_are_all_stopped,
-					  kill_victim),
-		cmocka_unit_test_teardown(below_an_init_that_itself_runs_on, kill_victim),
+					  victim_kill),
+		cmocka_unit_test_teardown(below_an_init_that_itself_runs_on, victim_kill),
 		cmocka_unit_test_teardown(
 			a_parent_comes_before_its_children_and_zombies_have_no_threads,
-			kill_victim),
-		cmocka_unit_test_teardown(threads_of_a_dead_leader_are_stopped, kill_victim),
-		cmocka_unit_test_teardown(a_stopped_child_is_known_as_stopped, kill_victim),
+			victim_kill),
+		cmocka_unit_test_teardown(threads_of_a_dead_leader_are_stopped, victim_kill),
+		cmocka_unit_test_teardown(a_stopped_child_is_known_as_stopped, victim_kill),
 		cmocka_unit_test_teardown(one_in_a_debugger_is_refused_and_nobody_is_stopped,
-					  kill_victim),
+					  victim_kill),
 		cmocka_unit_test_teardown(one_that_does_not_stop_is_told_and_nobody_is_stopped,
-					  kill_victim),
-		cmocka_unit_test_teardown(nobody_is_told, kill_victim),
+					  victim_kill),
+		cmocka_unit_test_teardown(nobody_is_told, victim_kill),
 	};
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, victims_setup, victims_teardown);
 }
