@@ -7,15 +7,8 @@ TOP=/opt/fvm-e2e-mistakes
 setup() { needs_root; }
 
 teardown() {
-	vms_remove
-	fvm -q undo --drop all 2>/dev/null
+	commits_remove
 	rm -rf $TOP
-}
-
-in_vm() {
-	local name=$1
-	shift
-	fvm -q run --net none --name "$name" -- sh -c "$*"
 }
 
 @test "what can't be a name is refused with what can, and no place is made for it" {
