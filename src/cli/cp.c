@@ -65,12 +65,7 @@ static void side_parse(const char *text, struct side *s)
 		.vm = { .dir = -1, .lock = -1 },
 		.sock = -1,
 		.notes = -1,
-		.started = { .pidfd = -1,
-			     .report = -1,
-			     .ended = -1,
-			     .prove = -1,
-			     .client = -1,
-			     .world = -1 },
+		.started = FVM_STARTED_NONE,
 	};
 	if (text[len] != ':' || len == 0 || len > FVM_NAME_MAX)
 		return;

@@ -469,12 +469,7 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 		.options = &o,
 		.store = { .dir = -1, .vms = -1, .run = -1 },
 		.vm = { .dir = -1, .lock = -1 },
-		.started = { .pidfd = -1,
-			     .report = -1,
-			     .ended = -1,
-			     .prove = -1,
-			     .client = -1,
-			     .world = -1 },
+		.started = FVM_STARTED_NONE,
 	};
 	int first = cli_parse(&cli_run, argc, argv, take_option, &o);
 	int status =

@@ -20,9 +20,7 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 static int start_one(const struct fvm_store *store, const char *name, struct fvm_error *err)
 {
 	scoped_vm vm = { .dir = -1, .lock = -1 };
-	struct fvm_started started = {
-		.pidfd = -1, .report = -1, .ended = -1, .prove = -1, .client = -1, .world = -1
-	};
+	struct fvm_started started = FVM_STARTED_NONE;
 	const struct fvm_start_options options = { .user_uid = geteuid(), .user_gid = getegid() };
 	int r = fvm_vm_open(store, name, FVM_LOCK, &vm, err);
 	if (r == 0)

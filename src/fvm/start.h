@@ -41,6 +41,10 @@ struct fvm_started {
 	int world;   /* the builder's mount namespace, of which PID 1 takes a copy: the kernel takes
 		      * it apart when nobody has it any more, which is not to be PID 1 */
 };
+/* Nothing to close yet. */
+#define FVM_STARTED_NONE                                                                           \
+	((struct fvm_started){                                                                     \
+		.pidfd = -1, .report = -1, .ended = -1, .prove = -1, .client = -1, .world = -1 })
 
 void fvm_started_close(struct fvm_started *s);
 
