@@ -137,10 +137,7 @@ static void side_finish(struct cp *cp, struct side *s)
 	struct fvm_error err;
 	int status = 0;
 	while (fvm_read_full(s->notes, &err, sizeof(err)) == sizeof(err)) {
-		/* what was only left out comes with no code */
-		err.text[sizeof(err.text) - 1] = err.hint[sizeof(err.hint) - 1] = '\0';
-		if (err.code < 0)
-			err.code = EIO;
+		fvm_error_mend(&err); /* what was only left out comes with no code */
 		tell(cp, &err);
 	}
 	err = (struct fvm_error){ 0 };

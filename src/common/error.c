@@ -86,6 +86,13 @@ static const char *hint_of(int code)
 	}
 }
 
+void fvm_error_mend(struct fvm_error *err)
+{
+	err->text[sizeof(err->text) - 1] = err->hint[sizeof(err->hint) - 1] = '\0';
+	if (err->code < 0)
+		err->code = EIO;
+}
+
 int fvm_error_take(struct fvm_error *err, const void *data, size_t len)
 {
 	struct fvm_error theirs;
@@ -94,7 +101,7 @@ int fvm_error_take(struct fvm_error *err, const void *data, size_t len)
 	memcpy(&theirs, data, sizeof(theirs));
 	if (theirs.code <= 0)
 		return 0;
-	theirs.text[sizeof(theirs.text) - 1] = theirs.hint[sizeof(theirs.hint) - 1] = '\0';
+	fvm_error_mend(&theirs);
 	if (err)
 		*err = theirs;
 	return -theirs.code;

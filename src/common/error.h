@@ -58,6 +58,10 @@ void fvm_error_hint(struct fvm_error *err, const char *fmt, ...)
  *  Return: its negative errno, or 0 with @err untouched: these @len bytes are none */
 int fvm_error_take(struct fvm_error *err, const void *data, size_t len);
 
+/** fvm_error_mend() - make one that another process wrote fit to print: its texts end, and its
+ *  code is an errno, or 0 when it tells no failure */
+void fvm_error_mend(struct fvm_error *err);
+
 /** fvm_error_print() - write "PROGRAM: TEXT: REASON" and the hint to stderr */
 void fvm_error_print(const char *program, const struct fvm_error *err);
 
