@@ -46,11 +46,16 @@ static int copy_top(int upper, const struct stat *base)
 	return 0;
 }
 
+int fvm_build_workspace(const struct fvm_build *b)
+{
+	char path[FVM_NAME_MAX + 24];
+	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
+	return fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+}
+
 static int make_workspace(const struct fvm_build *b, const char *key, const struct stat *base)
 {
-	char path[FVM_NAME_MAX + 40];
-	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
-	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = fvm_build_workspace(b);
 	if (fs < 0)
 		return fs;
 	if (mkdirat(fs, key, 0700) < 0 && errno != EEXIST)

@@ -79,6 +79,10 @@ struct fvm_build {
 /** fvm_build_world() - steps 3 to 7 but for the letting go. Return: 0 or negative errno */
 int fvm_build_world(struct fvm_build *b, struct fvm_error *err);
 
+/** fvm_build_workspace() - open the VM's workspace/fs by b->store, where its disk is mounted
+ *  Return: descriptor or negative errno */
+int fvm_build_workspace(const struct fvm_build *b);
+
 /** fvm_build_leave_out() - note that the VM does not see the host's mount at @path, and why */
 int fvm_build_leave_out(struct fvm_build *b, const char *path, const char *why);
 

@@ -30,9 +30,7 @@ struct filling {
 /* The workspace's +native, made if need be. Return: descriptor or negative errno */
 static int open_dir(const struct fvm_build *b)
 {
-	char path[FVM_NAME_MAX + 40];
-	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
-	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = fvm_build_workspace(b);
 	if (fs < 0)
 		return fs;
 	if (mkdirat(fs, FVM_NATIVE_DIR, 0700) < 0 && errno != EEXIST)

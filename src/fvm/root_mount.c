@@ -103,9 +103,7 @@ static int make_key(const struct fvm_build *b, int fs, const char *key)
 /* Return: descriptor of fs/KEY with upper and work in it, or negative errno */
 static int open_workspace(const struct fvm_build *b, const struct fvm_tree *t)
 {
-	char path[FVM_NAME_MAX + 300];
-	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
-	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = fvm_build_workspace(b);
 	if (fs < 0)
 		return fs;
 	int r = make_key(b, fs, t->key);

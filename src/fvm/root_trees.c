@@ -40,9 +40,7 @@ static int write_maps(const struct fvm_build *b, int fd)
 /* Where the workspace is mounted, which is why nobody could before. */
 static int open_owners(const struct fvm_build *b)
 {
-	char path[FVM_NAME_MAX + 64];
-	snprintf(path, sizeof(path), "vms/%s/workspace/fs", b->vm->config.name);
-	scoped_fd fs = fvm_open_nofollow(b->store, path, O_RDONLY | O_DIRECTORY);
+	scoped_fd fs = fvm_build_workspace(b);
 	if (fs < 0)
 		return fs;
 	int fd = openat(fs, FVM_OWNERS_FILE, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
