@@ -121,10 +121,7 @@ static int add(struct vin_maps *m, const struct vin_vma *v)
 	if (v->start >= v->end || v->start < last)
 		return -EBADMSG;
 	size_t room = fvm_room(m->count + 1);
-	/* asked for at powers of two only, where it is a new size */
-	struct vin_vma *more = m->count == 0 || fvm_room(m->count) != room
-				       ? realloc(m->vmas, room * sizeof(*more))
-				       : m->vmas;
+	struct vin_vma *more = realloc(m->vmas, room * sizeof(*more));
 	if (!more)
 		return -ENOMEM;
 	m->vmas = more;

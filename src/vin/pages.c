@@ -44,12 +44,10 @@ int vin_runs_add(struct vin_runs *r, uint64_t start, uint64_t end)
 		return 0;
 	}
 	size_t room = fvm_room(r->count + 1);
-	if (r->count == 0 || fvm_room(r->count) != room) {
-		struct vin_run *more = realloc(r->runs, room * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		r->runs = more;
-	}
+	struct vin_run *more = realloc(r->runs, room * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	r->runs = more;
 	r->runs[r->count++] = (struct vin_run){ start, end };
 	return 0;
 }

@@ -25,7 +25,7 @@ void vin_watch_end(struct vin_watch *w)
 	sigprocmask(SIG_SETMASK, &w->old, NULL);
 }
 
-static int64_t now_ns(void)
+int64_t vin_now_ns(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
@@ -46,7 +46,7 @@ static void sleep_a_little(int64_t left_ns)
 
 int vin_thread_wait(pid_t tid, unsigned int timeout_ms, int *ret_status)
 {
-	int64_t end = now_ns() + timeout_ms * 1000000LL;
+	int64_t end = vin_now_ns() + timeout_ms * 1000000LL;
 	for (;;) {
 		int status;
 		pid_t r = waitpid(tid, &status, __WALL | WNOHANG);
@@ -58,7 +58,7 @@ int vin_thread_wait(pid_t tid, unsigned int timeout_ms, int *ret_status)
 			*ret_status = status;
 			return 0;
 		}
-		int64_t left = end - now_ns();
+		int64_t left = end - vin_now_ns();
 		if (left <= 0)
 			return -ETIMEDOUT;
 		sleep_a_little(left);

@@ -52,6 +52,9 @@ struct vin_thread {
 	uint64_t mask;		/* its own blocked signals */
 };
 
+/** vin_now_ns() - the monotonic clock, for the end of a wait */
+int64_t vin_now_ns(void);
+
 /**
  * vin_thread_wait() - until the thread stops or is gone
  * @timeout_ms: longest wait in milliseconds

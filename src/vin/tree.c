@@ -12,17 +12,10 @@
 
 struct gathering {
 	struct vin_tree tree;
-	int64_t end_ms;
+	int64_t end_ns;
 	pid_t below;	/* whose children are roots, he himself not; 0: there is none */
 	size_t settled; /* processes before this one are done */
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
 
 struct vin_proc *vin_tree_find(const struct vin_tree *tree, pid_t pid)
 {
@@ -144,8 +137,8 @@ static int seize_new(struct vin_proc *p, struct fvm_error *err)
 
 static unsigned int time_left(const struct gathering *g)
 {
-	int64_t left = g->end_ms - now_ms();
-	return left > 0 ? (unsigned int)left : 0;
+	int64_t left = g->end_ns - vin_now_ns();
+	return left > 0 ? (unsigned int)((left + 999999) / 1000000) : 0;
 }
 
 /* Those from @first on have been asked to stop; whoever dies on the way is forgotten. */
@@ -286,7 +279,7 @@ static int finish(struct gathering *g, int r, struct vin_tree *ret, struct fvm_e
 int vin_tree_seize(const pid_t *roots, size_t root_count, unsigned int timeout_ms,
 		   struct vin_tree *ret, struct fvm_error *err)
 {
-	struct gathering g = { .end_ms = now_ms() + timeout_ms };
+	struct gathering g = { .end_ns = vin_now_ns() + timeout_ms * 1000000LL };
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < root_count; i++) {
 		if (!exists(roots[i]))
@@ -300,7 +293,7 @@ int vin_tree_seize(const pid_t *roots, size_t root_count, unsigned int timeout_m
 int vin_tree_seize_below(pid_t init, unsigned int timeout_ms, struct vin_tree *ret,
 			 struct fvm_error *err)
 {
-	struct gathering g = { .end_ms = now_ms() + timeout_ms, .below = init };
+	struct gathering g = { .end_ns = vin_now_ns() + timeout_ms * 1000000LL, .below = init };
 	int r = 0;
 	if (!exists(init))
 		r = fvm_error_say(err, ESRCH, "there is no process %d", init);
