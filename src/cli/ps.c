@@ -107,9 +107,8 @@ static int ps_main(const struct cli *cli, int argc, char **argv)
 		if (r < 0 && !every)
 			status = cli_fail(&theirs);
 	}
-	if (all && status == 0)
-		return cli_print_json(all);
-	json_decref(all);
+	if (all)
+		return cli_print_json(all) ? CLI_FAILED : status;
 	return fflush(stdout) == 0 ? status : CLI_FAILED;
 }
 

@@ -120,35 +120,59 @@ static int print(const struct cli *cli, const struct cli_usages *u)
 	return fflush(stdout) == 0 ? 0 : CLI_FAILED;
 }
 
+/* Whom the next sample asks: who has told his trouble in this one does not tell it again. */
+static int names_of(const struct cli_usages *u, struct fvm_strv *names)
+{
+	fvm_strv_free(names);
+	for (size_t i = 0; i < u->count; i++) {
+		if (fvm_strv_add(names, u->items[i].name) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* @names: of whom, or NULL: of all that run */
+static int watch(const struct cli *cli, const struct fvm_store *store, struct fvm_strv *names,
+		 int watch_s)
+{
+	scoped_usages before = { 0 };
+	struct fvm_error err = { 0 };
+	int wait_ms = SAMPLE_MS, status = 0;
+	if (cli_usages_take(store, names, NULL, &before, &status, &err) < 0)
+		return cli_fail(&err);
+	do {
+		struct cli_usages now = { 0 };
+		if (names && names_of(&before, names) < 0)
+			return CLI_FAILED;
+		(void)poll(NULL, 0, before.count ? wait_ms : 0);
+		if (cli_usages_take(store, names, &before, &now, &status, &err) < 0)
+			return cli_fail(&err);
+		cli_usages_free(&before);
+		before = now;
+		if (print(cli, &now) != 0)
+			return CLI_FAILED;
+		wait_ms = watch_s * 1000;
+	} while (watch_s && (!names || before.count));
+	return status;
+}
+
 static int stats_main(const struct cli *cli, int argc, char **argv)
 {
 	struct stats_options o = { 0 };
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	scoped_strv names = { 0 };
-	scoped_usages before = { 0 };
 	struct fvm_error err = { 0 };
 	int first = cli_parse(&cli_stats, argc, argv, take_option, &o);
 	if (first < 0)
 		return cli_exit_parse(first);
+	const bool every = first == argc;
 	for (; first < argc; first++) {
 		if (fvm_strv_add(&names, argv[first]) < 0)
 			return CLI_FAILED;
 	}
-	if (fvm_store_open(&store, &err) < 0 ||
-	    cli_usages_take(&store, &names, NULL, &before, &err) < 0)
+	if (fvm_store_open(&store, &err) < 0)
 		return cli_fail(&err);
-	int wait_ms = SAMPLE_MS, status;
-	do {
-		struct cli_usages now = { 0 };
-		(void)poll(NULL, 0, before.count ? wait_ms : 0);
-		if (cli_usages_take(&store, &names, &before, &now, &err) < 0)
-			return cli_fail(&err);
-		status = print(cli, &now);
-		cli_usages_free(&before);
-		before = now;
-		wait_ms = o.watch_s * 1000;
-	} while (o.watch_s && status == 0);
-	return status;
+	return watch(cli, &store, every ? NULL : &names, o.watch_s);
 }
 
 const struct cli_command cli_stats = {

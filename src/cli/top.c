@@ -142,9 +142,8 @@ static void rows_replace(struct top *t, struct row *rows, size_t count)
 
 static int sample_vms(struct top *t, struct fvm_error *err)
 {
-	static const struct fvm_strv all = { 0 };
 	struct cli_usages now = { 0 };
-	int r = cli_usages_take(t->store, &all, &t->usages, &now, err);
+	int r = cli_usages_take(t->store, NULL, &t->usages, &now, NULL, err);
 	if (r < 0)
 		return r;
 	cli_usages_free(&t->usages);

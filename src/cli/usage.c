@@ -88,7 +88,8 @@ static void add_rate(const struct cli_usages *before, struct cli_usage *u)
 }
 
 int cli_usages_take(const struct fvm_store *store, const struct fvm_strv *names,
-		    const struct cli_usages *before, struct cli_usages *ret, struct fvm_error *err)
+		    const struct cli_usages *before, struct cli_usages *ret, int *ret_status,
+		    struct fvm_error *err)
 {
 	scoped_usages all = { 0 };
 	scoped_strv every = { 0 };
@@ -96,15 +97,15 @@ int cli_usages_take(const struct fvm_store *store, const struct fvm_strv *names,
 	int r = fvm_cgroup_host(&host);
 	if (r < 0)
 		return fvm_error_set(err, -r, "find the host's cgroups");
-	if (names->count == 0)
+	if (!names)
 		r = fvm_store_list(store, &every, err);
-	const struct fvm_strv *list = names->count ? names : &every;
+	const struct fvm_strv *list = names ?: &every;
 	if (r < 0)
 		return r;
 	all.items = calloc(list->count + 1, sizeof(*all.items));
 	if (!all.items)
 		return fvm_error_set(err, ENOMEM, "list the VMs");
-	for (size_t i = 0; r == 0 && i < list->count; i++) {
+	fvm_strv_each(list, i) {
 		struct fvm_error theirs = { 0 };
 		scoped_vm vm = { .dir = -1, .lock = -1 };
 		int one = fvm_vm_open(store, list->items[i], FVM_NO_LOCK, &vm, &theirs);
@@ -112,13 +113,9 @@ int cli_usages_take(const struct fvm_store *store, const struct fvm_strv *names,
 			one = take_one(&vm, &host, &all.items[all.count], &theirs);
 		if (one == 0)
 			add_rate(before, &all.items[all.count++]);
-		else if (names->count) { /* of all, those that can't be asked are passed over */
-			*err = theirs;
-			r = one;
-		}
+		else if (names) /* of all, those that can't be asked are passed over */
+			*ret_status = cli_fail(&theirs);
 	}
-	if (r < 0)
-		return r;
 	*ret = (struct cli_usages){ fvm_take_ptr(&all.items), all.count };
 	return 0;
 }

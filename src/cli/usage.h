@@ -34,12 +34,15 @@ void cli_usages_free(struct cli_usages *u);
 
 /**
  * cli_usages_take() - a sample of VMs
- * @names:  which; of these each must run. Empty: all that run
- * @before: an earlier sample for the rates, or NULL
- * Return: 0, -ENOENT, -ESRCH, ...
+ * @names:      which, or NULL: all that run
+ * @before:     an earlier sample for the rates, or NULL
+ * @ret_status: what is wrong with one of @names is printed, the others are taken, and this becomes
+ *              fvm's exit status; unchanged when all could be asked. NULL with @names NULL
+ * Return: 0, or negative errno when none could be asked
  */
 int cli_usages_take(const struct fvm_store *store, const struct fvm_strv *names,
-		    const struct cli_usages *before, struct cli_usages *ret, struct fvm_error *err);
+		    const struct cli_usages *before, struct cli_usages *ret, int *ret_status,
+		    struct fvm_error *err);
 
 /** cli_clean() - what a VM's programs chose, made harmless for a terminal: @text in at most
  *  @size - 1 bytes of @buf, with ? for control bytes and for what is not UTF-8 */

@@ -72,6 +72,7 @@ static int wait_main(const struct cli *cli, int argc, char **argv)
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	struct fvm_error err = { 0 };
 	int first = cli_parse(&cli_wait, argc, argv, NULL, NULL), status = 0;
+	bool failed = false;
 	if (first < 0)
 		return cli_exit_parse(first);
 	if (fvm_store_open(&store, &err) < 0)
@@ -81,14 +82,14 @@ static int wait_main(const struct cli *cli, int argc, char **argv)
 		int one = CLI_FAILED;
 		err = (struct fvm_error){ 0 };
 		if (wait_one(&store, argv[first], &one, &err) < 0)
-			(void)cli_fail(&err);
+			failed = cli_fail(&err) != 0;
 		else if (cli->json)
 			json_array_append_new(list, json_pack("{s:s, s:i}", "name", argv[first],
 							      "status", one));
 		else
 			printf("%d\n", one);
 		(void)fflush(stdout);
-		status = one;
+		status = failed ? CLI_FAILED : one;
 	}
 	if (cli->json)
 		return cli_print_json(list) ? CLI_FAILED : status;
@@ -103,7 +104,8 @@ const struct cli_command cli_wait = {
 	.text = "The status is that of the VM's first command: 128+N when signal N ended it, 0 for "
 		"a VM\n"
 		"without one that was shut down. Of several, each has a line, and the last one "
-		"counts.",
+		"counts,\n"
+		"or 125 when one could not be waited for.",
 	.anywhere = true,
 	.min_operands = 1,
 	.max_operands = -1,

@@ -70,6 +70,51 @@ start() {
 	expect 125 fvm top stopped
 }
 
+@test "one of several that can't be had is told, the others are served, and the status is 125" {
+	needs_root
+	local command
+	state() { fvm --json ls | jq -r ".[] | select(.name == \"$1\") | .state"; }
+	# serves COMMAND STATE: both are in it afterwards
+	serves() {
+		expect 125 fvm "$1" one nothing two
+		says "nothing"
+		equal "$(state one) $(state two)" "$2 $2"
+	}
+	fvm -q create --net none one
+	fvm -q create --net none two
+	serves start running
+	for command in ps stats inspect; do
+		expect 125 fvm $command one nothing two
+		says "nothing"; says one; says two
+		equal "$(fvm --json $command one nothing two 2>/dev/null |
+			jq -r '[.[] | .name // .vm] | unique | join(" ")')" "one two"
+		expect 125 fvm $command nothing
+	done
+	serves pause paused
+	serves resume running
+	serves stop stopped
+	fvm start one two
+	serves kill stopped
+	expect 125 fvm wait one nothing two
+	equal "$(grep -c '^[0-9]*$' <<<"$output")" 2
+	equal "$(fvm --json wait one nothing two 2>/dev/null | jq length)" 2
+	serves rm ""
+}
+
+@test "stats goes on with those that are left, and ends with the last" {
+	start one sleep 111
+	start two sleep 111
+	fvm --json stats --watch 1 one two >"$E2E/stats" 2>"$E2E/said" &
+	local pid=$! status=0
+	wait_until 10 test -s "$E2E/stats"
+	fvm kill one
+	wait_until 10 grep -q "'one' is not running" "$E2E/said"
+	fvm kill two
+	wait $pid || status=$?
+	equal "$status" 125
+	equal "$(grep -c "'one'" "$E2E/said") $(grep -c "'two'" "$E2E/said")" "1 1"
+}
+
 @test "kill ends a VM at once, whatever its programs think of it" {
 	start one sh -c 'trap "" TERM INT HUP; sleep 111 & while :; do sleep 1; done'
 	expect 0 timeout 5 fvm kill one
