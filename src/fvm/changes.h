@@ -62,6 +62,8 @@ struct fvm_change {
 	const char *rel;	/* path below that mount, without leading slash; "" for its root */
 	int layer_dir;		/* directory descriptor that holds the new entry; -1 if deleted */
 	int base_dir;		/* directory descriptor that holds the base's entry; -1 if none */
+	int whiteout_dir;	/* deleted by a whiteout in this directory; else -1 */
+	int workspace;		/* then also the mount's uppermost layer */
 	const char *name;	/* last component: valid below both */
 	const struct stat *now;	/* new; with the wished owner; NULL if deleted */
 	const struct stat *was;	/* base; NULL if added */

@@ -293,6 +293,8 @@ static int stamp_tree(const struct commit *c, const struct commit_entry *e, int 
 		.rel = e->rel,
 		.layer_dir = -1,
 		.base_dir = dir,
+		.whiteout_dir = -1,
+		.workspace = -1,
 		.name = commit_name(e->rel),
 		.was = st,
 	};

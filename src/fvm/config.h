@@ -34,7 +34,7 @@ struct fvm_config {
 	char name[FVM_NAME_MAX + 1];
 	char id[33]; /* 128 random bits in hex; survives rename, new for a clone */
 	int64_t created_ns;
-	int64_t first_start_ns; /* 0: never started; deletions are judged against it */
+	int64_t first_start_ns; /* 0: never started; see fvm/stamps.h */
 	bool rootless;		/* made by an ordinary user: user.overlay.*, one uid or a few */
 
 	bool throw_away; /* run --rm: whoever finds it ended deletes it */

@@ -118,11 +118,15 @@ static int tell_found(struct scan *s, const struct fvm_frame *frame, const struc
 		      enum fvm_change_kind kind, unsigned int meta)
 {
 	bool gone = kind == FVM_DELETED, added = kind == FVM_ADDED;
+	/* not by an opaque directory, nor by what took its place */
+	bool whiteout = gone && !f->is && f->group_count && f->level != FVM_LEVEL_BASE;
 	struct fvm_change change = {
 		.kind = kind,
 		.meta = meta,
 		.layer_dir = gone ? -1 : frame->levels[f->level].fd,
 		.base_dir = added ? -1 : frame->base,
+		.whiteout_dir = whiteout ? frame->levels[f->level].fd : -1,
+		.workspace = whiteout ? s->stack->layers[s->stack->count - 1] : -1,
 		.name = f->name,
 		.now = gone ? NULL : &f->now,
 		.was = added ? NULL : &f->was,
@@ -284,6 +288,8 @@ static int compare_others(struct scan *s, const struct fvm_frame *frame, const s
 		.meta = (unsigned int)meta,
 		.layer_dir = now.dir,
 		.base_dir = was.dir,
+		.whiteout_dir = -1,
+		.workspace = -1,
 		.name = f->name,
 		.now = &f->now,
 		.was = &f->was,
@@ -307,6 +313,8 @@ static int compare_dirs(struct scan *s, const struct fvm_entry *now, const struc
 		.meta = (unsigned int)meta,
 		.layer_dir = now->dir,
 		.base_dir = was->dir,
+		.whiteout_dir = -1,
+		.workspace = -1,
 		.name = now->name,
 		.now = now->st,
 		.was = was->st,

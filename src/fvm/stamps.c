@@ -159,7 +159,7 @@ int fvm_stamps_drift(const struct fvm_stamps *stamps, const struct fvm_config *c
 	/* a directory that was changed, and is gone now, has the stamp of another question */
 	bool usable = known && (known->kind == 't') <= !c->now && (known->kind != 'd' || c->now);
 	return usable ? drift_by_stamp(known, c, ret_why)
-		      : fvm_stamp_drift_by_time(config, c, ret_why);
+		      : fvm_stamp_drift_by_time(stamps, config, c, ret_why);
 }
 
 int fvm_stamps_update_digests(const struct fvm_vm *vm, const struct fvm_stacks *stacks,

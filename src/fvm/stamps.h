@@ -7,8 +7,11 @@
  *   somebody's work. The kernel gives no notice of a copy-up, so:
  *
  *     made when    the birth time of the layer's inode (statx) is the time of its copy-up, or of
- *                  the program that wrote it anew. For a whiteout, which is shared by many names,
- *                  and where the file system has no birth time, the VM's first start counts.
+ *                  the program that wrote it anew. A deletion counts from the start in which it
+ *                  was made: the kernel makes a mount's work directory anew at each start, and a
+ *                  whiteout, which many names share, later than that. When that start is not the
+ *                  last one, for what an opaque directory deletes, for noise, which gets no
+ *                  stamps, and where the file system has no birth time, the first start counts.
  *     drifted      the base's ctime is later than that. Nobody can set a ctime.
  *
  *   A program that replaces a file a second time moves the birth time, and a base file may be
@@ -96,8 +99,8 @@ int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *sta
 			   fvm_stamp_digest_fn digest, struct fvm_error *err);
 
 /** fvm_stamp_drift_by_time() - what births and ctimes say of a change without a stamp; see below */
-int fvm_stamp_drift_by_time(const struct fvm_config *config, const struct fvm_change *change,
-			    const char **ret_why);
+int fvm_stamp_drift_by_time(const struct fvm_stamps *stamps, const struct fvm_config *config,
+			    const struct fvm_change *change, const char **ret_why);
 /** fvm_stamp_tree_ctime() - the latest ctime below a deleted directory. Return: 0 or -errno */
 int fvm_stamp_tree_ctime(const struct fvm_change *change, int64_t *ret_ns);
 

@@ -41,19 +41,44 @@ int fvm_stamp_tree_ctime(const struct fvm_change *c, int64_t *ret_ns)
 	return r;
 }
 
-/* When the VM's side was made: see the header. */
-static int64_t made_ns(const struct fvm_config *config, const struct fvm_change *c)
+/* Birth of an inode; 0: nobody can tell. */
+static int64_t born_ns(int dir, const char *name)
 {
 	struct statx sx;
-	if (c->now && c->layer_dir >= 0 &&
-	    statx(c->layer_dir, c->name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) == 0 &&
-	    (sx.stx_mask & STATX_BTIME))
-		return sx.stx_btime.tv_sec * 1000000000LL + sx.stx_btime.tv_nsec;
+	if (dir < 0 || statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) < 0 ||
+	    !(sx.stx_mask & STATX_BTIME))
+		return 0;
+	return sx.stx_btime.tv_sec * 1000000000LL + sx.stx_btime.tv_nsec;
+}
+
+struct below {
+	const char *path;
+	size_t len;
+};
+
+static int is_below(const char *path, const struct fvm_stamp *stamp, void *arg)
+{
+	const struct below *b = arg;
+	(void)stamp;
+	return strncmp(path, b->path, b->len) == 0 && path[b->len] == '/';
+}
+
+/* From when on the host's changes are none that the VM saw when it deleted the path. What an
+ * earlier start changed in a deleted tree has a stamp, and was of what the host had then. */
+static int64_t deleted_ns(const struct fvm_stamps *stamps, const struct fvm_config *config,
+			  const struct fvm_change *c)
+{
+	struct below below = { c->path, strlen(c->path) };
+	int64_t start = born_ns(c->workspace, "../work/work");
+	if (start > config->first_start_ns && !c->noise &&
+	    born_ns(c->whiteout_dir, c->name) >= start &&
+	    fvm_stamps_each(stamps, is_below, &below) == 0)
+		return start;
 	return config->first_start_ns;
 }
 
-int fvm_stamp_drift_by_time(const struct fvm_config *config, const struct fvm_change *c,
-			    const char **ret_why)
+int fvm_stamp_drift_by_time(const struct fvm_stamps *stamps, const struct fvm_config *config,
+			    const struct fvm_change *c, const char **ret_why)
 {
 	*ret_why = "changed on the host since the VM made its own version";
 	if (!c->was)
@@ -61,12 +86,17 @@ int fvm_stamp_drift_by_time(const struct fvm_config *config, const struct fvm_ch
 	bool stays = c->now && S_ISDIR(c->now->st_mode) && S_ISDIR(c->was->st_mode);
 	if (stays) /* its ctime tells of entries that come and go */
 		return 0;
-	int64_t made = made_ns(config, c), last;
-	if (!S_ISDIR(c->was->st_mode))
-		return ctime_ns(c->was) > made;
-	*ret_why = "something in it changed on the host since the VM's first start";
-	int r = fvm_stamp_tree_ctime(c, &last);
-	return r < 0 ? r : last > made;
+	int64_t made = c->now ? born_ns(c->layer_dir, c->name) : 0, last = ctime_ns(c->was);
+	if (S_ISDIR(c->was->st_mode)) {
+		*ret_why = "something in it changed on the host since the VM started";
+		int r = fvm_stamp_tree_ctime(c, &last);
+		if (r < 0)
+			return r;
+	}
+	if (made)
+		return last > made;
+	/* the stamps are searched only where it matters */
+	return last > config->first_start_ns && last > deleted_ns(stamps, config, c);
 }
 
 /* ---- ancestors: named by what no other content of the base ever had ---- */
@@ -153,7 +183,7 @@ static void note_new(const struct update *u, const struct fvm_change *c, struct 
 	fvm_stamp_of(c->was, t);
 	if (!c->now && t->kind == 'd')
 		t->kind = 't';
-	t->drifted = fvm_stamp_drift_by_time(u->config, c, &why) > 0;
+	t->drifted = fvm_stamp_drift_by_time(u->old, u->config, c, &why) > 0;
 	if (t->kind == 't' && fvm_stamp_tree_ctime(c, &t->ctime_ns) < 0)
 		t->drifted = true;
 }

@@ -114,6 +114,29 @@ all_told() {
 	says "conflict: $TOP/xattr"
 }
 
+# what the first start changed was of the host's files as they were then
+in_two_starts() {
+	in_vm a "cd $TOP; rm gone; echo vm >>inplace; echo vm >>tree/f"
+	sleep 0.02
+	(cd $TOP && echo more | tee -a gone inplace text mode tree/f dir/f >/dev/null)
+	sleep 0.02
+	fvm -q run --net none -d --name a -- sleep 1000 >/dev/null
+	sleep 0.02
+	echo more >>$TOP/mode
+	sleep 0.02
+	fvm -q exec a -- sh -c "cd $TOP; rm inplace text mode; rm -r tree dir"
+	fvm -q stop -t 1 a
+	expect 125 fvm commit a
+	equal "$(sed -n 's/.*conflict: \([^ :]*\):.*/\1/p' <<<"$output" | sort | xargs)" \
+		"$TOP/gone $TOP/inplace $TOP/mode $TOP/tree"
+	expect 0 fvm -q commit a $TOP/text $TOP/dir
+	[ ! -e $TOP/text ] && [ ! -e $TOP/dir ]
+}
+
+@test "a deletion conflicts with what the host changed since its start, not since the first" {
+	in_two_starts
+}
+
 @test "an old commit is undone below later ones, or told what stands in its way" {
 	in_vm a "echo one >$TOP/text; echo one >$TOP/only"
 	fvm -q commit a

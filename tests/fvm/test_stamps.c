@@ -66,6 +66,23 @@ static void deletions_count_from_the_first_start(void **state)
 	assert_drifts(box, INT64_MAX, "");
 }
 
+/* As after two starts: the mount's work directory is made anew at each, then the whiteouts. */
+static void deletions_of_the_last_start_count_from_there(void **state)
+{
+	const struct box *box = *state;
+	shell(box,
+	      "mkdir -p base/tree base/mine base/late l0 work;"
+	      "echo 1 | tee base/file base/old base/tree/file base/mine/file >base/late/file;"
+	      "mknod l0/old c 0 0; sleep 0.02; echo 2 | tee base/file base/old >base/tree/file;"
+	      "sleep 0.02; mkdir work/work; sleep 0.02; echo 3 >>base/late/file; sleep 0.02;"
+	      "mknod l0/file c 0 0; ln l0/file l0/tree; ln l0/file l0/mine; ln l0/file l0/late");
+	shell(box, "mkdir -p store/vms/v;"
+		   "printf 'fvm-stamps 1\nf 1 1 2 100644 0 0 - /mine/file\n' >store/vms/v/stamps");
+	assert_drifts(box, 1, "/late /mine /old ");
+	shell(box, "rmdir work/work; sleep 0.02; mkdir work/work");
+	assert_drifts(box, 1, "/file /late /mine /old /tree ");
+}
+
 static void stamp_outlives_a_second_rewrite_in_the_vm(void **state)
 {
 	const struct box *box = *state;
@@ -157,6 +174,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(base_newer_than_the_birth_has_drifted),
 		TEST(deletions_count_from_the_first_start),
+		TEST(deletions_of_the_last_start_count_from_there),
 		TEST(stamp_outlives_a_second_rewrite_in_the_vm),
 		TEST(touched_base_is_no_drift),
 		TEST(made_and_deleted_on_the_host_is_drift),
