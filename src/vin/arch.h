@@ -59,6 +59,8 @@ struct vin_sigaction {
 	uint64_t mask;
 };
 
+#define VIN_ARCH_END 0x7ffffffff000ULL /* addresses of user programs are below */
+
 #define VIN_SA_RESTORER 0x04000000U
 
 /** vin_arch_code() - the trampoline's bytes; @ret_len: how many */
@@ -66,6 +68,25 @@ const void *vin_arch_code(size_t *ret_len);
 
 /** vin_arch_rescue_at() - offset of the rescue handler in the trampoline */
 size_t vin_arch_rescue_at(void);
+
+/**
+ * vin_arch_init() - a program for a PID 1: reaps until it has no children, then exits as the last
+ * of them did. Position independent, makes its calls itself, uses its stack only.
+ */
+const void *vin_arch_init(size_t *ret_len);
+
+/** vin_arch_again() - a call that a stop ended with @regs' result is made anew from its start */
+void vin_arch_again(struct vin_regs *regs);
+
+#define VIN_ARCH_EXTENDED 0x202 /* NT_X86_XSTATE: floating point and vectors */
+
+/** vin_arch_rest_at() - where an interrupted sleep has written how long it still would have been
+ *  Return: address in the program, or 0 */
+uint64_t vin_arch_rest_at(const struct vin_regs *regs);
+
+/** vin_arch_restart_anew() - a call that only the kernel it was made in can go on with is to be made
+ * from its start; all others stay as they are */
+void vin_arch_restart_anew(struct vin_regs *regs);
 
 /** vin_arch_get() - read @tid's registers. Return: 0 or negative errno */
 int vin_arch_get(pid_t tid, struct vin_regs *ret);
@@ -81,6 +102,9 @@ uint64_t *vin_arch_ip(struct vin_regs *regs);
 
 /** vin_arch_is_64bit() - whether the thread runs code of this processor's full width */
 bool vin_arch_is_64bit(const struct vin_regs *regs);
+
+/** vin_arch_number() - of the system call that the thread is about to leave, or -1 */
+long vin_arch_number(const struct vin_regs *regs);
 
 /** vin_arch_interrupted() - whether a stop came into a system call that is to be started again */
 bool vin_arch_interrupted(const struct vin_regs *regs);

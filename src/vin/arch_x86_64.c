@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "vin/arch.h"
@@ -68,6 +69,39 @@ __asm__(".pushsection .rodata\n"
 	"vin_code_end:\n"
 	".popsection\n");
 
+__asm__(".pushsection .rodata\n"
+	".global vin_init, vin_init_end\n"
+	".hidden vin_init, vin_init_end\n"
+	".balign 16\n"
+	"vin_init:\n"
+	"	sub $16, %rsp\n"
+	"	xor %ebx, %ebx\n"
+	"1:	mov $61, %eax\n" /* wait4(-1, status, 0, NULL) */
+	"	mov $-1, %rdi\n"
+	"	mov %rsp, %rsi\n"
+	"	xor %edx, %edx\n"
+	"	xor %r10d, %r10d\n"
+	"	syscall\n"
+	"	cmp $-4, %rax\n" /* EINTR */
+	"	je 1b\n"
+	"	test %rax, %rax\n"
+	"	js 2f\n"
+	"	mov (%rsp), %ebx\n"
+	"	jmp 1b\n"
+	"2:	mov %ebx, %edi\n"
+	"	and $127, %edi\n"
+	"	jz 3f\n"
+	"	add $128, %edi\n"
+	"	jmp 4f\n"
+	"3:	movzbl %bh, %edi\n"
+	"4:	mov $231, %eax\n" /* exit_group() */
+	"	syscall\n"
+	"vin_init_end:\n"
+	".popsection\n");
+
+extern const unsigned char vin_init[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_init_end[] __attribute__((visibility("hidden")));
+
 extern const unsigned char vin_code[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_batch[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_rescue[] __attribute__((visibility("hidden")));
@@ -82,6 +116,12 @@ const void *vin_arch_code(size_t *ret_len)
 {
 	*ret_len = (size_t)(vin_code_end - vin_code);
 	return vin_code;
+}
+
+const void *vin_arch_init(size_t *ret_len)
+{
+	*ret_len = (size_t)(vin_init_end - vin_init);
+	return vin_init;
 }
 
 size_t vin_arch_rescue_at(void)
@@ -133,6 +173,34 @@ bool vin_arch_interrupted(const struct vin_regs *regs)
 	int64_t r = (int64_t)regs->gpr.rax;
 	return r == -ERESTARTSYS || r == -ERESTARTNOINTR || r == -ERESTARTNOHAND ||
 	       r == -ERESTART_RESTARTBLOCK;
+}
+
+long vin_arch_number(const struct vin_regs *regs)
+{
+	return (long)regs->gpr.orig_rax;
+}
+
+void vin_arch_again(struct vin_regs *regs)
+{
+	regs->gpr.rax = regs->gpr.orig_rax;
+	regs->gpr.rip -= 2;
+	regs->gpr.orig_rax = NO_SYSCALL;
+}
+
+uint64_t vin_arch_rest_at(const struct vin_regs *regs)
+{
+	const struct user_regs_struct *r = &regs->gpr;
+	if ((int64_t)r->rax != -ERESTART_RESTARTBLOCK)
+		return 0;
+	return r->orig_rax == SYS_nanosleep	    ? r->rsi
+	       : r->orig_rax == SYS_clock_nanosleep ? r->r10
+						    : 0;
+}
+
+void vin_arch_restart_anew(struct vin_regs *regs)
+{
+	if (vin_arch_interrupted(regs) && vin_arch_result(regs) == -ERESTART_RESTARTBLOCK)
+		vin_arch_again(regs);
 }
 
 int64_t vin_arch_result(const struct vin_regs *regs)

@@ -1,6 +1,8 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,9 +172,11 @@ static void lay_out(struct vin_post *post)
 /* The order matters: until the handler is there, our death is the program's. */
 static int furnish(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
+	const uint64_t where = post->base, fixed = where ? MAP_FIXED_NOREPLACE : 0;
 	struct vin_call map = { SYS_mmap,
-				{ 0, post->size, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS, ~0ULL, 0 } };
+				{ where, post->size, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | fixed, ~0ULL, 0 } };
+	post->base = 0;
 	int r = bare(t, post->bare, "mmap", &map, &post->base, err);
 	if (r < 0)
 		return r;
@@ -209,12 +213,17 @@ static int unmap(struct vin_post *post, struct vin_thread *t, struct fvm_error *
 	return r;
 }
 
+_Static_assert(2 * PAGE + STACK_SIZE + TABLE_SIZE + VIN_DATA_SIZE <= VIN_POST_SIZE, "size");
+
 int vin_post_open(struct vin_post *ret, struct vin_thread *t, struct fvm_error *err)
 {
-	struct vin_post post = {
-		.pid = t->pid,
-		.size = 2 * PAGE + STACK_SIZE + TABLE_SIZE + VIN_DATA_SIZE,
-	};
+	return vin_post_open_at(ret, t, 0, 2 * PAGE + STACK_SIZE + TABLE_SIZE + VIN_DATA_SIZE, err);
+}
+
+int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, size_t size,
+		     struct fvm_error *err)
+{
+	struct vin_post post = { .pid = t->pid, .base = base, .size = size };
 	if (!vin_arch_is_64bit(&t->regs))
 		return fvm_error_say(err, ENOEXEC, "process %d runs 32-bit code", t->pid);
 	post.bare = find_in_vdso(t);
@@ -240,6 +249,14 @@ int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error
 	int r = unmap(post, t, err);
 	int parked = vin_thread_park(t, r < 0 ? NULL : err);
 	return r < 0 ? r : parked;
+}
+
+int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct vin_thread *t,
+		     struct fvm_error *err)
+{
+	*ret = *parent;
+	ret->pid = t->pid;
+	return vin_post_move(ret, t, err);
 }
 
 int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
@@ -303,6 +320,64 @@ int vin_call(const struct vin_post *post, struct vin_thread *t, const char *name
 		*ret = result;
 	else if (result < 0 && result > -4096)
 		return fvm_error_set(err, (int)-result, "have process %d call %s", t->pid, name);
+	return 0;
+}
+
+int vin_bare(const struct vin_post *post, struct vin_thread *t, const char *name,
+	     const struct vin_call *call, struct fvm_error *err)
+{
+	int r = bare(t, post->bare, name, call, NULL, err);
+	if (r == 0 && mask_calls(t, MASK_IN_CALLS) < 0)
+		r = fvm_error_set(err, errno, "have process %d call %s", t->pid, name);
+	return r;
+}
+
+/* To the event that tells the child's number, or to the breakpoint when there is no child. */
+static int to_birth(struct vin_thread *t, pid_t *ret)
+{
+	int status;
+	unsigned long child;
+	if (ptrace(PTRACE_CONT, t->tid, 0, 0) < 0)
+		return -errno;
+	int r = vin_thread_wait(t->tid, WAIT_MS, &status);
+	if (r < 0 || status >> 16 == 0)
+		return r;
+	if (ptrace(PTRACE_GETEVENTMSG, t->tid, 0, &child) < 0)
+		return -errno;
+	*ret = (pid_t)child;
+	return to_breakpoint(t);
+}
+
+int vin_clone(const struct vin_post *post, struct vin_thread *t, uint64_t flags, int exit_signal,
+	      pid_t number, pid_t *ret, struct fvm_error *err)
+{
+	struct {
+		struct clone_args args;
+		pid_t number;
+	} clone = { .args = { .flags = flags, .exit_signal = (uint64_t)exit_signal },
+		    .number = number };
+	const uint64_t at = post->data + VIN_DATA_SIZE - sizeof(clone);
+	if (number) {
+		clone.args.set_tid = at + offsetof(__typeof__(clone), number);
+		clone.args.set_tid_size = 1;
+	}
+	struct vin_call call = { SYS_clone3, { at, sizeof(clone.args) } };
+	struct vin_regs regs = t->regs;
+	pid_t child = 0;
+	int r = vin_mem_write(post->pid, at, &clone, sizeof(clone));
+	vin_arch_single(&regs, &call, &post->place);
+	if (r == 0)
+		r = vin_arch_set(t->tid, &regs);
+	if (r == 0)
+		r = to_birth(t, &child);
+	if (r == 0)
+		r = vin_arch_get(t->tid, &regs);
+	if (r == 0 && vin_arch_result(&regs) < 0)
+		r = (int)vin_arch_result(&regs);
+	if (r < 0 || child == 0)
+		return fvm_error_set(err, r < 0 ? -r : EIO, "have process %d make task %d", t->pid,
+				     number);
+	*ret = child;
 	return 0;
 }
 

@@ -30,6 +30,7 @@
 #define VIN_BATCH_MAX 512
 #define VIN_DATA_SIZE (64 * 1024)
 #define VIN_NOT_MADE  INT64_MIN /* the result of a call that a batch did not come to */
+#define VIN_POST_SIZE (256 * 1024) /* pages of ours in a program, at most */
 
 struct vin_post {
 	pid_t pid;
@@ -52,6 +53,21 @@ struct vin_post {
 int vin_post_open(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
 /**
+ * vin_post_open_at() - as vin_post_open(), at an address where nothing is yet
+ * @base: address of a page; @size: at least VIN_POST_SIZE, what is above that is the caller's
+ * Return: as vin_post_open(), or -EEXIST (something is there)
+ */
+int vin_post_open_at(struct vin_post *post, struct vin_thread *t, uint64_t base, size_t size,
+		     struct fvm_error *err);
+
+/**
+ * vin_post_inherit() - the post of a process that was cloned from one that has it
+ * @t: its thread; moved afterwards
+ */
+int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct vin_thread *t,
+		     struct fvm_error *err);
+
+/**
  * vin_post_close() - take the pages away and the thread back: nothing is left in the program
  * @t: any parked or moved thread of the program; parked afterwards
  */
@@ -69,6 +85,23 @@ int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error 
  */
 int vin_call(const struct vin_post *post, struct vin_thread *t, const char *name,
 	     const struct vin_call *call, int64_t *ret, struct fvm_error *err);
+
+/**
+ * vin_bare() - one call without a breakpoint, on an instruction of the post: for what a breakpoint
+ * would spoil. Return: as vin_call() without @ret
+ */
+int vin_bare(const struct vin_post *post, struct vin_thread *t, const char *name,
+	     const struct vin_call *call, struct fvm_error *err);
+
+/**
+ * vin_clone() - clone3(2) by the thread, whose child is traced by us and stopped from its birth
+ * @flags: as clone3(2) has them; @exit_signal: 0 for a thread
+ * @number: of the child in the innermost pid namespace; 0: any
+ * @ret:    the child's number here, parked or about to be: see vin_thread_settle()
+ * PTRACE_O_TRACECLONE, TRACEFORK must be set for the thread.
+ */
+int vin_clone(const struct vin_post *post, struct vin_thread *t, uint64_t flags, int exit_signal,
+	      pid_t number, pid_t *ret, struct fvm_error *err);
 
 /**
  * vin_batch() - many calls at one stop
