@@ -1,0 +1,355 @@
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "vin/blank.h"
+#include "vin/maps.h"
+
+#define LOAD_AT 0x20000ULL /* above what the kernel keeps free at the bottom */
+#define WAIT_MS 10000
+#define OPTIONS                                                                                    \
+	(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |    \
+	 PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC)
+
+/* ---- the program ---- */
+
+static int write_program(int fd)
+{
+	size_t len;
+	const void *code = vin_arch_init(&len);
+	struct {
+		Elf64_Ehdr head;
+		Elf64_Phdr load, stack;
+	} elf = { .head = { .e_type = ET_EXEC,
+			    .e_machine = EM_X86_64,
+			    .e_version = EV_CURRENT,
+			    .e_entry = LOAD_AT + sizeof(elf),
+			    .e_phoff = sizeof(Elf64_Ehdr),
+			    .e_ehsize = sizeof(Elf64_Ehdr),
+			    .e_phentsize = sizeof(Elf64_Phdr),
+			    .e_phnum = 2 },
+		  .load = { .p_type = PT_LOAD,
+			    .p_flags = PF_R | PF_X,
+			    .p_vaddr = LOAD_AT,
+			    .p_filesz = sizeof(elf) + len,
+			    .p_memsz = sizeof(elf) + len,
+			    .p_align = 4096 },
+		  .stack = { .p_type = PT_GNU_STACK, .p_flags = PF_R | PF_W } };
+	memcpy(elf.head.e_ident, ELFMAG, SELFMAG);
+	elf.head.e_ident[EI_CLASS] = ELFCLASS64;
+	elf.head.e_ident[EI_DATA] = ELFDATA2LSB;
+	elf.head.e_ident[EI_VERSION] = EV_CURRENT;
+	int r = fvm_write_all(fd, &elf, sizeof(elf));
+	return r < 0 ? r : fvm_write_all(fd, code, len);
+}
+
+/* The rights that a new user namespace gives are lost at an exec, unless they are ambient. */
+static void keep_rights(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2];
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return;
+	for (int i = 0; i < 2; i++)
+		caps[i].inheritable = caps[i].permitted;
+	(void)syscall(SYS_capset, &head, caps);
+	for (unsigned int cap = 0; cap < 64; cap++) {
+		if (caps[cap / 32].permitted >> cap % 32 & 1)
+			(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+	}
+}
+
+/* Waits for its go; the end of the pipe says that nobody is there to give one. */
+static void be_init(int go, int line, int program, bool user)
+{
+	char byte;
+	char *args[] = { (char *)"vin", NULL }, *env[] = { NULL };
+	if (fvm_read_full(go, &byte, 1) != 1)
+		_exit(1);
+	if (user)
+		keep_rights();
+	if (dup2(line, VIN_LINE) < 0 || close_range(VIN_LINE + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+		_exit(1);
+	syscall(SYS_execveat, program, "", args, env, AT_EMPTY_PATH);
+	_exit(1);
+}
+
+static int map_ids(pid_t pid)
+{
+	char path[40], line[64];
+	snprintf(path, sizeof(path), "/proc/%d/setgroups", pid);
+	int r = fvm_write_file(AT_FDCWD, path, "deny");
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
+	snprintf(line, sizeof(line), "%u %u 1", geteuid(), geteuid());
+	if (r == 0)
+		r = fvm_write_file(AT_FDCWD, path, line);
+	snprintf(path, sizeof(path), "/proc/%d/gid_map", pid);
+	snprintf(line, sizeof(line), "%u %u 1", getegid(), getegid());
+	return r < 0 ? r : fvm_write_file(AT_FDCWD, path, line);
+}
+
+/* ---- PID 1 ---- */
+
+/* From the wait for its go to its first instruction. */
+static int to_first_instruction(pid_t pid, int go, struct vin_thread *ret, struct fvm_error *err)
+{
+	int status;
+	int r = ptrace(PTRACE_SEIZE, pid, 0, OPTIONS) < 0 ? -errno : fvm_write_all(go, "g", 1);
+	if (r == 0)
+		r = vin_thread_wait(pid, WAIT_MS, &status);
+	if (r == 0 && status >> 16 != PTRACE_EVENT_EXEC)
+		r = -ENOEXEC;
+	/* from the event on, what one writes into the result's register is overwritten */
+	if (r == 0 &&
+	    (ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0 || ptrace(PTRACE_CONT, pid, 0, 0) < 0))
+		r = -errno;
+	if (r < 0)
+		return fvm_error_set(err, -r, "start a PID 1");
+	return vin_thread_settle(pid, pid, WAIT_MS, ret, err);
+}
+
+static int start(struct vin_nest *nest, bool user, struct fvm_error *err)
+{
+	int line[2], go[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	nest->line = line[0];
+	scoped_fd theirs = line[1];
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	scoped_fd go_read = go[0], go_write = go[1];
+	scoped_fd program = memfd_create("vin", MFD_CLOEXEC);
+	int r = program < 0 ? -errno : write_program(program);
+	if (r < 0)
+		return fvm_error_set(err, -r, "write the program of PID 1");
+	struct clone_args args = { .flags = CLONE_NEWPID | (user ? CLONE_NEWUSER : 0),
+				   .exit_signal = SIGCHLD };
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		return fvm_error_set(err, errno, "make a pid namespace");
+	if (pid == 0) {
+		close(go_write);
+		be_init(go_read, theirs, program, user);
+	}
+	nest->init.thread.pid = nest->init.thread.tid = pid;
+	r = user ? map_ids(pid) : 0;
+	if (r < 0)
+		return fvm_error_set(err, -r, "map the ids of a user namespace");
+	return to_first_instruction(pid, go_write, &nest->init.thread, err);
+}
+
+int vin_vdso_sum(pid_t pid, uint64_t at, uint64_t size, uint64_t *ret)
+{
+	scoped_free void *text = size <= 1 << 20 ? malloc(size) : NULL;
+	int r = text ? vin_mem_read(pid, at, text, size) : -ENOMEM;
+	if (r == 0)
+		*ret = XXH3_64bits(text, size);
+	return r;
+}
+
+static int park_one(struct vin_nest *nest, const struct vin_vma *v, uint64_t *at,
+		    struct fvm_error *err)
+{
+	const uint64_t size = v->end - v->start;
+	if (nest->parked_count == VIN_PARKED || *at + size > nest->hole + VIN_HOLE_SIZE)
+		return fvm_error_say(err, EOPNOTSUPP, "this kernel's vdso is too large");
+	struct vin_parked *p = &nest->parked[nest->parked_count];
+	snprintf(p->name, sizeof(p->name), "%s", v->name);
+	p->at = *at;
+	p->size = size;
+	const pid_t pid = nest->init.thread.pid;
+	if (strcmp(v->name, "[vdso]") == 0 &&
+	    vin_vdso_sum(pid, v->start, size, &nest->vdso_sum) < 0)
+		return fvm_error_say(err, EIO, "the vdso of process %d can't be read", pid);
+	struct vin_call move = { SYS_mremap,
+				 { v->start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, *at } };
+	int r = vin_call(&nest->init.post, &nest->init.thread, "mremap", &move, NULL, err);
+	if (r < 0)
+		return r;
+	nest->parked_count++;
+	*at += size;
+	return 0;
+}
+
+static int park_vdso(struct vin_nest *nest, struct fvm_error *err)
+{
+	scoped_maps maps = { 0 };
+	uint64_t at = nest->hole + VIN_POST_SIZE;
+	int r = vin_maps_read(nest->init.thread.pid, false, &maps, err);
+	for (size_t i = 0; r == 0 && i < maps.count; i++) {
+		const char *name = maps.vmas[i].name;
+		if (strncmp(name, "[vvar", 5) == 0 || strcmp(name, "[vdso]") == 0)
+			r = park_one(nest, &maps.vmas[i], &at, err);
+	}
+	return r;
+}
+
+int vin_nest_open(uint64_t hole, bool user, struct vin_nest *ret, struct fvm_error *err)
+{
+	struct vin_nest nest = { .hole = hole, .line = -1 };
+	struct vin_blank *init = &nest.init;
+	int r = start(&nest, user, err);
+	if (r == 0)
+		r = vin_post_open_at(&init->post, &init->thread, hole, VIN_HOLE_SIZE, err);
+	if (r == 0) {
+		/* its vdso is about to move; the trampoline itself makes calls as well */
+		init->post.bare = init->post.place.code;
+		r = park_vdso(&nest, err);
+	}
+	if (r < 0) {
+		vin_nest_kill(&nest);
+		return fvm_error_wrap(err, r, "make a place for programs");
+	}
+	*ret = nest;
+	return 0;
+}
+
+int vin_nest_release(struct vin_nest *nest, struct fvm_error *err)
+{
+	struct vin_blank *init = &nest->init;
+	struct vin_call close_line = { SYS_close, { (uint64_t)init->line } };
+	int r = vin_call(&init->post, &init->thread, "close", &close_line, NULL, err);
+	if (r == 0)
+		r = vin_post_close(&init->post, &init->thread, err);
+	if (r == 0)
+		r = vin_thread_release(&init->thread, err);
+	if (r == 0) {
+		close(nest->line);
+		nest->line = -1;
+		free(nest->made);
+		nest->made = NULL;
+		nest->made_count = 0;
+	}
+	return r;
+}
+
+/* Tracees are ours to reap, threads before their leaders, and PID 1 ends only when they are gone.
+ */
+void vin_nest_kill(struct vin_nest *nest)
+{
+	pid_t init = nest->init.thread.pid;
+	if (init > 0)
+		kill(init, SIGKILL);
+	for (size_t left = nest->made_count; left > 0; usleep(100)) {
+		left = 0;
+		for (size_t i = 0; i < nest->made_count; i++) {
+			if (nest->made[i] && waitpid(nest->made[i], NULL, __WALL | WNOHANG) == 0)
+				left++;
+			else
+				nest->made[i] = 0;
+		}
+	}
+	if (init > 0)
+		(void)waitpid(init, NULL, __WALL);
+	if (nest->line >= 0)
+		close(nest->line);
+	free(nest->made);
+	*nest = (struct vin_nest){ .line = -1 };
+}
+
+/* ---- blanks ---- */
+
+/* A child that could not be noted would never be reaped, so there is room before it is born. */
+static int born(struct vin_nest *nest, struct vin_blank *parent, uint64_t flags, pid_t number,
+		pid_t *ret, struct fvm_error *err)
+{
+	pid_t *more = realloc(nest->made, fvm_room(nest->made_count + 1) * sizeof(*more));
+	if (!more)
+		return fvm_error_set(err, ENOMEM, "make task %d", number);
+	nest->made = more;
+	int r = vin_clone(&parent->post, &parent->thread, flags, flags ? 0 : SIGCHLD, number, ret,
+			  err);
+	if (r == 0)
+		nest->made[nest->made_count++] = *ret;
+	return r;
+}
+
+int vin_blank_fork(struct vin_nest *nest, struct vin_blank *parent, pid_t number,
+		   struct vin_blank *ret, struct fvm_error *err)
+{
+	struct vin_blank child = { .line = parent->line };
+	pid_t pid = 0;
+	int r = born(nest, parent, 0, number, &pid, err);
+	if (r == 0)
+		r = vin_thread_settle(pid, pid, WAIT_MS, &child.thread, err);
+	if (r == 0)
+		r = vin_post_inherit(&child.post, &parent->post, &child.thread, err);
+	if (r == 0)
+		*ret = child;
+	return r;
+}
+
+int vin_blank_thread(struct vin_nest *nest, struct vin_blank *blank, pid_t number,
+		     struct vin_thread *ret, struct fvm_error *err)
+{
+	const uint64_t flags =
+		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	pid_t tid = 0;
+	int r = born(nest, blank, flags, number, &tid, err);
+	if (r == 0)
+		r = vin_thread_settle(blank->thread.pid, tid, WAIT_MS, ret, err);
+	return r < 0 ? r : vin_post_move(&blank->post, ret, err);
+}
+
+/* What recvmsg(2) is given, in the blank's memory. */
+struct inbox {
+	struct msghdr head;
+	struct iovec piece;
+	char byte;
+	_Alignas(8) char control[CMSG_SPACE(VIN_GIVE_MAX * sizeof(int))];
+};
+
+static int unpack(const struct inbox *in, size_t count, int *ret)
+{
+	struct cmsghdr head;
+	memcpy(&head, in->control, sizeof(head));
+	if (head.cmsg_len != CMSG_LEN(count * sizeof(int)) || head.cmsg_type != SCM_RIGHTS)
+		return -EMFILE; /* not all of them found a place */
+	memcpy(ret, in->control + CMSG_LEN(0), count * sizeof(int));
+	return 0;
+}
+
+int vin_blank_give(const struct vin_nest *nest, struct vin_blank *blank, const int *fds,
+		   size_t count, int *ret, struct fvm_error *err)
+{
+	const uint64_t at = blank->post.data;
+	struct inbox in = {
+		.head = { .msg_iov = (void *)(at + offsetof(struct inbox, piece)),
+			  .msg_iovlen = 1,
+			  .msg_control = (void *)(at + offsetof(struct inbox, control)),
+			  .msg_controllen = CMSG_LEN(count * sizeof(int)) },
+		.piece = { (void *)(at + offsetof(struct inbox, byte)), 1 },
+	};
+	struct vin_call receive = {
+		SYS_recvmsg, { (uint64_t)blank->line, at, MSG_DONTWAIT | MSG_CMSG_CLOEXEC }
+	};
+	int r = count > VIN_GIVE_MAX ? -EINVAL : fvm_send_fds(nest->line, "f", 1, fds, count);
+	if (r == 0)
+		r = vin_mem_write(blank->post.pid, at, &in, sizeof(in));
+	if (r < 0)
+		return fvm_error_set(err, -r, "give %zu descriptors to process %d", count,
+				     blank->post.pid);
+	r = vin_call(&blank->post, &blank->thread, "recvmsg", &receive, NULL, err);
+	if (r < 0)
+		return r;
+	r = vin_mem_read(blank->post.pid, at, &in, sizeof(in));
+	if (r == 0)
+		r = unpack(&in, count, ret);
+	return r < 0 ? fvm_error_set(err, -r, "give %zu descriptors to process %d", count,
+				     blank->post.pid)
+		     : 0;
+}

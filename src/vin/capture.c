@@ -1,0 +1,440 @@
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vin/capture.h"
+#include "vin/family.h"
+#include "vin/maps.h"
+#include "vin/mem.h"
+#include "vin/status.h"
+#include "vin/thread.h"
+
+#define HOLE_FIRST (4ULL << 30)	     /* above what programs that are not position independent use */
+#define HOLE_LAST  0x7f0000000000ULL /* below the kernel's own choices for a blank */
+
+/* What we know of a process. */
+struct subject {
+	pid_t pid;
+	struct vin_maps maps; /* detailed */
+	struct vin_mem mem;
+};
+
+struct vin_capture {
+	pid_t *roots;
+	size_t root_count;
+	struct subject *subjects;
+	size_t count;
+	struct vin_objects objects;
+	struct vin_tree tree;
+	struct vin_family family;
+	size_t depth; /* of the pid namespace that all are in */
+};
+
+static void forget_subjects(struct subject *list, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		vin_maps_free(&list[i].maps);
+		vin_mem_free(&list[i].mem);
+	}
+	free(list);
+}
+
+static struct subject *find_subject(const struct vin_capture *c, pid_t pid)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->subjects[i].pid == pid)
+			return &c->subjects[i];
+	}
+	return NULL;
+}
+
+/* ---- before the stop ---- */
+
+static int add_subject(struct vin_capture *c, pid_t pid)
+{
+	struct subject *more = realloc(c->subjects, fvm_room(c->count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	c->subjects = more;
+	c->subjects[c->count++] = (struct subject){ .pid = pid };
+	return 0;
+}
+
+static int add_children(struct vin_capture *c, const char *path)
+{
+	scoped_free char *text = NULL;
+	int r = fvm_read_file(AT_FDCWD, path, 1 << 24, &text, NULL);
+	if (r < 0)
+		return r == -ENOENT || r == -ESRCH ? 0 : r;
+	for (char *p = text; r == 0 && isdigit((unsigned char)*p); p += *p == ' ') {
+		pid_t child = (pid_t)strtol(p, &p, 10);
+		if (!find_subject(c, child))
+			r = add_subject(c, child);
+	}
+	return r;
+}
+
+static int add_children_of(struct vin_capture *c, pid_t pid)
+{
+	char path[300];
+	int r = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	scoped_dir d = opendir(path);
+	for (struct dirent *e; r == 0 && d && (e = fvm_dir_next(d));) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/children", pid, e->d_name);
+		r = add_children(c, path);
+	}
+	return r;
+}
+
+static int check_place(struct vin_capture *c, const struct subject *s, struct fvm_error *err)
+{
+	scoped_status st = { 0 };
+	int r = vin_status_read(s->pid, s->pid, &st, err);
+	if (r < 0)
+		return r;
+	if (c->depth == 0)
+		c->depth = st.depth;
+	if (st.pids[st.depth - 1] == 1)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "process %d can't be captured: it is PID 1 of a namespace",
+				     s->pid);
+	if (st.depth != c->depth)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "process %d can't be captured: it has a pid namespace of its "
+				     "own",
+				     s->pid);
+	return 0;
+}
+
+/* Who ended meanwhile is not looked at; nor are zombies, who have no memory. */
+static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	int r = vin_maps_read(s->pid, true, &s->maps, &mine);
+	if (r == 0 && s->maps.count > 0)
+		r = check_place(c, s, &mine);
+	if (r == 0)
+		r = vin_mem_look(s->pid, &s->maps, &c->objects, &s->mem, &mine);
+	if (r == -ESRCH || (r < 0 && kill(s->pid, 0) < 0 && errno == ESRCH))
+		return 0;
+	if (r < 0 && err)
+		*err = mine;
+	return r;
+}
+
+int vin_capture_open(const pid_t *roots, size_t count, struct vin_capture **ret,
+		     struct fvm_error *err)
+{
+	struct vin_capture *c = calloc(1, sizeof(*c));
+	int r = c ? 0 : -ENOMEM;
+	if (c && !(c->roots = malloc((count + 1) * sizeof(*roots))))
+		r = -ENOMEM;
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		c->roots[c->root_count++] = roots[i];
+		r = find_subject(c, roots[i]) ? 0 : add_subject(c, roots[i]);
+	}
+	for (size_t i = 0; r == 0 && i < c->count; i++)
+		r = add_children_of(c, c->subjects[i].pid);
+	if (r < 0)
+		fvm_error_set(err, -r, "list processes");
+	for (size_t i = 0; r == 0 && i < c->count; i++)
+		r = look(c, &c->subjects[i], err);
+	if (r < 0)
+		vin_capture_close(c);
+	else
+		*ret = c;
+	return r;
+}
+
+/* ---- the stop ---- */
+
+/* What was read before is good as long as the areas are the same. */
+static int look_again(struct vin_capture *c, struct subject *old, struct subject *s,
+		      struct fvm_error *err)
+{
+	scoped_maps now = { 0 };
+	int r = vin_maps_read(s->pid, !old, &now, err);
+	if (r == 0 && old && vin_maps_same(&now, &old->maps)) {
+		s->maps = old->maps;
+		old->maps = (struct vin_maps){ 0 };
+	} else if (r == 0 && old) {
+		r = vin_maps_read(s->pid, true, &s->maps, err);
+	} else if (r == 0) {
+		s->maps = now;
+		now = (struct vin_maps){ 0 };
+	}
+	if (r == 0)
+		r = vin_mem_look(s->pid, &s->maps, &c->objects, &s->mem, err);
+	return r == 0 ? check_place(c, s, err) : r;
+}
+
+static int look_at_stopped(struct vin_capture *c, struct fvm_error *err)
+{
+	struct vin_capture old = { .subjects = c->subjects, .count = c->count };
+	int r = 0;
+	c->subjects = NULL;
+	c->count = 0;
+	vin_objects_free(&c->objects);
+	for (size_t i = 0; r == 0 && i < c->tree.count; i++) {
+		const struct vin_proc *p = &c->tree.procs[i];
+		if (p->zombie)
+			continue;
+		if (add_subject(c, p->pid) < 0)
+			r = fvm_error_set(err, ENOMEM, "list processes");
+		else
+			r = look_again(c, find_subject(&old, p->pid), &c->subjects[c->count - 1],
+				       err);
+	}
+	forget_subjects(old.subjects, old.count);
+	return r;
+}
+
+/* Whether a session or group is that of who made a root: it is led by somebody else, dead or not.
+ */
+static bool is_makers(const struct vin_capture *c, pid_t here)
+{
+	for (size_t i = 0; i < c->root_count; i++) {
+		struct vin_stat root, maker;
+		if (vin_stat_read(c->roots[i], c->roots[i], &root, NULL) == 0 && root.parent &&
+		    !vin_tree_find(&c->tree, root.parent) &&
+		    vin_stat_read(root.parent, root.parent, &maker, NULL) == 0 &&
+		    (maker.session == here || maker.group == here))
+			return true;
+	}
+	return false;
+}
+
+/* The number of a session or group in the programs' own namespace: 0 when its leader lives outside
+ * of the tree, or in a namespace around it. */
+static pid_t inside(const struct vin_capture *c, const struct vin_status *st, const pid_t *numbers)
+{
+	const pid_t here = numbers[0];
+	if (numbers[st->depth - 1] == 0)
+		return 0;
+	if (!vin_tree_find(&c->tree, here) &&
+	    (kill(here, 0) == 0 || errno == EPERM || is_makers(c, here)))
+		return 0;
+	return numbers[st->depth - 1];
+}
+
+static int add_member(struct vin_capture *c, const struct vin_proc *p, struct fvm_error *err)
+{
+	scoped_status st = { 0 }, up = { 0 };
+	struct vin_stat stat;
+	int r = vin_status_read(p->pid, p->pid, &st, err);
+	if (r == 0)
+		r = vin_stat_read(p->pid, p->pid, &stat, err);
+	if (r == 0 && vin_tree_find(&c->tree, stat.parent))
+		r = vin_status_read(stat.parent, stat.parent, &up, err);
+	if (r < 0)
+		return r;
+	c->family.members[c->family.count++] = (struct vin_member){
+		.number = st.pids[st.depth - 1],
+		.parent = up.depth ? up.pids[up.depth - 1] : 0,
+		.group = inside(c, &st, st.process_groups),
+		.session = inside(c, &st, st.sessions),
+		.zombie = p->zombie,
+		.leader_gone = p->leader_gone,
+		.exit_code = p->zombie ? stat.exit_code & 0xffff : 0,
+		.threads = p->thread_count,
+	};
+	return 0;
+}
+
+/* Return: where nothing begins below @at + VIN_HOLE_SIZE, at or behind @at, in this process */
+static uint64_t behind(const struct vin_maps *maps, uint64_t at)
+{
+	for (size_t i = 0; i < maps->count; i++) {
+		const struct vin_vma *v = &maps->vmas[i];
+		if (v->end > at && v->start < at + VIN_HOLE_SIZE)
+			at = v->end;
+	}
+	return at;
+}
+
+static int find_hole(struct vin_capture *c, struct fvm_error *err)
+{
+	uint64_t at = HOLE_FIRST, before;
+	do {
+		before = at;
+		for (size_t i = 0; i < c->count; i++)
+			at = behind(&c->subjects[i].maps, at);
+	} while (at != before);
+	if (at > HOLE_LAST)
+		return fvm_error_say(err, EOPNOTSUPP, "programs leave no place in their memory");
+	c->family.hole = at;
+	return 0;
+}
+
+static int take_family(struct vin_capture *c, struct fvm_error *err)
+{
+	c->family.members = calloc(c->tree.count + 1, sizeof(struct vin_member));
+	if (!c->family.members)
+		return fvm_error_set(err, ENOMEM, "list processes");
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < c->tree.count; i++)
+		r = add_member(c, &c->tree.procs[i], err);
+	return r < 0 ? r : find_hole(c, err);
+}
+
+int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err)
+{
+	int r = vin_tree_seize(c->roots, c->root_count, timeout_ms, &c->tree, err);
+	if (r == 0)
+		r = look_at_stopped(c, err);
+	if (r == 0)
+		r = take_family(c, err);
+	if (r < 0)
+		vin_capture_resume(c);
+	return r;
+}
+
+/* ---- the image ---- */
+
+static pid_t innermost(const struct vin_capture *c, pid_t pid, pid_t tid)
+{
+	scoped_status st = { 0 };
+	if (vin_status_read(pid, tid, &st, NULL) < 0 || st.depth != c->depth)
+		return 0;
+	return st.pids[st.depth - 1];
+}
+
+static int write_thread(const struct vin_capture *c, const struct vin_post *post,
+			struct vin_thread *t, struct vin_out *out, struct fvm_error *err)
+{
+	struct vin_thread_state s = { 0 };
+	scoped_buf payload = { 0 };
+	int r = vin_thread_capture(post, t, &s, err);
+	if (r == 0) {
+		s.pid = innermost(c, t->pid, t->pid);
+		s.tid = innermost(c, t->pid, t->tid);
+		vin_thread_put(&payload, &s);
+		r = vin_out_record(out, VIN_TAG_THREAD, &payload, err);
+	}
+	vin_thread_state_free(&s);
+	return r;
+}
+
+/* One thread at a time stands on the post. */
+static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
+			 struct vin_post *post, struct vin_out *out, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < p->thread_count; i++) {
+		struct vin_thread *t = &p->threads[i];
+		if (!t->moved)
+			r = vin_post_move(post, t, err);
+		if (r == 0)
+			r = write_thread(c, post, t, out, err);
+		int parked = vin_thread_park(t, r < 0 ? NULL : err);
+		r = r < 0 ? r : parked;
+	}
+	return r;
+}
+
+static int write_process(const struct vin_capture *c, const struct vin_proc *p, struct subject *s,
+			 struct vin_out *out, struct fvm_error *err)
+{
+	struct vin_post post;
+	scoped_buf maps = { 0 };
+	const pid_t number = innermost(c, p->pid, p->pid);
+	int r = vin_post_open(&post, &p->threads[0], err);
+	if (r < 0)
+		return r;
+	r = vin_mem_ask(&post, &p->threads[0], &s->mem, err);
+	if (r == 0) {
+		vin_put_u64(&maps, (uint64_t)number);
+		vin_mem_put(&maps, &s->mem);
+		r = vin_out_record(out, VIN_TAG_MAPS, &maps, err);
+	}
+	if (r == 0)
+		r = write_threads(c, p, &post, out, err);
+	int closed = vin_post_close(&post, &p->threads[0], r < 0 ? NULL : err);
+	if (r == 0)
+		r = closed;
+	return r < 0 ? r : vin_mem_write_pages(p->pid, number, &s->mem, out, err);
+}
+
+int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
+{
+	scoped_buf tree = { 0 };
+	int r = vin_objects_write(&c->objects, out, err);
+	if (r == 0) {
+		vin_family_put(&tree, &c->family);
+		r = vin_out_record(out, VIN_TAG_TREE, &tree, err);
+	}
+	for (size_t i = 0; r == 0 && i < c->tree.count; i++) {
+		const struct vin_proc *p = &c->tree.procs[i];
+		if (!p->zombie)
+			r = write_process(c, p, find_subject(c, p->pid), out, err);
+	}
+	return r;
+}
+
+/* ---- the end ---- */
+
+void vin_capture_resume(struct vin_capture *c)
+{
+	vin_tree_release(&c->tree);
+}
+
+/* Threads are reaped before their leaders, and what is our child anyway is left to who made it. */
+static void reap(const struct vin_proc *p)
+{
+	for (size_t i = p->thread_count; i-- > 0;) {
+		siginfo_t info;
+		const pid_t tid = p->threads[i].tid;
+		if (tid == p->pid)
+			(void)waitid(P_PID, (id_t)tid, &info, WEXITED | WNOWAIT | __WALL);
+		else
+			(void)waitpid(tid, NULL, __WALL);
+	}
+}
+
+static bool ours(const struct vin_proc *p)
+{
+	struct vin_stat st;
+	return vin_stat_read(p->pid, p->pid, &st, NULL) == 0 && st.parent == getpid();
+}
+
+void vin_capture_kill(struct vin_capture *c)
+{
+	for (size_t i = 0; i < c->tree.count; i++) {
+		if (!c->tree.procs[i].zombie)
+			(void)kill(c->tree.procs[i].pid, SIGKILL);
+	}
+	for (size_t i = c->tree.count; i-- > 0;) {
+		struct vin_proc *p = &c->tree.procs[i];
+		reap(p);
+		if (!p->zombie && !ours(p))
+			(void)waitpid(p->pid, NULL, __WALL);
+		free(p->threads);
+	}
+	free(c->tree.procs);
+	c->tree = (struct vin_tree){ 0 };
+}
+
+const struct vin_tree *vin_capture_tree(const struct vin_capture *c)
+{
+	return &c->tree;
+}
+
+void vin_capture_close(struct vin_capture *c)
+{
+	if (!c)
+		return;
+	vin_capture_resume(c);
+	forget_subjects(c->subjects, c->count);
+	vin_objects_free(&c->objects);
+	vin_family_free(&c->family);
+	free(c->roots);
+	free(c);
+}

@@ -1,0 +1,151 @@
+/*
+ * vin/mem - the memory of a process: written down, and made again
+ *
+ * Theory of operation
+ *   Way of the data:
+ *
+ *     smaps -> vin_mem_look() -> struct vin_mem -> MAPS record -> struct vin_mem -> mmap() in a blank
+ *     pages -> warm buffer    -> PAGES record                 -> warm buffer    -> /proc/PID/mem
+ *
+ *   struct vin_mem is what both ends know: areas, the files and objects behind them, and the
+ *   numbers that the kernel keeps of a program (where its code, heap, arguments are). Every area is
+ *   of one of four kinds:
+ *     anon     nobody else's: heap, stack, malloc. Its own pages are all there is
+ *     file     a file that has a name still. Mapped again; own pages of a private map are laid over
+ *     object   shared memory: nameless, memfd, deleted files. Found by device and inode, made again
+ *              once (vin/object), and mapped by all who had it
+ *     kernel   vvar and vdso: moved from where the blank has them
+ *
+ *   Pages never collect anywhere: they go through one buffer that stays in the processor's cache. A
+ *   PAGES record has the list of runs in front, so that nobody needs to seek. What an area had is
+ *   given back in this order: mapping, pages, then what would be in the way of either: the
+ *   protection, madvise(2), traps, locks.
+ *
+ *   What can't be captured is said by vin_mem_look(), which stops nobody, with its address and the
+ *   reason. Who reads a record trusts nothing in it: addresses are those of user programs, in order,
+ *   whole pages, outside of the hole; files are opened below a directory that the caller gives.
+ * Limits: no huge pages of hugetlbfs, protection keys, userfaultfd, shadow stacks, SysV segments,
+ * devices' memory, secret memory: refused. A file must be the same as it was (size and time).
+ * Sources: proc(5), mmap(2), prctl(2) PR_SET_MM_MAP, madvise(2).
+ */
+#ifndef VIN_MEM_H
+#define VIN_MEM_H
+
+#include "vin/blank.h"
+#include "vin/image.h"
+#include "vin/maps.h"
+#include "vin/object.h"
+#include "vin/pages.h"
+#include "vin/tree.h"
+
+enum vin_area_kind {
+	VIN_AREA_ANON,
+	VIN_AREA_FILE,
+	VIN_AREA_OBJECT,
+	VIN_AREA_KERNEL,
+	VIN_AREA_KINDS
+};
+
+struct vin_area {
+	enum vin_area_kind kind;
+	uint64_t start, end, offset;
+	int prot;
+	bool shared;
+	uint64_t flags; /* bits of enum vin_vma_flag */
+	size_t source;	/* in struct vin_mem's, unless anon */
+};
+
+/* What stands behind areas. */
+struct vin_source {
+	char *path;	 /* file: of the program's root; kernel: name of the mapping */
+	uint64_t size;	 /* file */
+	uint64_t mtime;	 /* file: nanoseconds */
+	uint64_t object; /* object: number of it in the image */
+	bool write;	 /* somebody maps it shared and may write to it */
+};
+
+enum vin_mem_number {
+	VIN_MEM_CODE_START,
+	VIN_MEM_CODE_END,
+	VIN_MEM_DATA_START,
+	VIN_MEM_DATA_END,
+	VIN_MEM_BRK_START,
+	VIN_MEM_BRK,
+	VIN_MEM_STACK,
+	VIN_MEM_ARGS_START,
+	VIN_MEM_ARGS_END,
+	VIN_MEM_ENV_START,
+	VIN_MEM_ENV_END,
+	VIN_MEM_NUMBERS
+};
+
+struct vin_mem { /* starts as { 0 } */
+	struct vin_area *areas;
+	size_t area_count;
+	struct vin_source *sources;
+	size_t source_count;
+	uint64_t numbers[VIN_MEM_NUMBERS];
+	char *exe; /* of the program's root; "" when it has no name any more */
+	char *auxv;
+	size_t auxv_len;
+	uint64_t vdso_sum;
+	struct vin_runs guards;
+};
+
+void vin_mem_free(struct vin_mem *m);
+#define scoped_mem __attribute__((cleanup(vin_mem_free))) struct vin_mem
+
+/**
+ * vin_mem_look() - what a process has mapped; it may be running
+ * @maps: detailed
+ * @objects: those that are new are added
+ * Return: 0, -EOPNOTSUPP (something can't be captured; @err has process, what, and why), or another
+ *         negative errno
+ */
+int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *objects,
+		 struct vin_mem *ret, struct fvm_error *err);
+
+/** vin_mem_ask() - the rest, of a stopped process: numbers, traps, the sum of its vdso */
+int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
+		struct fvm_error *err);
+
+/** vin_mem_put() - the MAPS record's part of a payload; vin_mem_get() takes it apart
+ *  Return of the latter: 0, -EBADMSG (@hole, or anything else, does not fit), -ENOMEM */
+void vin_mem_put(struct fvm_buf *to, const struct vin_mem *m);
+int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret);
+
+/** vin_mem_write_pages() - the PAGES record of process @number, a stopped one */
+int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct vin_out *out,
+			struct fvm_error *err);
+
+/**
+ * vin_mem_map() - make a blank's memory: all but its hole is gone, areas are there, without pages
+ * @root: directory that paths are of
+ * Return: 0, -ESTALE (a file is not what it was), or another negative errno
+ */
+int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
+		const struct vin_objects *objects, int root, struct fvm_error *err);
+
+/** vin_mem_read_pages() - the rest of the present PAGES record, behind the number */
+int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in,
+		       struct fvm_error *err);
+
+/** vin_mem_finish() - protections, advice, traps, locks: when the pages are there */
+int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
+
+/** vin_mem_name() - heap, stack, arguments and program file as /proc shows them */
+int vin_mem_name(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
+		 int root, struct fvm_error *err);
+
+/** vin_stream_out() - a PAGES record: @number, the runs, and their bytes
+ *  @pid: whose memory; 0: @fd is a file, and runs are offsets. @fd: a /proc/PID/mem, or that file */
+int vin_stream_out(pid_t pid, int fd, uint64_t number, const struct vin_runs *runs,
+		   struct vin_out *out, struct fvm_error *err);
+
+/** vin_stream_in() - the reverse, behind the number, to its end
+ *  @allowed: whether a run may be written to; it is of whole pages and above the one before */
+typedef bool vin_allowed_fn(const void *arg, uint64_t start, uint64_t end);
+int vin_stream_in(int fd, vin_allowed_fn *allowed, const void *arg, struct vin_in *in,
+		  struct fvm_error *err);
+
+#endif

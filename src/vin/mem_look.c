@@ -1,0 +1,264 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "vin/mem.h"
+#include "vin/status.h"
+
+#define DELETED " (deleted)"
+
+/* What a program has that we can't make again: by the flags of its area ... */
+static const struct {
+	enum vin_vma_flag flag;
+	const char *what;
+} no_flags[] = {
+	{ VIN_VMA_UFFD_MISSING, "its page faults are served by userfaultfd" },
+	{ VIN_VMA_UFFD_WP, "its page faults are served by userfaultfd" },
+	{ VIN_VMA_UFFD_MINOR, "its page faults are served by userfaultfd" },
+	{ VIN_VMA_SHADOW_STACK, "it is a shadow stack" },
+	{ VIN_VMA_SEALED, "it is sealed" },
+	{ VIN_VMA_HUGETLB, "it has huge pages of hugetlbfs" },
+	{ VIN_VMA_IO, "it is memory of a device" },
+	{ VIN_VMA_PFN, "it is memory of a device" },
+};
+
+/* ... and by its name. */
+static const struct {
+	const char *start;
+	const char *what;
+} no_names[] = {
+	{ "/SYSV", "it is a SysV segment" },
+	{ "/[aio]", "it is a ring of asynchronous I/O" },
+	{ "/secretmem", "nobody but the program may read it" },
+	{ "/anon_hugepage", "it has huge pages of hugetlbfs" },
+	{ "anon_inode:", "it belongs to a descriptor of the kernel's" },
+	{ "[uprobes]", "somebody traces it with uprobes" },
+};
+
+void vin_mem_free(struct vin_mem *m)
+{
+	for (size_t i = 0; i < m->source_count; i++)
+		free(m->sources[i].path);
+	free(m->sources);
+	free(m->areas);
+	free(m->exe);
+	free(m->auxv);
+	vin_runs_free(&m->guards);
+	*m = (struct vin_mem){ 0 };
+}
+
+static bool of_kernel(const char *name)
+{
+	return strncmp(name, "[vvar", 5) == 0 || strcmp(name, "[vdso]") == 0;
+}
+
+static const char *why_not(const struct vin_vma *v)
+{
+	if (of_kernel(v->name))
+		return NULL;
+	if (v->unknown)
+		return "it has flags that this fvm does not know";
+	if (v->key)
+		return "it has a protection key";
+	for (size_t i = 0; i < sizeof(no_flags) / sizeof(*no_flags); i++) {
+		if (vin_vma_is(v, no_flags[i].flag))
+			return no_flags[i].what;
+	}
+	for (size_t i = 0; i < sizeof(no_names) / sizeof(*no_names); i++) {
+		if (strncmp(v->name, no_names[i].start, strlen(no_names[i].start)) == 0)
+			return no_names[i].what;
+	}
+	return NULL;
+}
+
+static int refuse(pid_t pid, const struct vin_vma *v, const char *what, struct fvm_error *err)
+{
+	return fvm_error_say(err, EOPNOTSUPP,
+			     "process %d: memory at %" PRIx64 "%s%s can't be captured: %s", pid,
+			     v->start, *v->name ? " of " : "", v->name, what);
+}
+
+static enum vin_area_kind kind_of(const struct vin_vma *v)
+{
+	const size_t len = strlen(v->name), tail = strlen(DELETED);
+	if (of_kernel(v->name))
+		return VIN_AREA_KERNEL;
+	if (v->ino == 0)
+		return VIN_AREA_ANON;
+	return len > tail && strcmp(v->name + len - tail, DELETED) == 0 ? VIN_AREA_OBJECT
+									: VIN_AREA_FILE;
+}
+
+/* Return: the source's number, or -ENOMEM */
+static ssize_t add_source(struct vin_mem *m, const struct vin_source *s, const char *path)
+{
+	for (size_t i = 0; i < m->source_count; i++) {
+		if (strcmp(m->sources[i].path, path) == 0 && m->sources[i].object == s->object) {
+			m->sources[i].write |= s->write;
+			return (ssize_t)i;
+		}
+	}
+	struct vin_source *more =
+		realloc(m->sources, fvm_room(m->source_count + 1) * sizeof(*more));
+	char *copy = strdup(path);
+	if (more)
+		m->sources = more;
+	if (!more || !copy) {
+		free(copy);
+		return -ENOMEM;
+	}
+	m->sources[m->source_count] = *s;
+	m->sources[m->source_count].path = copy;
+	return (ssize_t)m->source_count++;
+}
+
+static int stat_in_root(pid_t pid, const char *path, struct stat *ret)
+{
+	char dir[40];
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
+	snprintf(dir, sizeof(dir), "/proc/%d/root", pid);
+	scoped_fd root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	scoped_fd fd = root < 0 ? -1 : (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	return fd < 0 || fstat(fd, ret) < 0 ? -errno : 0;
+}
+
+/* The file under that name is the one that is mapped, as far as we may know. */
+static int look_at_file(pid_t pid, const struct vin_vma *v, struct vin_source *s,
+			struct fvm_error *err)
+{
+	struct stat st;
+	int r = stat_in_root(pid, v->name, &st);
+	if (r < 0 || st.st_ino != v->ino)
+		return refuse(pid, v, "the file is no more where its name says", err);
+	const bool zeros = S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5) && !v->shared;
+	if (!S_ISREG(st.st_mode) && !zeros)
+		return refuse(pid, v, "it is memory of a device", err);
+	s->size = (uint64_t)st.st_size;
+	s->mtime = (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+	/* what programs write to meanwhile is not expected to stay the same */
+	s->write = v->shared && vin_vma_is(v, VIN_VMA_MAY_WRITE);
+	return 0;
+}
+
+static ssize_t find_source(pid_t pid, const struct vin_vma *v, enum vin_area_kind kind,
+			   struct vin_objects *objects, struct vin_mem *m, struct fvm_error *err)
+{
+	struct vin_source s = { .object = UINT64_MAX };
+	ssize_t n = 0;
+	if (kind == VIN_AREA_FILE)
+		n = look_at_file(pid, v, &s, err);
+	if (n < 0)
+		return n;
+	if (kind == VIN_AREA_OBJECT) {
+		n = vin_objects_see(objects, pid, v);
+		s.object = (uint64_t)n;
+		s.write = vin_vma_is(v, VIN_VMA_MAY_WRITE);
+	}
+	if (n >= 0)
+		n = add_source(m, &s, v->name);
+	return n < 0 ? fvm_error_set(err, (int)-n, "list the memory of process %d", pid) : n;
+}
+
+static int add_area(pid_t pid, const struct vin_vma *v, struct vin_objects *objects,
+		    struct vin_mem *m, struct fvm_error *err)
+{
+	struct vin_area a = { kind_of(v), v->start,  v->end,   v->offset,
+			      v->prot,	  v->shared, v->flags, 0 };
+	const char *no = why_not(v);
+	if (no)
+		return refuse(pid, v, no, err);
+	if (a.kind == VIN_AREA_ANON)
+		a.offset = 0;
+	ssize_t n = a.kind == VIN_AREA_ANON ? 0 : find_source(pid, v, a.kind, objects, m, err);
+	if (n < 0)
+		return (int)n;
+	a.source = (size_t)n;
+	m->areas[m->area_count++] = a;
+	return 0;
+}
+
+static int look_at_program(pid_t pid, struct vin_mem *m, struct fvm_error *err)
+{
+	char path[40], exe[4096];
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	ssize_t n = readlink(path, exe, sizeof(exe) - 1);
+	exe[n < 0 ? 0 : n] = '\0';
+	const size_t tail = strlen(DELETED);
+	if (n >= (ssize_t)tail && strcmp(exe + (size_t)n - tail, DELETED) == 0)
+		exe[0] = '\0';
+	m->exe = strdup(exe);
+	snprintf(path, sizeof(path), "/proc/%d/auxv", pid);
+	int r = m->exe ? fvm_read_file(AT_FDCWD, path, 4096, &m->auxv, &m->auxv_len) : -ENOMEM;
+	return r < 0 ? fvm_error_set(err, -r, "read %s", path) : 0;
+}
+
+int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *objects,
+		 struct vin_mem *ret, struct fvm_error *err)
+{
+	scoped_mem m = { 0 };
+	m.areas = calloc(maps->count + 1, sizeof(*m.areas));
+	if (!m.areas)
+		return fvm_error_set(err, ENOMEM, "list the memory of process %d", pid);
+	int r = look_at_program(pid, &m, err);
+	for (size_t i = 0; r == 0 && i < maps->count; i++) {
+		/* the same for all, and not to be moved */
+		if (strcmp(maps->vmas[i].name, "[vsyscall]") != 0)
+			r = add_area(pid, &maps->vmas[i], objects, &m, err);
+	}
+	if (r == 0) {
+		*ret = m;
+		m = (struct vin_mem){ 0 };
+	}
+	return r;
+}
+
+static int ask_numbers(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
+		       struct fvm_error *err)
+{
+	struct vin_stat st;
+	struct vin_call brk = { SYS_brk, { 0 } };
+	int64_t end;
+	int r = vin_stat_read(t->pid, t->tid, &st, err);
+	if (r == 0)
+		r = vin_call(post, t, "brk", &brk, &end, err);
+	if (r < 0)
+		return r;
+	const uint64_t n[VIN_MEM_NUMBERS] = { st.code_start,  st.code_end,   st.data_start,
+					      st.data_end,    st.brk_start,  (uint64_t)end,
+					      st.stack_start, st.args_start, st.args_end,
+					      st.env_start,   st.env_end };
+	memcpy(m->numbers, n, sizeof(n));
+	return 0;
+}
+
+int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
+		struct fvm_error *err)
+{
+	int r = ask_numbers(post, t, m, err);
+	scoped_fd pagemap = vin_pages_open(t->pid);
+	if (r == 0 && pagemap < 0)
+		r = fvm_error_set(err, errno, "open the page map of process %d", t->pid);
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		if (a->kind == VIN_AREA_KERNEL) {
+			if (strcmp(m->sources[a->source].path, "[vdso]") == 0)
+				r = vin_vdso_sum(t->pid, a->start, a->end - a->start, &m->vdso_sum);
+		} else {
+			r = vin_pages_find(pagemap, a->start, a->end, VIN_PAGES_GUARD, false,
+					   &m->guards);
+		}
+		if (r < 0)
+			r = fvm_error_set(err, -r, "look at the memory of process %d", t->pid);
+	}
+	return r;
+}

@@ -1,0 +1,314 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mman.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "vin/mem.h"
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* Linux 6.11 */
+#endif
+#define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL, Linux 6.13 */
+
+/* Calls that are made when there are enough of them. */
+struct queue {
+	struct vin_blank *b;
+	struct vin_call calls[VIN_BATCH_MAX];
+	size_t count;
+};
+
+static int flush(struct queue *q, struct fvm_error *err)
+{
+	size_t done = 0;
+	if (q->count == 0)
+		return 0;
+	int r = vin_batch(&q->b->post, &q->b->thread, q->calls, q->count, false, &done, err);
+	if (r < 0 && done > 0) {
+		const struct vin_call *c = &q->calls[done - 1];
+		fvm_error_wrap(err, r, "system call %llu (%llx, %llx, %llx)",
+			       (unsigned long long)c->nr, (unsigned long long)c->args[0],
+			       (unsigned long long)c->args[1], (unsigned long long)c->args[2]);
+	}
+	q->count = 0;
+	return r;
+}
+
+static int queue(struct queue *q, const struct vin_call *call, struct fvm_error *err)
+{
+	int r = q->count == VIN_BATCH_MAX ? flush(q, err) : 0;
+	q->calls[q->count++] = *call;
+	return r;
+}
+
+/* ---- files ---- */
+
+static int open_in_root(int root, const char *path, int flags)
+{
+	struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY),
+				.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+	return fvm_nerr((int)syscall(SYS_openat2, root, path, &how, sizeof(how)));
+}
+
+static int open_file(const struct vin_source *s, int root, struct fvm_error *err)
+{
+	struct stat st;
+	scoped_fd fd = open_in_root(root, s->path, s->write ? O_RDWR : O_RDONLY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fvm_error_set(err, fd < 0 ? -fd : errno, "open %s", s->path);
+	const uint64_t mtime =
+		(uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+	const bool zeros = S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5);
+	if (!S_ISREG(st.st_mode) && !zeros)
+		return fvm_error_say(err, ESTALE, "%s is no file any more", s->path);
+	if (!s->write && !zeros && ((uint64_t)st.st_size != s->size || mtime != s->mtime))
+		return fvm_error_say(err, ESTALE, "%s is not what it was when it was mapped",
+				     s->path);
+	return fvm_fd_take(&fd);
+}
+
+/* Files and objects of @m from @first on become descriptors of the blank; what is of the kernel has
+ * none. Return: how many sources are dealt with */
+static ssize_t give_some(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
+			 const struct vin_objects *objects, int root, size_t first, int *theirs,
+			 struct fvm_error *err)
+{
+	int ours[VIN_GIVE_MAX], got[VIN_GIVE_MAX];
+	bool mine[VIN_GIVE_MAX];
+	size_t place[VIN_GIVE_MAX], n = 0, i = first;
+	int r = 0;
+	for (; r == 0 && i < m->source_count && n < VIN_GIVE_MAX; i++) {
+		const struct vin_source *s = &m->sources[i];
+		if (s->path[0] == '[')
+			continue;
+		mine[n] = s->object == UINT64_MAX;
+		if (!mine[n] && s->object >= objects->count)
+			r = fvm_error_say(err, EBADMSG, "the image is damaged: no such object");
+		else
+			r = ours[n] =
+				mine[n] ? open_file(s, root, err) : objects->list[s->object].fd;
+		if (r >= 0) {
+			place[n++] = i;
+			r = 0;
+		}
+	}
+	if (r == 0 && n > 0)
+		r = vin_blank_give(nest, b, ours, n, got, err);
+	for (size_t j = 0; j < n; j++) {
+		theirs[place[j]] = r < 0 ? -1 : got[j];
+		if (mine[j])
+			close(ours[j]);
+	}
+	return r < 0 ? r : (ssize_t)(i - first);
+}
+
+/* ---- areas ---- */
+
+/* Not writable, but counted as if: it was writable once, and merges with others only as such. */
+static bool was_writable(const struct vin_area *a)
+{
+	return !a->shared && !(a->prot & PROT_WRITE) && a->flags >> VIN_VMA_ACCOUNT & 1;
+}
+
+static struct vin_call map_call(const struct vin_area *a, const int *theirs)
+{
+	const bool droppable = a->flags >> VIN_VMA_DROPPABLE & 1;
+	int flags = MAP_FIXED_NOREPLACE | (droppable   ? MAP_DROPPABLE
+					   : a->shared ? MAP_SHARED
+						       : MAP_PRIVATE);
+	int prot = a->prot | (was_writable(a) ? PROT_WRITE : 0);
+	if (a->flags >> VIN_VMA_NORESERVE & 1)
+		flags |= MAP_NORESERVE;
+	if (a->flags >> VIN_VMA_GROWSDOWN & 1)
+		flags |= MAP_GROWSDOWN;
+	if (a->kind == VIN_AREA_ANON)
+		flags |= MAP_ANONYMOUS;
+	const int fd = a->kind == VIN_AREA_ANON ? -1 : theirs[a->source];
+	return (struct vin_call){ SYS_mmap,
+				  { a->start, a->end - a->start, (uint64_t)prot, (uint64_t)flags,
+				    (uint64_t)(int64_t)fd, a->offset } };
+}
+
+static int move_kernel(const struct vin_nest *nest, const struct vin_area *a, const char *name,
+		       struct queue *q, struct fvm_error *err)
+{
+	for (size_t i = 0; i < nest->parked_count; i++) {
+		const struct vin_parked *p = &nest->parked[i];
+		if (strcmp(p->name, name) != 0 || p->size != a->end - a->start)
+			continue;
+		struct vin_call move = { SYS_mremap,
+					 { p->at, p->size, p->size, MREMAP_MAYMOVE | MREMAP_FIXED,
+					   a->start } };
+		return queue(q, &move, err);
+	}
+	return fvm_error_say(err, EOPNOTSUPP, "this kernel has no %s of the size that programs had",
+			     name);
+}
+
+static int map_areas(const struct vin_nest *nest, const struct vin_mem *m, const int *theirs,
+		     struct queue *q, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		if (a->kind == VIN_AREA_KERNEL) {
+			r = move_kernel(nest, a, m->sources[a->source].path, q, err);
+		} else {
+			struct vin_call map = map_call(a, theirs);
+			r = queue(q, &map, err);
+		}
+	}
+	for (size_t i = 0; r == 0 && i < m->source_count; i++) {
+		struct vin_call close_it = { SYS_close, { (uint64_t)theirs[i] } };
+		if (theirs[i] >= 0)
+			r = queue(q, &close_it, err);
+	}
+	return r < 0 ? r : flush(q, err);
+}
+
+static int unmap_all(const struct vin_nest *nest, struct queue *q, struct fvm_error *err)
+{
+	const uint64_t end = nest->hole + VIN_HOLE_SIZE;
+	struct vin_call below = { SYS_munmap, { 0, nest->hole } };
+	struct vin_call above = { SYS_munmap, { end, VIN_ARCH_END - end } };
+	int r = queue(q, &below, err);
+	return r < 0 ? r : queue(q, &above, err);
+}
+
+static int same_kernel(const struct vin_nest *nest, const struct vin_mem *m, struct fvm_error *err)
+{
+	if (m->vdso_sum && m->vdso_sum != nest->vdso_sum)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "programs have the vdso of another build of the kernel");
+	return 0;
+}
+
+int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
+		const struct vin_objects *objects, int root, struct fvm_error *err)
+{
+	scoped_free int *theirs = malloc((m->source_count + 1) * sizeof(*theirs));
+	scoped_free struct queue *q = calloc(1, sizeof(*q));
+	if (!theirs || !q)
+		return fvm_error_set(err, ENOMEM, "map the memory of process %d", b->post.pid);
+	q->b = b;
+	memset(theirs, -1, (m->source_count + 1) * sizeof(*theirs));
+	int r = same_kernel(nest, m, err);
+	for (size_t done = 0; r == 0 && done < m->source_count;) {
+		ssize_t n = give_some(nest, b, m, objects, root, done, theirs, err);
+		r = n < 0 ? (int)n : 0;
+		done += n < 0 ? 0 : (size_t)n;
+	}
+	if (r == 0)
+		r = unmap_all(nest, q, err);
+	return r < 0 ? r : map_areas(nest, m, theirs, q, err);
+}
+
+/* ---- what follows the pages ---- */
+
+static const struct {
+	enum vin_vma_flag flag;
+	int advice;
+} advices[] = {
+	{ VIN_VMA_SEQUENTIAL, MADV_SEQUENTIAL }, { VIN_VMA_RANDOM, MADV_RANDOM },
+	{ VIN_VMA_DONTFORK, MADV_DONTFORK },	 { VIN_VMA_WIPEONFORK, MADV_WIPEONFORK },
+	{ VIN_VMA_DONTDUMP, MADV_DONTDUMP },	 { VIN_VMA_HUGEPAGE, MADV_HUGEPAGE },
+	{ VIN_VMA_NOHUGEPAGE, MADV_NOHUGEPAGE }, { VIN_VMA_MERGEABLE, MADV_MERGEABLE },
+};
+
+static int finish_area(const struct vin_area *a, struct queue *q, struct fvm_error *err)
+{
+	const uint64_t size = a->end - a->start;
+	int r = 0;
+	if (was_writable(a)) {
+		struct vin_call protect = { SYS_mprotect, { a->start, size, (uint64_t)a->prot } };
+		r = queue(q, &protect, err);
+	}
+	for (size_t i = 0; r == 0 && i < sizeof(advices) / sizeof(*advices); i++) {
+		struct vin_call advise = { SYS_madvise,
+					   { a->start, size, (uint64_t)advices[i].advice } };
+		/* a droppable area has these by itself */
+		if (a->flags >> advices[i].flag & 1 && !(a->flags >> VIN_VMA_DROPPABLE & 1))
+			r = queue(q, &advise, err);
+	}
+	if (r == 0 && a->flags >> VIN_VMA_LOCKED & 1) {
+		const bool late = a->flags >> VIN_VMA_LOCK_ON_FAULT & 1;
+		struct vin_call lock = { SYS_mlock2, { a->start, size, late ? MLOCK_ONFAULT : 0 } };
+		r = queue(q, &lock, err);
+	}
+	return r;
+}
+
+int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
+{
+	scoped_free struct queue *q = calloc(1, sizeof(*q));
+	if (!q)
+		return fvm_error_set(err, ENOMEM, "finish the memory of process %d", b->post.pid);
+	int r = 0;
+	q->b = b;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		if (m->areas[i].kind != VIN_AREA_KERNEL)
+			r = finish_area(&m->areas[i], q, err);
+	}
+	for (size_t i = 0; r == 0 && i < m->guards.count; i++) {
+		const struct vin_run *g = &m->guards.runs[i];
+		struct vin_call guard = { SYS_madvise,
+					  { g->start, g->end - g->start, GUARD_INSTALL } };
+		r = queue(q, &guard, err);
+	}
+	return r < 0 ? r : flush(q, err);
+}
+
+/* PR_SET_MM_MAP: all numbers at once, the program's own file with them. */
+static int set_numbers(struct vin_blank *b, const struct vin_mem *m, int exe, struct fvm_error *err)
+{
+	const uint64_t *n = m->numbers, at = b->post.data;
+	struct prctl_mm_map map = {
+		.start_code = n[VIN_MEM_CODE_START],
+		.end_code = n[VIN_MEM_CODE_END],
+		.start_data = n[VIN_MEM_DATA_START],
+		.end_data = n[VIN_MEM_DATA_END],
+		.start_brk = n[VIN_MEM_BRK_START],
+		.brk = n[VIN_MEM_BRK],
+		.start_stack = n[VIN_MEM_STACK],
+		.arg_start = n[VIN_MEM_ARGS_START],
+		.arg_end = n[VIN_MEM_ARGS_END],
+		.env_start = n[VIN_MEM_ENV_START],
+		.env_end = n[VIN_MEM_ENV_END],
+		.auxv = (__u64 *)(at + sizeof(map)),
+		.auxv_size = (uint32_t)m->auxv_len,
+		.exe_fd = (uint32_t)exe,
+	};
+	struct vin_call set = { SYS_prctl, { PR_SET_MM, PR_SET_MM_MAP, at, sizeof(map), 0 } };
+	int r = vin_mem_write(b->post.pid, at, &map, sizeof(map));
+	if (r == 0)
+		r = vin_mem_write(b->post.pid, at + sizeof(map), m->auxv, m->auxv_len);
+	if (r < 0)
+		return fvm_error_set(err, -r, "write to process %d", b->post.pid);
+	return vin_call(&b->post, &b->thread, "prctl(PR_SET_MM)", &set, NULL, err);
+}
+
+int vin_mem_name(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
+		 int root, struct fvm_error *err)
+{
+	int theirs = -1;
+	if (*m->exe) {
+		scoped_fd exe = open_in_root(root, m->exe, O_RDONLY);
+		if (exe < 0)
+			return fvm_error_set(err, -exe, "open %s", m->exe);
+		int r = vin_blank_give(nest, b, &exe, 1, &theirs, err);
+		if (r < 0)
+			return r;
+	}
+	int r = set_numbers(b, m, theirs, err);
+	struct vin_call close_it = { SYS_close, { (uint64_t)theirs } };
+	if (r == 0 && theirs >= 0)
+		r = vin_call(&b->post, &b->thread, "close", &close_it, NULL, err);
+	return r;
+}

@@ -1,0 +1,54 @@
+/*
+ * vin/replay - an image made into running programs again
+ *
+ * Theory of operation
+ *   vin_replay_build() reads an image from its first to its last record and makes everything, in
+ *   the order in which the image has it; nobody runs yet:
+ *
+ *     OBJECT PAGES  memory that is shared, held by us
+ *     TREE          PID 1 of a new pid namespace (vin/blank); by it all processes, with their old
+ *                   numbers, parents and sessions, each an empty one
+ *     MAPS          of one process: its blank's own memory goes, its areas are mapped
+ *     THREAD        kept until the end
+ *     PAGES         filled in
+ *     END           all is there: names of memory, protections, threads, groups, zombies; then the
+ *                   registers. Everybody stands where the image has him
+ *
+ *   vin_replay_go() lets them run. Until then, failure and our death alike leave nothing: all are
+ *   ended (vin_replay_close). PID 1 goes last; it ends when all others have, as the last one did.
+ *
+ *   Sessions. A process is born in the session its parent has then. So a leader makes those of its
+ *   children that stayed in its parent's session before it calls setsid(2), the others after. Of
+ *   sessions and groups whose leader has ended, helpers are leaders for as long as it takes.
+ * Limits: who reads an image does with it what it says, as the caller: files are opened below @root.
+ */
+#ifndef VIN_REPLAY_H
+#define VIN_REPLAY_H
+
+#include "vin/image.h"
+
+struct vin_replay_options {
+	int root;  /* directory that paths of programs begin at */
+	bool user; /* in a user namespace of its own: for who is not root */
+};
+
+struct vin_replay;
+
+/**
+ * vin_replay_build() - all of @in, which was just opened
+ * Return: 0, -EBADMSG (damaged), -EOPNOTSUPP (needs what this machine has not), -ESTALE (a file has
+ *         changed), or another negative errno; nothing is left then
+ */
+int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options,
+		     struct vin_replay **ret, struct fvm_error *err);
+
+/** vin_replay_init() - PID 1 of the programs: a child of ours, which is not reaped by us */
+pid_t vin_replay_init(const struct vin_replay *r);
+
+/** vin_replay_go() - let them run. Return: 0, or negative errno (then none is left) */
+int vin_replay_go(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_replay_close() - forget; ends them all unless they run */
+void vin_replay_close(struct vin_replay *r);
+
+#endif

@@ -1,0 +1,217 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "vin/thread.h"
+
+#define EXTENDED_MAX (64 * 1024)
+
+/* The kernel's stack_t. */
+struct alternate {
+	uint64_t at;
+	int32_t flags, zero;
+	uint64_t size;
+};
+
+void vin_thread_state_free(struct vin_thread_state *s)
+{
+	free(s->extended);
+	*s = (struct vin_thread_state){ 0 };
+}
+
+/* ---- capture ---- */
+
+static int read_extended(pid_t tid, struct vin_thread_state *s)
+{
+	struct iovec iov = { malloc(EXTENDED_MAX), EXTENDED_MAX };
+	if (!iov.iov_base)
+		return -ENOMEM;
+	s->extended = iov.iov_base;
+	if (ptrace(PTRACE_GETREGSET, tid, VIN_ARCH_EXTENDED, &iov) < 0)
+		return -errno;
+	s->extended_len = iov.iov_len;
+	return 0;
+}
+
+static void read_comm(const struct vin_thread *t, struct vin_thread_state *s)
+{
+	char path[64];
+	scoped_free char *text = NULL;
+	size_t len;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", t->pid, t->tid);
+	if (fvm_read_file(AT_FDCWD, path, 64, &text, &len) == 0 && len > 0)
+		snprintf(s->comm, sizeof(s->comm), "%.*s", (int)(len - 1), text);
+}
+
+static int read_from_outside(const struct vin_thread *t, struct vin_thread_state *s)
+{
+	struct __ptrace_rseq_configuration rseq = { 0 };
+	s->regs = t->regs;
+	s->mask = t->mask;
+	s->stopped = t->stopped_by_signal;
+	read_comm(t, s);
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(rseq), &rseq) ==
+	    (long)sizeof(rseq)) {
+		s->rseq = rseq.rseq_abi_pointer;
+		s->rseq_size = rseq.rseq_abi_size;
+		s->rseq_sig = rseq.signature;
+	}
+	if (syscall(SYS_get_robust_list, t->tid, &s->robust, &s->robust_len) < 0)
+		return -errno;
+	return read_extended(t->tid, s);
+}
+
+static void read_rest(const struct vin_thread *t, struct vin_thread_state *s)
+{
+	uint64_t at = vin_arch_rest_at(&t->regs);
+	struct timespec rest;
+	if (at && vin_mem_read(t->pid, at, &rest, sizeof(rest)) == 0 && rest.tv_sec >= 0 &&
+	    rest.tv_sec < 1000000000 && rest.tv_nsec >= 0 && rest.tv_nsec < 1000000000)
+		s->rest_ns = (uint64_t)rest.tv_sec * 1000000000 + (uint64_t)rest.tv_nsec;
+}
+
+int vin_thread_capture(const struct vin_post *post, struct vin_thread *t,
+		       struct vin_thread_state *ret, struct fvm_error *err)
+{
+	struct vin_thread_state s = { .pid = t->pid, .tid = t->tid };
+	struct {
+		uint64_t tid_address;
+		struct alternate stack;
+	} told = { 0 };
+	size_t done;
+	struct vin_call ask[] = {
+		{ SYS_prctl, { PR_GET_TID_ADDRESS, post->data } },
+		{ SYS_sigaltstack, { 0, post->data + sizeof(uint64_t) } },
+	};
+	int r = read_from_outside(t, &s);
+	if (r == 0)
+		r = vin_mem_write(post->pid, post->data, &told, sizeof(told));
+	if (r < 0)
+		fvm_error_set(err, -r, "read thread %d", t->tid);
+	else
+		r = vin_batch(post, t, ask, 2, true, &done, err);
+	if (r == 0 && vin_mem_read(post->pid, post->data, &told, sizeof(told)) < 0)
+		r = fvm_error_set(err, EIO, "read thread %d", t->tid);
+	if (r < 0) {
+		vin_thread_state_free(&s);
+		return r;
+	}
+	s.tid_address = ask[0].result < 0 ? 0 : told.tid_address;
+	s.stack = told.stack.at;
+	s.stack_flags = (uint32_t)told.stack.flags;
+	s.stack_size = told.stack.size;
+	read_rest(t, &s);
+	*ret = s;
+	return 0;
+}
+
+/* ---- record ---- */
+
+void vin_thread_put(struct fvm_buf *to, const struct vin_thread_state *s)
+{
+	const uint64_t numbers[] = { (uint64_t)s->pid, (uint64_t)s->tid, s->mask,
+				     s->tid_address,   s->robust,	 s->robust_len,
+				     s->stack,	       s->stack_flags,	 s->stack_size,
+				     s->rseq,	       s->rseq_size,	 s->rseq_sig,
+				     s->rest_ns,       s->stopped };
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		vin_put_u64(to, numbers[i]);
+	vin_put_string(to, s->comm);
+	vin_put_blob(to, &s->regs, sizeof(s->regs));
+	vin_put_blob(to, s->extended, s->extended_len);
+}
+
+static void get_blobs(struct vin_payload *p, struct vin_thread_state *s)
+{
+	size_t len;
+	char *comm = vin_get_string(p);
+	if (comm && strlen(comm) < sizeof(s->comm))
+		snprintf(s->comm, sizeof(s->comm), "%s", comm);
+	else
+		p->failed = true;
+	free(comm);
+	const void *regs = vin_get_blob(p, &len);
+	if (regs && len == sizeof(s->regs))
+		memcpy(&s->regs, regs, len);
+	else
+		p->failed = true;
+	const void *extended = vin_get_blob(p, &s->extended_len);
+	if (s->extended_len > EXTENDED_MAX)
+		p->failed = true;
+	else if (extended && (s->extended = malloc(s->extended_len + 1)))
+		memcpy(s->extended, extended, s->extended_len);
+}
+
+int vin_thread_get(struct vin_payload *p, struct vin_thread_state *ret)
+{
+	struct vin_thread_state s = { 0 };
+	const uint64_t pid = vin_get_u64(p), tid = vin_get_u64(p);
+	uint64_t *const numbers[] = { &s.mask,	    &s.tid_address, &s.robust,	   &s.robust_len,
+				      &s.stack,	    &s.stack_flags, &s.stack_size, &s.rseq,
+				      &s.rseq_size, &s.rseq_sig,    &s.rest_ns };
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		*numbers[i] = vin_get_u64(p);
+	s.stopped = vin_get_u64(p) != 0;
+	get_blobs(p, &s);
+	int r = vin_get_done(p);
+	if (r == 0 && (pid < 1 || pid > INT32_MAX || tid < 1 || tid > INT32_MAX))
+		r = -EBADMSG;
+	if (r == 0 && !s.extended)
+		r = -ENOMEM;
+	if (r < 0) {
+		vin_thread_state_free(&s);
+		return r;
+	}
+	s.pid = (pid_t)pid;
+	s.tid = (pid_t)tid;
+	*ret = s;
+	return 0;
+}
+
+/* ---- replay ---- */
+
+int vin_thread_dress(const struct vin_post *post, struct vin_thread *t,
+		     const struct vin_thread_state *s, struct fvm_error *err)
+{
+	struct {
+		struct alternate stack;
+		char comm[16];
+	} told = { .stack = { s->stack, (int32_t)s->stack_flags, 0, s->stack_size } };
+	memcpy(told.comm, s->comm, sizeof(told.comm));
+	struct vin_call calls[5] = {
+		{ SYS_prctl, { PR_SET_NAME, post->data + sizeof(told.stack) } },
+		{ SYS_set_tid_address, { s->tid_address } },
+		{ SYS_sigaltstack, { post->data, 0 } },
+	};
+	size_t count = 3, done;
+	if (s->robust)
+		calls[count++] =
+			(struct vin_call){ SYS_set_robust_list, { s->robust, s->robust_len } };
+	if (s->rseq)
+		calls[count++] =
+			(struct vin_call){ SYS_rseq, { s->rseq, s->rseq_size, 0, s->rseq_sig } };
+	int r = vin_mem_write(post->pid, post->data, &told, sizeof(told));
+	if (r < 0)
+		return fvm_error_set(err, -r, "write to process %d", post->pid);
+	r = vin_batch(post, t, calls, count, false, &done, err);
+	return r < 0 ? fvm_error_wrap(err, r, "thread %d", s->tid) : 0;
+}
+
+int vin_thread_ready(struct vin_thread *t, const struct vin_thread_state *s, struct fvm_error *err)
+{
+	struct iovec iov = { s->extended, s->extended_len };
+	if (ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
+		return fvm_error_set(err, errno, "set the registers of thread %d", s->tid);
+	t->regs = s->regs;
+	t->mask = s->mask;
+	/* the rest of its time is not known to this kernel */
+	vin_arch_restart_anew(&t->regs);
+	return 0;
+}
