@@ -477,7 +477,9 @@ int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_
 	scoped_config config = { 0 };
 	int64_t still_ns = 0;
 	bool alive = fvm_lock_alive(vm->dir);
-	int r = fvm_name_check(name, err);
+	int r = fvm_vm_check_owner(vm, err);
+	if (r == 0)
+		r = fvm_name_check(name, err);
 	if (r == 0 && faccessat(vm->store->vms, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 		fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
 		r = fvm_error_say(err, EEXIST, "there is a VM '%s' already", name);

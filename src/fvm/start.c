@@ -354,7 +354,9 @@ int fvm_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 {
 	const struct fvm_command *first = options->first;
 	const char *program = first && first->argv.count ? first->argv.items[0] : NULL;
-	int r = fvm_vm_policies(vm, program, err);
+	int r = fvm_vm_check_owner(vm, err);
+	if (r == 0)
+		r = fvm_vm_policies(vm, program, err);
 	if (r == 0 && vm->effective->init == FVM_INIT_SYSTEMD) {
 		fvm_error_hint(err, "this fvm starts VMs with its own init only: --init fvm");
 		r = fvm_error_set(err, EOPNOTSUPP, "have systemd as PID 1");

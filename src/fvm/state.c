@@ -177,6 +177,9 @@ bool fvm_vm_has_ended(const struct fvm_vm *vm)
 int fvm_running_load(const struct fvm_vm *vm, struct fvm_running *ret, struct fvm_error *err)
 {
 	scoped_fd dir = fvm_vm_run_dir(vm, false);
+	if (dir == -EPERM)
+		return fvm_error_say(err, EPERM, "VM '%s' is another user's to run",
+				     vm->config.name);
 	if (dir < 0 || !fvm_lock_alive(vm->dir)) {
 		fvm_error_set(err, ESRCH, "VM '%s' is not running", vm->config.name);
 		fvm_error_hint(err, "fvm start %s", vm->config.name);
@@ -263,6 +266,8 @@ void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id, int he
 		if (dir < 0 || flock(dir, LOCK_EX | LOCK_NB) < 0)
 			return; /* somebody is at it */
 	}
+	if (!fvm_is_callers(held < 0 ? dir : held, NULL))
+		return; /* names what is to be ended: its owner's business */
 	tidy_from(store, held < 0 ? dir : held, vm_id);
 	(void)fvm_remove_tree(store->run, path);
 }

@@ -132,7 +132,18 @@ bool fvm_vm_has_ended(const struct fvm_vm *vm);
 /** fvm_vm_alive_lock() - take byte 1; @ret_fd is handed to PID 1. Return: 0 or -EBUSY */
 int fvm_vm_alive_lock(const struct fvm_vm *vm, int *ret_fd, struct fvm_error *err);
 
-/** fvm_vm_run_dir() - open (with @make: and make) RUN/vms/NAME. Return: descriptor or -errno */
+/** fvm_is_callers() - does this directory belong to the caller? @ret_owner: whose it is, or NULL */
+bool fvm_is_callers(int dir, uid_t *ret_owner);
+
+/**
+ * fvm_vm_check_owner() - whether the caller made this VM, so that its configuration is his own
+ * Who is root may read and commit users' VMs, but starts none: what it binds would be root's.
+ * Return: 0, or -EPERM with @err
+ */
+int fvm_vm_check_owner(const struct fvm_vm *vm, struct fvm_error *err);
+
+/** fvm_vm_run_dir() - open (with @make: and make) RUN/vms/NAME
+ *  Return: descriptor, -EPERM (it is another user's, and not to be believed) or -errno */
 int fvm_vm_run_dir(const struct fvm_vm *vm, bool make);
 
 /** fvm_vm_open_output() - open its "log" or "status"

@@ -536,14 +536,41 @@ int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err)
 	return fvm_vm_save(vm, err);
 }
 
+bool fvm_is_callers(int dir, uid_t *ret_owner)
+{
+	struct stat st;
+	if (fstat(dir, &st) < 0)
+		return false;
+	if (ret_owner)
+		*ret_owner = st.st_uid;
+	return st.st_uid == geteuid();
+}
+
+int fvm_vm_check_owner(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	uid_t owner = (uid_t)-1;
+	if (fvm_is_callers(vm->dir, &owner))
+		return 0;
+	fvm_error_hint(err, "do it as that user: sudo -u '#%u' fvm ..", owner);
+	return fvm_error_say(err, EPERM,
+			     "VM '%s' is of the user with uid %u, who says in its "
+			     "configuration what it shares",
+			     vm->config.name, owner);
+}
+
+/* State names processes to be signalled and cgroups to be ended: root, who looks into a user's
+ * store, believes none of it. */
 int fvm_vm_run_dir(const struct fvm_vm *vm, bool make)
 {
 	char path[FVM_NAME_MAX + 8];
 	snprintf(path, sizeof(path), "vms/%s", vm->config.name);
 	if (make && mkdirat(vm->store->run, path, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	int fd = openat(vm->store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	scoped_fd fd =
+		openat(vm->store->run, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	return fvm_is_callers(fd, NULL) ? fvm_fd_take(&fd) : -EPERM;
 }
 
 int fvm_vm_open_output(const struct fvm_vm *vm, const char *name, int flags)

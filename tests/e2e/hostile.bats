@@ -15,6 +15,7 @@ teardown() {
 	for user in mal mal1; do
 		if id -u fvmt-$user >/dev/null 2>&1; then as_user $user fvm -q rm --force v 2>/dev/null || :; fi
 	done
+	rmdir /sys/fs/cgroup/{,*/}fvm-e2e-victim 2>/dev/null || :
 	rm -rf "$E2E/target"
 }
 
@@ -294,4 +295,37 @@ hostile() {
 	as_user mal sh -c 'echo secret >secret; chmod 600 secret'
 	fails setpriv --reuid $((first + 32)) --regid $((first + 32)) --clear-groups cat "$home/secret"
 	fails setpriv --reuid $((first + 32)) --regid $((first + 32)) --clear-groups ls "$home/.local/share/fvm/vms"
+}
+
+@test "root who works in a user's store ends, starts and shares nothing that the user names there" {
+	needs_user mal
+	local store=/home/fvmt-mal/theirs victim controller shared=$E2E/target/roots
+	mkdir -p "$shared" && chmod 0700 "$shared"
+	sleep 300 3>&- &
+	victim=$!
+	server=$victim
+	for controller in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/pids; do
+		[ -e $controller/cgroup.procs ] && mkdir $controller/fvm-e2e-victim || continue
+		echo $victim >$controller/fvm-e2e-victim/cgroup.procs
+	done 2>/dev/null
+	as_user mal env FVM_HOME=$store fvm create --bind /home/fvmt-mal v
+	as_user mal sh -c "sed -i 's#/home/fvmt-mal#$shared#; s/\"rootless\": true/\"rootless\": false/' $store/vms/v/config.json
+		mkdir -p $store/run/vms/v $store/run/ended/x
+		echo '{\"init_pid\":$victim,\"init_start\":1,\"helper_pid\":0,\"net_pid\":0,\"started_ns\":0,\"slot\":0,
+			\"uid_base\":0,\"address4\":\"\",\"address6\":\"\",\"cgroup\":\"fvm-e2e-victim\",\"interface\":\"\",
+			\"mounts\":{\"keys\":[],\"left_out\":[],\"policies\":[]}}' >$store/run/vms/v/state.json
+		cp $store/run/vms/v/state.json $store/run/ended/x/"
+	expect 125 env FVM_HOME=$store fvm run --name v -- touch "$shared/written"
+	says "VM 'v' is of the user with uid"
+	expect 125 env FVM_HOME=$store fvm start v
+	expect 125 env FVM_HOME=$store fvm clone v w
+	expect 125 env FVM_HOME=$store fvm stop v
+	expect 0 env FVM_HOME=$store fvm ls
+	expect 0 env FVM_HOME=$store fvm diff v
+	expect 0 env FVM_HOME=$store fvm prune
+	expect 0 env FVM_HOME=$store fvm rm --force v
+	equal "$(ls "$shared")" ""
+	kill $victim # it must have lived till now
+	wait $victim || equal $? 143
+	rmdir /sys/fs/cgroup/{,*/}fvm-e2e-victim 2>/dev/null || :
 }
