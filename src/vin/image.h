@@ -44,6 +44,8 @@ enum vin_tag {
 	VIN_TAG_PAGES = 7,
 	VIN_TAG_FILE = 8, /* one open file description */
 	VIN_TAG_FDS = 9,  /* descriptors of one process */
+	VIN_TAG_FILES = 10, /* how many descriptions there are; before the first FILE */
+	VIN_TAG_DATA = 11,  /* a piece of the content of a file without a name */
 	VIN_TAG_OBJECT = 16, /* shared memory without a name; its pages follow */
 };
 

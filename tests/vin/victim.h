@@ -87,7 +87,7 @@ static pid_t victim(void (*fn)(void), bool alone)
 }
 
 /* It has found nothing wrong, and ends by itself. */
-static void victim_end(pid_t pid)
+__attribute__((unused)) static void victim_end(pid_t pid)
 {
 	int status;
 	board->end = 1;

@@ -1,0 +1,162 @@
+/*
+ * vin/files - open files of a process tree: found, checked, written down, and opened anew
+ *
+ * Theory of operation
+ *   What programs share is the open file description (position, flags, locks), which descriptors of
+ *   any process of the tree lead to. The way of the data:
+ *
+ *     look     /proc/PID/fd names the numbers; pidfd_getfd(2) brings each description here, once:
+ *              those that we hold lie sorted by device, inode and the order that kcmp(2) gives, so
+ *              that a further descriptor finds its own in log n steps. Where kcmp is refused, two
+ *              are the same if a mark on one (F_SETSIG) is seen on the other.
+ *              Descriptions of one inode are twins: one of them has what belongs to the inode (a
+ *              pipe's queue, the content of a file without a name).
+ *     check    each kind says what of it can't be captured. No process need be stopped for that.
+ *     capture  a record that counts them, then for each description FILE (what all have, then what
+ *              its kind has), with DATA behind it for content that no name leads to, and for each
+ *              process FDS: number, close-on-exec and description, and its POSIX locks.
+ *     begin, take    in the new world: each FILE is opened when it comes, its first twin before it
+ *              at numbers above all that the programs have (the pool), so that whoever is forked
+ *              inherits them there and needs dup3() only (vin_reopen_entries())
+ *     finish   what needs all the others (epoll) or must come last (times, seals, leases); makers
+ *              are closed: the second way into a pipe or file that filled it
+ *     inside   system calls that each process must make itself, once its descriptors are in place:
+ *              POSIX locks are their process's
+ *
+ *   One file per kind, behind one table (kinds.h).
+ *   A record may come from anybody. Files are opened below a root directory that no name leads out
+ *   of, and only what the record says it is is opened for more than a look: no device but
+ *   those of memory, no FIFO in a file's place. Whoever opens has the VM's rights and no others:
+ *   begin to finish run in the VM's namespaces.
+ *
+ * Limits: files with names are found by them in the new world, which has the VM's files. A file
+ * that lost the name it was opened by and still has another is refused. An edge-triggered epoll
+ * may tell once more of what it had told while others of its items wait to be told.
+ * Pipes that lead out of the tree are refused if their other end is not in it at all; a process
+ * outside that has the same end too is not seen.
+ * Sources: pidfd_getfd(2), kcmp(2), fcntl(2), proc(5), tee(2), epoll(7).
+ */
+#ifndef VIN_FILES_H
+#define VIN_FILES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "vin/fdinfo.h"
+#include "vin/image.h"
+
+#define VIN_FILES_MAX (1U << 20) /* descriptions of a tree, numbers of descriptors */
+
+struct vin_kind;
+
+/* An open file description of the tree. */
+struct vin_open {
+	const struct vin_kind *kind; /* NULL: of no kind that we know */
+	pid_t pid;		     /* a descriptor that leads to it, for messages */
+	int number;
+	int fd; /* the same description, here */
+	struct stat st;
+	char *link; /* as /proc/PID/fd tells it */
+	struct vin_fdinfo info;
+	size_t id;    /* in the image; twins stand together, readers before writers */
+	size_t twin;  /* id of the first description of the same inode; its own if it is that */
+};
+
+struct vin_entry {
+	int number;
+	bool cloexec;
+	size_t file; /* id */
+};
+
+struct vin_posix_lock {
+	int number;
+	struct vin_lock lock;
+};
+
+/* The descriptors of one process. */
+struct vin_table {
+	pid_t pid; /* in the image: as its own namespace counts */
+	struct vin_entry *entries;
+	size_t count;
+	struct vin_posix_lock *locks;
+	size_t lock_count;
+};
+
+struct vin_files { /* starts as { .root = -1 } */
+	int root;     /* where links begin: a directory, the caller's; < 0: our own root */
+	bool no_kcmp; /* do as if kcmp(2) were refused; for tests */
+	struct vin_open *opens; /* by id */
+	size_t count;
+	struct vin_table *tables;
+	size_t table_count;
+};
+
+void vin_files_free(struct vin_files *f);
+#define scoped_files __attribute__((cleanup(vin_files_free))) struct vin_files
+
+/**
+ * vin_files_look() - find all descriptions that @pids lead to
+ * @pids: parents before children; may run, and what they open and close meanwhile may be left out
+ * Return: 0, -EMFILE (more than we may hold), -EPERM, -ESRCH, or another negative errno
+ */
+int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struct fvm_error *err);
+
+/** vin_refusal_fn - told of each description that can't be captured; the text has which and why */
+typedef void (*vin_refusal_fn)(void *arg, const struct vin_open *o, const struct fvm_error *why);
+
+/**
+ * vin_files_check() - whether all can be captured; changes nothing
+ * @fn: told of each that can not; may be NULL
+ * Return: 0, or the first refusal: -EOPNOTSUPP
+ */
+int vin_files_check(const struct vin_files *f, vin_refusal_fn fn, void *arg, struct fvm_error *err);
+
+/** vin_files_capture() - all records of @f, whose processes are stopped. Return: 0 or -errno */
+int vin_files_capture(const struct vin_files *f, struct vin_out *out, struct fvm_error *err);
+
+/* ---- the new world ---- */
+
+struct vin_reopen;
+
+/**
+ * vin_reopen_begin() - get ready to open the files of an image
+ * @root: directory that names are looked up in; stays the caller's
+ * @p:    payload of VIN_TAG_FILES
+ * Return: 0, -EBADMSG, -EMFILE (the programs' numbers leave no room for ours), or another errno
+ */
+int vin_reopen_begin(int root, struct vin_payload *p, struct vin_reopen **ret,
+		     struct fvm_error *err);
+
+/** vin_reopen_take() - what a record of FILE, DATA or FDS says. Return: 0, -EBADMSG, or what
+ *  opening the file came to */
+int vin_reopen_take(struct vin_reopen *r, enum vin_tag tag, struct vin_payload *p,
+		    struct fvm_error *err);
+
+/** vin_reopen_finish() - when all records are there. Return: 0, -EBADMSG (some are not), or another
+ *  negative errno */
+int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err);
+
+/** vin_reopen_close() - forget all, and close what is ours of it */
+void vin_reopen_close(struct vin_reopen *r);
+
+/** vin_reopen_table() - the descriptors of process @pid, as its own namespace counts; or NULL */
+const struct vin_table *vin_reopen_table(const struct vin_reopen *r, pid_t pid);
+
+/** vin_reopen_fd() - where description @id lies, here and in whoever was forked since; or -1 */
+int vin_reopen_fd(const struct vin_reopen *r, size_t id);
+
+/* A system call that a process must make itself. */
+struct vin_inside {
+	uint64_t nr;
+	uint64_t args[6];
+	int data_arg; /* the argument that is the address of @data */
+	unsigned char data[64];
+	size_t data_len;
+};
+
+/** vin_reopen_inside() - the calls of a process whose descriptors are in place, and its pool closed
+ *  @ret: to free(). Return: how many, or -ENOMEM */
+ssize_t vin_reopen_inside(const struct vin_table *table, struct vin_inside **ret);
+
+#endif
