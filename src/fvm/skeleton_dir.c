@@ -448,10 +448,9 @@ static int hide_locks(struct skel_walk *w, int skel, const char *path, struct fv
 }
 
 static int do_entry(struct skel_walk *w, int host, int skel, const char *path,
-		    const struct dirent *e, struct fvm_strv *kept)
+		    const struct dirent *e, bool dir, struct fvm_strv *kept)
 {
 	char full[PATH_MAX];
-	bool dir = is_dir(host, e);
 	int r;
 	if (snprintf(full, sizeof(full), "%s/%s", path, e->d_name) >= (int)sizeof(full))
 		return 0;
@@ -480,8 +479,14 @@ static int sync_dir(struct skel_walk *w, int host, int skel, const char *path, b
 	if (!d)
 		return -errno;
 	int r = 0;
-	for (struct dirent *e; r >= 0 && (e = fvm_dir_next(d));)
-		r = do_entry(w, host, skel, path, e, fresh ? NULL : &kept);
+	/* the files' records belong to this directory: they come before those of another */
+	for (int dirs = 0; r >= 0 && dirs <= 1; dirs++) {
+		rewinddir(d);
+		for (struct dirent *e; r >= 0 && (e = fvm_dir_next(d));) {
+			if (is_dir(host, e) == dirs)
+				r = do_entry(w, host, skel, path, e, dirs, fresh ? NULL : &kept);
+		}
+	}
 	if (r >= 0)
 		r = hide_locks(w, skel, path, &kept);
 	if (r >= 0 && !fresh) {

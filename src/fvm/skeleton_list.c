@@ -17,7 +17,7 @@ void skel_header(const struct fvm_strv *tops, struct fvm_buf *list)
 {
 	gid_t groups[NGROUPS_MAX];
 	int n = getgroups(NGROUPS_MAX, groups);
-	fvm_buf_printf(list, "fvm-skeleton 2 uid %u gid %u groups", geteuid(), getegid());
+	fvm_buf_printf(list, "fvm-skeleton 3 uid %u gid %u groups", geteuid(), getegid());
 	for (int i = 0; i < n; i++)
 		fvm_buf_printf(list, " %u", groups[i]);
 	for (size_t i = 0; tops && i < tops->count; i++)

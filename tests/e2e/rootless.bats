@@ -23,7 +23,8 @@ teardown() {
 	done
 	local at
 	for at in /opt/fvm-e2e-new/a /opt/fvm-e2e-new/b; do ! mountpoint -q "$at" || umount "$at"; done
-	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign
+	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign \
+		/etc/fvm-e2e.d
 }
 
 run_root() { as_user lone fvm -q run --rm --net none --root -- "$@"; }
@@ -207,6 +208,17 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	mkdir -p "$top/1/sub/new/er" "$top/new" && rmdir "$top/9"
 	expect 0 run_root sh -ec "echo x >$top/1/sub/new/er/f; echo x >$top/new/f; [ ! -e $top/9 ]"
 	rm -rf "$top"
+}
+
+@test "files of /etc are the host's also after a directory beside them has changed" {
+	local top=/etc/fvm-e2e.d
+	mkdir -p $top/{a..e}
+	(cd $top && echo 1 | tee f{1..12} >/dev/null)
+	equal "$(run_root sh -c "sort -u $top/f*")" 1
+	touch $top/{a..e}/new
+	equal "$(run_root sh -c "sort -u $top/f*")" 1
+	(cd $top && echo 2 | tee f{1..12} >/dev/null)
+	equal "$(run_root sh -c "sort -u $top/f*")" 2
 }
 
 @test "what can't be read is absent, and shadow is made up" {
