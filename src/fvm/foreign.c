@@ -26,6 +26,7 @@ struct walk {
 	const char *path;		/* of the top; from outside */
 	struct fvm_buf list;		/* from outside: records of what was looked at */
 	bool dry;			/* make nothing, only note */
+	bool full;			/* there are more */
 	struct found {
 		char *path; /* relative to the top */
 		mode_t mode;
@@ -77,14 +78,16 @@ static int look(struct walk *w, const char *path)
 	int r = 0;
 	if (d)
 		note(w, dirfd(d), path);
-	for (struct dirent *e; d && r == 0 && w->count < MAX_FOREIGN && (e = fvm_dir_next(d));) {
+	for (struct dirent *e; d && r == 0 && !w->full && (e = fvm_dir_next(d));) {
 		char child[PATH_MAX];
 		struct stat st;
 		if (e->d_type != DT_DIR ||
 		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 		    !is_foreign(w, &st) || faccessat(dirfd(d), e->d_name, R_OK | X_OK, 0) < 0)
 			continue;
-		if (snprintf(child, sizeof(child), "%s/%s", path, e->d_name) < (int)sizeof(child))
+		w->full = w->count == MAX_FOREIGN;
+		if (!w->full &&
+		    snprintf(child, sizeof(child), "%s/%s", path, e->d_name) < (int)sizeof(child))
 			r = add(w, child, &st);
 	}
 	return r;
@@ -108,8 +111,10 @@ static void finish(struct walk *w)
 static int walk(struct walk *w)
 {
 	int r = look(w, ".");
-	for (size_t i = 0; r == 0 && i < w->count && w->count < MAX_FOREIGN; i++)
+	for (size_t i = 0; r == 0 && i < w->count && !w->full; i++)
 		r = look(w, w->dirs[i].path);
+	if (w->full && w->ids)
+		skel_add(&w->list, SKEL_LEFT_OUT, true, w->path);
 	r = r < 0 ? r : (int)w->count;
 	finish(w);
 	return r;
@@ -131,7 +136,7 @@ static bool is_ours(const struct fvm_tree *t)
 }
 
 /* @ret: name of the layer. Return: 0, -ESTALE, or -ENOENT when there is no list */
-static int check(int foreign, const char *key, char ret[NAME_MAX + 1])
+static int check(int foreign, const char *key, char ret[NAME_MAX + 1], bool *ret_full)
 {
 	static const struct fvm_strv none;
 	scoped_free char *list = NULL;
@@ -150,6 +155,7 @@ static int check(int foreign, const char *key, char ret[NAME_MAX + 1])
 	for (at++; at < end;) {
 		if (!skel_next(&at, end, &record) || !skel_fresh(&record, &none))
 			return -ESTALE;
+		*ret_full |= record.kind == SKEL_LEFT_OUT;
 	}
 	return 0;
 }
@@ -175,7 +181,7 @@ void fvm_foreign_take(const struct fvm_store *store, const struct fvm_skeleton *
 	scoped_fd foreign = open_kept(store, gen, trees, ids);
 	for (size_t i = 0; foreign >= 0 && i < trees->count; i++) {
 		struct fvm_tree *t = &trees->items[i];
-		if (is_ours(t) && check(foreign, t->key, name) == 0 &&
+		if (is_ours(t) && check(foreign, t->key, name, &t->full) == 0 &&
 		    asprintf(&t->foreign, "%s/foreign/%s", gen, name) < 0)
 			t->foreign = NULL;
 	}

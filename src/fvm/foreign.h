@@ -4,8 +4,8 @@
  * Theory of operation
  *   In /home, /tmp, /data and the like a rootless VM's root could not write in directories that are
  *   not the user's, nor the user in what he owns below them. So those that he can read are made
- * once more as his own, from the top of a tree down, at most 512 of them: a layer right above the
- * host's.
+ *   once more as his own, from the top of a tree down, at most 512 of them: a layer right above the
+ *   host's. When there are more, that is told (inspect's left_out), and they can only be read.
  *
  *   Making a layer takes 10 us a directory. So one that has many is kept beside the skeleton:
  *

@@ -200,6 +200,24 @@ static int mount_all(struct fvm_build *b, struct fvm_error *err)
 	return r;
 }
 
+/* Where others have made more directories than we make once more. */
+static int note_left(struct fvm_build *b)
+{
+	scoped_free char *left = NULL;
+	size_t len = 0;
+	int r = fvm_read_file(b->store, b->skeleton->left, 1 << 20, &left, &len);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	r = 0;
+	for (size_t at = 0; r == 0 && at < len; at += strlen(left + at) + 1)
+		r = fvm_build_leave_out(b, left + at, FVM_SKELETON_LEFT);
+	for (size_t i = 0; r == 0 && i < b->trees->count; i++) {
+		if (b->trees->items[i].full)
+			r = fvm_build_leave_out(b, b->trees->items[i].path, FVM_SKELETON_LEFT);
+	}
+	return r;
+}
+
 int fvm_trees_mount(struct fvm_build *b, struct fvm_error *err)
 {
 	int r = make_scratch(b, err);
@@ -210,5 +228,5 @@ int fvm_trees_mount(struct fvm_build *b, struct fvm_error *err)
 		if (m->class == FVM_MOUNT_LEFT_OUT)
 			r = fvm_build_leave_out(b, m->path, m->why);
 	}
-	return r;
+	return r == 0 ? note_left(b) : r;
 }

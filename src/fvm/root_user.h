@@ -44,6 +44,7 @@ struct fvm_tree {
 	unsigned long flags; /* MS_NOSUID, MS_NOEXEC of the mount it lies in */
 	struct stat st;	     /* of the host's directory */
 	char *foreign;	     /* below STORE: see foreign.h; NULL: to be made */
+	bool full;	     /* it has not all of them */
 };
 
 /* A directory that needs no overlay: empty, or one that the user can't read, or inner. */

@@ -184,16 +184,17 @@ static bool quick_is_fresh(const struct refresh *r, bool *ret_check_later)
 
 /* ---- making it so ---- */
 
-static uint64_t count_dirs(const struct refresh *r)
+static uint64_t count_dirs(const struct refresh *r, size_t *ret_shared)
 {
 	struct skel_record record;
-	uint64_t n = 0;
-	if (!header_fits(r))
-		return 0;
+	uint64_t n = 0, shared = 0;
 	const char *at = r->list + r->header.len, *end = r->list + r->list_len;
-	while (skel_next(&at, end, &record))
+	while (header_fits(r) && skel_next(&at, end, &record)) {
 		n += record.kind == SKEL_DIR;
-	return n;
+		shared += record.kind == SKEL_SHARED;
+	}
+	*ret_shared = shared;
+	return n + shared;
 }
 
 /* A link can't be changed without its directory. */
@@ -214,6 +215,30 @@ static bool is_quick(const struct skel_record *record)
 	for (size_t i = 0; i < record->len; i++)
 		slashes += record->path[i] == '/';
 	return slashes <= QUICK_DEPTH || (record->len > 5 && memcmp(record->path, "/etc/", 5) == 0);
+}
+
+/* Where not all directories were taken; nearly always nowhere, and then there is no such file. */
+static int write_left(const struct refresh *r, const struct fvm_buf *records)
+{
+	scoped_buf left = { 0 };
+	struct skel_record record;
+	char text[200];
+	const char *at = records->data, *end = at + records->len;
+	while (at < end && skel_next(&at, end, &record)) {
+		if (record.kind != SKEL_LEFT_OUT || !record.ctime_ns)
+			continue;
+		fvm_buf_add(&left, record.path, record.len);
+		fvm_buf_add(&left, "", 1);
+		log_warn("%s: %s",
+			 fvm_quote_error(left.failed ? "" : left.data + left.len - record.len - 1,
+					 text),
+			 FVM_SKELETON_LEFT);
+	}
+	if (left.failed)
+		return -ENOMEM;
+	if (left.len)
+		return fvm_write_file_atomic(r->dir, "left", left.data, left.len, false);
+	return unlinkat(r->dir, "left", 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 static int write_owned(const struct refresh *r, const struct fvm_buf *records)
@@ -268,6 +293,8 @@ static int write_list(const struct refresh *r, const struct fvm_buf *records, st
 	if (e == 0)
 		e = write_owned(r, records);
 	if (e == 0)
+		e = write_left(r, records);
+	if (e == 0)
 		e = write_quick(r, records);
 	return e < 0 ? fvm_error_set(err, -e, "write the skeleton's list") : 0;
 }
@@ -277,7 +304,10 @@ static int sync_group(struct skel_walk *w, const struct skel_record *dir, struct
 	char path[PATH_MAX];
 	memcpy(path, dir->path, dir->len);
 	path[dir->len] = '\0';
-	return skel_sync_path(w, path, err);
+	w->shared = dir->kind == SKEL_SHARED;
+	int r = skel_sync_path(w, path, err);
+	w->shared = false;
+	return r;
 }
 
 /* Goes through the list; a directory that is as it was keeps its records. */
@@ -296,8 +326,7 @@ static int sync_changed(const struct refresh *r, struct skel_walk *w, struct fvm
 			more = at < end;
 			if (more && !skel_next(&at, end, &next))
 				return -EBADMSG;
-			if (!more || next.kind == SKEL_DIR || next.kind == SKEL_OPAQUE ||
-			    next.kind == SKEL_MOUNT)
+			if (!more || skel_is_dir(next.kind))
 				break;
 			fresh = fresh && skel_fresh(&next, &r->outs);
 		}
@@ -332,6 +361,7 @@ static int only_the_list(const struct refresh *r, struct fvm_error *err)
 {
 	struct skel_walk w = make_walk(r);
 	w.dry = true;
+	(void)count_dirs(r, &w.shared_count);
 	int e = sync_changed(r, &w, NULL);
 	if (e == 0 && !w.differs)
 		e = write_list(r, &w.list, err);
@@ -343,7 +373,7 @@ static int only_the_list(const struct refresh *r, struct fvm_error *err)
 static int change(struct refresh *r, bool all, struct fvm_error *err)
 {
 	struct skel_walk w = make_walk(r);
-	w.total = count_dirs(r);
+	w.total = count_dirs(r, &w.shared_count);
 	/* where the ids in it can't be had any more, it stays in the trash until they can */
 	int e = fvm_trash(r->store, r->dir, "own", false);
 	if (e < 0 && e != -EACCES && e != -EPERM)
@@ -356,6 +386,7 @@ static int change(struct refresh *r, bool all, struct fvm_error *err)
 		e = sync_changed(r, &w, err);
 	if (e == 0 && all) {
 		w.deep = true;
+		w.shared_count = 0;
 		e = skel_sync_tops(&w, err);
 	}
 	if (e == 0)
@@ -477,6 +508,7 @@ static void give(struct refresh *r, struct fvm_skeleton *ret)
 	ret->check_later = r->check_later;
 	snprintf(ret->path, sizeof(ret->path), "skeleton/%s/%s/tree", r->host, r->gen);
 	snprintf(ret->owned, sizeof(ret->owned), "skeleton/%s/%s/owned", r->host, r->gen);
+	snprintf(ret->left, sizeof(ret->left), "skeleton/%s/%s/left", r->host, r->gen);
 }
 
 int fvm_skeleton_take(const struct fvm_store *store, const struct fvm_plan *plan,

@@ -22,7 +22,12 @@
  *     gN/foreign/                 see foreign.h
  *     gN/own/                     see root_owned.c
  *     gN/owned                    what is not root's: service accounts' files and directories
+ *     gN/left                     where not all was taken, each path with a NUL behind; or none
  *     gN/checked                  stamp: the whole list was right then; not there: it is not
+ *
+ *   Below directories that everybody may write to, as /var/tmp is, not more than 1024 are made: else
+ *   others could make a user's start take as long as they like. The rest stays the host's, which
+ *   can be read, and that is told.
  *
  *   At each start the list's ctimes are compared with the host's: those of /etc and of the upper
  *   directories, which every package that comes or goes changes (2 ms); and if one differs, all
@@ -49,11 +54,15 @@
 #include "fvm/plan.h"
 #include "fvm/store.h"
 
+#define FVM_SKELETON_LEFT                                                                          \
+	"too many directories of others are in it: some can be read, but not written"
+
 struct fvm_skeleton {
 	int tree;	  /* gN/tree; of the caller's mount namespace */
 	int lock;	  /* to be kept open as long as a VM runs on it */
 	char path[128];	  /* gN/tree below STORE */
 	char owned[128];  /* gN/owned below STORE */
+	char left[128];	  /* gN/left below STORE */
 	bool check_later; /* see fvm_skeleton_check() */
 };
 

@@ -35,6 +35,11 @@ void skel_add(struct fvm_buf *list, enum skel_kind kind, int64_t ctime_ns, const
 	fvm_buf_add(list, path, len);
 }
 
+void skel_set_value(char *record, int64_t value)
+{
+	memcpy(record + 3, &value, sizeof(value));
+}
+
 bool skel_next(const char **at, const char *end, struct skel_record *ret)
 {
 	uint16_t len;
@@ -135,7 +140,8 @@ bool skel_fresh(const struct skel_record *record, const struct fvm_strv *outs)
 		if (fvm_path_below(path, outs->items[i]))
 			return record->kind == SKEL_MOUNT && strcmp(path, outs->items[i]) == 0;
 	}
-	if (record->kind == SKEL_OWNED_DIR || record->kind == SKEL_OWNED_FILE)
+	if (record->kind == SKEL_OWNED_DIR || record->kind == SKEL_OWNED_FILE ||
+	    record->kind == SKEL_LEFT_OUT)
 		return true; /* known by the ctime of its directory */
 	if (record->kind == SKEL_MOUNT ||
 	    fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)

@@ -13,6 +13,8 @@
 
 enum skel_kind {
 	SKEL_DIR = 'd',
+	SKEL_SHARED = 'p',   /* one below a directory that everybody may write to */
+	SKEL_LEFT_OUT = 'x', /* whether not all was taken in it stands in the ctime's place */
 	SKEL_OPAQUE = 'o',   /* a directory that can't be read */
 	SKEL_WHITEOUT = 'w', /* a file that can't be read */
 	SKEL_COPY = 'c',
@@ -21,6 +23,13 @@ enum skel_kind {
 	SKEL_OWNED_FILE = 'F',
 	SKEL_MOUNT = 'm', /* a mount point that is not looked into; its ctime is never asked */
 };
+
+/** skel_is_dir() - whether the record begins a directory: those up to the next one are of its files
+ */
+static inline bool skel_is_dir(enum skel_kind kind)
+{
+	return kind == SKEL_DIR || kind == SKEL_SHARED || kind == SKEL_OPAQUE || kind == SKEL_MOUNT;
+}
 
 struct skel_record {
 	enum skel_kind kind;
@@ -36,6 +45,9 @@ struct skel_record {
 void skel_header(const struct fvm_strv *tops, struct fvm_buf *list);
 
 void skel_add(struct fvm_buf *list, enum skel_kind kind, int64_t ctime_ns, const char *path);
+
+/** skel_set_value() - change the ctime, or what stands in its place, of a record at @record */
+void skel_set_value(char *record, int64_t value);
 
 /** skel_next() - take the record at *@at; false at the end, or where the list is torn */
 bool skel_next(const char **at, const char *end, struct skel_record *ret);
@@ -63,6 +75,9 @@ struct skel_walk {
 	bool dry;     /* change nothing, only find out */
 	bool differs; /* something would have to be changed */
 	bool deep;    /* go on below directories that are there already */
+	bool shared;  /* now below a directory that everybody may write to */
+	size_t shared_count;
+	bool left_out; /* of the present directory's, not all were taken */
 	struct fvm_buf list;
 	const struct fvm_skeleton_progress *progress;
 	uint64_t done, total;

@@ -10,7 +10,7 @@
 
 #include "fvm/store.h"
 
-struct fvm_left_out {	/* a mount of the host that the VM does not see */
+struct fvm_left_out {	/* a mount of the host that the VM does not see, or FVM_SKELETON_LEFT */
 	char *path;
 	char *why;
 };

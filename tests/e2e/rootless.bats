@@ -24,7 +24,7 @@ teardown() {
 	local at
 	for at in /opt/fvm-e2e-new/a /opt/fvm-e2e-new/b; do ! mountpoint -q "$at" || umount "$at"; done
 	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign \
-		/etc/fvm-e2e.d
+		/var/tmp/fvm-e2e-many /etc/fvm-e2e.d
 }
 
 run_root() { as_user lone fvm -q run --rm --net none --root -- "$@"; }
@@ -208,6 +208,37 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	mkdir -p "$top/1/sub/new/er" "$top/new" && rmdir "$top/9"
 	expect 0 run_root sh -ec "echo x >$top/1/sub/new/er/f; echo x >$top/new/f; [ ! -e $top/9 ]"
 	rm -rf "$top"
+}
+
+@test "who fills what everybody may write to holds up no start, and that is told" {
+	local many=/var/tmp/fvm-e2e-many trees
+	mkdir $many /fvm-e2e-foreign
+	(cd $many && mkdir {1..3000})
+	(cd /fvm-e2e-foreign && mkdir {1..600})
+	# the first start of a store
+	expect 0 as_user lone env FVM_HOME=/home/fvmt-lone/other fvm run --name a --net none --root -d -- sleep 300
+	says "warning: $many: too many directories"
+	says "warning: /fvm-e2e-foreign: too many directories"
+	trees=$(find /home/fvmt-lone/other/skeleton/*/g*/tree$many -maxdepth 1 | wc -l)
+	[ "$trees" -gt 500 ]
+	[ "$trees" -le 1025 ]
+	in_a() { as_user lone env FVM_HOME=/home/fvmt-lone/other fvm exec --root a "$@"; }
+	left_out() {
+		as_user lone env FVM_HOME=/home/fvmt-lone/other fvm inspect a |
+			jq -r '.left_out[] | select(.why | startswith("too many")) | .path' |
+			grep fvm-e2e- | sort | xargs
+	}
+	equal "$(left_out)" "/fvm-e2e-foreign $many"
+	equal "$(in_a sh -c "ls $many | wc -l; mkdir $many/new && echo new")" $'3000\nnew'
+	trees=$(find /home/fvmt-lone/other/skeleton/*/g*/tree$many -mindepth 1 -print -quit)
+	equal "$(in_a sh -c "mkdir ${trees#*/tree}/new && echo new")" new
+	rm -r $many /fvm-e2e-foreign
+	as_user lone env FVM_HOME=/home/fvmt-lone/other fvm -q stop -t 1 a
+	expect 0 as_user lone env FVM_HOME=/home/fvmt-lone/other fvm start a
+	equal "$output $(left_out)" " "
+	as_user lone env FVM_HOME=/home/fvmt-lone/other fvm -q rm --force a
+	wait_until 10 idle_store /home/fvmt-lone/other
+	rm -rf /home/fvmt-lone/other
 }
 
 @test "files of /etc are the host's also after a directory beside them has changed" {
