@@ -386,7 +386,7 @@ static int nest_host(const struct fvm_build *b, int host)
 
 static int add_host(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
-	if (faccessat(AT_FDCWD, t->path, R_OK | X_OK, AT_EACCESS) < 0)
+	if (t->bare || faccessat(AT_FDCWD, t->path, X_OK, AT_EACCESS) < 0)
 		return 0;
 	int host = open(t->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (host < 0)

@@ -131,26 +131,30 @@ static int visit(struct planner *p, const char *path)
 	if (fresh_place(m, path) || fvm_mount_key(path, key, sizeof(key)) < 0)
 		return 0;
 	int r = p->view->look(p->view->arg, path, &st);
-	bool readable = r == 0;
+	bool searchable = r == 0;
 	if (r < 0 && r != -EACCES)
 		return top ? r : 0;
 	bool below = top || mount_below(p->plan, path);
-	if (readable)
+	if (searchable)
 		r = p->view->list(p->view->arg, path, &names, &empty);
-	if (readable && r < 0)
+	bool readable = r == 0;
+	if (searchable && r < 0 && r != -EACCES)
 		return r;
 	if (m && m->class == FVM_MOUNT_READ_ONLY && !below && !top)
 		return readable ? add_tree(p, FVM_TREE_READ_ONLY, path, key, &st)
 				: add_place(p, path, &st, false);
-	if ((!readable || empty) && !below && !fvm_strv_has(p->keys, key))
+	/* what can't be listed may yet have files that can be opened by their names */
+	if ((!searchable || (readable && empty)) && !below && !fvm_strv_has(p->keys, key))
 		return m ? add_place(p, path, &st, false) : 0;
-	/* what can't be read has no host's directory below it: mounts there do no harm */
+	/* what can't be listed has no host's directory below it: mounts there do no harm */
 	bool apart = readable && below;
 	/* of a mount's own top the flags may differ */
 	if (apart && !top && !m && !fvm_strv_has(p->keys, key))
 		r = add_place(p, path, &st, true);
 	else
 		r = add_tree(p, apart ? FVM_TREE_SYNTHETIC : FVM_TREE_OVERLAY, path, key, &st);
+	if (r == 0 && below && !readable)
+		p->trees.items[p->trees.count - 1].bare = true;
 	return r == 0 && apart ? visit_children(p, path, &names) : r;
 }
 
@@ -215,7 +219,7 @@ static int look(void *arg, const char *path, struct stat *ret)
 		return -errno;
 	if (!S_ISDIR(ret->st_mode))
 		return -ENOTDIR;
-	return faccessat(AT_FDCWD, path, R_OK | X_OK, AT_EACCESS) < 0 ? -EACCES : 0;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? -EACCES : 0;
 }
 
 static int list(void *arg, const char *path, struct fvm_strv *ret, bool *ret_empty)

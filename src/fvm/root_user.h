@@ -9,7 +9,7 @@
  *     something is           a *synthetic* directory: an overlay over a copy of what lies directly
  *                            in it (links, small files, empty directories to mount on); an *inner*
  *                            one, of the same mount, is made in the one above it: no overlay more
- *     can't be read, empty   nothing; it is a directory of the synthetic one above
+ *     can't be entered, empty   nothing; it is a directory of the synthetic one above
  *
  *   So / is synthetic, /usr and /home are overlays, and what is made directly in / is kept as the
  *   change of key "root"; with a mount on /mnt/a/b what is made in /mnt is, too. Where a mount
@@ -45,6 +45,7 @@ struct fvm_tree {
 	struct stat st;	     /* of the host's directory */
 	char *foreign;	     /* below STORE: see foreign.h; NULL: to be made */
 	bool full;	     /* it has not all of them */
+	bool bare;	     /* without the host's directory, which has mounts below it */
 };
 
 /* A directory that needs no overlay: empty, or one that the user can't read, or inner. */
@@ -65,7 +66,7 @@ void fvm_trees_free(struct fvm_trees *trees);
 
 /* What the plan asks of the host; a test has answers of its own. */
 struct fvm_tree_view {
-	/** stat @path and see whether it can be listed and entered. Return: 0, -EACCES, -errno */
+	/** stat @path and see whether it can be entered. Return: 0, -EACCES, -errno */
 	int (*look)(void *arg, const char *path, struct stat *ret);
 	/** names of the directories in @path; *@ret_empty: there is nothing else either */
 	int (*list)(void *arg, const char *path, struct fvm_strv *ret, bool *ret_empty);

@@ -44,14 +44,20 @@
 
 /* ---- bases ---- */
 
+/* What may be entered but not listed can be asked for the names that layers have. */
 static int open_plain(const char *path)
 {
-	int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const char *rel = path[1] ? path + 1 : ".";
+	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return -errno;
-	int fd = fvm_open_nofollow(root, path[1] ? path + 1 : ".", O_RDONLY | O_DIRECTORY);
-	close(root);
-	return fd;
+	int fd = fvm_open_nofollow(root, rel, O_RDONLY | O_DIRECTORY);
+	if (fd != -EACCES)
+		return fd;
+	scoped_fd closed = fvm_open_nofollow(root, rel, O_PATH | O_DIRECTORY);
+	if (closed < 0 || faccessat(closed, ".", X_OK, AT_EACCESS) < 0)
+		return -EACCES;
+	return fvm_fd_take(&closed);
 }
 
 /* A clone of the mount at @path alone; without the right to make one, the directory itself. */
@@ -190,7 +196,7 @@ static int base_open(const struct fvm_plan *plan, struct fvm_stack *stack, bool 
 	if (r < 0 || stack->silent)
 		return r;
 	int fd = open_base(path);
-	/* what the user can't read, the VM saw as empty */
+	/* what the user can't enter, the VM saw as empty */
 	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EACCES)
 		return 0;
 	if (fd < 0)

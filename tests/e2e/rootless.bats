@@ -218,7 +218,6 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	# the first start of a store
 	expect 0 as_user lone env FVM_HOME=/home/fvmt-lone/other fvm run --name a --net none --root -d -- sleep 300
 	says "warning: $many: too many directories"
-	says "warning: /fvm-e2e-foreign: too many directories"
 	trees=$(find /home/fvmt-lone/other/skeleton/*/g*/tree$many -maxdepth 1 | wc -l)
 	[ "$trees" -gt 500 ]
 	[ "$trees" -le 1025 ]
@@ -258,6 +257,22 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	expect 0 run_root sh -c "[ ! -e $secret ]; cut -d: -f2 /etc/shadow | sort -u; ls -A /root"
 	rm -f $secret
 	equal "$output" "*"
+}
+
+@test "a directory that can be entered but not listed is the host's, also beside a mount" {
+	mkdir -p "$E2E/beside/closed/sub" "$E2E/beside/m"
+	echo one | tee "$E2E/beside/closed/f" >"$E2E/beside/closed/sub/f"
+	chmod 711 "$E2E/beside/closed"
+	mount -t tmpfs none "$E2E/beside/m"
+	expect 0 as_user lone fvm -q run --keep --name closed --net none --root -- sh -ec "cd $E2E/beside/closed
+		cat f sub/f; echo two >>f; echo new >n; ! ls . 2>/dev/null"
+	umount "$E2E/beside/m"
+	equal "$output" $'one\none'
+	expect 0 as_user lone fvm -q diff closed "$E2E/beside"
+	equal "$(sort <<<"$output")" "A $E2E/beside/closed/n"$'\n'"M $E2E/beside/closed/f"
+	equal "$(as_user lone fvm -q run --name closed -- sh -c "cat $E2E/beside/closed/*f $E2E/beside/closed/n" | xargs)" "one two new"
+	as_user lone fvm -q rm closed
+	rm -r "$E2E/beside"
 }
 
 @test "changes stay in their place when a mount comes between two starts" {

@@ -5,7 +5,8 @@
 
 #include "fvm/root_user.h"
 
-/* A host made of a list of directories; those that start with '-' can't be read. */
+/* A host made of a list of directories; with '-' before it one can't be entered, with '!' not
+ * listed. */
 struct host {
 	const char *const *dirs;
 };
@@ -15,7 +16,7 @@ static int look(void *arg, const char *path, struct stat *ret)
 	const struct host *h = arg;
 	*ret = (struct stat){ .st_mode = S_IFDIR | 0755 };
 	for (const char *const *d = h->dirs; *d; d++) {
-		if (strcmp(*d, path) == 0)
+		if (strcmp(*d + ((*d)[0] == '!'), path) == 0)
 			return 0;
 		if ((*d)[0] == '-' && strcmp(*d + 1, path) == 0)
 			return -EACCES;
@@ -29,7 +30,9 @@ static int list(void *arg, const char *path, struct fvm_strv *ret, bool *ret_emp
 	size_t n = path[1] ? strlen(path) : 0;
 	*ret_empty = true;
 	for (const char *const *d = h->dirs; *d; d++) {
-		const char *p = *d + ((*d)[0] == '-');
+		const char *p = *d + ((*d)[0] != '/');
+		if ((*d)[0] == '!' && strcmp(p, path) == 0)
+			return -EACCES;
 		if (strncmp(p, path, n) != 0 || p[n] != '/')
 			continue;
 		*ret_empty = false;
@@ -39,10 +42,10 @@ static int list(void *arg, const char *path, struct fvm_strv *ret, bool *ret_emp
 	return 0;
 }
 
-static const char *const dirs[] = { "/usr",	"/usr/bin", "/etc",	"/etc/x", "/home",
-				    "/home/me", "/proc",    "/proc/1",	"/run",	  "/run/lock",
-				    "/tmp",	"/tmp/a",   "/tmp/a/b", "/tmp/m", "/tmp/m/deep",
-				    "-/root",	"/srv",	    NULL };
+static const char *const dirs[] = { "/usr",	"/usr/bin", "/etc",	  "/etc/x", "/home",
+				    "/home/me", "/proc",    "/proc/1",	  "/run",   "/run/lock",
+				    "/tmp",	"/tmp/a",   "/tmp/a/b",	  "/tmp/m", "/tmp/m/deep",
+				    "-/root",	"/srv",	    "!/tmp/shut", NULL };
 
 #define ROOT "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / /proc rw - proc proc rw\n"
 
@@ -82,7 +85,8 @@ static void tree_is_taken_apart_around_a_mount(void **state)
 	char text[512];
 	(void)state;
 	plan(ROOT "3 1 0:3 / /tmp/m rw - tmpfs none rw\n", NULL, text, sizeof(text));
-	assert_string_equal(text, "S:/ O:/etc O:/home O:/tmp/a O:/tmp/m O:/usr +:/tmp ");
+	assert_string_equal(text,
+			    "S:/ O:/etc O:/home O:/tmp/a O:/tmp/m O:/tmp/shut O:/usr +:/tmp ");
 }
 
 static void mount_that_is_left_out_is_only_a_place(void **state)
@@ -90,13 +94,14 @@ static void mount_that_is_left_out_is_only_a_place(void **state)
 	char text[512];
 	(void)state;
 	plan(ROOT "3 1 0:3 / /tmp/m rw - autofs none rw\n", NULL, text, sizeof(text));
-	assert_string_equal(text, "S:/ O:/etc O:/home O:/tmp/a O:/usr +:/tmp ");
+	assert_string_equal(text, "S:/ O:/etc O:/home O:/tmp/a O:/tmp/shut O:/usr +:/tmp ");
 	/* of a mount's own top, and of what has changes, there is an overlay */
 	plan(ROOT "3 1 0:3 / /tmp rw - tmpfs none rw\n4 3 0:4 / /tmp/m rw - autofs none rw\n", NULL,
 	     text, sizeof(text));
-	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/usr ");
+	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/tmp/shut O:/usr ");
 	plan(ROOT "3 1 0:3 / /tmp/m/deep rw - autofs none rw\n", "tmp", text, sizeof(text));
-	assert_string_equal(text, "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/usr +:/tmp/m ");
+	assert_string_equal(text,
+			    "S:/ O:/etc O:/home S:/tmp O:/tmp/a O:/tmp/shut O:/usr +:/tmp/m ");
 }
 
 static void mount_without_anything_to_see_keeps_its_attributes(void **state)
