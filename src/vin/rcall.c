@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "vin/rcall.h"
+#include "vin/status.h"
 
 #define PAGE	     4096ULL
 #define STACK_SIZE   (32 * 1024ULL) /* the frame of a signal has all of the extended state */
@@ -215,6 +216,55 @@ static int unmap(struct vin_post *post, struct vin_thread *t, struct fvm_error *
 
 _Static_assert(2 * PAGE + STACK_SIZE + TABLE_SIZE + VIN_DATA_SIZE <= VIN_POST_SIZE, "size");
 
+/* Of each queue at most one waits: it is no real-time signal. */
+static void find_traps(struct vin_thread *t)
+{
+	for (int shared = 0; shared < 2; shared++) {
+		struct __ptrace_peeksiginfo_args args = {
+			.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0, .nr = 1
+		};
+		siginfo_t info;
+		while (ptrace(PTRACE_PEEKSIGINFO, t->tid, &args, &info) == 1) {
+			args.off++;
+			if (info.si_signo != SIGTRAP)
+				continue;
+			t->trap_owed[shared] = true;
+			t->traps[shared] = info;
+		}
+	}
+}
+
+/* The thread sends them to itself, as nobody else may; they stay blocked until it is parked. */
+static int give_traps_back(const struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	scoped_status status = { 0 };
+	int r = t->trap_owed[0] || t->trap_owed[1] ? vin_status_read(t->pid, t->tid, &status, err)
+						   : 0;
+	for (int shared = 0; r == 0 && shared < 2; shared++) {
+		if (!t->trap_owed[shared])
+			continue;
+		uint64_t pid = (uint64_t)status.leaders[status.depth - 1];
+		uint64_t tid = (uint64_t)status.pids[status.depth - 1];
+		struct vin_call call = { SYS_rt_tgsigqueueinfo, { pid, tid, SIGTRAP, post->data } };
+		if (shared)
+			call = (struct vin_call){ SYS_rt_sigqueueinfo,
+						  { pid, SIGTRAP, post->data } };
+		r = vin_mem_write(t->pid, post->data, &t->traps[shared], sizeof(siginfo_t));
+		r = r < 0 ? fvm_error_set(err, -r, "reach the memory of process %d", t->pid)
+			  : bare(t, post->bare, "rt_sigqueueinfo", &call, NULL, err);
+		if (r == 0)
+			t->trap_owed[shared] = false;
+	}
+	return r;
+}
+
+int vin_post_leave(const struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	int r = give_traps_back(post, t, err);
+	int parked = vin_thread_park(t, r < 0 ? NULL : err);
+	return r < 0 ? r : parked;
+}
+
 int vin_post_open(struct vin_post *ret, struct vin_thread *t, struct fvm_error *err)
 {
 	return vin_post_open_at(ret, t, 0, 2 * PAGE + STACK_SIZE + TABLE_SIZE + VIN_DATA_SIZE, err);
@@ -226,6 +276,7 @@ int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, 
 	struct vin_post post = { .pid = t->pid, .base = base, .size = size };
 	if (!vin_arch_is_64bit(&t->regs))
 		return fvm_error_say(err, ENOEXEC, "process %d runs 32-bit code", t->pid);
+	find_traps(t);
 	post.bare = find_in_vdso(t);
 	if (!post.bare)
 		post.bare = find_in_maps(t);
@@ -246,9 +297,10 @@ int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, 
 
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
-	int r = unmap(post, t, err);
-	int parked = vin_thread_park(t, r < 0 ? NULL : err);
-	return r < 0 ? r : parked;
+	int given = post->ready ? give_traps_back(post, t, err) : 0;
+	int r = unmap(post, t, given < 0 ? NULL : err);
+	int parked = vin_thread_park(t, r < 0 || given < 0 ? NULL : err);
+	return given < 0 ? given : r < 0 ? r : parked;
 }
 
 int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct vin_thread *t,
@@ -263,6 +315,7 @@ int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error 
 {
 	struct vin_rescue rescue;
 	vin_arch_rescue(&t->regs, t->mask, &rescue);
+	find_traps(t);
 	int r = vin_mem_write(post->pid, post->place.rescue, &rescue, sizeof(rescue));
 	if (r == 0)
 		r = mask_calls(t, MASK_IN_CALLS);
@@ -280,6 +333,14 @@ static bool is_breakpoint(struct vin_thread *t)
 	return info.si_code == SI_KERNEL;
 }
 
+/* Those that waited when we came are known with their queue; another one is the thread's. */
+static void keep_trap(struct vin_thread *t)
+{
+	if (t->trap_owed[0] || t->trap_owed[1])
+		return;
+	t->trap_owed[0] = ptrace(PTRACE_GETSIGINFO, t->tid, 0, &t->traps[0]) == 0;
+}
+
 static int to_breakpoint(struct vin_thread *t)
 {
 	for (;;) {
@@ -295,7 +356,7 @@ static int to_breakpoint(struct vin_thread *t)
 			return WSTOPSIG(status) == SIGSYS ? -EACCES : -EFAULT;
 		if (is_breakpoint(t))
 			return 0;
-		t->trap_owed = true;
+		keep_trap(t);
 	}
 }
 

@@ -73,6 +73,9 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
  */
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
+/** vin_post_leave() - park a thread that is at the post; what it had to wait with is given back */
+int vin_post_leave(const struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
+
 /** vin_post_move() - bring another parked thread of the program to the post */
 int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 

@@ -173,9 +173,10 @@ int vin_thread_park(struct vin_thread *t, struct fvm_error *err)
 		r = -errno;
 	if (r == 0)
 		r = wait_parked(t->tid, 10000, &by_signal);
-	if (r == 0 && t->trap_owed) {
+	/* better than nothing: vin_post_leave() gives it back as it was */
+	if (r == 0 && (t->trap_owed[0] || t->trap_owed[1])) {
 		(void)tgkill(t->pid, t->tid, SIGTRAP);
-		t->trap_owed = false;
+		t->trap_owed[0] = t->trap_owed[1] = false;
 	}
 	if (r < 0)
 		return fvm_error_set(err, -r, "bring thread %d back to its program", t->tid);

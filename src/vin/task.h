@@ -47,7 +47,10 @@ struct vin_thread {
 	pid_t tid;
 	bool stopped_by_signal; /* was stopped (T) before we came, and stays so */
 	bool moved;		/* registers and mask are not its own now */
-	bool trap_owed;		/* somebody sent it a SIGTRAP while it was moved */
+	/* SIGTRAPs that wait for it (0) and for its program (1), or were sent while it was moved:
+	 * the breakpoint's signal can't be blocked meanwhile, so they are kept here */
+	bool trap_owed[2];
+	siginfo_t traps[2];
 	struct vin_regs regs;	/* its own */
 	uint64_t mask;		/* its own blocked signals */
 };
