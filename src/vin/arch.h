@@ -78,11 +78,26 @@ const void *vin_arch_init(size_t *ret_len);
 /** vin_arch_again() - a call that a stop ended with @regs' result is made anew from its start */
 void vin_arch_again(struct vin_regs *regs);
 
+#define VIN_ARCH_CALL_SIZE 2 /* bytes of the instruction that makes a call */
 #define VIN_ARCH_EXTENDED 0x202 /* NT_X86_XSTATE: floating point and vectors */
 
 /** vin_arch_rest_at() - where an interrupted sleep has written how long it still would have been
  *  Return: address in the program, or 0 */
 uint64_t vin_arch_rest_at(const struct vin_regs *regs);
+
+/** vin_arch_sleep() - that sleep again, for the time that is written at @time in the program */
+struct vin_call vin_arch_sleep(const struct vin_regs *regs, uint64_t time);
+
+/**
+ * vin_arch_recall() - the number of a call that was started again by the kernel's restart_syscall(2)
+ * before, and so has lost its own; all other registers stay as they are
+ * @code: the @len bytes before the instruction that made the call
+ * By the instruction that loaded the number, or else by what the arguments look like.
+ */
+void vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t len);
+
+/** vin_arch_kept() - whether the kernel keeps the end of an interrupted call for the thread */
+bool vin_arch_kept(const struct vin_regs *regs);
 
 /** vin_arch_restart_anew() - a call that only the kernel it was made in can go on with is to be made
  * from its start; all others stay as they are */

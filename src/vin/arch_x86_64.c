@@ -197,9 +197,46 @@ uint64_t vin_arch_rest_at(const struct vin_regs *regs)
 						    : 0;
 }
 
+struct vin_call vin_arch_sleep(const struct vin_regs *regs, uint64_t time)
+{
+	const struct user_regs_struct *r = &regs->gpr;
+	if (r->orig_rax == SYS_nanosleep)
+		return (struct vin_call){ SYS_nanosleep, { time, r->rsi } };
+	return (struct vin_call){ SYS_clock_nanosleep, { r->rdi, 0, time, r->r10 } };
+}
+
+bool vin_arch_kept(const struct vin_regs *regs)
+{
+	return (int64_t)regs->gpr.orig_rax >= 0 && (int64_t)regs->gpr.rax == -ERESTART_RESTARTBLOCK;
+}
+
+/* Those that the kernel keeps the end of: waits for a time from now on. */
+static long guess(const struct user_regs_struct *r)
+{
+	const uint64_t page = 4096;
+	if (r->rdi < page || r->rdi > INT64_MAX) /* no pointer: a clock, or no descriptors */
+		return r->rdx >= page && r->rdx < INT64_MAX ? SYS_clock_nanosleep : SYS_poll;
+	if (r->r10 >= page && (r->rsi & ~0x180ULL) <= 11 && r->r10 < INT64_MAX && r->rsi != 0)
+		return SYS_futex;
+	return r->rsi > 0 && r->rsi < 1 << 20 ? SYS_poll : SYS_nanosleep;
+}
+
+void vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t len)
+{
+	struct user_regs_struct *r = &regs->gpr;
+	uint32_t number = 0;
+	if (!vin_arch_kept(regs) || r->orig_rax != SYS_restart_syscall)
+		return;
+	if (len >= 5 && code[len - 5] == 0xb8) /* mov $number, %eax */
+		memcpy(&number, code + len - 4, sizeof(number));
+	const bool sure = number == SYS_clock_nanosleep || number == SYS_nanosleep ||
+			  number == SYS_poll || number == SYS_futex;
+	r->orig_rax = sure ? number : (uint64_t)guess(r);
+}
+
 void vin_arch_restart_anew(struct vin_regs *regs)
 {
-	if (vin_arch_interrupted(regs) && vin_arch_result(regs) == -ERESTART_RESTARTBLOCK)
+	if (vin_arch_kept(regs))
 		vin_arch_again(regs);
 }
 

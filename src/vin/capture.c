@@ -22,6 +22,7 @@
 /* What we know of a process. */
 struct subject {
 	pid_t pid;
+	pid_t via;	      /* a thread that lives: /proc shows nothing of a leader that ended */
 	struct vin_maps maps; /* detailed */
 	struct vin_mem mem;
 };
@@ -63,7 +64,7 @@ static int add_subject(struct vin_capture *c, pid_t pid)
 	if (!more)
 		return -ENOMEM;
 	c->subjects = more;
-	c->subjects[c->count++] = (struct subject){ .pid = pid };
+	c->subjects[c->count++] = (struct subject){ .pid = pid, .via = pid };
 	return 0;
 }
 
@@ -114,15 +115,32 @@ static int check_place(struct vin_capture *c, const struct subject *s, struct fv
 	return 0;
 }
 
+static pid_t living(pid_t pid)
+{
+	struct vin_stat st;
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	if (vin_stat_read(pid, pid, &st, NULL) < 0 || st.state != 'Z')
+		return pid;
+	scoped_dir d = opendir(path);
+	for (struct dirent *e; d && (e = fvm_dir_next(d));) {
+		pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
+		if (tid != pid)
+			return tid;
+	}
+	return pid;
+}
+
 /* Who ended meanwhile is not looked at; nor are zombies, who have no memory. */
 static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 {
 	struct fvm_error mine = { 0 };
-	int r = vin_maps_read(s->pid, true, &s->maps, &mine);
+	s->via = living(s->pid);
+	int r = vin_maps_read(s->via, true, &s->maps, &mine);
 	if (r == 0 && s->maps.count > 0)
 		r = check_place(c, s, &mine);
 	if (r == 0)
-		r = vin_mem_look(s->pid, &s->maps, &c->objects, &s->mem, &mine);
+		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, &mine);
 	if (r == -ESRCH || (r < 0 && kill(s->pid, 0) < 0 && errno == ESRCH))
 		return 0;
 	if (r < 0 && err)
@@ -161,18 +179,18 @@ static int look_again(struct vin_capture *c, struct subject *old, struct subject
 		      struct fvm_error *err)
 {
 	scoped_maps now = { 0 };
-	int r = vin_maps_read(s->pid, !old, &now, err);
+	int r = vin_maps_read(s->via, !old, &now, err);
 	if (r == 0 && old && vin_maps_same(&now, &old->maps)) {
 		s->maps = old->maps;
 		old->maps = (struct vin_maps){ 0 };
 	} else if (r == 0 && old) {
-		r = vin_maps_read(s->pid, true, &s->maps, err);
+		r = vin_maps_read(s->via, true, &s->maps, err);
 	} else if (r == 0) {
 		s->maps = now;
 		now = (struct vin_maps){ 0 };
 	}
 	if (r == 0)
-		r = vin_mem_look(s->pid, &s->maps, &c->objects, &s->mem, err);
+		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, err);
 	return r == 0 ? check_place(c, s, err) : r;
 }
 
@@ -187,11 +205,12 @@ static int look_at_stopped(struct vin_capture *c, struct fvm_error *err)
 		const struct vin_proc *p = &c->tree.procs[i];
 		if (p->zombie)
 			continue;
-		if (add_subject(c, p->pid) < 0)
+		if (add_subject(c, p->pid) < 0) {
 			r = fvm_error_set(err, ENOMEM, "list processes");
-		else
-			r = look_again(c, find_subject(&old, p->pid), &c->subjects[c->count - 1],
-				       err);
+			break;
+		}
+		c->subjects[c->count - 1].via = p->threads[0].tid;
+		r = look_again(c, find_subject(&old, p->pid), &c->subjects[c->count - 1], err);
 	}
 	forget_subjects(old.subjects, old.count);
 	return r;
@@ -360,7 +379,7 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 	int closed = vin_post_close(&post, &p->threads[0], r < 0 ? NULL : err);
 	if (r == 0)
 		r = closed;
-	return r < 0 ? r : vin_mem_write_pages(p->pid, number, &s->mem, out, err);
+	return r < 0 ? r : vin_mem_write_pages(s->via, number, &s->mem, out, err);
 }
 
 int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)

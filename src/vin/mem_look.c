@@ -245,14 +245,14 @@ int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_me
 		struct fvm_error *err)
 {
 	int r = ask_numbers(post, t, m, err);
-	scoped_fd pagemap = vin_pages_open(t->pid);
+	scoped_fd pagemap = vin_pages_open(t->tid);
 	if (r == 0 && pagemap < 0)
 		r = fvm_error_set(err, errno, "open the page map of process %d", t->pid);
 	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
 		const struct vin_area *a = &m->areas[i];
 		if (a->kind == VIN_AREA_KERNEL) {
 			if (strcmp(m->sources[a->source].path, "[vdso]") == 0)
-				r = vin_vdso_sum(t->pid, a->start, a->end - a->start, &m->vdso_sum);
+				r = vin_vdso_sum(t->tid, a->start, a->end - a->start, &m->vdso_sum);
 		} else {
 			r = vin_pages_find(pagemap, a->start, a->end, VIN_PAGES_GUARD, false,
 					   &m->guards);

@@ -94,7 +94,7 @@ static bool works(struct vin_thread *t, uint64_t at)
 static uint64_t find_in(struct vin_thread *t, uint64_t at, size_t len)
 {
 	scoped_free unsigned char *text = malloc(len);
-	if (!text || vin_mem_read(t->pid, at, text, len) < 0)
+	if (!text || vin_mem_read(t->tid, at, text, len) < 0)
 		return 0;
 	for (size_t done = 0; done < len;) {
 		ssize_t found = vin_arch_find_syscall(text + done, len - done);
@@ -111,7 +111,7 @@ static uint64_t find_in_vdso(struct vin_thread *t)
 {
 	char path[40];
 	uint64_t pair[2];
-	snprintf(path, sizeof(path), "/proc/%d/auxv", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/auxv", t->tid);
 	scoped_fd auxv = open(path, O_RDONLY | O_CLOEXEC);
 	while (auxv >= 0 && fvm_read_full(auxv, pair, sizeof(pair)) == sizeof(pair)) {
 		if (pair[0] == AT_SYSINFO_EHDR)
@@ -125,7 +125,7 @@ static uint64_t find_in_maps(struct vin_thread *t)
 {
 	char path[40], line[4400];
 	uint64_t found = 0;
-	snprintf(path, sizeof(path), "/proc/%d/maps", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", t->tid);
 	FILE *maps = fopen(path, "re");
 	while (maps && !found && fgets(line, sizeof(line), maps)) {
 		unsigned long long from, to;
@@ -273,7 +273,7 @@ int vin_post_open(struct vin_post *ret, struct vin_thread *t, struct fvm_error *
 int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, size_t size,
 		     struct fvm_error *err)
 {
-	struct vin_post post = { .pid = t->pid, .base = base, .size = size };
+	struct vin_post post = { .pid = t->tid, .base = base, .size = size };
 	if (!vin_arch_is_64bit(&t->regs))
 		return fvm_error_say(err, ENOEXEC, "process %d runs 32-bit code", t->pid);
 	find_traps(t);
@@ -307,7 +307,7 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
 		     struct fvm_error *err)
 {
 	*ret = *parent;
-	ret->pid = t->pid;
+	ret->pid = t->tid;
 	return vin_post_move(ret, t, err);
 }
 

@@ -33,7 +33,7 @@
 #define VIN_POST_SIZE (256 * 1024) /* pages of ours in a program, at most */
 
 struct vin_post {
-	pid_t pid;
+	pid_t pid; /* a thread that lives as long as the post: the first may have ended */
 	struct vin_place place;
 	uint64_t base; /* all pages of ours in the program */
 	size_t size;

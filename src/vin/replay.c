@@ -317,12 +317,12 @@ static int place_actor(struct actor *a, struct fvm_error *err)
 	const bool gone = a->member->leader_gone;
 	int e = 0;
 	for (size_t i = 0; e == 0 && i < a->thread_count; i++) {
-		e = vin_thread_ready(&a->threads[i], &a->states[i + !gone], err);
+		e = vin_thread_ready(&a->blank.post, &a->threads[i], &a->states[i + !gone], err);
 		if (e == 0 && (!gone || i > 0))
 			e = vin_thread_park(&a->threads[i], err);
 	}
 	if (e == 0 && !gone)
-		e = vin_thread_ready(&a->blank.thread, &a->states[0], err);
+		e = vin_thread_ready(&a->blank.post, &a->blank.thread, &a->states[0], err);
 	struct vin_thread *last = gone ? &a->threads[0] : &a->blank.thread;
 	return e < 0 ? e : vin_post_close(&a->blank.post, last, err);
 }
@@ -336,6 +336,8 @@ static int lose_leader(struct actor *a, struct fvm_error *err)
 	int e = vin_arch_set(a->blank.thread.tid, &regs);
 	if (e == 0 && ptrace(PTRACE_DETACH, a->blank.thread.tid, 0, 0) < 0)
 		e = -errno;
+	/* its memory is to be had through another from now on */
+	a->blank.post.pid = a->threads[0].tid;
 	return e < 0 ? fvm_error_set(err, -e, "end the first thread of process %d",
 				     a->member->number)
 		     : 0;

@@ -2,10 +2,12 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "vin/status.h"
 #include "vin/task.h"
 
 void vin_watch_begin(struct vin_watch *w)
@@ -103,6 +105,35 @@ static void leave_sequence(struct vin_thread *t)
 		*ip = section.abort;
 }
 
+/* These end with EINTR at any stop, where others are started again. */
+static bool forgets_itself(long number)
+{
+	static const long numbers[] = {
+#ifdef SYS_epoll_wait
+		SYS_epoll_wait,
+#endif
+		SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_semop,
+		SYS_semtimedop,	 SYS_io_getevents, SYS_io_pgetevents,
+	};
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+		if (numbers[i] == number)
+			return true;
+	}
+	return false;
+}
+
+/* Such a call is made again from its start, unless a signal is what ended it. */
+static void unforget(struct vin_thread *t)
+{
+	scoped_status st = { 0 };
+	if (!forgets_itself(vin_arch_number(&t->regs)) || vin_arch_result(&t->regs) != -EINTR ||
+	    vin_status_read(t->pid, t->tid, &st, NULL) < 0 ||
+	    (st.pending | st.process_pending) & ~t->mask)
+		return;
+	vin_arch_again(&t->regs);
+	(void)vin_arch_set(t->tid, &t->regs);
+}
+
 int vin_thread_seize(pid_t tid, struct fvm_error *err)
 {
 	/* suspended filters are root's only; whoever may not have that goes without */
@@ -152,6 +183,7 @@ int vin_thread_settle(pid_t pid, pid_t tid, unsigned int timeout_ms, struct vin_
 		return fvm_error_set(err, -r, "read the registers of thread %d", tid);
 	}
 	leave_sequence(&t);
+	unforget(&t);
 	*ret = t;
 	return 0;
 }

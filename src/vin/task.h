@@ -16,6 +16,9 @@
  *   to the sequence's abort handler. We write that into the registers at once (vin_thread_seize),
  *   since calls made elsewhere would have the kernel forget the sequence and leave out the abort.
  *
+ *   A few system calls (epoll_wait(2) and its like) end with EINTR at any stop. If no signal is there
+ *   that could have been the cause, they are made again from their start: in the registers, at once.
+ *
  *   Waiting is never endless: a thread in an uninterruptible sleep, or one that waits for its vfork
  *   child, does not stop, and -ETIMEDOUT says so.
  * Limits: one thread of ours traces (ptrace(2) belongs to threads). Sources: ptrace(2), rseq(2).

@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "vin/status.h"
 #include "vin/thread.h"
 
 #define EXTENDED_MAX (64 * 1024)
@@ -53,7 +54,11 @@ static void read_comm(const struct vin_thread *t, struct vin_thread_state *s)
 static int read_from_outside(const struct vin_thread *t, struct vin_thread_state *s)
 {
 	struct __ptrace_rseq_configuration rseq = { 0 };
+	unsigned char code[5] = { 0 };
 	s->regs = t->regs;
+	(void)vin_mem_read(t->tid, *vin_arch_ip(&s->regs) - VIN_ARCH_CALL_SIZE - sizeof(code), code,
+			   sizeof(code));
+	vin_arch_recall(&s->regs, code, sizeof(code));
 	s->mask = t->mask;
 	s->stopped = t->stopped_by_signal;
 	read_comm(t, s);
@@ -68,11 +73,11 @@ static int read_from_outside(const struct vin_thread *t, struct vin_thread_state
 	return read_extended(t->tid, s);
 }
 
-static void read_rest(const struct vin_thread *t, struct vin_thread_state *s)
+static void read_rest(pid_t tid, struct vin_thread_state *s)
 {
-	uint64_t at = vin_arch_rest_at(&t->regs);
+	uint64_t at = vin_arch_rest_at(&s->regs);
 	struct timespec rest;
-	if (at && vin_mem_read(t->pid, at, &rest, sizeof(rest)) == 0 && rest.tv_sec >= 0 &&
+	if (at && vin_mem_read(tid, at, &rest, sizeof(rest)) == 0 && rest.tv_sec >= 0 &&
 	    rest.tv_sec < 1000000000 && rest.tv_nsec >= 0 && rest.tv_nsec < 1000000000)
 		s->rest_ns = (uint64_t)rest.tv_sec * 1000000000 + (uint64_t)rest.tv_nsec;
 }
@@ -107,7 +112,7 @@ int vin_thread_capture(const struct vin_post *post, struct vin_thread *t,
 	s.stack = told.stack.at;
 	s.stack_flags = (uint32_t)told.stack.flags;
 	s.stack_size = told.stack.size;
-	read_rest(t, &s);
+	read_rest(t->tid, &s);
 	*ret = s;
 	return 0;
 }
@@ -204,14 +209,57 @@ int vin_thread_dress(const struct vin_post *post, struct vin_thread *t,
 	return r < 0 ? fvm_error_wrap(err, r, "thread %d", s->tid) : 0;
 }
 
-int vin_thread_ready(struct vin_thread *t, const struct vin_thread_state *s, struct fvm_error *err)
+/* Return: whether it sleeps, within some milliseconds */
+static bool falls_asleep(const struct vin_thread *t)
+{
+	struct vin_stat st;
+	for (int i = 0; i < 1000; i++) {
+		if (vin_stat_read(t->pid, t->tid, &st, NULL) < 0)
+			return false;
+		if (st.state == 'S')
+			return true;
+		usleep(20);
+	}
+	return false;
+}
+
+/* The kernel keeps the end of an interrupted sleep for the thread: have it keep one. */
+static int sleep_for(const struct vin_post *post, struct vin_thread *t,
+		     const struct vin_thread_state *s)
+{
+	struct timespec rest = { (time_t)(s->rest_ns / 1000000000),
+				 (long)(s->rest_ns % 1000000000) };
+	struct vin_call sleep = vin_arch_sleep(&s->regs, post->data);
+	struct vin_regs regs = t->regs;
+	int status;
+	vin_arch_single(&regs, &sleep, &post->place);
+	int r = vin_mem_write(post->pid, post->data, &rest, sizeof(rest));
+	if (r == 0)
+		r = vin_arch_set(t->tid, &regs);
+	if (r == 0 && ptrace(PTRACE_CONT, t->tid, 0, 0) < 0)
+		r = -errno;
+	if (r < 0)
+		return r;
+	(void)falls_asleep(t);
+	if (ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0)
+		return -errno;
+	r = vin_thread_wait(t->tid, 10000, &status);
+	return r < 0 ? r : vin_arch_get(t->tid, &regs) < 0 ? -EIO : vin_arch_kept(&regs);
+}
+
+int vin_thread_ready(const struct vin_post *post, struct vin_thread *t,
+		     const struct vin_thread_state *s, struct fvm_error *err)
 {
 	struct iovec iov = { s->extended, s->extended_len };
-	if (ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
-		return fvm_error_set(err, errno, "set the registers of thread %d", s->tid);
+	int r = s->rest_ns && vin_arch_rest_at(&s->regs) ? sleep_for(post, t, s) : 0;
+	if (r >= 0 && ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
+		r = -errno;
+	if (r < 0)
+		return fvm_error_set(err, -r, "set the registers of thread %d", s->tid);
 	t->regs = s->regs;
 	t->mask = s->mask;
-	/* the rest of its time is not known to this kernel */
-	vin_arch_restart_anew(&t->regs);
+	/* without a rest of time, that kernel would not know where to go on */
+	if (r == 0)
+		vin_arch_restart_anew(&t->regs);
 	return 0;
 }

@@ -258,10 +258,270 @@ static void a_counter_goes_on(void **state)
 	all_ways(count);
 }
 
+/* ---- threads ---- */
+
+#define WORKERS 6
+
+static __thread uint64_t mine;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t under_lock;
+static volatile uint64_t rounds_of[WORKERS];
+
+static void check(bool good)
+{
+	if (!good)
+		__atomic_add_fetch(&board->wrong, 1, __ATOMIC_RELAXED);
+}
+
+/* Which of the kernel's things this thread has, so that it can be compared. */
+struct kept {
+	pid_t tid;
+	char name[16];
+	stack_t stack;
+	void *robust;
+	size_t robust_len;
+	sigset_t mask;
+};
+
+static void look_at_me(struct kept *k)
+{
+	memset(k, 0, sizeof(*k));
+	k->tid = (pid_t)syscall(SYS_gettid);
+	prctl(PR_GET_NAME, k->name);
+	sigaltstack(NULL, &k->stack);
+	syscall(SYS_get_robust_list, 0, &k->robust, &k->robust_len);
+	pthread_sigmask(SIG_BLOCK, NULL, &k->mask);
+}
+
+static void *worker(void *arg)
+{
+	const int n = (int)(intptr_t)arg;
+	char name[16];
+	unsigned char stack[16384];
+	double d[8] = { n, 2, 3, 4, 5, 6, 7, 8 };
+	struct kept before, now;
+	sigset_t some;
+	snprintf(name, sizeof(name), "worker %d", n);
+	prctl(PR_SET_NAME, name);
+	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
+	sigemptyset(&some);
+	sigaddset(&some, SIGRTMIN + n);
+	pthread_sigmask(SIG_BLOCK, &some, NULL);
+	look_at_me(&before);
+	const uint64_t sum = work_once((unsigned char *)name, sizeof(name), d);
+	while (!board->end) {
+		check(work_once((unsigned char *)name, sizeof(name), d) == sum);
+		look_at_me(&now);
+		check(memcmp(&now, &before, sizeof(now)) == 0);
+		pthread_mutex_lock(&lock);
+		under_lock++;
+		pthread_mutex_unlock(&lock);
+		check(mine == rounds_of[n]);
+		mine = ++rounds_of[n];
+		if (n % 2)
+			nap(1);
+	}
+	return NULL;
+}
+
+static void many_threads(void)
+{
+	pthread_t threads[WORKERS];
+	for (int i = 0; i < WORKERS; i++)
+		pthread_create(&threads[i], NULL, worker, (void *)(intptr_t)i);
+	uint64_t least = 0;
+	board->ready = 1;
+	while (!board->end) {
+		nap(1);
+		uint64_t all = UINT64_MAX;
+		for (int i = 0; i < WORKERS; i++)
+			all = rounds_of[i] < all ? rounds_of[i] : all;
+		check(all >= least);
+		board->rounds += all > least;
+		least = all;
+	}
+	uint64_t sum = 0;
+	for (int i = 0; i < WORKERS; i++) {
+		pthread_join(threads[i], NULL);
+		sum += rounds_of[i];
+	}
+	check(sum == under_lock);
+}
+
+static void threads_go_on(void **state)
+{
+	(void)state;
+	all_ways(many_threads);
+}
+
+/* A leader that ended before its threads: they go on under its number. */
+static void *lonely(void *arg)
+{
+	const pid_t pid = getpid();
+	(void)arg;
+	nap(20);
+	board->ready = 1;
+	while (!board->end) {
+		check(getpid() == pid && syscall(SYS_gettid) != pid);
+		board->rounds++;
+		nap(1);
+	}
+	_exit(0);
+}
+
+static void leader_goes(void)
+{
+	pthread_t thread;
+	pthread_create(&thread, NULL, lonely, NULL);
+	syscall(SYS_exit, 0);
+}
+
+static void a_process_without_its_leader_goes_on(void **state)
+{
+	(void)state;
+	all_ways(leader_goes);
+}
+
+/* ---- interrupted calls ---- */
+
+static double seconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* A sleep is as long as it was meant to be, and no call tells of an interruption. */
+static void *sleeper(void *arg)
+{
+	(void)arg;
+	struct timespec rest = { 0 }, long_time = { 0, 600000000 };
+	double start = seconds();
+	board->ready = 1;
+	check(nanosleep(&long_time, &rest) == 0);
+	double slept = seconds() - start;
+	check(slept > 0.59 && slept < 1.1);
+	board->seen[0] = (uint64_t)(slept * 1000);
+	board->seen[1] = 1;
+	return NULL;
+}
+
+static void *waiter(void *arg)
+{
+	sigset_t none;
+	siginfo_t info;
+	(void)arg;
+	sigemptyset(&none);
+	sigaddset(&none, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &none, NULL);
+	check(sigtimedwait(&none, &info, &(struct timespec){ 0, 700000000 }) < 0 &&
+	      errno == EAGAIN);
+	board->seen[2] = 1;
+	return NULL;
+}
+
+static void sleep_and_count(void)
+{
+	pthread_t threads[2];
+	pthread_create(&threads[0], NULL, sleeper, NULL);
+	pthread_create(&threads[1], NULL, waiter, NULL);
+	while (!board->end) {
+		board->rounds++;
+		check(nanosleep(&(struct timespec){ 0, 1000000 }, NULL) == 0);
+	}
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+}
+
+static void interrupted_calls_go_on(void **state)
+{
+	(void)state;
+	all_ways(sleep_and_count);
+	assert_int_equal(board->seen[1], 1);
+	assert_int_equal(board->seen[2], 1);
+}
+
+/* ---- families ---- */
+
+/* Of each process a place on the board, so that the rounds of all are seen. */
+static void live(int place, pid_t parent, pid_t group, pid_t session)
+{
+	const pid_t pid = getpid();
+	while (!board->end) {
+		check(getpid() == pid && getppid() == parent);
+		check(!group || getpgrp() == group);
+		check(!session || getsid(0) == session);
+		board->seen[place]++;
+		nap(1);
+	}
+}
+
+/* A parent watches that all go on, with a zombie and children in a session and groups of theirs. */
+static void family(void)
+{
+	const pid_t me = getpid();
+	setpgid(0, 0);
+	pid_t leader = fork();
+	if (leader == 0) {
+		const pid_t pid = getpid();
+		setsid();
+		if (fork() == 0) { /* a job of the session */
+			setpgid(0, 0);
+			live(2, pid, getpid(), pid);
+			_exit(0);
+		}
+		if (fork() == 0) {
+			live(3, pid, pid, pid);
+			_exit(0);
+		}
+		live(1, me, pid, pid);
+		while (wait(NULL) > 0) {
+		}
+		_exit(7);
+	}
+	const pid_t zombie = fork(), killed = zombie ? fork() : 0;
+	if (zombie == 0)
+		_exit(42);
+	if (killed == 0) {
+		raise(SIGKILL);
+		_exit(0);
+	}
+	siginfo_t info;
+	waitid(P_PID, (id_t)zombie, &info, WEXITED | WNOWAIT);
+	waitid(P_PID, (id_t)killed, &info, WEXITED | WNOWAIT);
+	board->ready = 1;
+	uint64_t before = 0;
+	while (!board->end) {
+		check(getpid() == me && getpgrp() == me && kill(zombie, 0) == 0);
+		nap(1);
+		uint64_t least = UINT64_MAX;
+		for (int i = 1; i <= 3; i++)
+			least = board->seen[i] < least ? board->seen[i] : least;
+		board->rounds += least > before;
+		before = least;
+	}
+	int status = 0;
+	check(waitpid(zombie, &status, 0) == zombie && WIFEXITED(status) &&
+	      WEXITSTATUS(status) == 42);
+	check(waitpid(killed, &status, 0) == killed && WIFSIGNALED(status) &&
+	      WTERMSIG(status) == SIGKILL);
+	check(waitpid(leader, &status, 0) == leader && WEXITSTATUS(status) == 7);
+}
+
+static void families_go_on(void **state)
+{
+	(void)state;
+	all_ways(family);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(a_counter_goes_on, each_teardown),
+		cmocka_unit_test_teardown(threads_go_on, each_teardown),
+		cmocka_unit_test_teardown(a_process_without_its_leader_goes_on, each_teardown),
+		cmocka_unit_test_teardown(interrupted_calls_go_on, each_teardown),
+		cmocka_unit_test_teardown(families_go_on, each_teardown),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
