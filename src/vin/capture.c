@@ -137,7 +137,9 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 	struct fvm_error mine = { 0 };
 	s->via = living(s->pid);
 	int r = vin_maps_read(s->via, true, &s->maps, &mine);
-	if (r == 0 && s->maps.count > 0)
+	if (r == 0 && s->maps.count == 0)
+		return 0;
+	if (r == 0)
 		r = check_place(c, s, &mine);
 	if (r == 0)
 		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, &mine);

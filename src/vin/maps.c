@@ -15,7 +15,7 @@
 static const char letters[VIN_VMA_FLAGS][3] = {
 	"rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "pf", "lo", "io",
 	"sr", "rr", "dc", "de", "ac", "nr", "ht", "sf", "wf", "dd", "sd", "mm",
-	"hg", "nh", "mg", "um", "uw", "ui", "ss", "sl", "lf", "dp", "ar",
+	"hg", "nh", "mg", "um", "uw", "ui", "ss", "sl", "lf", "dp", "ar", "gu",
 };
 
 void vin_maps_free(struct vin_maps *m)

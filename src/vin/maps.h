@@ -57,6 +57,7 @@ enum vin_vma_flag {
 	VIN_VMA_LOCK_ON_FAULT, /* lf */
 	VIN_VMA_DROPPABLE,     /* dp */
 	VIN_VMA_ARCH,	       /* ar */
+	VIN_VMA_GUARDS,	       /* gu: some of its pages are traps */
 	VIN_VMA_FLAGS
 };
 

@@ -198,7 +198,13 @@ static int take_piece(pid_t pid, int fd, uint64_t at, void *to, size_t len)
 	if (pid > 0 && vin_mem_read(pid, at, to, len) == 0)
 		return 0;
 	ssize_t n = pread(fd, to, len, (off_t)at);
-	return n < 0 ? -errno : (size_t)n == len ? 0 : -EIO;
+	if (n < 0)
+		return -errno;
+	if (pid == 0 && (size_t)n > len - PAGE) { /* a file ends within a page */
+		memset((char *)to + n, 0, len - (size_t)n);
+		return 0;
+	}
+	return (size_t)n == len ? 0 : -EIO;
 }
 
 static int stream_run(pid_t pid, int fd, const struct vin_run *run, void *buffer,

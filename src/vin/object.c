@@ -79,7 +79,7 @@ ssize_t vin_objects_see(struct vin_objects *o, pid_t pid, const struct vin_vma *
 		return -ENOMEM;
 	object->sights = more;
 	object->sights[object->sight_count++] =
-		(struct vin_sight){ pid, v->start, v->end, v->offset };
+		(struct vin_sight){ pid, v->start, v->end, v->offset, v->shared };
 	const uint64_t end = v->offset + (v->end - v->start);
 	if (object->size < end)
 		object->size = end;
@@ -127,17 +127,18 @@ static int write_record(const struct vin_object *o, struct vin_out *out, struct 
 }
 
 /* A copy in a memfd of ours: where the thing itself is not to be had, all sights are laid over each
- * other. Holes can't be seen from there; pages of zeros become some. */
-static int copy_sight(const struct vin_sight *s, int to, unsigned char *page)
+ * other, the shared ones last. Holes can't be seen from there; pages of zeros become some. */
+static int copy_sight(const struct vin_sight *s, bool zeros_too, int to)
 {
 	static const unsigned char zeros[PAGE];
+	unsigned char page[PAGE];
 	for (uint64_t at = s->start; at < s->end; at += PAGE) {
 		int r = vin_mem_read(s->pid, at, page, PAGE);
 		if (r == -EFAULT) /* behind the end of the file, or not readable here */
 			continue;
 		if (r < 0)
 			return r;
-		if (memcmp(page, zeros, PAGE) != 0 &&
+		if ((zeros_too || memcmp(page, zeros, PAGE) != 0) &&
 		    pwrite(to, page, PAGE, (off_t)(s->offset + (at - s->start))) != PAGE)
 			return -EIO;
 	}
@@ -149,7 +150,7 @@ static bool seen_before(const struct vin_object *o, size_t n)
 	const struct vin_sight *s = &o->sights[n];
 	for (size_t i = 0; i < n; i++) {
 		const struct vin_sight *t = &o->sights[i];
-		if (t->offset <= s->offset &&
+		if (t->shared == s->shared && t->offset <= s->offset &&
 		    t->offset + (t->end - t->start) >= s->offset + (s->end - s->start))
 			return true;
 	}
@@ -158,11 +159,17 @@ static bool seen_before(const struct vin_object *o, size_t n)
 
 static int copy_sights(const struct vin_object *o)
 {
-	unsigned char page[PAGE];
+	bool private = false;
 	scoped_fd copy = memfd_create("vin", MFD_CLOEXEC);
 	int r = copy < 0 || ftruncate(copy, (off_t)o->size) < 0 ? -errno : 0;
-	for (size_t i = 0; r == 0 && i < o->sight_count; i++)
-		r = seen_before(o, i) ? 0 : copy_sight(&o->sights[i], copy, page);
+	for (int shared = 0; shared < 2; shared++) {
+		for (size_t i = 0; r == 0 && i < o->sight_count; i++) {
+			if (o->sights[i].shared != shared || seen_before(o, i))
+				continue;
+			r = copy_sight(&o->sights[i], shared && private, copy);
+			private |= !shared;
+		}
+	}
 	return r < 0 ? r : fvm_fd_take(&copy);
 }
 

@@ -32,6 +32,7 @@ enum vin_object_kind {
 struct vin_sight {
 	pid_t pid;
 	uint64_t start, end, offset;
+	bool shared; /* what it shows is the thing's own, not this process's */
 };
 
 struct vin_object {

@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@
 #include <cmocka.h>
 
 #include "vin/capture.h"
+#include "vin/maps.h"
 #include "vin/replay.h"
 
 static struct board {
@@ -71,6 +73,8 @@ static int teardown(void **state)
 static int each_teardown(void **state)
 {
 	(void)state;
+	/* whoever is left after a failure ends by himself */
+	board->end = 1;
 	if (last_victim > 0 && kill(last_victim, SIGKILL) == 0)
 		waitpid(last_victim, NULL, 0);
 	if (last_init > 0 && kill(last_init, SIGKILL) == 0)
@@ -514,6 +518,225 @@ static void families_go_on(void **state)
 	all_ways(family);
 }
 
+/* ---- memory of all sorts ---- */
+
+#define PAGE	      4096UL
+#define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL */
+#define AREAS	      18
+
+static unsigned char *areas[AREAS];
+static const int advice_of[] = { MADV_DONTFORK,	  MADV_WIPEONFORK, MADV_DONTDUMP, MADV_HUGEPAGE,
+				 MADV_NOHUGEPAGE, MADV_MERGEABLE,  MADV_RANDOM,	  MADV_SEQUENTIAL };
+#define ADVICES (int)(sizeof(advice_of) / sizeof(*advice_of))
+
+static unsigned char *map(int prot, int flags, int fd, size_t pages)
+{
+	unsigned char *at = mmap(NULL, pages * PAGE, prot, flags, fd, 0);
+	check(at != MAP_FAILED);
+	return at;
+}
+
+static void fill(unsigned char *at, size_t pages, int seed)
+{
+	for (size_t i = 0; i < pages; i++)
+		at[i * PAGE + (i * 37) % PAGE] = (unsigned char)(seed + (int)i * 3 + 1);
+}
+
+static void still(const unsigned char *at, size_t pages, int seed)
+{
+	for (size_t i = 0; i < pages; i++)
+		check(at[i * PAGE + (i * 37) % PAGE] == (unsigned char)(seed + (int)i * 3 + 1));
+}
+
+/* A file without a name, of 8 pages. */
+static int nameless(bool memfd)
+{
+	char path[] = "/tmp/vin-gone-XXXXXX";
+	int fd = memfd ? memfd_create("a name", 0) : mkstemp(path);
+	if (!memfd)
+		unlink(path);
+	check(fd >= 0 && ftruncate(fd, 8 * PAGE - 100) == 0);
+	unsigned char *at = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd, 8);
+	fill(at, 8, 50);
+	munmap(at, 8 * PAGE);
+	return fd;
+}
+
+static int make_areas(void)
+{
+	const int rw = PROT_READ | PROT_WRITE, own = MAP_PRIVATE | MAP_ANONYMOUS;
+	int n = 0;
+	areas[n++] = map(rw, own | MAP_GROWSDOWN, -1, 8);
+	areas[n++] = map(rw, own | MAP_NORESERVE, -1, 8);
+	areas[n++] = map(rw | PROT_EXEC, own, -1, 8);
+	areas[n++] = map(rw, MAP_SHARED | MAP_ANONYMOUS, -1, 8);
+	areas[n++] = sbrk(8 * PAGE);
+	for (int i = 0; i < ADVICES; i++) {
+		areas[n] = map(rw, own, -1, 8);
+		(void)madvise(areas[n++], 8 * PAGE, advice_of[i]);
+	}
+	areas[n] = map(rw, own, -1, 8);
+	check(mlock(areas[n++], 4 * PAGE) == 0);
+	for (int i = 0; i < n; i++)
+		fill(areas[i], 8, i);
+	return n;
+}
+
+/* Those of files keep what the file has where nobody wrote. */
+static int make_areas_of_files(int n)
+{
+	for (int memfd = 0; memfd < 2; memfd++) {
+		int fd = nameless(memfd);
+		areas[n] = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd, 8);
+		fill(areas[n], 4, 50);
+		n++;
+		areas[n] = map(PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 8);
+		fill(areas[n], 4, 50);
+		n++;
+		close(fd);
+	}
+	return n;
+}
+
+static void odd_memory(void)
+{
+	int own = make_areas(), all = make_areas_of_files(own);
+	unsigned char *none = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 8);
+	unsigned char *traps = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 8);
+	fill(none, 8, 99);
+	mprotect(none, 8 * PAGE, PROT_NONE);
+	fill(traps, 8, 98);
+	const bool guards = madvise(traps + 2 * PAGE, PAGE, GUARD_INSTALL) == 0;
+	board->ready = 1;
+	while (!board->end) {
+		for (int i = 0; i < all; i++)
+			still(areas[i], 8, i < own ? i : 50);
+		still(traps, 2, 98);
+		board->rounds++;
+		nap(1);
+	}
+	mprotect(none, 8 * PAGE, PROT_READ);
+	still(none, 8, 99);
+	/* a trap is EFAULT for the kernel too */
+	unsigned char byte;
+	struct iovec here = { &byte, 1 }, there = { traps + 2 * PAGE, 1 };
+	if (guards)
+		check(process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0);
+	/* the very same memory twice: shared is shared, private is not */
+	areas[own][0] = 7;
+	check(areas[own + 1][0] != 7);
+}
+
+static void memory_of_all_sorts_goes_on(void **state)
+{
+	(void)state;
+	all_ways(odd_memory);
+}
+
+/* What two processes share they share again; and /proc shows the same areas with the same flags. */
+static void sharers(void)
+{
+	volatile uint64_t *both =
+		mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t child = fork();
+	if (child == 0) {
+		while (!board->end) {
+			uint64_t asked = both[0];
+			both[512] = asked;
+			nap(1);
+		}
+		_exit(0);
+	}
+	board->ready = 1;
+	while (!board->end) {
+		both[0]++;
+		for (int i = 0; i < 3000 && both[512] != both[0] && !board->end; i++)
+			nap(1);
+		check(both[512] == both[0] || board->end);
+		board->rounds++;
+	}
+	waitpid(child, NULL, 0);
+}
+
+static void shared_memory_stays_shared(void **state)
+{
+	(void)state;
+	all_ways(sharers);
+}
+
+static pid_t child_of(pid_t pid)
+{
+	char path[64];
+	pid_t child = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	FILE *children = fopen(path, "r");
+	if (!children || fscanf(children, "%d", &child) != 1)
+		child = 0;
+	if (children)
+		fclose(children);
+	return child;
+}
+
+static bool same_but_inode(const struct vin_vma *a, const struct vin_vma *b)
+{
+	const uint64_t sd = 1ULL << VIN_VMA_SOFTDIRTY;
+	/* only root makes shared memory without a name that is shown as it was */
+	const bool named = geteuid() == 0 || !strstr(a->name, "(deleted)");
+	if (strstr(a->name, "vin-gone"))
+		return a->start == b->start && a->end == b->end;
+	return a->start == b->start && a->end == b->end && a->offset == b->offset &&
+	       a->prot == b->prot && a->shared == b->shared && (a->flags | sd) == (b->flags | sd) &&
+	       (!named || strcmp(a->name, b->name) == 0);
+}
+
+/* Areas that continue each other are one when they are made anew. */
+static void join(struct vin_maps *m)
+{
+	size_t kept = 0;
+	for (size_t i = 1; i < m->count; i++) {
+		struct vin_vma *last = &m->vmas[kept], *v = &m->vmas[i];
+		if (last->end == v->start && last->ino == 0 && v->ino == 0 &&
+		    last->prot == v->prot && last->flags == v->flags &&
+		    strcmp(last->name, v->name) == 0) {
+			last->end = v->end;
+			free(v->name);
+		} else {
+			m->vmas[++kept] = *v;
+		}
+	}
+	m->count = kept + 1;
+}
+
+static void the_map_of_memory_is_the_same(void **state)
+{
+	struct vin_maps before = { 0 }, after = { 0 };
+	(void)state;
+	pid_t pid = victim(odd_memory);
+	wait_for_rounds();
+	OK(vin_maps_read(pid, true, &before, &err));
+	FILE *image = capture(pid, false);
+	reap_killed(pid);
+	pid_t init = replay(image);
+	fclose(image);
+	wait_for_rounds();
+	OK(vin_maps_read(child_of(init), true, &after, &err));
+	join(&before);
+	join(&after);
+	for (size_t i = 0; i < before.count && i < after.count; i++) {
+		const struct vin_vma *a = &before.vmas[i], *b = &after.vmas[i];
+		if (!same_but_inode(a, b)) {
+			print_error("%lx-%lx %d %lx %s\n%lx-%lx %d %lx %s\n", a->start, a->end,
+				    a->prot, a->flags, a->name, b->start, b->end, b->prot, b->flags,
+				    b->name);
+			board->wrong++;
+		}
+	}
+	assert_int_equal(before.count, after.count);
+	vin_maps_free(&before);
+	vin_maps_free(&after);
+	end_well(init);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -522,6 +745,9 @@ int main(void)
 		cmocka_unit_test_teardown(a_process_without_its_leader_goes_on, each_teardown),
 		cmocka_unit_test_teardown(interrupted_calls_go_on, each_teardown),
 		cmocka_unit_test_teardown(families_go_on, each_teardown),
+		cmocka_unit_test_teardown(memory_of_all_sorts_goes_on, each_teardown),
+		cmocka_unit_test_teardown(shared_memory_stays_shared, each_teardown),
+		cmocka_unit_test_teardown(the_map_of_memory_is_the_same, each_teardown),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
