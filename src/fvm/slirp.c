@@ -15,16 +15,26 @@
  * supervisor can have those wait who need it (notify_net.c): a process of ours starts it when the
  * supervisor asks, or the VM has lived for a moment, as routes and devices can be looked at without
  * a socket, too. A program that wants no network has ended by then.
+ *
+ * Both read what a hostile VM sends. pasta shuts itself in. slirp4netns is *shut in* where it can
+ * be: it is given a tree of /etc and next to nothing of /run (no bus, no socket of a daemon), no
+ * privilege and no exec. Its own options for that take it to be root of the user namespace
+ * already; where they fail, as the kernel or the release lacks something, it is started without.
+ * It says that it is ready when it has shut itself in: what fails later, a VM may have brought
+ * about, and is not tried again.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/nsfs.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -32,6 +42,7 @@
 
 #include "fvm/helper.h"
 #include "fvm/net.h"
+#include "fvm/plan.h"
 #include "fvm/sys.h"
 
 #define PORT_TRIES 25
@@ -48,8 +59,8 @@ enum { USER_FD = 3, NET_FD = 4, READY_FD = 5 };
 struct slirp {
 	int user, net; /* once PID 1 runs, nobody may look at its namespaces any more */
 	int vm[2], ready[2];
-	int init, ask; /* late: PID 1's pidfd, and the supervisor's socket */
-	struct fvm_strv argv;
+	int init, ask;			 /* late: PID 1's pidfd, and the supervisor's socket */
+	struct fvm_strv argv, shut_argv; /* as it is, and shut in: empty for pasta */
 };
 
 static const char *program_find(const char *name, char *path, size_t size)
@@ -78,14 +89,19 @@ static int slirp4netns_argv(struct slirp *s, const char *program)
 		"--configure",
 		"--mtu=65520",
 		"--disable-host-loopback",
-		"--userns-path=" USER_PATH,
 		"--netns-type=path",
 		"--ready-fd=5",
-		NET_PATH,
-		GUEST_LINK,
 		NULL,
 	};
-	return add_all(&s->argv, words);
+	const char *const open[] = { "--userns-path=" USER_PATH, NET_PATH, GUEST_LINK, NULL };
+	const char *const shut[] = { "--enable-sandbox", "--enable-seccomp", NET_PATH, GUEST_LINK,
+				     NULL };
+	int r = add_all(&s->argv, words);
+	if (r == 0)
+		r = add_all(&s->argv, open);
+	if (r == 0)
+		r = add_all(&s->shut_argv, words);
+	return r < 0 ? r : add_all(&s->shut_argv, shut);
 }
 
 /* "-t 8080:80" or "-t 127.0.0.1/8080:80" for each port of a protocol, or "-t none" */
@@ -143,12 +159,42 @@ static int pasta_argv(struct slirp *s, const char *program, const struct fvm_por
 	return r;
 }
 
-static _Noreturn void slirp_exec(const struct slirp *s)
+/* An empty /run but for the directory that names the host's name servers. */
+static int hide_run(void)
 {
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	char dir[PATH_MAX] = "", source[64];
+	scoped_fd names = -1;
+	if (realpath("/etc/resolv.conf", dir))
+		*strrchr(dir, '/') = '\0';
+	if (fvm_path_below(dir, "/run") && strcmp(dir, "/run") != 0)
+		names = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	else if (dir[0] && !fvm_path_below(dir, "/etc"))
+		return -EXDEV; /* it could not be read */
+	if (mount("fvm", "/run", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=755") <
+	    0)
+		return -errno;
+	if (names < 0)
+		return 0;
+	snprintf(source, sizeof(source), "/proc/self/fd/%d", names);
+	int r = fvm_mkdir_p(AT_FDCWD, dir, 0755);
+	return r == 0 && mount(source, dir, NULL, MS_BIND | MS_REC, NULL) < 0 ? -errno : r;
+}
+
+static int shut_in(void)
+{
+	if (setns(USER_FD, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	close(USER_FD);
+	return hide_run();
+}
+
+static _Noreturn void slirp_exec(const struct slirp *s, bool shut, int tell)
+{
+	char *const *argv = shut ? s->shut_argv.items : s->argv.items;
 	fvm_null_stdio();
 	/* by way of higher numbers, as each may stand where the other belongs */
-	const int from[] = { s->user, s->net, s->ready[1] };
+	const int from[] = { s->user, s->net, tell };
 	int high[FVM_COUNT(from)];
 	for (size_t i = 0; i < FVM_COUNT(from); i++)
 		high[i] = fcntl(from[i], F_DUPFD, READY_FD + 1);
@@ -157,7 +203,10 @@ static _Noreturn void slirp_exec(const struct slirp *s)
 	fvm_close_range(READY_FD + 1, ~0U);
 	/* pasta ends if it finds this ignored */
 	signal(SIGPIPE, SIG_DFL);
-	execv(s->argv.items[0], s->argv.items);
+	if (shut && shut_in() < 0)
+		_exit(126);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* other credentials would have cleared it */
+	execv(argv[0], argv);
 	_exit(127);
 }
 
@@ -171,19 +220,51 @@ static int await_vm(int from)
 }
 
 /* Return: a pidfd of the program, or negative errno with @err */
-static int program_start(const struct slirp *s, pid_t *ret, struct fvm_error *err)
+static int program_start(const struct slirp *s, bool shut, int tell, pid_t *ret,
+			 struct fvm_error *err)
 {
 	*ret = fork();
 	if (*ret == 0)
-		slirp_exec(s);
+		slirp_exec(s, shut, tell);
 	int r = *ret < 0 ? fvm_error_set(err, errno, "start %s", s->argv.items[0])
 			 : sys_pidfd_open(*ret, 0);
 	if (*ret > 0 && r < 0) {
 		(void)kill(*ret, SIGKILL);
 		fvm_error_set(err, -r, "watch %s", s->argv.items[0]);
 	}
-	close(s->ready[1]);
 	return r;
+}
+
+static int poll_restarted(struct pollfd *p, nfds_t count, int timeout_ms)
+{
+	int r;
+	while ((r = poll(p, count, timeout_ms)) < 0 && errno == EINTR)
+		;
+	return r;
+}
+
+/* @vm: hears when nobody needs it any more, or -1
+ * Return: a pidfd of the program, which is ready; or -1: not this way */
+static int program_start_shut(const struct slirp *s, int vm, pid_t *ret)
+{
+	int said[2];
+	char byte;
+	if (s->shut_argv.count == 0 || pipe2(said, O_CLOEXEC) < 0)
+		return -1;
+	scoped_fd program = program_start(s, true, said[1], ret, NULL);
+	close(said[1]);
+	struct pollfd p[2] = { { .fd = said[0], .events = POLLIN },
+			       { .fd = vm, .events = POLLIN } };
+	bool ready = program >= 0 && poll_restarted(p, 2, READY_MS) > 0 && p[0].revents &&
+		     read(said[0], &byte, 1) == 1;
+	close(said[0]);
+	if (ready)
+		return fvm_fd_take(&program);
+	if (program >= 0) {
+		(void)kill(*ret, SIGKILL);
+		(void)waitpid(*ret, NULL, 0);
+	}
+	return -1;
 }
 
 /* Whichever ends first, the other has no use any more. */
@@ -205,7 +286,13 @@ static int watch(void *arg, int report)
 	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
 	const int keep[] = { s->vm[0], s->ready[1], report, s->user, s->net };
 	fvm_helper_close(keep, FVM_COUNT(keep));
-	scoped_fd program = program_start(s, &child, &err);
+	fvm_null_stdio(); /* nothing that is opened from here on may be 0 to 2 */
+	scoped_fd program = program_start_shut(s, -1, &child);
+	if (program >= 0)
+		(void)!write(s->ready[1], "1", 1);
+	else
+		program = program_start(s, false, s->ready[1], &child, &err);
+	close(s->ready[1]);
 	fvm_helper_report(report, &err);
 	if (program < 0)
 		return 1;
@@ -216,14 +303,6 @@ static int watch(void *arg, int report)
 
 /* ---- late ---- */
 
-static int poll_restarted(struct pollfd *p, nfds_t count, int timeout_ms)
-{
-	int r;
-	while ((r = poll(p, count, timeout_ms)) < 0 && errno == EINTR)
-		;
-	return r;
-}
-
 /* Return: whether the VM is still there to have a network */
 static bool await_need(const struct slirp *s)
 {
@@ -233,6 +312,13 @@ static bool await_need(const struct slirp *s)
 }
 
 /* The supervisor hears a byte, or that we hung up: then there will be no network. */
+static void tell(const struct slirp *s, bool ready)
+{
+	if (ready)
+		(void)!write(s->ask, "r", 1);
+	close(s->ask);
+}
+
 static void tell_when_ready(const struct slirp *s, int program)
 {
 	char byte;
@@ -242,9 +328,23 @@ static void tell_when_ready(const struct slirp *s, int program)
 	int n = poll_restarted(p, 3, READY_MS);
 	bool ready = n > 0 && p[2].revents && read(s->ready[0], &byte, 1) == 1;
 	/* what takes long may still come */
-	if (ready || n == 0)
-		(void)!write(s->ask, "r", 1);
-	close(s->ask);
+	tell(s, ready || n == 0);
+}
+
+static int program_start_late(struct slirp *s, pid_t *ret)
+{
+	int program = program_start_shut(s, s->init, ret);
+	if (program >= 0) {
+		tell(s, true);
+		return program;
+	}
+	if (pipe2(s->ready, O_CLOEXEC) < 0)
+		return -errno;
+	program = program_start(s, false, s->ready[1], ret, NULL);
+	close(s->ready[1]);
+	if (program >= 0)
+		tell_when_ready(s, program);
+	return program;
 }
 
 static int watch_late(struct slirp *s)
@@ -256,12 +356,11 @@ static int watch_late(struct slirp *s)
 	const int keep[] = { s->ask, s->init, s->user, s->net };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	fvm_null_stdio(); /* nothing that is opened from here on may be 0 to 2 */
-	if (!await_need(s) || pipe2(s->ready, O_CLOEXEC) < 0)
+	if (!await_need(s))
 		return 1;
-	scoped_fd program = program_start(s, &child, NULL);
+	scoped_fd program = program_start_late(s, &child);
 	if (program < 0)
 		return 1;
-	tell_when_ready(s, program);
 	watch_both(s->init, program, child);
 	return 0;
 }
@@ -357,6 +456,7 @@ int fvm_slirp_start(int net, const struct fvm_config *config, struct fvm_slirp *
 			? fvm_error_set(err, errno, "make a pipe")
 			: start(&s, config, ret, err);
 	fvm_strv_free(&s.argv);
+	fvm_strv_free(&s.shut_argv);
 	const int fds[] = { s.user, s.vm[0], s.vm[1], s.ready[0], s.ready[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
@@ -386,6 +486,7 @@ pid_t fvm_slirp_start_late(int net, int init, int ask, struct fvm_error *err)
 	if (r < 0 && s.argv.count)
 		fvm_error_set(err, -r, "start a process for the VM's network");
 	fvm_strv_free(&s.argv);
+	fvm_strv_free(&s.shut_argv);
 	close(s.user);
 	return r;
 }

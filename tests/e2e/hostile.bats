@@ -329,3 +329,39 @@ hostile() {
 	wait $victim || equal $? 143
 	rmdir /sys/fs/cgroup/{,*/}fvm-e2e-victim 2>/dev/null || :
 }
+
+# what there is for the slirp4netns of a user's VM, and whether system calls are filtered for it
+slirp_sees() {
+	local pid
+	wait_until 5 eval "pgrep -u fvmt-$1 -x slirp4netns >$E2E/slirp"
+	pid=$(cat "$E2E/slirp")
+	sleep 0.3 # it opens its tree and shuts it
+	ls "/proc/$pid/root"
+	find "/proc/$pid/root/run/" -type s
+	grep ^Seccomp: "/proc/$pid/status"
+}
+
+@test "who translates for a user's VM is shut in, with neither files nor sockets of the host" {
+	needs_command slirp4netns
+	needs_user mal
+	user_make mal1 no-ranges
+	local user shut=$'etc\nrun\nSeccomp:\t2' refused
+	for user in mal mal1; do
+		as_user $user fvm -q run -d --name v -- sleep 300
+		equal "$(slirp_sees $user)" "$shut"
+		expect 0 as_user $user fvm exec v grep -q 00000000 /proc/net/route
+		as_user $user fvm -q rm --force v
+	done
+	# also when it is started ahead; and where it can't shut itself in, it works all the same
+	for refused in landlock_create_ruleset rmdir; do
+		refuse $refused -- bash -c '. "$1/helper.bash" && as_user mal fvm -q run -d --name v -- sleep 300' \
+			- "$BATS_TEST_DIRNAME"
+		if [ $refused = rmdir ]; then
+			fails equal "$(slirp_sees mal)" "$shut" 2>/dev/null
+		else
+			equal "$(slirp_sees mal)" "$shut"
+		fi
+		expect 0 as_user mal fvm exec v grep -q 00000000 /proc/net/route
+		as_user mal fvm -q rm --force v
+	done
+}
