@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <linux/prctl.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include "vin/traits.h"
@@ -17,6 +18,7 @@
 #define SET_CPUID     0x1012
 #define SPECULATIONS  3 /* store bypass, indirect branch, L1D flush */
 #define FLUSHER_SHOWN 1
+#define GET_DISPATCH  0x4210 /* PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG */
 
 enum { NAME, PERSONALITY, TSC, MCE, CPUID, SPECULATION, ASKED = SPECULATION + SPECULATIONS };
 
@@ -46,11 +48,28 @@ static void numbers(struct vin_steps *s, const struct vin_call *told, uint64_t t
 	to[NAME] = (s->stat.flags & IO_FLUSHER) == IO_FLUSHER ? FLUSHER_SHOWN : 0;
 }
 
+/* PR_SET_SYSCALL_USER_DISPATCH: its calls may become signals, ours too. From Linux 6.4 on one is
+ * shown whether it is so. */
+static int check_dispatch(const struct vin_thread *t, struct fvm_error *err)
+{
+	struct {
+		uint64_t mode, selector, offset, len;
+	} conf = { 0 };
+	if (ptrace(GET_DISPATCH, t->tid, sizeof(conf), &conf) < 0 || conf.mode == 0)
+		return 0;
+	return fvm_error_say(err, ENOTSUP,
+			     "thread %d of process %d has its system calls handled by itself "
+			     "(PR_SET_SYSCALL_USER_DISPATCH)",
+			     t->tid, t->pid);
+}
+
 static int put(struct vin_steps *s, const struct vin_call *told, struct fvm_buf *to,
 	       struct fvm_error *err)
 {
-	(void)err;
 	uint64_t n[ASKED];
+	int r = check_dispatch(s->t, err);
+	if (r < 0)
+		return r;
 	numbers(s, told, n);
 	vin_put_blob(to, vin_steps_told(s, told[NAME].args[1]), NAME_SIZE);
 	for (int i = 0; i < ASKED; i++)

@@ -52,7 +52,7 @@ static int put_key(struct vin_steps *s, int32_t key, struct fvm_buf *to, struct 
 	char about[TEXT_SIZE + 1] = { 0 }, bytes[KEY_SIZE];
 	unsigned int rights;
 	int name = 0;
-	size_t len;
+	size_t len = 0;
 	int r = tell(s, KEYCTL_DESCRIBE, key, about, TEXT_SIZE, &len, err);
 	if (r < 0)
 		return r;
@@ -69,8 +69,8 @@ static int put_key(struct vin_steps *s, int32_t key, struct fvm_buf *to, struct 
 
 static int put_ring(struct vin_steps *s, int64_t ring, struct fvm_buf *to, struct fvm_error *err)
 {
-	int32_t keys[KEYS_MAX];
-	size_t len;
+	int32_t keys[KEYS_MAX] = { 0 };
+	size_t len = 0;
 	int r = tell(s, KEYCTL_READ, ring, keys, sizeof(keys), &len, err);
 	if (r < 0)
 		return r;

@@ -35,7 +35,8 @@
  *
  * Limits, each of them refused: undo values of System V semaphores; filters with a listener, unless
  * the new process has them; filters where we are not root; a directory that was deleted; threads
- * with directories of their own; keys that can't be read; a signal that stops or kills, on its way.
+ * with directories of their own; keys that can't be read; system calls that the program handles by
+ * itself (PR_SET_SYSCALL_USER_DISPATCH); a signal that stops or kills, on its way.
  * Limits that do no harm: a session's keyring is the restorer's, a process's that several threads
  * share becomes one for each; a timer that was set to a point of CLOCK_REALTIME goes on as one set
  * for the time that was left; the missed rounds of a timer whose signal is queued are counted anew.

@@ -354,6 +354,42 @@ static void what_cant_be_had_is_said_before(void **state)
 	rmdir("/tmp/vinsig-odd (deleted)");
 }
 
+static volatile char selector; /* 0: calls are the kernel's */
+
+static void handle_calls(int thread)
+{
+	(void)thread;
+	CHECK(prctl(59, 1, 0, 0, &selector) == 0); /* PR_SET_SYSCALL_USER_DISPATCH, _ON */
+}
+
+/* Found at the stop: it is told, and the program goes on. */
+static void one_that_handles_its_calls_is_refused_and_goes_on(void **state)
+{
+	(void)state;
+	static const struct twins t = { "", handle_calls, nothing, 0, false };
+	struct vin_tree tree = { 0 };
+	struct vin_post post = { 0 };
+	scoped_buf payload = { 0 };
+	twins = &t;
+	pid_t pid = twin(true);
+	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	struct vin_thread *t0 = tree.procs[0].threads;
+	OK(vin_post_open(&post, t0, &err));
+	int r = vin_traits_capture(&post, t0, 1, &payload, &err);
+	OK(vin_post_close(&post, t0, NULL));
+	vin_tree_release(&tree);
+	board->end = 1;
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	pair[0] = 0;
+	assert_int_equal(status, 0);
+	/* before Linux 6.4 nobody is shown that */
+	if (r != 0) {
+		assert_int_equal(r, -ENOTSUP);
+		assert_non_null(strstr(err.text, "handled by itself"));
+	}
+}
+
 /* ---- payloads ---- */
 
 static void some_set_up(int thread)
@@ -421,6 +457,8 @@ int main(void)
 		TWINS(&root_twins),
 		TWINS(&limits_twins),
 		cmocka_unit_test_teardown(what_cant_be_had_is_said_before, end_both),
+		cmocka_unit_test_teardown(one_that_handles_its_calls_is_refused_and_goes_on,
+					  end_both),
 		cmocka_unit_test_teardown(damaged_payloads_are_refused_before_anything_is_done,
 					  end_both),
 		cmocka_unit_test_teardown(a_payload_gives_nobody_more_than_he_had, end_both),
