@@ -48,6 +48,11 @@ struct supervisor {
 	struct net_waiting *net_waiting;
 	size_t net_count;
 	unsigned int said;	       /* lines written to the log, which a VM could fill */
+	struct adopted {	       /* notify_old.c: the last ones, as a ring */
+		dev_t dev, new_dev;
+		ino_t ino, new_ino;
+	} adopted[32];
+	unsigned int adopted_count;
 };
 
 /* What to answer. */
@@ -121,6 +126,7 @@ struct target {
 	int fd; /* O_PATH, or -1 */
 	struct stat st;
 	bool by_fd; /* named by way of a descriptor, which keeps the old file after an adoption */
+	bool old;   /* it does: what the call is to do, the kernel would do to the old file */
 };
 
 enum follow { FOLLOW, NO_FOLLOW };
@@ -200,6 +206,15 @@ enum verdict on_chmod(struct call *c, const struct file_call *f);
 enum verdict on_mknod(struct call *c, const struct file_call *f);
 enum verdict on_rename(struct call *c, const struct file_call *f);
 enum verdict on_renameat2(struct call *c, const struct file_call *f);
+
+/* ---- notify_old.c ---- */
+
+/** notify_adopted() - remember that the file of @old is that of @t now */
+void notify_adopted(struct supervisor *sup, const struct stat *old, const struct target *t);
+
+/** notify_follow_old() - when a descriptor of VM root's names a file that was adopted since it was
+ *  opened, take the file in its place: systemd-tmpfiles changes owner and mode by one descriptor */
+void notify_follow_old(const struct call *c, struct target *t);
 
 /* ---- notify_stat.c ---- */
 

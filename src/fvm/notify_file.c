@@ -21,7 +21,8 @@
 #include "fvm/skeleton.h"
 
 #define NO_ID	   UINT32_MAX
-#define SMALL_COPY (1 << 20) /* larger ones are made by a child */
+#define SMALL_COPY (1 << 20)  /* larger ones are made by a child */
+#define BY_FD_COPY (64 << 20) /* but those whose descriptor would not know of it */
 
 /* ---- which file ---- */
 
@@ -230,7 +231,9 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	const struct fvm_host_owner owner = owner_of_target(c->sup, t);
 	if (!c->sup->one_id && !may_write(c, t, &owner))
 		return -EACCES;
-	bool large = S_ISREG(t->st.st_mode) && t->st.st_blocks * 512LL > SMALL_COPY && !empty;
+	const struct stat old = t->st;
+	const long long limit = t->by_fd ? BY_FD_COPY : SMALL_COPY;
+	bool large = S_ISREG(old.st_mode) && old.st_blocks * 512LL > limit && !empty;
 	if (large || copies_find(c->sup, &t->st))
 		return copies_add(c, dir, name, &t->st, &owner);
 	notify_take_owner(c->sup, &t->st);
@@ -245,6 +248,8 @@ static int adopt(struct call *c, struct target *t, bool empty)
 	}
 	close(t->fd);
 	t->fd = fd;
+	t->old = t->by_fd;
+	notify_adopted(c->sup, &old, t);
 	if (!c->sup->map)
 		notify_give_back(c->sup, t, &owner);
 	return 0;
@@ -413,6 +418,14 @@ static uint32_t held_as(const struct supervisor *sup, uint32_t id, uint32_t own)
 	return is_real(sup, id, own) ? id : 0;
 }
 
+/* The kernel does it, unless it would do it to the file that an adoption has replaced. */
+static enum verdict give(struct call *c, const struct target *t, uint32_t uid, uint32_t gid)
+{
+	if (!t->old)
+		return GO_ON;
+	return answer(c, fchownat(t->fd, "", uid, gid, AT_EMPTY_PATH) < 0 ? -errno : 0);
+}
+
 static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid, uint32_t gid)
 {
 	struct fvm_owner owner = { 0 };
@@ -429,17 +442,17 @@ static enum verdict chown_target(struct call *c, struct target *t, uint32_t uid,
 		known = notify_owner(c, t, &owner);
 	if (c->sup->ids->count && !known && is_real(c->sup, uid, c->sup->ids->uid) &&
 	    is_real(c->sup, gid, c->sup->ids->gid))
-		return GO_ON;
+		return give(c, t, uid, gid);
 	bool ours = (uid == 0 || uid == NO_ID) && (gid == 0 || gid == NO_ID);
 	if (ours && !known)
-		return GO_ON;
+		return give(c, t, uid, gid);
 	if (notify_is_nobodys(c, t) || !keeps_records(t))
 		return GO_ON;
 	owner.uid = uid == NO_ID ? owner.uid : uid;
 	owner.gid = gid == NO_ID ? owner.gid : gid;
 	write_record(c->sup, t, &owner);
 	if (ours)
-		return GO_ON;
+		return give(c, t, uid, gid);
 	if (c->sup->ids->count)
 		(void)!fchownat(t->fd, "", held_as(c->sup, uid, c->sup->ids->uid),
 				held_as(c->sup, gid, c->sup->ids->gid), AT_EMPTY_PATH);
@@ -456,6 +469,7 @@ enum verdict on_chown(struct call *c, const struct file_call *f)
 		return f->path >= 0 ? on_adopt(c, f) : GO_ON;
 	if (!notify_is_root(c) || notify_target(c, f, &t) < 0)
 		return GO_ON;
+	notify_follow_old(c, &t);
 	enum verdict v = chown_target(c, &t, (uint32_t)c->args[at], (uint32_t)c->args[at + 1]);
 	close(t.fd);
 	return v;
@@ -467,7 +481,6 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 {
 	struct fvm_owner owner;
 	char link[32];
-	bool was_nobodys = notify_is_nobodys(c, t);
 	int r = adopt(c, t, false);
 	if (r < 0)
 		return after(r);
@@ -475,8 +488,7 @@ static enum verdict chmod_target(struct call *c, struct target *t, mode_t mode)
 		owner.mode = (owner.mode & S_IFMT) | (mode & 07777);
 		write_record(c->sup, t, &owner);
 	}
-	/* the descriptor by which it is named still has the old file */
-	if (!was_nobodys || !t->by_fd || notify_is_nobodys(c, t) ||
+	if (!t->old || notify_is_nobodys(c, t) ||
 	    (c->sup->map && notify_kernel_uid(c) != c->sup->map->base))
 		return GO_ON;
 	snprintf(link, sizeof(link), "self/fd/%d", t->fd);
@@ -488,6 +500,7 @@ enum verdict on_chmod(struct call *c, const struct file_call *f)
 	struct target t;
 	if (notify_target(c, f, &t) < 0)
 		return GO_ON;
+	notify_follow_old(c, &t);
 	enum verdict v = chmod_target(c, &t, (mode_t)c->args[f->path + 1]);
 	close(t.fd);
 	return v;

@@ -345,6 +345,39 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	grep -q "supervisor is gone" /home/fvmt-lone/.local/share/fvm/vms/lost/log
 }
 
+# As systemd-tmpfiles does, which packages call: a descriptor without rights, opened once.
+@test "owner and mode change one after the other by a descriptor of a file that is adopted" {
+	needs_command python3
+	local user
+	mkdir /opt/fvm-e2e-new
+	for user in lone range; do
+		rm -f /opt/fvm-e2e-new/*
+		echo host >/opt/fvm-e2e-new/a
+		head -c 3000000 /dev/zero >/opt/fvm-e2e-new/large
+		expect 0 as_user $user fvm -q run --rm --net none --root -- python3 -c '
+import os
+def change(path):
+	fd = "/proc/self/fd/%d" % os.open(path, os.O_PATH)
+	os.chown(fd, 8, 43)
+	os.chmod(fd, 0o640)
+	os.chown(fd, 0, -1)
+	os.chown(fd, 8, -1)
+	s = os.stat(path)
+	print("%d:%d %o" % (s.st_uid, s.st_gid, s.st_mode & 0o7777))
+	return fd
+a = change("/opt/fvm-e2e-new/a")
+change("/opt/fvm-e2e-new/large")
+# another file that has the name by now is not meant
+os.rename("/opt/fvm-e2e-new/large", "/opt/fvm-e2e-new/a")
+try:
+	os.chmod(a, 0o600)
+except PermissionError:
+	print("%o" % (os.stat("/opt/fvm-e2e-new/a").st_mode & 0o7777))'
+		equal "${lines[*]}" "8:43 640 8:43 640 640"
+		equal "$(stat -c '%u:%g %a' /opt/fvm-e2e-new/a)" "0:0 644"
+	done
+}
+
 @test "a large file is adopted while others go on" {
 	mkdir -p /opt/fvm-e2e-new
 	truncate -s 1G "/opt/fvm-e2e-new/large" && dd if=/dev/urandom of="/opt/fvm-e2e-new/large" bs=1M count=200 conv=notrunc status=none
