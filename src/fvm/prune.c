@@ -11,6 +11,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/prune.h"
+#include "fvm/skeleton.h"
 #include "fvm/spare.h"
 #include "fvm/subids.h"
 
@@ -216,11 +217,11 @@ static int list_ids(struct walk *w, struct fvm_error *err)
 	return 0;
 }
 
-int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_pruned *ret,
-		    struct fvm_error *err)
+int fvm_store_prune(const struct fvm_store *store, const struct fvm_prune_how *how,
+		    struct fvm_pruned *ret, struct fvm_error *err)
 {
 	*ret = (struct fvm_pruned){ 0 };
-	struct walk w = { .store = store, .dry_run = dry_run, .pruned = ret };
+	struct walk w = { .store = store, .dry_run = how->dry_run, .pruned = ret };
 	each_entry(store->run, "vms", tidy_run, &w);
 	int r = list_ids(&w, err);
 	if (r == 0) {
@@ -228,7 +229,9 @@ int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_prun
 		each_entry(store->dir, "hide", prune_hide, &w);
 	}
 	fvm_strv_free(&w.named);
-	if (!dry_run)
+	if (!how->dry_run)
 		fvm_spare_prune(store);
+	if (r == 0 && how->all)
+		ret->skeletons = fvm_skeleton_drop(store, how->dry_run);
 	return r;
 }

@@ -5,7 +5,8 @@
  *   Most of it tidies itself: tmp/ and trash/ at each opening of the store, a VM's run-time things
  *   at its next use. What remains for prune: run-time directories of VMs that ended and of such as
  *   are gone, VMs of "run --rm" whose watcher was killed, layers on which no VM stands (their refs
- *   name VMs that are gone), hiding layers that no start has used for a week.
+ *   name VMs that are gone), hiding layers that no start has used for a week. And, when all is to
+ *   go that can be made anew, the skeletons of ordinary users' VMs.
  */
 #ifndef FVM_PRUNE_H
 #define FVM_PRUNE_H
@@ -13,12 +14,17 @@
 #include "fvm/store.h"
 
 struct fvm_pruned {
-	unsigned int vms, layers, hides, runs;
+	unsigned int vms, layers, hides, runs, skeletons;
 };
 
-/** fvm_store_prune() - take it away; @dry_run: only count. Return: 0 or negative errno */
-int fvm_store_prune(const struct fvm_store *store, bool dry_run, struct fvm_pruned *ret,
-		    struct fvm_error *err);
+struct fvm_prune_how {
+	bool dry_run; /* only count */
+	bool all;     /* also what the next start makes anew */
+};
+
+/** fvm_store_prune() - take it away. Return: 0 or negative errno */
+int fvm_store_prune(const struct fvm_store *store, const struct fvm_prune_how *how,
+		    struct fvm_pruned *ret, struct fvm_error *err);
 
 /** fvm_store_tidy_ended() - tidy the VMs that ended by themselves, and delete those of "run --rm".
  *  Looks at RUN/vms only, so its cost goes with the VMs that run. */

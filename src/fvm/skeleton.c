@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fvm/foreign.h"
@@ -616,4 +617,51 @@ void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *pl
 		drop_owned(&r);
 	}
 	_exit(0);
+}
+
+/* ---- all of them ---- */
+
+/* A check in the background takes some hundredths of a second; a VM takes longer. */
+static int take_soon(int dir, int *ret_fd)
+{
+	const struct timespec pause = { .tv_nsec = 50000000 };
+	int r = -EAGAIN;
+	for (int i = 0; i < 60 && r == -EAGAIN; i++) {
+		if (i > 0)
+			nanosleep(&pause, NULL);
+		r = take_flock(dir, "lock", LOCK_EX | LOCK_NB, ret_fd);
+	}
+	return r;
+}
+
+static bool drop_generation(const struct fvm_store *store, int top, const char *gen, bool dry_run)
+{
+	char current[32];
+	scoped_fd lock = -1;
+	scoped_fd dir = fvm_open_nofollow(top, gen, O_RDONLY | O_DIRECTORY);
+	if (dir < 0 || take_soon(dir, &lock) < 0)
+		return false;
+	if (dry_run)
+		return true;
+	ssize_t n = readlinkat(top, "current", current, sizeof(current) - 1);
+	if (n > 0 && strncmp(current, gen, (size_t)n) == 0)
+		(void)unlinkat(top, "current", 0);
+	return fvm_trash(store, top, gen, false) == 0;
+}
+
+unsigned int fvm_skeleton_drop(const struct fvm_store *store, bool dry_run)
+{
+	unsigned int dropped = 0;
+	scoped_fd all = fvm_open_nofollow(store->dir, "skeleton", O_RDONLY | O_DIRECTORY);
+	scoped_dir hosts = all < 0 ? NULL : fvm_dir_open(all, ".");
+	for (struct dirent *host; hosts && (host = fvm_dir_next(hosts));) {
+		scoped_fd lock = -1;
+		scoped_fd top = fvm_open_nofollow(all, host->d_name, O_RDONLY | O_DIRECTORY);
+		scoped_dir d = top < 0 || take_soon(top, &lock) < 0 ? NULL : fvm_dir_open(top, ".");
+		for (struct dirent *e; d && (e = fvm_dir_next(d));) {
+			if (e->d_name[0] == 'g')
+				dropped += drop_generation(store, top, e->d_name, dry_run);
+		}
+	}
+	return dropped;
 }

@@ -103,6 +103,11 @@ struct fvm_user_ids;
 void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *plan,
 			const struct fvm_trees *trees, const struct fvm_user_ids *ids);
 
+/** fvm_skeleton_drop() - delete all skeletons that no VM runs on, and wait a moment for checks of
+ *  them; the next start makes them anew. Without it their user can't: services' ids own some of it
+ *  Return: how many */
+unsigned int fvm_skeleton_drop(const struct fvm_store *store, bool dry_run);
+
 void fvm_skeleton_close(struct fvm_skeleton *s);
 
 /* Something of the skeleton's directories that is not root's. */

@@ -24,7 +24,7 @@ teardown() {
 	local at
 	for at in /opt/fvm-e2e-new/a /opt/fvm-e2e-new/b; do ! mountpoint -q "$at" || umount "$at"; done
 	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign \
-		/var/tmp/fvm-e2e-many /etc/fvm-e2e.d
+		/var/tmp/fvm-e2e-many /opt/fvm-e2e-mail /etc/fvm-e2e.d
 }
 
 run_root() { as_user lone fvm -q run --rm --net none --root -- "$@"; }
@@ -406,6 +406,23 @@ except PermissionError:
 	expect 0 as_user range fvm -q rm real
 	empty() { [ -z "$(ls -A /home/fvmt-range/.local/share/fvm/trash)" ]; }
 	wait_until 10 empty
+}
+
+@test "a user with subordinate ids can delete his store, services' directories and all" {
+	needs_command newuidmap newgidmap
+	user_make range
+	grep -q ^fvmt-range: /etc/subuid || skip "needs subordinate ids for new users"
+	install -d -o 8 -g 8 /opt/fvm-e2e-mail /opt/fvm-e2e-mail/mail /opt/fvm-e2e-mail/mail/deep
+	local store=/home/fvmt-range/store
+	in_store() { as_user range env FVM_HOME=$store "$@"; }
+	expect 0 in_store fvm -q run --rm --net none --root -- sh -c ': >/opt/fvm-e2e-mail/mail/deep/in'
+	[ -n "$(find $store ! -user fvmt-range)" ]
+	in_store fvm -q run -d --name r --net none -- sleep 60
+	equal "$(in_store fvm --json prune --all | jq .skeletons)" 0
+	in_store fvm -q rm --force r
+	equal "$(in_store fvm --json prune --all | jq .skeletons)" 1
+	in_store rm -r $store
+	[ ! -e $store ]
 }
 
 @test "the run-time directory is the session's own, whoever it is, with one id and with many" {

@@ -221,7 +221,7 @@ static void check_layers(const struct fvm_store *store)
 {
 	scoped_strv names = { 0 }, layers = { 0 };
 	struct fvm_pruned pruned;
-	assert_int_equal(fvm_store_prune(store, false, &pruned, NULL), 0);
+	assert_int_equal(fvm_store_prune(store, &(struct fvm_prune_how){ 0 }, &pruned, NULL), 0);
 	assert_int_equal(fvm_store_list(store, &names, NULL), 0);
 	fvm_strv_each(&names, i) {
 		scoped_vm vm = { .dir = -1, .lock = -1 };
