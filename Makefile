@@ -23,7 +23,9 @@ build: $(ready)
 # The packages are looked at each time, which takes a few hundredths of a second.
 $(ready): meson.build meson_options.txt tools/deps.sh
 	@tools/deps.sh build
-	@test -f $@ || meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_ARGS)
+	@test -f $@ || meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_ARGS) >$(BUILD).log 2>&1 || \
+		{ cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
+	@rm -f $(BUILD).log
 	@touch $@
 
 ## make deps        install all packages that building, running and testing need
@@ -31,8 +33,9 @@ deps:
 	@tools/deps.sh build run test
 
 ## make run         show a VM at work on this machine
-run: $(ready)
-	@tools/deps.sh run
+run:
+	@tools/deps.sh build run
+	@$(MAKE) --no-print-directory $(ready)
 	@ninja -C $(BUILD) -j $(JOBS) src/cli/fvm src/cli/fvm-changes
 	@tools/tour.sh $(BUILD)
 

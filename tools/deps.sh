@@ -94,7 +94,7 @@ qemu-system-x86
 qemu-utils
 '
 
-say() { printf 'deps: %s\n' "$*" >&2; }
+say() { printf 'deps: %s\n' "$*" | fold -s -w 96 >&2; }
 
 list_of() {
 	case $1 in
@@ -122,21 +122,47 @@ missing_of() {
 	done
 }
 
+# All that apt-get and dpkg say goes to follow(), progress too: sudo closes other descriptors.
 apt() {
 	# shellcheck disable=SC2086  # $sudo is empty or one word
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
-		-o Acquire::Retries=3 "$@"
+	$sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -q -o DPkg::Lock::Timeout=600 \
+		-o Acquire::Retries=3 -o APT::Status-Fd=1 -o Dpkg::Use-Pty=0 \
+		-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null 2>&1
+}
+
+# What takes its time is one line of a terminal; everything is kept in $log for who has to repair.
+follow() {
+	ended=1
+	while IFS= read -r line; do
+		case $line in
+		dlstatus:*) what=downloading ;;
+		pmstatus:*) what=installing ;;
+		ended:*) ended=${line#ended:} && continue ;;
+		*) printf '%s\n' "$line" >>"$log" && continue ;;
+		esac
+		line=${line#*:*:}
+		[ ! -t 2 ] || printf '\r\033[Kdeps: %s, %s %%' "$what" "${line%%[.:]*}" >&2
+	done
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	return "$ended"
 }
 
 # A mirror that is being written, or a network that comes and goes, passes: three tries.
 install() {
+	log=$(mktemp "${TMPDIR:-/tmp}/fvm-deps.XXXXXX")
+	trap 'rm -f -- "$log"' EXIT
+	trap 'exit 130' INT TERM
 	for try in 1 2 3; do
-		if apt update >&2 && apt install -y --no-install-recommends "$@" >&2; then
+		: >"$log"
+		if { { apt update && apt install -y --no-install-recommends "$@"; } && printf '\nended:0\n'; } | follow; then
+			say "done: $(sed -n 's/^\(.* newly installed\),.*/\1/p; s/^Need to get \(.*\)\.$/, \1/p' "$log" |
+				tr -d '\n')"
 			return 0
 		fi
 		say "try $try of 3 to install failed"
 		sleep $((try * 5))
 	done
+	tail -n 30 "$log" >&2
 	say "apt-get could not install: $*"
 	say "its own message is above; once that is repaired, run the same command again"
 	return 1
@@ -175,7 +201,9 @@ main() {
 			return 1
 		fi
 	fi
-	say "installing: $*"
+	say "installing $# packages and what they need: $*"
+	# the password is asked for before there is a line of progress
+	[ -z "$sudo" ] || sudo true
 	install "$@"
 }
 

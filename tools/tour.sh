@@ -19,14 +19,26 @@ PATH=$stage/bin:$PATH
 
 tidy() {
 	fvm -q rm --force tour >/dev/null 2>&1 || :
+	fvm -q prune --all >/dev/null 2>&1 || :
 	rm -rf -- "$FVM_HOME"
 }
 trap tidy EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold='' plain=''
+if [ -t 1 ]; then
+	bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+
+# As somebody would type it: what has blanks in quotes.
 show() {
-	printf '$ %s\n' "$*"
+	printf '$'
+	for word in "$@"; do
+		case $word in *[!A-Za-z0-9_./=:-]*) word="'$word'" ;; esac
+		printf ' %s' "$word"
+	done
+	echo
 	"$@"
 }
 
@@ -41,7 +53,11 @@ if [ -e "/usr/bin/$package" ]; then
 fi
 
 say "Install a package in a virtual machine of this machine"
-show fvm run --name tour --root --keep -- sh -c "$install"
+# shellcheck disable=SC2086  # words of one command
+case $install in
+*'&&'*) show fvm run --name tour --root --keep -- sh -c "$install" ;;
+*) show fvm run --name tour --root --keep -- $install ;;
+esac
 say "It runs there .."
 show fvm run --name tour "$package"
 say ".. and is not on this machine"
@@ -54,4 +70,6 @@ say "Throw it away: nothing is left"
 show fvm rm --force tour
 show fvm ls
 [ -z "$(fvm --json ls | tr -d '[:space:][]')" ]
-say "Next: fvm run bash, change what you like, then fvm diff, fvm commit or fvm rm."
+say "Next"
+echo "make install puts fvm where your shell finds it; until then it is $build/src/cli/fvm."
+echo "fvm run bash, change what you like, then fvm diff, fvm commit or fvm rm: see the README's tour."
