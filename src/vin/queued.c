@@ -45,6 +45,8 @@ static int put_queue(struct vin_steps *s, bool shared, struct fvm_buf *to, struc
 	scoped_buf all = { 0 };
 	struct __ptrace_peeksiginfo_args args = { .flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
 						  .nr = AT_ONCE };
+	if (s->t->stop_owed)
+		return refuse(s->t, SIGSTOP, err);
 	const bool owed = s->t->trap_owed[shared];
 	uint64_t count = owed;
 	if (owed)

@@ -25,6 +25,15 @@
 
 /* ---- calls on an instruction of the program's own ---- */
 
+/* Nobody can block a SIGSTOP: one that comes meanwhile is sent again when the thread is parked. */
+static bool keep_stop(struct vin_thread *t, int status)
+{
+	if (WSTOPSIG(status) != SIGSTOP)
+		return false;
+	t->stop_owed = true;
+	return true;
+}
+
 /* To the next stop of a system call; -ENOEXEC when something else comes of the instruction. */
 static int to_syscall_stop(struct vin_thread *t)
 {
@@ -37,7 +46,7 @@ static int to_syscall_stop(struct vin_thread *t)
 			return r;
 		if (WSTOPSIG(status) == SYSCALL_STOP)
 			return 0;
-		if (status >> 16 == 0)
+		if (status >> 16 == 0 && !keep_stop(t, status))
 			return WSTOPSIG(status) == SIGSYS ? -EACCES : -ENOEXEC;
 	}
 }
@@ -351,6 +360,8 @@ static int to_breakpoint(struct vin_thread *t)
 		if (r < 0)
 			return r;
 		if (status >> 16)
+			continue;
+		if (keep_stop(t, status))
 			continue;
 		if (WSTOPSIG(status) != SIGTRAP)
 			return WSTOPSIG(status) == SIGSYS ? -EACCES : -EFAULT;

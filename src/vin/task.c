@@ -205,6 +205,10 @@ int vin_thread_park(struct vin_thread *t, struct fvm_error *err)
 		r = -errno;
 	if (r == 0)
 		r = wait_parked(t->tid, 10000, &by_signal);
+	if (r == 0 && t->stop_owed) {
+		(void)tgkill(t->pid, t->tid, SIGSTOP);
+		t->stop_owed = false;
+	}
 	/* better than nothing: vin_post_leave() gives it back as it was */
 	if (r == 0 && (t->trap_owed[0] || t->trap_owed[1])) {
 		(void)tgkill(t->pid, t->tid, SIGTRAP);

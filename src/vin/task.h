@@ -54,6 +54,7 @@ struct vin_thread {
 	 * the breakpoint's signal can't be blocked meanwhile, so they are kept here */
 	bool trap_owed[2];
 	siginfo_t traps[2];
+	bool stop_owed; /* a SIGSTOP came while it was moved */
 	struct vin_regs regs;	/* its own */
 	uint64_t mask;		/* its own blocked signals */
 };

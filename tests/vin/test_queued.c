@@ -202,6 +202,52 @@ static void threads_verify(int thread)
 static const struct twins threads_twins = { "signals of threads, and of their process",
 					    threads_set_up, threads_verify, 3, false };
 
+/* ---- somebody stops it while we are there ---- */
+
+static void go_on(int thread)
+{
+	(void)thread;
+}
+
+static char state_of(pid_t pid)
+{
+	struct vin_stat stat;
+	OK(vin_stat_read(pid, pid, &stat, &err));
+	return stat.state;
+}
+
+static void one_that_is_stopped_meanwhile_stops_when_it_is_let_go(void **state)
+{
+	(void)state;
+	static const struct twins t = { "", go_on, go_on, 0, false };
+	struct vin_tree tree = { 0 };
+	struct vin_post post = { 0 };
+	scoped_buf payload = { 0 };
+	twins = &t;
+	pid_t pid = twin(true);
+	for (int late = 0; late < 2; late++) {
+		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+		struct vin_thread *t0 = tree.procs[0].threads;
+		if (!late)
+			assert_int_equal(kill(pid, SIGSTOP), 0);
+		OK(vin_post_open(&post, t0, &err));
+		if (late)
+			assert_int_equal(kill(pid, SIGSTOP), 0);
+		assert_int_equal(vin_traits_capture(&post, t0, 1, &payload, &err), -EAGAIN);
+		OK(vin_post_close(&post, t0, &err));
+		vin_tree_release(&tree);
+		for (int i = 0; i < 5000 && state_of(pid) != 'T'; i++)
+			nap(1);
+		assert_int_equal(state_of(pid), 'T');
+		assert_int_equal(kill(pid, SIGCONT), 0);
+	}
+	board->end = 1;
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	pair[0] = 0;
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +255,8 @@ int main(void)
 		TWINS(&queued_twins),
 		TWINS(&trap_twins),
 		TWINS(&threads_twins),
+		cmocka_unit_test_teardown(one_that_is_stopped_meanwhile_stops_when_it_is_let_go,
+					  end_both),
 	};
 	return as_root_and_user(cmocka_run_group_tests(tests, twins_setup, twins_teardown));
 }
