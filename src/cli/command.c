@@ -28,13 +28,17 @@ static const char *const cut_off[] = {
 	"GPG_AGENT*",  "DISPLAY",	  "WAYLAND_*",	   "XAUTHORITY",      "PULSE_*",
 	"PIPEWIRE_*",  "NOTIFY_SOCKET",	  "LISTEN_*",	   "JOURNAL_STREAM",  "INVOCATION_ID",
 	"TMUX",	       "TMUX_PANE",	  "STY",	   "SESSION_MANAGER", "KRB5CCNAME",
-	"DOCKER_HOST", "FVM_HOME",	  "SYSTEMD_*",	   "WATCHDOG_*",
+	"DOCKER_HOST", "FVM_HOME",	  "SYSTEMD_*",	   "WATCHDOG_*",      "CONTAINER_HOST",
+	"AT_SPI_*",    "GNOME_KEYRING_*", "ICEAUTHORITY",  "VSCODE_*",	      "NVIM*",
+	"SWAYSOCK",    "I3SOCK",	  "KITTY_*",
 };
 
 static const char *const secret[] = {
-	"*TOKEN*",   "*SECRET*", "*PASSWORD*",	 "*PASSWD*",	  "*PASSPHRASE*",
-	"*API_KEY*", "*APIKEY*", "*CREDENTIAL*", "*PRIVATE_KEY*", "*ACCESS_KEY*",
-	"*_PASS",    "*_PAT",	 "*_PWD",	 "SSHPASS",
+	"*TOKEN*",   "*SECRET*", "*PASSWORD*",	  "*PASSWD*",	   "*PASSPHRASE*",
+	"*API_KEY*", "*APIKEY*", "*CREDENTIAL*",  "*PRIVATE_KEY*", "*ACCESS_KEY*",
+	"*_PASS",    "*_PAT",	 "*_PWD",	  "SSHPASS",	   "PGPASS*",
+	"*_KEY",     "*COOKIE*", "*AUTH_CONFIG*", "*_AUTH",	   "*WEBHOOK*",
+	"*_SK",	     "*_DSN",	 "BW_SESSION",
 };
 
 /* Who the command runs as. */
@@ -291,13 +295,29 @@ static int set_chosen(struct fvm_strv *env, const struct fvm_strv *chosen)
 	return 0;
 }
 
+/* An address that has a password in it: "scheme://user:password@host". A proxy's is kept, as
+ * nothing that needs the proxy would work without it. */
+static bool has_password(const char *entry)
+{
+	static const char *const proxies[] = { "*_PROXY" };
+	const char *at = strstr(strchr(entry, '='), "://");
+	size_t n = at ? strcspn(at + 3, "/?#") : 0;
+	return n && memchr(at + 3, ':', n) && memchr(at + 3, '@', n) &&
+	       !matches(proxies, FVM_COUNT(proxies), entry);
+}
+
+static bool is_secret(const char *entry)
+{
+	return matches(secret, FVM_COUNT(secret), entry) || has_password(entry);
+}
+
 static int make_env(struct fvm_strv *env, const struct fvm_vm *vm, const struct fvm_config *c,
 		    const struct cli_command_options *o, const struct who *w)
 {
 	bool keep_secrets = c->secrets || (c->net == FVM_NET_NONE && !c->no_secrets);
 	for (char **e = environ; e && *e; e++) {
 		if (!strchr(*e, '=') || matches(cut_off, FVM_COUNT(cut_off), *e) ||
-		    (!keep_secrets && matches(secret, FVM_COUNT(secret), *e)))
+		    (!keep_secrets && is_secret(*e)))
 			continue;
 		if (fvm_strv_add(env, *e) < 0)
 			return -ENOMEM;
