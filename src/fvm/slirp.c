@@ -282,7 +282,7 @@ static int watch(void *arg, int report)
 {
 	const struct slirp *s = arg;
 	struct fvm_error err = { 0 };
-	pid_t child;
+	pid_t child = 0;
 	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
 	const int keep[] = { s->vm[0], s->ready[1], report, s->user, s->net };
 	fvm_helper_close(keep, FVM_COUNT(keep));
@@ -349,7 +349,7 @@ static int program_start_late(struct slirp *s, pid_t *ret)
 
 static int watch_late(struct slirp *s)
 {
-	pid_t child;
+	pid_t child = 0;
 	(void)setsid();
 	signal(SIGPIPE, SIG_IGN);
 	(void)prctl(PR_SET_NAME, "fvm-net", 0, 0, 0);
