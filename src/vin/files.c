@@ -274,11 +274,14 @@ static int look_at_process(struct look *l, struct vin_table *t, struct fvm_error
 struct place {
 	size_t old, first;
 	int mode;
+	bool late; /* not before all others */
 };
 
 static int by_place(const void *a, const void *b)
 {
 	const struct place *x = a, *y = b;
+	if (x->late != y->late)
+		return x->late - y->late;
 	if (x->first != y->first)
 		return x->first < y->first ? -1 : 1;
 	if (x->mode != y->mode)
@@ -293,14 +296,16 @@ static void find_places(const struct vin_files *f, struct place *places)
 	for (size_t from = 0, to; from < f->count; from = to) {
 		const struct vin_open *o = &f->opens[from];
 		size_t first = o->id;
-		bool alone = strncmp(o->link, "anon_inode:", 11) == 0;
+		bool early = o->kind && o->kind->apart && o->kind->apart(o);
+		bool alone = early || strncmp(o->link, "anon_inode:", 11) == 0;
 		for (to = from; to < f->count && (to == from || !alone) &&
 				vin_same_inode(&o->st, &f->opens[to].st);
 		     to++)
 			first = f->opens[to].id < first ? f->opens[to].id : first;
 		for (size_t i = from; i < to; i++)
-			places[i] = (struct place){ f->opens[i].id, first,
-						    (int)(f->opens[i].info.flags & O_ACCMODE) };
+			places[i] =
+				(struct place){ f->opens[i].id, first,
+						(int)(f->opens[i].info.flags & O_ACCMODE), !early };
 	}
 }
 

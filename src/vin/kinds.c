@@ -14,8 +14,9 @@
 
 /* The first that matches has it: a path descriptor may be of anything. */
 static const struct vin_kind *const kinds[] = {
-	&vin_kind_path, &vin_kind_memfd,   &vin_kind_file,    &vin_kind_directory, &vin_kind_device,
-	&vin_kind_pipe, &vin_kind_eventfd, &vin_kind_timerfd, &vin_kind_signalfd,  &vin_kind_epoll,
+	&vin_kind_path,	    &vin_kind_memfd, &vin_kind_file,	&vin_kind_directory,
+	&vin_kind_device,   &vin_kind_pipe,  &vin_kind_eventfd, &vin_kind_timerfd,
+	&vin_kind_signalfd, &vin_kind_epoll, &vin_kind_pty,
 };
 
 const struct vin_kind *vin_kind_find(const struct vin_open *o)

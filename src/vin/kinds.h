@@ -26,6 +26,7 @@ enum vin_kind_nr {
 	VIN_KIND_SIGNALFD = 8,
 	VIN_KIND_MEMFD = 9,
 	VIN_KIND_EPOLL = 10,
+	VIN_KIND_PTY = 11,
 	VIN_KINDS
 };
 
@@ -62,6 +63,8 @@ struct vin_kind {
 	bool seeks; /* has a position that lseek(2) sets */
 	/* probe: is it one of ours? */
 	bool (*matches)(const struct vin_open *o);
+	/* whether it has no twins, whatever stat(2) says, and comes before all others; may be NULL */
+	bool (*apart)(const struct vin_open *o);
 	/* 0, or why it can't be captured; NULL: always can */
 	int (*check)(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err);
 	int (*capture)(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to,
@@ -82,7 +85,7 @@ struct vin_kind {
 
 extern const struct vin_kind vin_kind_file, vin_kind_directory, vin_kind_device, vin_kind_path,
 	vin_kind_pipe, vin_kind_eventfd, vin_kind_timerfd, vin_kind_signalfd, vin_kind_memfd,
-	vin_kind_epoll;
+	vin_kind_epoll, vin_kind_pty;
 
 /** vin_kind_find() - the kind of a description, or NULL */
 const struct vin_kind *vin_kind_find(const struct vin_open *o);
