@@ -309,7 +309,8 @@ leave_and_look() {
 
 @test "secrets in the environment are hidden, unless there is no network or they are named" {
 	secrets() { env GH_TOKEN=1 DB_PASS=2 MYSQL_PWD=3 AWS_ACCESS_KEY_ID=4 SSHPASS=5 OTHER=6 LLM_KEY=7 \
-		DOCKER_AUTH_CONFIG={} DATABASE_URL=postgres://me:8@db/x PLACE=http://example.org/a:b@c SOME_proxy="http:/""/u:p@example.org" \
+		DOCKER_AUTH_CONFIG={} DATABASE_URL=postgres://me:8@db/x PLACE=http://example.org/a:b@c \
+		SOME_proxy="http:/""/u:p@example.org" \
 		fvm run "$@" env; }
 	expect 0 secrets --rm
 	equal "$(grep -cE '^(GH_TOKEN|DB_PASS|MYSQL_PWD|AWS_ACCESS_KEY_ID|SSHPASS|LLM_KEY|DOCKER_AUTH_CONFIG|DATABASE_URL)=' <<<"$output")" 0

@@ -330,12 +330,12 @@ hostile() {
 	rmdir /sys/fs/cgroup/{,*/}fvm-e2e-victim 2>/dev/null || :
 }
 
-# what there is for the slirp4netns of a user's VM, and whether system calls are filtered for it
+# what there is for the slirp4netns of a user's VM, and whether system calls are filtered for it;
+# who makes a socket waits until it is ready
 slirp_sees() {
 	local pid
-	wait_until 5 eval "pgrep -u fvmt-$1 -x slirp4netns >$E2E/slirp"
-	pid=$(cat "$E2E/slirp")
-	sleep 0.3 # it opens its tree and shuts it
+	as_user "$1" fvm exec v bash -c ': >/dev/udp/10.0.2.3/53'
+	pid=$(pgrep -u "fvmt-$1" -x slirp4netns)
 	ls "/proc/$pid/root"
 	find "/proc/$pid/root/run/" -type s
 	grep ^Seccomp: "/proc/$pid/status"
