@@ -159,6 +159,9 @@ static void attributes_verify(int thread)
 		CHECK(syscall(SYS_arch_prctl, 0x1011) == (thread != 1));
 	if (facts[0])
 		CHECK(prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1);
+	/* a sanitizer looks at the clock when a thread ends */
+	prctl(PR_SET_TSC, PR_TSC_ENABLE);
+	syscall(SYS_arch_prctl, 0x1012, 1);
 }
 
 static const struct twins attributes_twins = { "attributes of threads", attributes_set_up,
@@ -240,6 +243,12 @@ static const struct twins root_twins = { "a root directory, and a current one ou
 
 /* ---- limits ---- */
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 static void limits_set_up(int thread)
 {
 	(void)thread;
@@ -248,6 +257,9 @@ static void limits_set_up(int thread)
 		CHECK(getrlimit(i, &now) == 0);
 		want.rlim_max = now.rlim_max < 1000000000 ? now.rlim_max : 1000000000 + (rlim_t)i;
 		want.rlim_cur = want.rlim_max / 2;
+		/* a sanitizer needs terabytes of addresses */
+		if ((i == RLIMIT_AS || i == RLIMIT_DATA) && SANITIZED)
+			want = now;
 		CHECK(setrlimit(i, &want) == 0);
 		facts[2 * i] = (int64_t)want.rlim_cur;
 		facts[2 * i + 1] = (int64_t)want.rlim_max;
