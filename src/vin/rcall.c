@@ -320,12 +320,19 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
 	return vin_post_move(ret, t, err);
 }
 
+/* Registers first: if we die between the two, the thread runs into the breakpoint, and its handler
+ * brings it back; its mask alone, nobody would give back. */
 int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
 	struct vin_rescue rescue;
+	struct vin_regs regs = t->regs;
+	const struct vin_call nothing = { .nr = SYS_getppid };
 	vin_arch_rescue(&t->regs, t->mask, &rescue);
-	find_traps(t);
+	vin_arch_single(&regs, &nothing, &post->place);
 	int r = vin_mem_write(post->pid, post->place.rescue, &rescue, sizeof(rescue));
+	t->moved = true;
+	if (r == 0)
+		r = vin_arch_set(t->tid, &regs);
 	if (r == 0)
 		r = mask_calls(t, MASK_IN_CALLS);
 	return r < 0 ? fvm_error_set(err, -r, "move thread %d", t->tid) : 0;

@@ -19,7 +19,9 @@
  *
  * Limits: a program has one post, and one thread in calls at a time. Seccomp filters of the
  * program judge the calls, unless they could be suspended (root). A call that waits is not
- * to be made; one that does so in spite of that ends with -ETIMEDOUT.
+ * to be made; one that does so in spite of that ends with -ETIMEDOUT. The few calls before the
+ * handler is there, and the two after it has gone, are not made on the trampoline: a controller that
+ * dies within one of them harms the program.
  * Sources: ptrace(2), rt_sigaction(2), vdso(7).
  */
 #ifndef VIN_RCALL_H
