@@ -177,27 +177,31 @@ int root_scratch_dir(const struct fvm_build *b, const char *prefix, size_t numbe
 	return fd < 0 ? -errno : fd;
 }
 
-/* One whiteout in the layer; directories above it get the host's attributes, which they hide. */
-static int hide_one(int layer, const char *top, const char *path)
+/* The directory of the layer that what is hidden next mostly lies in, too: they are sorted. */
+struct hiding {
+	int layer, at;
+	const char *path; /* of the last one, in the plan; NULL: none */
+	size_t len;	  /* of its directory */
+};
+
+/* Directories of @path below @top get the host's attributes, which they hide. Return: 0, also when
+ * there is nothing to hide and @h->at is -1, or negative errno */
+static int hide_dirs(struct hiding *h, const char *top, const char *path, size_t len)
 {
 	char host[PATH_MAX];
-	scoped_fd at = fcntl(layer, F_DUPFD_CLOEXEC, 3);
 	const char *p = path + (top[1] ? strlen(top) : 0);
-	while (at >= 0) {
+	scoped_fd at = fcntl(h->layer, F_DUPFD_CLOEXEC, 3);
+	for (p += strspn(p, "/"); at >= 0 && p < path + len; p += strspn(p, "/")) {
 		struct stat st;
-		char name[NAME_MAX + 1];
-		p += strspn(p, "/");
-		size_t n = strcspn(p, "/");
-		if (n == 0 || n > NAME_MAX)
-			return n ? -ENAMETOOLONG : 0;
-		memcpy(name, p, n);
-		name[n] = '\0';
-		p += n;
-		if (!*p)
-			return mknodat(at, name, S_IFCHR, 0) < 0 && errno != EEXIST ? -errno : 0;
-		snprintf(host, sizeof(host), "%.*s", (int)(p - path), path);
+		const char *name = p;
+		p += strcspn(p, "/");
+		if (p - path >= PATH_MAX)
+			return -ENAMETOOLONG;
+		memcpy(host, path, (size_t)(p - path));
+		host[p - path] = '\0';
 		if (lstat(host, &st) < 0 || !S_ISDIR(st.st_mode))
-			return 0; /* there is nothing to hide */
+			return 0;
+		name = host + (name - path);
 		(void)mkdirat(at, name, 0700);
 		int next = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		close(at);
@@ -206,23 +210,54 @@ static int hide_one(int layer, const char *top, const char *path)
 		if (at >= 0 && (fchmod(at, st.st_mode & 07777) < 0 || futimens(at, times) < 0))
 			return -errno;
 	}
-	return -errno;
+	if (at < 0)
+		return -errno;
+	h->at = fvm_fd_take(&at);
+	return 0;
+}
+
+/* One whiteout in the layer. */
+static int hide_one(struct hiding *h, const char *top, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	size_t len = (size_t)(slash - path);
+	if (!h->path || h->len != len || memcmp(h->path, path, len) != 0) {
+		fvm_fd_closep(&h->at);
+		h->at = -1;
+		h->path = path;
+		h->len = len;
+		int r = hide_dirs(h, top, path, len);
+		if (r < 0)
+			return r;
+	}
+	if (h->at < 0)
+		return 0;
+	return mknodat(h->at, slash + 1, S_IFCHR, 0) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int hide_all(const struct fvm_build *b, struct hiding *h, const struct fvm_tree *t)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < b->hide->count; i++) {
+		const char *path = b->hide->items[i].path;
+		if (strcmp(path, t->path) == 0 || !fvm_path_below(path, t->path))
+			continue;
+		if (h->layer < 0)
+			h->layer = root_scratch_dir(b, "hide", b->overlays, 0755);
+		r = h->layer < 0 ? h->layer : hide_one(h, t->path, path);
+	}
+	return r;
 }
 
 static int add_hidden(const struct fvm_build *b, struct stack *s, const struct fvm_tree *t)
 {
-	scoped_fd layer = -1;
-	for (size_t i = 0; i < b->hide->count; i++) {
-		const char *path = b->hide->items[i].path;
-		if (strcmp(path, t->path) == 0 || !fvm_path_below(path, t->path))
-			continue;
-		if (layer < 0)
-			layer = root_scratch_dir(b, "hide", b->overlays, 0755);
-		int r = layer < 0 ? layer : hide_one(layer, t->path, path);
-		if (r < 0)
-			return r;
-	}
-	return layer < 0 ? 0 : stack_add(s, fvm_fd_take(&layer));
+	struct hiding h = { .layer = -1, .at = -1 };
+	int r = hide_all(b, &h, t);
+	fvm_fd_closep(&h.at);
+	if (r == 0 && h.layer >= 0)
+		r = stack_add(s, fvm_fd_take(&h.layer));
+	fvm_fd_closep(&h.layer);
+	return r;
 }
 
 static const struct fvm_tree_place *place_of(const struct fvm_trees *t, const char *path)
