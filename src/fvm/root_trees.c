@@ -168,7 +168,7 @@ static int mount_rest(const struct fvm_build *b, int *results)
 		return -ENOMEM;
 	find_heads(t, heads);
 	bool helped = t->count > 2 && has_two_processors() &&
-		      fvm_thread_start(&thread, mount_queue, &q) == 0;
+		      fvm_thread_start_apart(&thread, mount_queue, &q) == 0;
 	(void)mount_queue(&q);
 	if (helped)
 		pthread_join(thread, NULL);

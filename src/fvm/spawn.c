@@ -11,8 +11,11 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "fvm/start.h"
 #include "fvm/sys.h"
@@ -106,7 +109,39 @@ int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -ECHILD;
 }
 
-int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+/* ---- on another processor ---- */
+
+/* All processors but ours, if we may run on every one. Not the C library's sched_getcpu(): in a
+ * child that shares our memory it tells of another. */
+static bool other_processors(cpu_set_t *ret)
+{
+	unsigned int here;
+	/* there may be more processors than the set has room for */
+	if (sched_getaffinity(0, sizeof(*ret), ret) < 0 ||
+	    CPU_COUNT(ret) != sysconf(_SC_NPROCESSORS_ONLN) ||
+	    syscall(SYS_getcpu, &here, NULL, NULL) < 0 || here >= CPU_SETSIZE)
+		return false;
+	CPU_CLR(here, ret);
+	return CPU_COUNT(ret) > 0;
+}
+
+/* Not only those that there are now: an affinity is inherited, and VMs may get more one day. */
+static void all_processors(pid_t task)
+{
+	cpu_set_t all;
+	memset(&all, 0xff, sizeof(all));
+	(void)sched_setaffinity(task, sizeof(all), &all);
+}
+
+/* ---- threads ---- */
+
+/* What a thread starts with that begins on another processor. */
+struct apart {
+	void *(*fn)(void *arg);
+	void *arg;
+};
+
+static int start_with(pthread_t *ret, const cpu_set_t *where, void *(*fn)(void *arg), void *arg)
 {
 	pthread_attr_t attr;
 	sigset_t all, old;
@@ -114,6 +149,8 @@ int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
 	if (r)
 		return -r;
 	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+	if (where)
+		(void)pthread_attr_setaffinity_np(&attr, sizeof(*where), where);
 	(void)mallopt(M_ARENA_MAX, 1); /* one more heap is not worth it for a millisecond */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -121,4 +158,31 @@ int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	return -r;
+}
+
+int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+{
+	return start_with(ret, NULL, fn, arg);
+}
+
+static void *run_apart(void *p)
+{
+	struct apart own = *(struct apart *)p;
+	free(p);
+	all_processors(0);
+	return own.fn(own.arg);
+}
+
+int fvm_thread_start_apart(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+{
+	cpu_set_t others;
+	struct apart *own = malloc(sizeof(*own));
+	if (!own)
+		return -ENOMEM;
+	*own = (struct apart){ .fn = fn, .arg = arg };
+	/* it may fail where there is one processor less than a moment ago */
+	if (other_processors(&others) && start_with(ret, &others, run_apart, own) == 0)
+		return 0;
+	free(own);
+	return start_with(ret, NULL, fn, arg);
 }

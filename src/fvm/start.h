@@ -86,4 +86,13 @@ int fvm_spawn_shared(int (*fn)(void *arg), void *arg, int cgroup);
  *  child. Return: 0 or negative errno */
 int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg);
 
+/*
+ * The kernel puts a new task behind who makes it, and one that is woken where it last ran. In a
+ * virtual machine it takes processors that wait for work for busy ones: such a task begins when
+ * we sleep, or milliseconds later, beside a processor that has nothing to do.
+ */
+
+/** fvm_thread_start_apart() - a thread that begins on another processor */
+int fvm_thread_start_apart(pthread_t *ret, void *(*fn)(void *arg), void *arg);
+
 #endif

@@ -310,8 +310,11 @@ static struct fvm_ahead *ahead_begin(int cgroup)
 		return NULL;
 	a->cgroup = cgroup;
 	fvm_user_ids_find(&a->ids);
-	if (sem_init(&a->wanted, 0, 0) == 0 && fvm_thread_start(&a->thread, builder_main, a) == 0)
+	if (sem_init(&a->wanted, 0, 0) == 0 && fvm_thread_start(&a->thread, builder_main, a) == 0) {
+		/* it lies behind us on the same processor, and sleeps as soon as its child runs */
+		(void)sched_yield();
 		return a;
+	}
 	free(a);
 	return NULL;
 }
