@@ -100,40 +100,69 @@ static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outs
 	return text.failed ? -ENOMEM : fvm_write_file(AT_FDCWD, path, text.data);
 }
 
+/* In a namespace of its own, until it is killed. */
+static int be_there(void *arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+	return 0;
+}
+
+/* Both maps, by their writer in the namespace above; and what keeps it when nobody is in it. */
+static int write_maps(const struct making *m, pid_t pid)
+{
+	char path[32];
+	const uint32_t count = m->sup->ids->count;
+	snprintf(path, sizeof(path), "%d/ns/user", (int)pid);
+	if (write_map(pid, "uid_map", m->to->uid, m->from->uid, count) < 0 ||
+	    write_map(pid, "gid_map", m->to->gid, m->from->gid, count) < 0)
+		return -1;
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 /* In a child that shares our memory and descriptors, but not our credentials. */
 static int make_in_child(void *arg)
 {
 	struct making *m = arg;
-	char path[32];
+	char stack[4096] __attribute__((aligned(16)));
 	/* who is chrooted gets no user namespace */
 	if (fchdir(m->sup->own_root) < 0 || chroot(".") < 0 || fchdir(m->sup->proc) < 0)
 		return 1;
 	if (setns(m->parent, CLONE_NEWUSER) < 0)
 		return 1;
 	/* who writes the maps must be in the namespace above, who owns it only has to be there */
-	const struct clone_args args = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
-	int pid = sys_clone3(&args);
-	if (pid == 0) {
-		for (;;)
-			pause();
-	}
+	int pid = clone(be_there, stack + sizeof(stack), CLONE_NEWUSER | CLONE_VM | SIGCHLD, NULL);
 	if (pid < 0)
 		return 1;
-	uint32_t count = m->sup->ids->count;
-	snprintf(path, sizeof(path), "%d/ns/user", pid);
-	if (write_map(pid, "uid_map", m->to->uid, m->from->uid, count) == 0 &&
-	    write_map(pid, "gid_map", m->to->gid, m->from->gid, count) == 0)
-		m->fd = open(path, O_RDONLY | O_CLOEXEC);
+	m->fd = write_maps(m, pid);
 	(void)kill(pid, SIGKILL);
 	(void)waitpid(pid, NULL, 0);
 	return m->fd < 0;
 }
 
+/* @parent: the user namespace it lies in. Return: a descriptor that is kept, or negative errno */
+static int make_nest(struct supervisor *sup, int parent, const struct nest_ids *from,
+		     const struct nest_ids *to)
+{
+	struct nests *all = sup->nests;
+	struct making m = { sup, parent, -1, from, to };
+	struct stat st, made;
+	if (all->count == MAX_NESTS)
+		return -EMFILE;
+	if (fstat(parent, &st) < 0)
+		return -errno;
+	if (fvm_spawn_shared(make_in_child, &m, -1) != 0 || m.fd < 0 || fstat(m.fd, &made) < 0)
+		return -EPERM;
+	all->items[all->count++] = (struct nest){ st.st_ino, made.st_ino, *from, *to, m.fd };
+	return m.fd;
+}
+
 static int get_nest(const struct call *c, const struct nest_ids *from, const struct nest_ids *to)
 {
 	char path[32];
-	struct stat st, made;
-	struct nests *all = c->sup->nests;
+	struct stat st;
+	const struct nests *all = c->sup->nests;
 	snprintf(path, sizeof(path), "%u/ns/user", c->req->pid);
 	scoped_fd parent = open(path, O_RDONLY | O_CLOEXEC);
 	if (parent < 0 || fstat(parent, &st) < 0)
@@ -144,13 +173,13 @@ static int get_nest(const struct call *c, const struct nest_ids *from, const str
 		    memcmp(&n->from, from, sizeof(*from)) == 0)
 			return n->fd;
 	}
-	if (all->count == MAX_NESTS)
-		return -EMFILE;
-	struct making m = { c->sup, parent, -1, from, to };
-	if (fvm_spawn_shared(make_in_child, &m, -1) != 0 || m.fd < 0 || fstat(m.fd, &made) < 0)
-		return -EPERM;
-	all->items[all->count++] = (struct nest){ st.st_ino, made.st_ino, *from, *to, m.fd };
-	return m.fd;
+	return make_nest(c->sup, parent, from, to);
+}
+
+void nest_prepare(struct supervisor *sup, int userns, const struct nest_ids *to)
+{
+	static const struct nest_ids root = { 0, 0 };
+	(void)make_nest(sup, userns, &root, to);
 }
 
 /* ---- the task, made to do system calls ---- */

@@ -27,6 +27,10 @@ struct nests *nests_make(void);
 /** nest_known() - whether user namespace @ino is one of ours, and with which ids */
 bool nest_known(const struct supervisor *sup, ino_t ino, struct nest_ids *ret);
 
+/** nest_prepare() - make the one that a task of root's in @userns, which is the VM's, will drop to
+ *  @userns: descriptor. What fails here is tried again then */
+void nest_prepare(struct supervisor *sup, int userns, const struct nest_ids *to);
+
 /**
  * nest_enter() - answer the call with 0, and move its task
  * @from: what the kernel holds for the task now; @to: what it shall

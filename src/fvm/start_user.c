@@ -161,6 +161,7 @@ unsigned int start_user_filter(const struct start *s)
 static _Noreturn void be_supervisor(const struct start *s, int proc)
 {
 	struct stat st = { 0 };
+	const struct fvm_command *first = s->options->first;
 	bool rootless = s->vm->config.rootless;
 	(void)FVM_FAULT("start.supervisor");
 	(void)fstat(s->userns, &st);
@@ -171,6 +172,10 @@ static _Noreturn void be_supervisor(const struct start *s, int proc)
 		.proc = proc,
 		.log = s->log,
 		.userns = st.st_ino,
+		.userns_fd = s->userns,
+		/* who is not the user himself drops to ids that the kernel has */
+		.first_uid = rootless && first && first->uid == s->ids.uid ? first->uid : 0,
+		.first_gid = first ? first->gid : 0,
 		.lock = s->skeleton.lock,
 		.trace = s->trace_file,
 		.net = s->late[0],

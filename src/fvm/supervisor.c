@@ -148,13 +148,29 @@ static void socket_ready(struct supervisor *sup)
 
 /* ---- becoming the supervisor ---- */
 
-static int receive_places(struct supervisor *sup, int sock)
+static int receive_owners(struct supervisor *sup, int sock)
 {
 	char byte;
 	size_t n = 0;
 	sup->owners = -1;
 	if (fvm_recv_fds(sock, &byte, 1, &sup->owners, 1, &n) != 1 || (n != 1 && !sup->map))
 		return -EPIPE; /* the start has failed */
+	return 0;
+}
+
+/* While PID 1 takes the mounts over and makes its first session. */
+static void prepare_nest(struct supervisor *sup, const struct fvm_supervisor_args *args)
+{
+	const struct nest_ids to = { args->first_uid, args->first_gid };
+	if (args->userns_fd >= 0 && args->first_uid != 0)
+		nest_prepare(sup, args->userns_fd, &to);
+	fvm_fd_closep(&args->userns_fd);
+}
+
+static int receive_root(struct supervisor *sup, int sock)
+{
+	char byte;
+	size_t n = 0;
 	if (fvm_recv_fds(sock, &byte, 1, &sup->root, 1, &n) != 1 || n != 1)
 		return -EPIPE;
 	sup->socket = sock;
@@ -166,10 +182,7 @@ static int take_places(struct supervisor *sup, const struct fvm_supervisor_args 
 {
 	struct stat st;
 	struct statx x;
-	/* the builder has pivoted meanwhile, and us with it */
-	sup->own_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (sup->own_root < 0 ||
-	    statx(sup->root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &x) < 0 ||
+	if (statx(sup->root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &x) < 0 ||
 	    fchdir(sup->root) < 0 || chroot(".") < 0 || fchdir(args->proc) < 0)
 		return -errno;
 	sup->root_ino = x.stx_ino;
@@ -242,10 +255,19 @@ static void set_up_process(void)
 
 static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args)
 {
-	int r = receive_places(sup, args->socket);
+	int r = receive_owners(sup, args->socket);
 	if (r < 0)
 		return r;
-	r = take_places(sup, args);
+	/* the builder has pivoted meanwhile, and us with it */
+	sup->own_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	sup->nests = nests_make();
+	sup->liars = liars_make();
+	if (sup->own_root < 0 || !sup->nests || !sup->liars)
+		return sup->own_root < 0 ? -errno : -ENOMEM;
+	prepare_nest(sup, args);
+	r = receive_root(sup, args->socket);
+	if (r == 0)
+		r = take_places(sup, args);
 	if (r < 0)
 		return r;
 	if (sup->map) {
@@ -255,14 +277,12 @@ static int set_up(struct supervisor *sup, const struct fvm_supervisor_args *args
 		if (r < 0)
 			return r;
 	}
-	sup->nests = nests_make();
-	sup->liars = liars_make();
 	r = notify_records_make(sup);
 	if (r < 0)
 		return r;
 	sup->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (!sup->nests || !sup->liars || sup->epoll < 0)
-		return -ENOMEM;
+	if (sup->epoll < 0)
+		return -errno;
 	r = watch(sup, sup->socket);
 	if (r == 0 && sup->net >= 0)
 		r = watch(sup, sup->net);
@@ -310,8 +330,8 @@ _Noreturn void fvm_supervisor_main(const struct fvm_supervisor_args *args)
 		.one_id = !args->map && args->ids->count == 0,
 	};
 	set_up_process();
-	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc,
-			     args->log,	   args->lock,	args->trace,	  args->net };
+	const int keep[] = { args->socket, args->guard, args->init_pidfd, args->proc,	  args->log,
+			     args->lock,   args->trace, args->net,	  args->userns_fd };
 	fvm_helper_close(keep, FVM_COUNT(keep));
 	int r = set_up(&sup, args);
 	if (r == 0 && args->trace >= 0 && !(sup.recorder = fvm_recorder_new(args->trace)))

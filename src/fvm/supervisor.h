@@ -49,6 +49,9 @@ struct fvm_supervisor_args {
 	int proc;		       /* the host's /proc, O_PATH */
 	int log;		       /* the VM's log, or -1 */
 	ino_t userns;		       /* of PID 1 */
+	int userns_fd;		       /* the same, or -1; closed once it has been used */
+	uid_t first_uid;	       /* which the first session will drop to; 0: to none */
+	gid_t first_gid;
 	int lock;		       /* only to be kept open, or -1 */
 	int trace;		       /* of fvm_recorder_open(), or -1 */
 	int net;		       /* to slirp.c's process where the network is late, or -1 */
