@@ -133,6 +133,15 @@ static void all_processors(pid_t task)
 	(void)sched_setaffinity(task, sizeof(all), &all);
 }
 
+void fvm_task_push(pid_t task)
+{
+	cpu_set_t others;
+	if (!other_processors(&others))
+		return;
+	(void)sched_setaffinity(task, sizeof(others), &others);
+	all_processors(task);
+}
+
 /* ---- threads ---- */
 
 /* What a thread starts with that begins on another processor. */

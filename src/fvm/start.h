@@ -92,6 +92,10 @@ int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg);
  * we sleep, or milliseconds later, beside a processor that has nothing to do.
  */
 
+/** fvm_task_push() - let a process that we have just made begin on another processor. Nothing
+ *  happens if we may not run on all of them. It must start no other before this returns */
+void fvm_task_push(pid_t task);
+
 /** fvm_thread_start_apart() - a thread that begins on another processor */
 int fvm_thread_start_apart(pthread_t *ret, void *(*fn)(void *arg), void *arg);
 

@@ -63,6 +63,9 @@ int start_make_init(struct start *s)
 	s->init = pid;
 	s->pidfd = pidfd;
 	s->userns = open_userns(pid);
+	/* it waits for its ids before it does anything. A user's has no processor to itself */
+	if (!s->vm->config.rootless)
+		fvm_task_push(pid);
 	/* PID 1 alone holds it from here on: a helper that starts slowly, and has not come to
 	 * closing what it inherited, would keep a VM alive that has ended */
 	close(fvm_fd_take(&s->alive));
