@@ -282,4 +282,5 @@ void fvm_foreign_renew(int gen, const struct fvm_trees *trees, const struct fvm_
 		if (is_ours(&trees->items[i]))
 			renew_tree(foreign, &trees->items[i], ids);
 	}
+	(void)futimens(foreign, NULL); /* what a start goes by */
 }

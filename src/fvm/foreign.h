@@ -18,7 +18,8 @@
  *   the VM's scratch tmpfs.
  *
  *   The first ones of a generation are made by the start that made it, which takes its time anyway:
- *   so after the first command in a new store nothing goes on writing there.
+ *   so after the first command in a new store nothing goes on writing there. Its own time of change
+ *   tells when all was looked at last.
  */
 #ifndef FVM_FOREIGN_H
 #define FVM_FOREIGN_H

@@ -170,6 +170,11 @@ static bool list_is_fresh(const struct refresh *r)
 	return true;
 }
 
+static bool is_old(const struct stat *stamp)
+{
+	return llabs(fvm_now_ns() / 1000000000 - stamp->st_mtim.tv_sec) >= CHECK_EVERY_S;
+}
+
 /* Whether what is compared at each start is right, and the rest was when somebody looked last. */
 static bool quick_is_fresh(const struct refresh *r, bool *ret_check_later)
 {
@@ -179,7 +184,10 @@ static bool quick_is_fresh(const struct refresh *r, bool *ret_check_later)
 	if (fstatat(r->dir, "checked", &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    fvm_read_file(r->dir, "quick", LIST_LIMIT, &list, &len) < 0)
 		return false;
-	*ret_check_later = llabs(fvm_now_ns() / 1000000000 - st.st_mtim.tv_sec) >= CHECK_EVERY_S;
+	*ret_check_later = is_old(&st);
+	/* a list that is renewed with the host is never old, and says nothing of foreign.h's */
+	if (fstatat(r->dir, "foreign", &st, AT_SYMLINK_NOFOLLOW) == 0 && is_old(&st))
+		*ret_check_later = true;
 	return records_are_fresh(r, list, len);
 }
 

@@ -198,8 +198,10 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	rm -rf "$top" && mkdir "$top" && (cd "$top" && mkdir -m 555 {1..40} && mkdir -m 755 1/sub)
 	kept() { compgen -G "/home/fvmt-lone/.local/share/fvm/skeleton/*/g*/foreign/fvm%2De2e%2Dforeign" >/dev/null; }
 	expect 0 run_root sh -ec "echo x >$top/7/file; mkdir $top/1/sub/d"
-	# looked for in the background, when the last look is some time ago
-	touch -d "1 minute ago" /home/fvmt-lone/.local/share/fvm/skeleton/*/g*/checked
+	# looked for in the background, when the last look is some time ago: a list that was renewed
+	# a moment ago, because the host changes, is none
+	touch -d "1 minute ago" /home/fvmt-lone/.local/share/fvm/skeleton/*/g*/foreign
+	touch /home/fvmt-lone/.local/share/fvm/skeleton/*/g*/checked
 	run_root true
 	wait_until 15 kept
 	# by the list, then with the host changed below it
