@@ -183,6 +183,15 @@ static int no_such_vm(const struct fvm_store *store, const char *name, struct fv
 	return -ENOENT;
 }
 
+/* Whether the directory that we have is still the VM @name. */
+static bool is_named(const struct fvm_vm *vm, const char *name)
+{
+	struct stat here, there;
+	return fstat(vm->dir, &here) == 0 &&
+	       fstatat(vm->store->vms, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       here.st_ino == there.st_ino;
+}
+
 int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock lock,
 		struct fvm_vm *ret, struct fvm_error *err)
 {
@@ -200,13 +209,14 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 		if (r < 0)
 			return r;
 		/* it may have been removed or renamed while we waited */
-		struct stat here, there;
-		if (fstat(vm.dir, &here) < 0 ||
-		    fstatat(store->vms, name, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    here.st_ino != there.st_ino)
+		if (!is_named(&vm, name))
 			return no_such_vm(store, name, err);
 	}
 	r = fvm_config_load(vm.dir, &vm.config, err);
+	if (r == -ENOENT && !is_named(&vm, name))
+		return no_such_vm(store, name, err);
+	if (r == -ENOENT)
+		r = -EBADMSG; /* there is a VM, but nobody knows what it is */
 	if (r < 0) {
 		fvm_error_hint(err, "restore it, or remove the VM: fvm rm --force %s", name);
 		return fvm_error_wrap(err, r, "open VM '%s'", name);

@@ -229,6 +229,19 @@ full_store() {
 	as_user store fvm rm a
 }
 
+@test "a VM that has lost its configuration is broken, holds up prune, and can be removed" {
+	fvm -q create --net none a
+	rm "$FVM_HOME/vms/a/config.json"
+	equal "$(fvm --json ls | jq -r '.[].state')" broken
+	expect 125 fvm prune
+	says "fvm rm --force a"
+	expect 125 fvm rm a
+	says "config.json"
+	expect 0 fvm rm --force a
+	equal "$(fvm ls -q)" ""
+	expect 0 fvm prune
+}
+
 nothing_left() {
 	[ -z "$(find "$FVM_HOME/trash" "$FVM_HOME/run/ended" -mindepth 1 -print -quit)" ]
 }
