@@ -342,6 +342,7 @@ int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struc
 {
 	scoped_files f = { .root = ret->root };
 	struct look l = { .to = &f, .no_kcmp = ret->no_kcmp };
+	fvm_raise_descriptors(NULL);
 	f.tables = calloc(count + 1, sizeof(*f.tables));
 	if (!f.tables)
 		return fvm_error_set(err, ENOMEM, "look at open files");

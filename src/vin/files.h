@@ -98,6 +98,7 @@ void vin_files_free(struct vin_files *f);
 /**
  * vin_files_look() - find all descriptions that @pids lead to
  * @pids: parents before children; may run, and what they open and close meanwhile may be left out
+ * Our own limit of descriptors is raised as far as it goes.
  * Return: 0, -EMFILE (more than we may hold), -EPERM, -ESRCH, or another negative errno
  */
 int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struct fvm_error *err);

@@ -94,10 +94,14 @@ static void processes_share_what_they_did(void **state)
 		no_kcmp = i == 1;
 		pid_t pids[2] = { victim(family, false) };
 		pids[1] = (pid_t)board->seen;
+		prctl(PR_SET_CHILD_SUBREAPER, 1);
 		int image = carry_capture(pids, 2);
 		no_kcmp = false;
 		assert_true(image >= 0);
 		victim_kill(NULL);
+		/* its locks go with it, and it becomes ours when its parent has ended */
+		assert_int_equal(waitpid(pids[1], NULL, 0), pids[1]);
+		prctl(PR_SET_CHILD_SUBREAPER, 0);
 		board->wrong = 0;
 		pid_t pid = fork();
 		if (pid == 0)
