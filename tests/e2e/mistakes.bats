@@ -208,3 +208,22 @@ spoil() {
 	equal "$(fvm ls -q) $(in_vm a 'cat /opt/kept')" "a one"
 	equal "$(fvm --json prune | jq -c '[.vms, .layers, .ended]')" "[0,0,0]"
 }
+
+@test "a file whose owner has no id in the VM is refused there, and no commit touches it" {
+	mkdir -p $TOP
+	echo one | tee $TOP/f >$TOP/g
+	fvm -q run -d --net none --name a -- sleep 300 >/dev/null
+	chown 2999999999:2999999999 $TOP/f # since the VM's start: else it would have a place
+	expect 1 fvm exec a -- rm $TOP/f
+	says "too large"
+	fails fvm -q exec a -- sh -c "echo two >>$TOP/f"
+	fails fvm -q exec a -- chown 2999999999 $TOP/g
+	fvm -q exec a -- sh -c "echo two >$TOP/g"
+	fvm -q stop -t 1 a
+	equal "$(fvm -q diff a $TOP)" "M $TOP/g"
+	expect 0 fvm commit a $TOP
+	equal "$(cat $TOP/f $TOP/g | xargs) $(stat -c '%u:%g' $TOP/f $TOP/g | xargs)" \
+		"one two 2999999999:2999999999 0:0"
+	expect 0 fvm undo
+	equal "$(cat $TOP/f $TOP/g | xargs)" "one one"
+}
