@@ -4,8 +4,7 @@
  * Theory of operation
  *   Numbers are those of the programs' own pid namespace, as replay gives them again. A parent, a
  *   session or a group that is not of the tree is 0: whoever has one of these gets PID 1 as parent,
- *   and its session and group. A session or group whose leader has ended keeps its number: replay
- *   makes a helper of that number, which ends when it is no more needed.
+ *   and its session and group. A session or group whose leader has ended keeps its number.
  *   Parents come before their children. The hole is where nobody of the tree has anything mapped.
  * Limits: one pid namespace; PID 1 itself is not captured but made anew.
  */

@@ -18,9 +18,10 @@
  *   ended (vin_replay_close). PID 1 goes last; it ends when all others have, as the last one did.
  *
  *   Sessions. A process is born in the session its parent has then. So a leader makes those of its
- *   children that stayed in its parent's session before it calls setsid(2), the others after. Of
- *   sessions and groups whose leader has ended, helpers are leaders for as long as it takes.
+ *   children that stayed in its parent's session before it calls setsid(2), the others after.
  * Limits: who reads an image does with it what it says, as the caller: files are opened below @root.
+ * Programs come back without descriptors (vin/files) and with the blank's traits (vin/traits): these
+ * are not joined to it yet. Sessions and groups whose leader has ended can't be made (-EOPNOTSUPP).
  */
 #ifndef VIN_REPLAY_H
 #define VIN_REPLAY_H
