@@ -203,6 +203,8 @@ users_remove() {
 		done 2>/dev/null
 		wait_until 5 idle_user "$uid"
 		rm -rf --one-file-system -- "/run/user/$uid" "/var/tmp/fvm-$uid" "/dev/shm/fvm-$uid"
+		# of a VM that he made as root of a user namespace
+		find /var/tmp /dev/shm -maxdepth 1 -name fvm-0 -uid "$uid" -exec rm -rf --one-file-system {} +
 		wait_until 20 userdel --remove --force "$user" >/dev/null 2>&1
 		sed -i "/^$user:/d" /etc/subuid /etc/subgid 2>/dev/null
 	done <"$E2E/users"
