@@ -260,6 +260,18 @@ static int64_t inode_now_ns(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+/* What was made up to now is to be older than what will be: not within one step of the clock. */
+static int64_t next_step_ns(int64_t now_ns)
+{
+	static const struct timespec wait = { .tv_nsec = 500000 };
+	int64_t next = now_ns;
+	for (int i = 0; next == now_ns && i < 100; i++) {
+		nanosleep(&wait, NULL);
+		next = inode_now_ns();
+	}
+	return next;
+}
+
 static int note(int vm_dir, const struct fvm_hide *now, bool sync)
 {
 	scoped_record *r = NULL;
@@ -274,6 +286,8 @@ static int note(int vm_dir, const struct fvm_hide *now, bool sync)
 	const struct span *last = r->count ? &r->spans[r->count - 1] : NULL;
 	if (last && same(&last->paths, now) && last->from_ns <= now_ns)
 		return 0;
+	if (last)
+		now_ns = next_step_ns(now_ns);
 	bool set_back = last && last->from_ns >= now_ns;
 	n = append(r, now, now_ns);
 	if (n == 0 && set_back)
