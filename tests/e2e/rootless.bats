@@ -272,7 +272,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	equal "$output" $'one\none'
 	expect 0 as_user lone fvm -q diff closed "$E2E/beside"
 	equal "$(sort <<<"$output")" "A $E2E/beside/closed/n"$'\n'"M $E2E/beside/closed/f"
-	equal "$(as_user lone fvm -q run --name closed -- sh -c "cat $E2E/beside/closed/*f $E2E/beside/closed/n" | xargs)" "one two new"
+	equal "$(as_user lone fvm -q run --name closed -- sh -c "cat $E2E/beside/closed/f $E2E/beside/closed/n" | xargs)" "one two new"
 	as_user lone fvm -q rm closed
 	rm -r "$E2E/beside"
 }
