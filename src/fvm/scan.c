@@ -119,7 +119,8 @@ static int tell_found(struct scan *s, const struct fvm_frame *frame, const struc
 {
 	bool gone = kind == FVM_DELETED, added = kind == FVM_ADDED;
 	/* not by an opaque directory, nor by what took its place */
-	bool whiteout = gone && !f->is && f->group_count && f->level != FVM_LEVEL_BASE;
+	bool whiteout =
+		gone && !f->is && f->group_count && f->level != FVM_LEVEL_BASE && frame->levels;
 	struct fvm_change change = {
 		.kind = kind,
 		.meta = meta,

@@ -119,6 +119,8 @@ static void carry_restore(int image, void (*check)(void))
 	int high = fcntl(image, F_DUPFD_CLOEXEC, 500), err_fd = fcntl(2, F_DUPFD_CLOEXEC, 501);
 	fvm_close_range(3, 499);
 	CHECK(carry_read(high, &r) == 0);
+	if (!r)
+		_exit(1);
 	close(high);
 	struct vin_table *t = r->tables;
 	CHECK(r->table_count > 0);

@@ -52,7 +52,8 @@ static void make_edges(void)
 {
 	CHECK(epoll_create1(0) == 3 && eventfd(7, 0) == 4 && epoll_create1(0) == 5);
 	add(3, 4, EPOLLIN | EPOLLET, 1);
-	CHECK(told(3) == 1 && told(3) == 0);
+	CHECK(told(3) == 1);
+	CHECK(told(3) == 0);
 	add(5, 4, EPOLLIN | EPOLLET, 2); /* not told yet */
 }
 
@@ -72,13 +73,15 @@ static void make_once(void)
 {
 	CHECK(epoll_create1(0) == 3 && eventfd(1, 0) == 4 && eventfd(1, 0) == 5);
 	add(3, 4, EPOLLIN | EPOLLONESHOT, 1);
-	CHECK(told(3) == 1 && told(3) == 0);
+	CHECK(told(3) == 1);
+	CHECK(told(3) == 0);
 	add(3, 5, EPOLLIN | EPOLLONESHOT, 2);
 }
 
 static void check_once(void)
 {
-	CHECK(told(3) == 2 && told(3) == 0);
+	CHECK(told(3) == 2);
+	CHECK(told(3) == 0);
 	struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = 3 };
 	CHECK(epoll_ctl(3, EPOLL_CTL_MOD, 4, &e) == 0 && told(3) == 3 && told(3) == 0);
 }
@@ -91,7 +94,9 @@ static void what_is_told_once_is_not_told_again(void **state)
 
 static void make_nested(void)
 {
-	CHECK(epoll_create1(0) == 3 && epoll_create1(0) == 4 && eventfd(0, 0) == 5);
+	CHECK(epoll_create1(0) == 3);
+	CHECK(epoll_create1(0) == 4);
+	CHECK(eventfd(0, 0) == 5);
 	add(3, 4, EPOLLIN, 10);
 	add(4, 5, EPOLLIN | EPOLLET, 20);
 }

@@ -67,7 +67,9 @@ static void follow_family(int image)
 	struct vin_reopen *r = NULL;
 	int high = fcntl(image, F_DUPFD_CLOEXEC, 500), status;
 	fvm_close_range(3, 499);
-	CHECK(carry_read(high, &r) == 0 && r->table_count == 2);
+	CHECK(carry_read(high, &r) == 0);
+	if (!r || r->table_count != 2)
+		_exit(1);
 	close(high);
 	board->rounds = 0;
 	board->end = board->ready = 0;
