@@ -10,6 +10,7 @@
 #include "vin/family.h"
 #include "vin/mem.h"
 #include "vin/replay.h"
+#include "vin/status.h"
 #include "vin/thread.h"
 
 /* One process, as far as it is made. */
@@ -327,7 +328,20 @@ static int place_actor(struct actor *a, struct fvm_error *err)
 	return e < 0 ? e : vin_post_close(&a->blank.post, last, err);
 }
 
-/* The first thread ends as it had before; who traces hears of it when all have. */
+/* Not before it has made its last call may the post be taken away from under it. Who traces hears
+ * of its end only when all threads have come to theirs. */
+static int await_leader(pid_t pid)
+{
+	struct vin_stat st;
+	for (int i = 0; i < 10000; i++) {
+		if (vin_stat_read(pid, pid, &st, NULL) < 0 || st.state == 'Z')
+			return 0;
+		usleep(100 + (useconds_t)i);
+	}
+	return -ETIMEDOUT;
+}
+
+/* The first thread ends as it had before. */
 static int lose_leader(struct actor *a, struct fvm_error *err)
 {
 	struct vin_regs regs = a->blank.thread.regs;
@@ -336,6 +350,8 @@ static int lose_leader(struct actor *a, struct fvm_error *err)
 	int e = vin_arch_set(a->blank.thread.tid, &regs);
 	if (e == 0 && ptrace(PTRACE_DETACH, a->blank.thread.tid, 0, 0) < 0)
 		e = -errno;
+	if (e == 0)
+		e = await_leader(a->blank.thread.tid);
 	/* its memory is to be had through another from now on */
 	a->blank.post.pid = a->threads[0].tid;
 	return e < 0 ? fvm_error_set(err, -e, "end the first thread of process %d",
