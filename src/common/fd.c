@@ -337,9 +337,9 @@ int fvm_mkdir_nofollow(int dir, const char *path, mode_t mode)
 	return at < 0 ? -ENOENT : fvm_fd_take(&at);
 }
 
-#define FDS_MAX 16
+#define FDS_MAX 32
 
-int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n)
+int fvm_sendv_fds(int sock, const struct iovec *iov, size_t pieces, const int *fds, size_t n)
 {
 	union {
 		struct cmsghdr align;
@@ -347,8 +347,7 @@ int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n
 	} control = { 0 };
 	if (n > FDS_MAX)
 		return -E2BIG;
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = pieces };
 	if (n > 0) {
 		msg.msg_control = &control;
 		msg.msg_controllen = CMSG_SPACE(sizeof(int) * n);
@@ -364,7 +363,15 @@ int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n
 	} while (sent < 0 && errno == EINTR);
 	if (sent < 0)
 		return -errno;
-	return (size_t)sent == len ? 0 : -EMSGSIZE;
+	for (size_t i = 0; i < pieces; i++)
+		sent -= (ssize_t)iov[i].iov_len;
+	return sent == 0 ? 0 : -EMSGSIZE;
+}
+
+int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n)
+{
+	const struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = len };
+	return fvm_sendv_fds(sock, &iov, 1, fds, n);
 }
 
 static void take_fds(struct msghdr *msg, int *fds, size_t max, size_t *n)
@@ -408,7 +415,7 @@ ssize_t fvm_recv_fds(int sock, void *buf, size_t len, int *fds, size_t max, size
 	take_fds(&msg, fds, max, ret_n);
 	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		for (size_t i = 0; i < *ret_n; i++)
-			close(fds[i]);
+			close(fvm_fd_take(&fds[i]));
 		*ret_n = 0;
 		return -EMSGSIZE;
 	}

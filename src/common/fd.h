@@ -101,6 +101,10 @@ int fvm_mkdir_nofollow(int dir, const char *path, mode_t mode);
 /** fvm_send_fds() - send @len bytes and @n descriptors over a unix socket. Return: 0 or -errno */
 int fvm_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t n);
 
+/** fvm_sendv_fds() - the same of a message in @pieces pieces */
+struct iovec;
+int fvm_sendv_fds(int sock, const struct iovec *iov, size_t pieces, const int *fds, size_t n);
+
 /**
  * fvm_recv_fds() - receive one message and at most @max descriptors (close-on-exec)
  * @ret_n: how many came; those beyond @max are closed
