@@ -14,6 +14,11 @@
  *              breakpoint's signal through; the kernel does when the controller has died. The
  *              handler then puts back the program's own SIGTRAP action and lets the kernel return
  *              to the registers and the signal mask that the program had when it was stopped.
+ *
+ *   For the calls before the trampoline is there, and after it has gone, there is the stub: a call,
+ *   and right behind it the way home. Who owns the trampoline puts SIGTRAP's action back and unmaps
+ *   the trampoline, once; then rt_sigreturn(2) takes all that the thread was from a frame as a
+ *   signal would have left it (vin/frame). Where there is a stub, the rescue handler goes that way.
  *   Sources: syscall(2), sigreturn(2), ptrace(2), the kernel's arch/x86/include/uapi/asm.
  */
 #ifndef VIN_ARCH_H
@@ -39,7 +44,7 @@ struct vin_call {
 
 /* What the rescue handler finds. */
 struct vin_rescue {
-	uint64_t gregs[18]; /* in the order of the kernel's struct sigcontext */
+	uint64_t gregs[19]; /* in the order of the kernel's struct sigcontext */
 	uint64_t mask;	    /* the thread's signal mask */
 };
 
@@ -49,6 +54,9 @@ struct vin_place {
 	uint64_t stack;	 /* highest address of scratch stack, for the frame of the rescue handler */
 	uint64_t rescue; /* struct vin_rescue of the thread that is here */
 	uint64_t action; /* the program's own SIGTRAP action, struct vin_sigaction */
+	uint64_t home;	 /* the stub's part that cleans up and goes back by a frame; or 0 */
+	uint64_t frame;	 /* of the thread that is here */
+	uint64_t keep;	 /* struct vin_keep */
 };
 
 /* The kernel's struct sigaction, not libc's. */
@@ -59,6 +67,16 @@ struct vin_sigaction {
 	uint64_t mask;
 };
 
+/* What the stub cleans up with, in the program. */
+struct vin_keep {
+	uint64_t owner;	 /* the frame whose thread has to clean up; nobody else does, nor does it twice */
+	uint64_t action; /* address of what SIGTRAP's action is to be; 0: it stays */
+	uint64_t base;	 /* memory to unmap; 1: none */
+	uint64_t size;
+	uint64_t turn; /* the higher, the later it was made */
+	struct vin_sigaction own;
+};
+
 #define VIN_ARCH_END 0x7ffffffff000ULL /* addresses of user programs are below */
 
 #define VIN_SA_RESTORER 0x04000000U
@@ -66,8 +84,9 @@ struct vin_sigaction {
 /** vin_arch_code() - the trampoline's bytes; @ret_len: how many */
 const void *vin_arch_code(size_t *ret_len);
 
-/** vin_arch_rescue_at() - offset of the rescue handler in the trampoline */
-size_t vin_arch_rescue_at(void);
+/** vin_arch_rescue_at() - offset of the rescue handler in the trampoline
+ *  @home: of the one that goes home by the stub */
+size_t vin_arch_rescue_at(bool home);
 
 /**
  * vin_arch_init() - a program for a PID 1: reaps until it has no children, then exits as the last
@@ -80,6 +99,7 @@ void vin_arch_again(struct vin_regs *regs);
 
 #define VIN_ARCH_CALL_SIZE 2 /* bytes of the instruction that makes a call */
 #define VIN_ARCH_EXTENDED 0x202 /* NT_X86_XSTATE: floating point and vectors */
+#define VIN_ARCH_SHADOW 0x204 /* NT_X86_SHSTK: pointer of the shadow stack, for those who have one */
 
 /** vin_arch_rest_at() - where an interrupted sleep has written how long it still would have been
  *  Return: address in the program, or 0 */
@@ -144,5 +164,31 @@ void vin_arch_batch(struct vin_regs *regs, uint64_t table, size_t count, bool wh
 
 /** vin_arch_rescue() - what the handler needs to bring the thread back to @regs and @mask */
 void vin_arch_rescue(const struct vin_regs *regs, uint64_t mask, struct vin_rescue *ret);
+
+#define VIN_STUB_SIZE  96   /* room for the stub */
+#define VIN_FRAME_SIZE 4096 /* room for a frame, and its alignment */
+
+/** vin_arch_stub() - the stub's bytes, VIN_STUB_SIZE of them: it begins with a call that maps what is
+ *  to be unmapped; @ret_call: where any other is made; @ret_home: where the way home begins */
+const void *vin_arch_stub(size_t *ret_call, size_t *ret_home);
+
+/**
+ * vin_arch_frame() - the frame by which a thread gets back to @regs, @mask and its vectors
+ * @at:   where it will be in the program; @stub: its first word, by which it is known as ours
+ * @ret:  VIN_FRAME_SIZE bytes; @ret_len: how many are used
+ * Return: 0, -E2BIG (more state than fits), or another negative errno
+ * An interrupted call is started again as the kernel would, see vin_arch_rescue().
+ */
+int vin_arch_frame(pid_t tid, const struct vin_regs *regs, uint64_t mask, uint64_t at,
+		   uint64_t stub, void *ret, size_t *ret_len);
+
+/** vin_arch_framed() - @regs, which are on the stub, get back by the frame at @at */
+void vin_arch_framed(struct vin_regs *regs, uint64_t at, uint64_t keep);
+
+/** vin_arch_owner() - by which the frame at @at is known in struct vin_keep */
+uint64_t vin_arch_owner(uint64_t at);
+
+/** vin_arch_sp() - the thread's stack pointer */
+uint64_t vin_arch_sp(const struct vin_regs *regs);
 
 #endif

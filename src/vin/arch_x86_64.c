@@ -1,9 +1,11 @@
+#include <cpuid.h>
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <ucontext.h>
 
 #include "vin/arch.h"
 
@@ -15,17 +17,19 @@
  * Registers while calls are made, all of which the kernel leaves alone:
  *   r12 entry of the table, r13 its end, r14 struct vin_rescue, rbx the program's SIGTRAP action,
  *   r15 the highest result that the batch goes on after (failures are the 4095 highest numbers)
+ * Where there is a stub: r14 the frame, rbx the stub's way home, rbp struct vin_keep.
  *
  * A breakpoint's signal that we have waited for is gone when we die, and the thread goes on behind
  * the breakpoint: there it is sent into it again.
  *
  * The rescue handler is entered as any handler: rdx points to the frame's ucontext, rsp to the
- * frame. It copies r8 .. eflags into sigcontext (40 bytes into ucontext), the mask into uc_sigmask
- * (296 bytes), and returns. Extended state is the one the kernel saved: calls do not touch it.
+ * frame. It copies r8 .. eflags, cs .. ss into sigcontext (40 bytes into ucontext), the mask into
+ * uc_sigmask (296 bytes), and returns. Extended state is the one the kernel saved: calls do not
+ * touch it.
  */
 __asm__(".pushsection .rodata\n"
-	".global vin_code, vin_code_batch, vin_code_rescue, vin_code_end\n"
-	".hidden vin_code, vin_code_batch, vin_code_rescue, vin_code_end\n"
+	".global vin_code, vin_code_batch, vin_code_rescue, vin_code_home, vin_code_end\n"
+	".hidden vin_code, vin_code_batch, vin_code_rescue, vin_code_home, vin_code_end\n"
 	".balign 16\n"
 	"vin_code:\n"
 	"	syscall\n"
@@ -58,7 +62,7 @@ __asm__(".pushsection .rodata\n"
 	"	syscall\n"
 	"	lea 40(%r12), %rdi\n"
 	"	mov %r14, %rsi\n"
-	"	mov $18, %ecx\n"
+	"	mov $19, %ecx\n"
 	"	cld\n"
 	"	rep movsq\n"
 	"	mov (%rsi), %rax\n"
@@ -66,8 +70,48 @@ __asm__(".pushsection .rodata\n"
 	"	add $8, %rsp\n"
 	"	mov $15, %eax\n" /* rt_sigreturn() */
 	"	syscall\n"
+	"vin_code_home:\n"
+	"	mov %r14, %rsp\n"
+	"	jmp *%rbx\n"
 	"vin_code_end:\n"
 	".popsection\n");
+
+/* rsp is at the frame, rbp at struct vin_keep. The first part writes down what it has mapped. */
+__asm__(".pushsection .rodata\n"
+	".global vin_stub, vin_stub_call, vin_stub_home\n"
+	".hidden vin_stub, vin_stub_call, vin_stub_home\n"
+	".balign 16\n"
+	"vin_stub:\n"
+	"	syscall\n"
+	"	mov %rax, 16(%rbp)\n"
+	"	jmp 2f\n"
+	"vin_stub_call:\n"
+	"	syscall\n"
+	"vin_stub_home:\n"
+	"2:\n"
+	"	mov %rsp, %rax\n"
+	"	xor %ecx, %ecx\n"
+	"	lock cmpxchg %rcx, (%rbp)\n"
+	"	jne 1f\n"
+	"	mov $13, %eax\n" /* rt_sigaction(SIGTRAP, action, NULL, 8) */
+	"	mov $5, %edi\n"
+	"	mov 8(%rbp), %rsi\n"
+	"	xor %edx, %edx\n"
+	"	mov $8, %r10d\n"
+	"	syscall\n"
+	"	mov $11, %eax\n" /* munmap(base, size) */
+	"	mov 16(%rbp), %rdi\n"
+	"	mov 24(%rbp), %rsi\n"
+	"	syscall\n"
+	"1:	mov $15, %eax\n" /* rt_sigreturn() */
+	"	syscall\n"
+	"	int3\n"
+	".org vin_stub + 96\n"
+	".popsection\n");
+
+extern const unsigned char vin_stub[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_stub_call[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_stub_home[] __attribute__((visibility("hidden")));
 
 __asm__(".pushsection .rodata\n"
 	".global vin_init, vin_init_end\n"
@@ -105,6 +149,7 @@ extern const unsigned char vin_init_end[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_batch[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_rescue[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_code_home[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_end[] __attribute__((visibility("hidden")));
 
 #define CS_64	   0x33
@@ -124,22 +169,21 @@ const void *vin_arch_init(size_t *ret_len)
 	return vin_init;
 }
 
-size_t vin_arch_rescue_at(void)
+size_t vin_arch_rescue_at(bool home)
 {
-	return (size_t)(vin_code_rescue - vin_code);
+	return (size_t)((home ? vin_code_home : vin_code_rescue) - vin_code);
 }
 
+/* Not by PTRACE_GETREGSET: of a thread in code of 32 bits, that tells 32 bits only. */
 int vin_arch_get(pid_t tid, struct vin_regs *ret)
 {
-	struct iovec iov = { &ret->gpr, sizeof(ret->gpr) };
-	return ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+	return ptrace(PTRACE_GETREGS, tid, 0, &ret->gpr) < 0 ? -errno : 0;
 }
 
 int vin_arch_set(pid_t tid, const struct vin_regs *regs)
 {
 	struct vin_regs copy = *regs;
-	struct iovec iov = { &copy.gpr, sizeof(copy.gpr) };
-	return ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov) < 0 ? -errno : 0;
+	return ptrace(PTRACE_SETREGS, tid, 0, &copy.gpr) < 0 ? -errno : 0;
 }
 
 ssize_t vin_arch_find_syscall(const void *text, size_t len)
@@ -190,7 +234,7 @@ void vin_arch_again(struct vin_regs *regs)
 uint64_t vin_arch_rest_at(const struct vin_regs *regs)
 {
 	const struct user_regs_struct *r = &regs->gpr;
-	if ((int64_t)r->rax != -ERESTART_RESTARTBLOCK)
+	if ((int64_t)r->rax != -ERESTART_RESTARTBLOCK || !vin_arch_is_64bit(regs))
 		return 0;
 	return r->orig_rax == SYS_nanosleep	    ? r->rsi
 	       : r->orig_rax == SYS_clock_nanosleep ? r->r10
@@ -225,7 +269,7 @@ void vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t le
 {
 	struct user_regs_struct *r = &regs->gpr;
 	uint32_t number = 0;
-	if (!vin_arch_kept(regs) || r->orig_rax != SYS_restart_syscall)
+	if (!vin_arch_is_64bit(regs) || !vin_arch_kept(regs) || r->orig_rax != SYS_restart_syscall)
 		return;
 	if (len >= 5 && code[len - 5] == 0xb8) /* mov $number, %eax */
 		memcpy(&number, code + len - 4, sizeof(number));
@@ -255,16 +299,21 @@ void vin_arch_plain(struct vin_regs *regs, const struct vin_call *call, uint64_t
 	regs->gpr.r8 = call->args[4];
 	regs->gpr.r9 = call->args[5];
 	regs->gpr.rip = at;
+	regs->gpr.cs = CS_64;		 /* a program may have code of 32 bits, too */
 	regs->gpr.orig_rax = NO_SYSCALL; /* or the kernel starts the interrupted call again */
 	regs->gpr.eflags &= ~(TRAP_FLAG | DIRECTION);
 }
 
 static void stand(struct vin_regs *regs, const struct vin_place *place)
 {
-	regs->gpr.cs = CS_64;
 	regs->gpr.rsp = place->stack & ~15ULL;
 	regs->gpr.r14 = place->rescue;
 	regs->gpr.rbx = place->action;
+	if (place->home) {
+		regs->gpr.r14 = vin_arch_owner(place->frame);
+		regs->gpr.rbx = place->home;
+		regs->gpr.rbp = place->keep;
+	}
 }
 
 void vin_arch_single(struct vin_regs *regs, const struct vin_call *call,
@@ -303,9 +352,144 @@ void vin_arch_rescue(const struct vin_regs *regs, uint64_t mask, struct vin_resc
 	struct user_regs_struct r = regs->gpr;
 	if (vin_arch_interrupted(regs))
 		restart(&r);
-	const uint64_t gregs[18] = { r.r8,  r.r9,  r.r10, r.r11, r.r12, r.r13,
-				     r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx,
-				     r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags };
+	const uint64_t gregs[19] = { r.r8,
+				     r.r9,
+				     r.r10,
+				     r.r11,
+				     r.r12,
+				     r.r13,
+				     r.r14,
+				     r.r15,
+				     r.rdi,
+				     r.rsi,
+				     r.rbp,
+				     r.rbx,
+				     r.rdx,
+				     r.rax,
+				     r.rcx,
+				     r.rsp,
+				     r.rip,
+				     r.eflags,
+				     /* cs gs fs ss */ r.cs | r.ss << 48 };
 	memcpy(ret->gregs, gregs, sizeof(gregs));
 	ret->mask = mask;
+}
+
+const void *vin_arch_stub(size_t *ret_call, size_t *ret_home)
+{
+	*ret_call = (size_t)(vin_stub_call - vin_stub);
+	*ret_home = (size_t)(vin_stub_home - vin_stub);
+	return vin_stub;
+}
+
+void vin_arch_framed(struct vin_regs *regs, uint64_t at, uint64_t keep)
+{
+	regs->gpr.rsp = vin_arch_owner(at);
+	regs->gpr.rbp = keep;
+}
+
+uint64_t vin_arch_owner(uint64_t at)
+{
+	return at + sizeof(uint64_t); /* as a handler's return has left the stack */
+}
+
+uint64_t vin_arch_sp(const struct vin_regs *regs)
+{
+	return regs->gpr.rsp;
+}
+
+/* The kernel's struct rt_sigframe without its siginfo, which nobody reads on the way back. */
+struct frame {
+	uint64_t restorer;
+	uint64_t flags, link;
+	stack_t stack;
+	uint64_t gregs[18];
+	uint16_t cs, gs, fs, ss;
+	uint64_t error, trap, old_mask, fault;
+	uint64_t state; /* address of the extended state */
+	uint64_t reserved[8];
+	uint64_t mask;
+};
+
+_Static_assert(offsetof(struct frame, gregs) == 8 + 40, "sigcontext");
+_Static_assert(offsetof(struct frame, mask) == 8 + 296, "uc_sigmask");
+
+/* Extended state as XSAVE writes it, with the kernel's marks for a frame (sigcontext.h). */
+#define STATE_AT     448 /* in the frame; XRSTOR wants multiples of 64 */
+#define STATE_MAX    (VIN_FRAME_SIZE - STATE_AT - 8 - sizeof(struct vin_keep))
+#define LEGACY_SIZE  576 /* x87, SSE and the header */
+#define MARKS_AT     464
+#define HEADER_AT    512
+#define PKRU	     (1ULL << 9)
+#define TILES	     (3ULL << 17)
+#define UC_FP_XSTATE 1
+#define UC_SS	     2
+#define UC_STRICT_SS 4
+#define NO_STACK     0x7fff /* flags that sigaltstack() refuses: the stack stays what it is */
+
+struct marks {
+	uint32_t magic, size_with_end;
+	uint64_t features;
+	uint32_t size;
+};
+
+static uint32_t state_size(uint64_t features)
+{
+	uint32_t end = LEGACY_SIZE;
+	for (uint32_t i = 2; i < 63; i++) {
+		uint32_t size, at, c, d;
+		if (features & 1ULL << i && __get_cpuid_count(0xd, i, &size, &at, &c, &d) &&
+		    at + size > end)
+			end = at + size;
+	}
+	return end;
+}
+
+/* Tiles that are not in use are left out: few programs may have them, and they would not fit. */
+static int read_state(pid_t tid, unsigned char *state, size_t *ret_len)
+{
+	const uint32_t end = 0x46505845;
+	struct iovec iov = { state, STATE_MAX };
+	uint64_t features, in_use;
+	if (ptrace(PTRACE_GETREGSET, tid, VIN_ARCH_EXTENDED, &iov) < 0)
+		return -errno;
+	memcpy(&features, state + MARKS_AT, sizeof(features));
+	memcpy(&in_use, state + HEADER_AT, sizeof(in_use));
+	if (in_use & TILES)
+		return -E2BIG;
+	features &= ~TILES;
+	in_use |= features & PKRU; /* the kernel keeps it elsewhere, but has written it */
+	memcpy(state + HEADER_AT, &in_use, sizeof(in_use));
+	const struct marks marks = { 0x46505853, state_size(features) + sizeof(end), features,
+				     state_size(features) };
+	if (marks.size > iov.iov_len)
+		return -E2BIG;
+	memset(state + MARKS_AT, 0, HEADER_AT - MARKS_AT);
+	memcpy(state + MARKS_AT, &marks, sizeof(marks));
+	memcpy(state + marks.size, &end, sizeof(end));
+	*ret_len = marks.size_with_end;
+	return 0;
+}
+
+int vin_arch_frame(pid_t tid, const struct vin_regs *regs, uint64_t mask, uint64_t at,
+		   uint64_t stub, void *ret, size_t *ret_len)
+{
+	struct vin_rescue back;
+	vin_arch_rescue(regs, mask, &back);
+	struct frame frame = {
+		.restorer = stub,
+		.flags = UC_FP_XSTATE | UC_SS | UC_STRICT_SS,
+		.stack.ss_flags = NO_STACK,
+		.cs = (uint16_t)regs->gpr.cs,
+		.ss = (uint16_t)regs->gpr.ss,
+		.state = at + STATE_AT,
+		.mask = mask,
+	};
+	memcpy(frame.gregs, back.gregs, sizeof(frame.gregs));
+	memset(ret, 0, VIN_FRAME_SIZE);
+	memcpy(ret, &frame, sizeof(frame));
+	int r = read_state(tid, (unsigned char *)ret + STATE_AT, ret_len);
+	if (r == 0)
+		*ret_len += STATE_AT;
+	return r;
 }

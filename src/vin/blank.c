@@ -1,14 +1,12 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <linux/close_range.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -57,37 +55,6 @@ static int write_program(int fd)
 	return r < 0 ? r : fvm_write_all(fd, code, len);
 }
 
-/* The rights that a new user namespace gives are lost at an exec, unless they are ambient. */
-static void keep_rights(void)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2];
-	if (syscall(SYS_capget, &head, caps) < 0)
-		return;
-	for (int i = 0; i < 2; i++)
-		caps[i].inheritable = caps[i].permitted;
-	(void)syscall(SYS_capset, &head, caps);
-	for (unsigned int cap = 0; cap < 64; cap++) {
-		if (caps[cap / 32].permitted >> cap % 32 & 1)
-			(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
-	}
-}
-
-/* Waits for its go; the end of the pipe says that nobody is there to give one. */
-static void be_init(int go, int line, int program, bool user)
-{
-	char byte;
-	char *args[] = { (char *)"vin", NULL }, *env[] = { NULL };
-	if (fvm_read_full(go, &byte, 1) != 1)
-		_exit(1);
-	if (user)
-		keep_rights();
-	if (dup2(line, VIN_LINE) < 0 || close_range(VIN_LINE + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
-		_exit(1);
-	syscall(SYS_execveat, program, "", args, env, AT_EMPTY_PATH);
-	_exit(1);
-}
-
 static int map_ids(pid_t pid)
 {
 	char path[40], line[64];
@@ -104,11 +71,13 @@ static int map_ids(pid_t pid)
 
 /* ---- PID 1 ---- */
 
-/* From the wait for its go to its first instruction. */
-static int to_first_instruction(pid_t pid, int go, struct vin_thread *ret, struct fvm_error *err)
+/* It waits for its orders until it executes the program. */
+static int to_first_instruction(struct vin_nest *nest, struct fvm_error *err)
 {
+	const struct vin_order go = { .what = VIN_ORDER_GO };
+	const pid_t pid = nest->init.thread.pid;
 	int status;
-	int r = ptrace(PTRACE_SEIZE, pid, 0, OPTIONS) < 0 ? -errno : fvm_write_all(go, "g", 1);
+	int r = fvm_send_fds(nest->line, &go, sizeof(go), NULL, 0);
 	if (r == 0)
 		r = vin_thread_wait(pid, WAIT_MS, &status);
 	if (r == 0 && status >> 16 != PTRACE_EVENT_EXEC)
@@ -118,46 +87,114 @@ static int to_first_instruction(pid_t pid, int go, struct vin_thread *ret, struc
 	    (ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0 || ptrace(PTRACE_CONT, pid, 0, 0) < 0))
 		r = -errno;
 	if (r < 0)
-		return fvm_error_set(err, -r, "start a PID 1");
-	return vin_thread_settle(pid, pid, WAIT_MS, ret, err);
+		return fvm_error_set(err, -r, "start the first process");
+	return vin_thread_settle(pid, pid, WAIT_MS, &nest->init.thread, err);
 }
 
-static int start(struct vin_nest *nest, bool user, struct fvm_error *err)
+static int give_orders(const struct vin_nest *nest, const struct vin_kept *kept)
 {
-	int line[2], go[2];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) < 0)
-		return fvm_error_set(err, errno, "make a socket");
-	nest->line = line[0];
-	scoped_fd theirs = line[1];
-	if (pipe2(go, O_CLOEXEC) < 0)
-		return fvm_error_set(err, errno, "make a pipe");
-	scoped_fd go_read = go[0], go_write = go[1];
+	struct vin_order order = { .what = VIN_ORDER_PROGRAM, .count = 1 };
 	scoped_fd program = memfd_create("vin", MFD_CLOEXEC);
 	int r = program < 0 ? -errno : write_program(program);
-	if (r < 0)
-		return fvm_error_set(err, -r, "write the program of PID 1");
+	if (r == 0)
+		r = fvm_send_fds(nest->line, &order, sizeof(order), &program, 1);
+	for (size_t from = 0; r == 0 && from < kept->count; from += order.count) {
+		const size_t left = kept->count - from;
+		order = (struct vin_order){ .what = VIN_ORDER_KEEP,
+					    .count = left < VIN_ORDER_FDS ? (uint32_t)left
+									  : VIN_ORDER_FDS };
+		for (size_t i = 0; i < order.count; i++)
+			order.numbers[i] = kept->fds[from + i];
+		r = fvm_send_fds(nest->line, &order, sizeof(order), kept->fds + from, order.count);
+	}
+	return r;
+}
+
+/* Our own first process. */
+static int start_here(int ours, int line, bool user, pid_t *ret, struct fvm_error *err)
+{
 	struct clone_args args = { .flags = CLONE_NEWPID | (user ? CLONE_NEWUSER : 0),
 				   .exit_signal = SIGCHLD };
 	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid < 0)
 		return fvm_error_set(err, errno, "make a pid namespace");
 	if (pid == 0) {
-		close(go_write);
-		be_init(go_read, theirs, program, user);
+		/* its end tells that nobody is there to give orders */
+		close(ours);
+		vin_become(line, user);
 	}
-	nest->init.thread.pid = nest->init.thread.tid = pid;
-	r = user ? map_ids(pid) : 0;
+	*ret = pid;
+	int r = user ? map_ids(pid) : 0;
+	return r < 0 ? fvm_error_set(err, -r, "map the ids of a user namespace") : 0;
+}
+
+/* Who says that it is there: the kernel adds its number as we count. */
+static int await_hello(int line, pid_t *ret)
+{
+	struct pollfd p = { .fd = line, .events = POLLIN };
+	char byte, control[CMSG_SPACE(sizeof(struct ucred))];
+	struct iovec piece = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &piece,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	struct ucred who;
+	if (poll(&p, 1, WAIT_MS) != 1)
+		return -ETIMEDOUT;
+	if (recvmsg(line, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+		return -ECONNRESET;
+	const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	if (!c || c->cmsg_type != SCM_CREDENTIALS || c->cmsg_len != CMSG_LEN(sizeof(who)))
+		return -EPROTO;
+	memcpy(&who, CMSG_DATA(c), sizeof(who));
+	*ret = who.pid;
+	return who.pid > 0 ? 0 : -ESRCH;
+}
+
+int vin_nest_begin(const struct vin_nest_options *options, struct vin_nest *nest,
+		   struct fvm_error *err)
+{
+	int line[2], on = 1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	nest->line = line[0];
+	scoped_fd theirs = line[1];
+	if (setsockopt(nest->line, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	nest->guest = options->start != NULL;
+	int r = options->start ? options->start(options->arg, theirs, options->number, err)
+			       : start_here(nest->line, theirs, options->user,
+					    &nest->init.thread.pid, err);
+	fvm_fd_closep(&theirs);
 	if (r < 0)
-		return fvm_error_set(err, -r, "map the ids of a user namespace");
-	return to_first_instruction(pid, go_write, &nest->init.thread, err);
+		return r;
+	r = await_hello(nest->line, &nest->init.thread.pid);
+	nest->init.thread.tid = nest->init.thread.pid;
+	return r < 0 ? fvm_error_set(err, -r, "start the first process") : 0;
+}
+
+static int start(struct vin_nest *nest, const struct vin_nest_options *options,
+		 struct fvm_error *err)
+{
+	int r = nest->init.thread.pid ? 0 : vin_nest_begin(options, nest, err);
+	if (r < 0)
+		return r;
+	if (ptrace(PTRACE_SEIZE, nest->init.thread.pid, 0, OPTIONS) < 0)
+		r = -errno;
+	if (r == 0)
+		r = give_orders(nest, &options->kept);
+	if (r < 0)
+		return fvm_error_set(err, -r, "start the first process");
+	return to_first_instruction(nest, err);
 }
 
 int vin_vdso_sum(pid_t pid, uint64_t at, uint64_t size, uint64_t *ret)
 {
-	scoped_free void *text = size <= 1 << 20 ? malloc(size) : NULL;
+	scoped_free void *text = size >= VIN_STUB_SIZE && size <= 1 << 20 ? malloc(size) : NULL;
 	int r = text ? vin_mem_read(pid, at, text, size) : -ENOMEM;
+	/* its very end may hold our stub */
 	if (r == 0)
-		*ret = XXH3_64bits(text, size);
+		*ret = XXH3_64bits(text, size - VIN_STUB_SIZE);
 	return r;
 }
 
@@ -198,42 +235,47 @@ static int park_vdso(struct vin_nest *nest, struct fvm_error *err)
 	return r;
 }
 
-int vin_nest_open(uint64_t hole, bool user, struct vin_nest *ret, struct fvm_error *err)
+int vin_nest_open(uint64_t hole, const struct vin_nest_options *options, struct vin_nest *ret,
+		  struct fvm_error *err)
 {
-	struct vin_nest nest = { .hole = hole, .line = -1 };
-	struct vin_blank *init = &nest.init;
-	int r = start(&nest, user, err);
+	struct vin_blank *init = &ret->init;
+	ret->hole = hole;
+	int r = start(ret, options, err);
 	if (r == 0)
 		r = vin_post_open_at(&init->post, &init->thread, hole, VIN_HOLE_SIZE, err);
 	if (r == 0) {
 		/* its vdso is about to move; the trampoline itself makes calls as well */
 		init->post.bare = init->post.place.code;
-		r = park_vdso(&nest, err);
+		r = park_vdso(ret, err);
 	}
 	if (r < 0) {
-		vin_nest_kill(&nest);
+		vin_nest_kill(ret);
 		return fvm_error_wrap(err, r, "make a place for programs");
 	}
-	*ret = nest;
 	return 0;
+}
+
+static void forget(struct vin_nest *nest)
+{
+	if (nest->line >= 0)
+		close(nest->line);
+	free(nest->made);
+	*nest = (struct vin_nest){ .line = -1 };
 }
 
 int vin_nest_release(struct vin_nest *nest, struct fvm_error *err)
 {
 	struct vin_blank *init = &nest->init;
-	struct vin_call close_line = { SYS_close, { (uint64_t)init->line } };
-	int r = vin_call(&init->post, &init->thread, "close", &close_line, NULL, err);
-	if (r == 0)
+	struct vin_call close_all = { SYS_close_range, { 0, ~0U, 0 } };
+	int r = nest->guest ? 0
+			    : vin_call(&init->post, &init->thread, "close_range", &close_all, NULL,
+				       err);
+	if (r == 0 && !nest->guest)
 		r = vin_post_close(&init->post, &init->thread, err);
-	if (r == 0)
+	if (r == 0 && !nest->guest)
 		r = vin_thread_release(&init->thread, err);
-	if (r == 0) {
-		close(nest->line);
-		nest->line = -1;
-		free(nest->made);
-		nest->made = NULL;
-		nest->made_count = 0;
-	}
+	if (r == 0)
+		forget(nest);
 	return r;
 }
 
@@ -244,6 +286,11 @@ void vin_nest_kill(struct vin_nest *nest)
 	pid_t init = nest->init.thread.pid;
 	if (init > 0)
 		kill(init, SIGKILL);
+	/* with a PID 1 of ours goes its namespace; with a guest, nobody */
+	for (size_t i = 0; nest->guest && i < nest->made_count; i++) {
+		if (nest->made[i])
+			kill(nest->made[i], SIGKILL);
+	}
 	for (size_t left = nest->made_count; left > 0; usleep(100)) {
 		left = 0;
 		for (size_t i = 0; i < nest->made_count; i++) {
@@ -255,35 +302,31 @@ void vin_nest_kill(struct vin_nest *nest)
 	}
 	if (init > 0)
 		(void)waitpid(init, NULL, __WALL);
-	if (nest->line >= 0)
-		close(nest->line);
-	free(nest->made);
-	*nest = (struct vin_nest){ .line = -1 };
+	forget(nest);
 }
 
 /* ---- blanks ---- */
 
 /* A child that could not be noted would never be reaped, so there is room before it is born. */
-static int born(struct vin_nest *nest, struct vin_blank *parent, uint64_t flags, pid_t number,
-		pid_t *ret, struct fvm_error *err)
+static int born(struct vin_nest *nest, struct vin_blank *parent, uint64_t flags, int exit_signal,
+		pid_t number, pid_t *ret, struct fvm_error *err)
 {
 	pid_t *more = realloc(nest->made, fvm_room(nest->made_count + 1) * sizeof(*more));
 	if (!more)
 		return fvm_error_set(err, ENOMEM, "make task %d", number);
 	nest->made = more;
-	int r = vin_clone(&parent->post, &parent->thread, flags, flags ? 0 : SIGCHLD, number, ret,
-			  err);
+	int r = vin_clone(&parent->post, &parent->thread, flags, exit_signal, number, ret, err);
 	if (r == 0)
 		nest->made[nest->made_count++] = *ret;
 	return r;
 }
 
-int vin_blank_fork(struct vin_nest *nest, struct vin_blank *parent, pid_t number,
-		   struct vin_blank *ret, struct fvm_error *err)
+static int blank_fork(struct vin_nest *nest, struct vin_blank *parent, uint64_t flags,
+		      int exit_signal, pid_t number, struct vin_blank *ret, struct fvm_error *err)
 {
 	struct vin_blank child = { .line = parent->line };
 	pid_t pid = 0;
-	int r = born(nest, parent, 0, number, &pid, err);
+	int r = born(nest, parent, flags, exit_signal, number, &pid, err);
 	if (r == 0)
 		r = vin_thread_settle(pid, pid, WAIT_MS, &child.thread, err);
 	if (r == 0)
@@ -293,13 +336,60 @@ int vin_blank_fork(struct vin_nest *nest, struct vin_blank *parent, pid_t number
 	return r;
 }
 
+int vin_blank_fork(struct vin_nest *nest, struct vin_blank *parent, uint64_t flags, pid_t number,
+		   struct vin_blank *ret, struct fvm_error *err)
+{
+	return blank_fork(nest, parent, flags, SIGCHLD, number, ret, err);
+}
+
+int vin_blank_ghost(struct vin_nest *nest, struct vin_blank *parent, pid_t number,
+		    struct vin_blank *ret, struct fvm_error *err)
+{
+	return blank_fork(nest, parent, 0, 0, number, ret, err);
+}
+
+/* It makes its last call, and we hear of its end. */
+static int end(const struct vin_blank *blank)
+{
+	const pid_t tid = blank->thread.tid;
+	struct vin_regs regs = blank->thread.regs;
+	struct vin_call last = { SYS_exit_group, { 0 } };
+	int status;
+	vin_arch_single(&regs, &last, &blank->post.place);
+	int r = vin_arch_set(tid, &regs);
+	if (r == 0 && ptrace(PTRACE_CONT, tid, 0, 0) < 0)
+		r = -errno;
+	return r < 0 ? r : vin_thread_wait(tid, WAIT_MS, &status) == -ESRCH ? 0 : -EIO;
+}
+
+int vin_blank_end(struct vin_nest *nest, struct vin_blank *blank, struct fvm_error *err)
+{
+	int r = end(blank);
+	for (size_t i = 0; r == 0 && i < nest->made_count; i++) {
+		if (nest->made[i] == blank->thread.pid)
+			nest->made[i] = 0;
+	}
+	return r < 0 ? fvm_error_set(err, -r, "end process %d", blank->thread.pid) : 0;
+}
+
+int vin_nest_leave(struct vin_nest *nest, struct fvm_error *err)
+{
+	struct vin_thread *t = &nest->init.thread;
+	int r = nest->guest && t->pid ? end(&nest->init) : 0;
+	if (r < 0)
+		return fvm_error_set(err, -r, "end the first process");
+	if (nest->guest)
+		t->pid = t->tid = 0;
+	return 0;
+}
+
 int vin_blank_thread(struct vin_nest *nest, struct vin_blank *blank, pid_t number,
 		     struct vin_thread *ret, struct fvm_error *err)
 {
 	const uint64_t flags =
 		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 	pid_t tid = 0;
-	int r = born(nest, blank, flags, number, &tid, err);
+	int r = born(nest, blank, flags, 0, number, &tid, err);
 	if (r == 0)
 		r = vin_thread_settle(blank->thread.pid, tid, WAIT_MS, ret, err);
 	return r < 0 ? r : vin_post_move(&blank->post, ret, err);

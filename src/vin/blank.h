@@ -14,9 +14,11 @@
  *   The kernel's pages (vvar, vdso) are moved into the hole once, before the first fork, so that
  *   a process may unmap everything but the hole and then move them to where its program had them.
  *
+ *   In a namespace that there is already, a VM's, the first process is not PID 1 but a guest that
+ *   somebody else starts (vin/become); it ends when it has made the others, who become PID 1's then.
+ *
  *   Descriptors reach a blank through a socket that all of them inherit: vin_blank_give(). It is
- *   descriptor VIN_LINE there, and the only one that a blank has; who restores descriptors moves it
- *   out of the way (vin_blank.line), and the end of replay closes it.
+ *   descriptor VIN_LINE there. All inherit besides what vin_nest_open() was told to keep.
  *
  *   Who dies takes his blanks with him: all are traced with PTRACE_O_EXITKILL, and when PID 1 goes
  *   the kernel ends its namespace. vin_nest_release() is the point from which they live alone.
@@ -25,9 +27,9 @@
 #ifndef VIN_BLANK_H
 #define VIN_BLANK_H
 
+#include "vin/become.h"
 #include "vin/rcall.h"
 
-#define VIN_LINE      0
 #define VIN_HOLE_SIZE (VIN_POST_SIZE + 64 * 1024)
 #define VIN_GIVE_MAX  32
 #define VIN_PARKED    4
@@ -44,8 +46,9 @@ struct vin_parked {
 	uint64_t at, size;
 };
 
-struct vin_nest {
+struct vin_nest { /* starts as { .line = -1 } */
 	struct vin_blank init;
+	bool guest; /* in a namespace that has its own PID 1 */
 	uint64_t hole;
 	int line; /* our end */
 	struct vin_parked parked[VIN_PARKED];
@@ -55,13 +58,41 @@ struct vin_nest {
 	size_t made_count;
 };
 
+/* Descriptors of ours that all blanks have, by the same numbers. */
+struct vin_kept {
+	const int *fds;
+	size_t count;
+};
+
+/* Have a process call vin_become() with @line, which it gets a copy of, and the given number if it
+ * is not in a pid namespace of its own. */
+typedef int (*vin_start_fn)(void *arg, int line, pid_t number, struct fvm_error *err);
+
+struct vin_nest_options {
+	bool user;	   /* in a new user namespace, where the caller's ids stay what they are */
+	vin_start_fn start; /* NULL: PID 1 of a new namespace; otherwise it is a guest in one */
+	void *arg;
+	pid_t number; /* a free one, for start() */
+	struct vin_kept kept; /* none may be VIN_LINE */
+};
+
+/** vin_nest_begin() - a first process that waits for vin_nest_open(): whoever has to be somebody of
+ *  the programs for a moment, before they are, can be born beside it (vin_reopen_within()).
+ *  Nothing is kept of @options. Return: as that one */
+int vin_nest_begin(const struct vin_nest_options *options, struct vin_nest *ret,
+		   struct fvm_error *err);
+
 /**
- * vin_nest_open() - a new PID 1, stopped
+ * vin_nest_open() - a first process, stopped; that of @ret if it was begun
  * @hole: where VIN_HOLE_SIZE bytes are free in all programs to come
- * @user: in a new user namespace, where the caller's ids stay what they are
  * Return: 0, -EPERM (no right to make namespaces), or another negative errno
  */
-int vin_nest_open(uint64_t hole, bool user, struct vin_nest *ret, struct fvm_error *err);
+int vin_nest_open(uint64_t hole, const struct vin_nest_options *options, struct vin_nest *ret,
+		  struct fvm_error *err);
+
+/** vin_nest_leave() - all others are born: a guest ends, so that its children are PID 1's; PID 1
+ *  itself stays. Return: 0 or negative errno */
+int vin_nest_leave(struct vin_nest *nest, struct fvm_error *err);
 
 /** vin_nest_release() - all others are released already: PID 1 goes on alone. Return: 0 or -errno */
 int vin_nest_release(struct vin_nest *nest, struct fvm_error *err);
@@ -69,9 +100,17 @@ int vin_nest_release(struct vin_nest *nest, struct fvm_error *err);
 /** vin_nest_kill() - end PID 1, and with it everybody in its namespace; one of zeros is fine */
 void vin_nest_kill(struct vin_nest *nest);
 
-/** vin_blank_fork() - a child of @parent, number @number in the innermost namespace */
-int vin_blank_fork(struct vin_nest *nest, struct vin_blank *parent, pid_t number,
+/** vin_blank_fork() - a child of @parent, number @number in the innermost namespace
+ *  @flags: CLONE_FILES, CLONE_FS: what it has together with its parent */
+int vin_blank_fork(struct vin_nest *nest, struct vin_blank *parent, uint64_t flags, pid_t number,
 		   struct vin_blank *ret, struct fvm_error *err);
+
+/** vin_blank_ghost() - the same, but nobody is told of its end: for one that ends soon */
+int vin_blank_ghost(struct vin_nest *nest, struct vin_blank *parent, pid_t number,
+		    struct vin_blank *ret, struct fvm_error *err);
+
+/** vin_blank_end() - it ends; its parent has to wait for it with __WALL */
+int vin_blank_end(struct vin_nest *nest, struct vin_blank *blank, struct fvm_error *err);
 
 /** vin_blank_thread() - one more thread of @blank, moved to the post */
 int vin_blank_thread(struct vin_nest *nest, struct vin_blank *blank, pid_t number,

@@ -1,4 +1,3 @@
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,14 +9,26 @@
 #include <unistd.h>
 
 #include "vin/capture.h"
+#include "vin/cloexec.h"
 #include "vin/family.h"
+#include "vin/files.h"
+#include "vin/ipc.h"
 #include "vin/maps.h"
 #include "vin/mem.h"
+#include "vin/netlock.h"
+#include "vin/sharing.h"
+#include "vin/spaces.h"
 #include "vin/status.h"
 #include "vin/thread.h"
+#include "vin/traits.h"
+#include "vin/users.h"
 
-#define HOLE_FIRST (4ULL << 30)	     /* above what programs that are not position independent use */
-#define HOLE_LAST  0x7f0000000000ULL /* below the kernel's own choices for a blank */
+#define HOLE_FIRST  (4ULL << 30) /* above what programs that are not position independent use */
+#define PATIENCE_MS 64		 /* longest pause before another stop */
+#define INSTANT_MS  1000
+#define VFORK_MS    200 /* longest wait for a child of vfork(2) to execute something */
+#define LOOKS	    5	/* at programs that run, until what is seen fits together */
+#define HOLE_LAST   0x7f0000000000ULL /* below the kernel's own choices for a blank */
 
 /* What we know of a process. */
 struct subject {
@@ -25,16 +36,21 @@ struct subject {
 	pid_t via;	      /* a thread that lives: /proc shows nothing of a leader that ended */
 	struct vin_maps maps; /* detailed */
 	struct vin_mem mem;
+	unsigned shares; /* enum vin_shares */
 };
 
 struct vin_capture {
+	struct vin_capture_options options;
 	pid_t *roots;
 	size_t root_count;
 	struct subject *subjects;
 	size_t count;
 	struct vin_objects objects;
+	struct vin_files files;
+	struct vin_sought_list *names; /* of what is watched, as it was last seen */
 	struct vin_tree tree;
 	struct vin_family family;
+	bool moving;  /* what was refused was a file, by what was seen one after the other */
 	size_t depth; /* of the pid namespace that all are in */
 };
 
@@ -68,30 +84,20 @@ static int add_subject(struct vin_capture *c, pid_t pid)
 	return 0;
 }
 
-static int add_children(struct vin_capture *c, const char *path)
+static int add_child(void *arg, pid_t child)
 {
-	scoped_free char *text = NULL;
-	int r = fvm_read_file(AT_FDCWD, path, 1 << 24, &text, NULL);
-	if (r < 0)
-		return r == -ENOENT || r == -ESRCH ? 0 : r;
-	for (char *p = text; r == 0 && isdigit((unsigned char)*p); p += *p == ' ') {
-		pid_t child = (pid_t)strtol(p, &p, 10);
-		if (!find_subject(c, child))
-			r = add_subject(c, child);
-	}
-	return r;
+	struct vin_capture *c = arg;
+	return find_subject(c, child) ? 0 : add_subject(c, child);
 }
 
 static int add_children_of(struct vin_capture *c, pid_t pid)
 {
-	char path[300];
+	char path[40];
 	int r = 0;
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	scoped_dir d = opendir(path);
-	for (struct dirent *e; r == 0 && d && (e = fvm_dir_next(d));) {
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/children", pid, e->d_name);
-		r = add_children(c, path);
-	}
+	for (struct dirent *e; r == 0 && d && (e = fvm_dir_next(d));)
+		r = vin_each_child(pid, (pid_t)strtol(e->d_name, NULL, 10), add_child, c);
 	return r;
 }
 
@@ -143,6 +149,10 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 		r = check_place(c, s, &mine);
 	if (r == 0)
 		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, &mine);
+	if (r == 0 && !c->options.bare)
+		r = vin_traits_check(s->pid, c->options.filters, &mine);
+	if (r == 0 && !c->options.bare)
+		r = vin_users_check(s->pid, &mine);
 	if (r == -ESRCH || (r < 0 && kill(s->pid, 0) < 0 && errno == ESRCH))
 		return 0;
 	if (r < 0 && err)
@@ -150,23 +160,163 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 	return r;
 }
 
-int vin_capture_open(const pid_t *roots, size_t count, struct vin_capture **ret,
-		     struct fvm_error *err)
+/* Those that have memory have descriptors, too. */
+static int look_at_files(struct vin_capture *c, struct fvm_error *err)
 {
-	struct vin_capture *c = calloc(1, sizeof(*c));
-	int r = c ? 0 : -ENOMEM;
-	if (c && !(c->roots = malloc((count + 1) * sizeof(*roots))))
-		r = -ENOMEM;
-	for (size_t i = 0; r == 0 && i < count; i++) {
-		c->roots[c->root_count++] = roots[i];
-		r = find_subject(c, roots[i]) ? 0 : add_subject(c, roots[i]);
+	size_t count = 0;
+	if (c->options.bare)
+		return 0;
+	scoped_free pid_t *pids = calloc(c->count + 1, sizeof(*pids));
+	if (!pids)
+		return fvm_error_set(err, ENOMEM, "list processes");
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->subjects[i].maps.count)
+			pids[count++] = c->subjects[i].pid;
 	}
+	vin_files_free(&c->files);
+	c->files.root = c->options.root;
+	c->files.before = c->names;
+	c->files.stopped = c->tree.count > 0; /* then queues may be looked into */
+	c->files.given = c->options.given;
+	c->files.given_count = c->options.given_count;
+	int r = vin_files_look(pids, count, &c->files, err);
+	if (r < 0)
+		return r;
+	r = vin_files_check(&c->files, NULL, NULL, err);
+	c->moving = r < 0;
+	return r;
+}
+
+static pid_t *living_ones(const struct vin_capture *c, size_t *ret_count, struct fvm_error *err)
+{
+	pid_t *pids = calloc(c->count + 1, sizeof(*pids));
+	*ret_count = 0;
+	if (!pids)
+		fvm_error_set(err, ENOMEM, "list processes");
+	for (size_t i = 0; pids && i < c->count; i++) {
+		if (c->subjects[i].maps.count)
+			pids[(*ret_count)++] = c->subjects[i].via;
+	}
+	return pids;
+}
+
+/* Running or stopped: whoever was not seen to enter a namespace would be put into another one. */
+static int look_at_spaces(const struct vin_capture *c, struct fvm_error *err)
+{
+	size_t count;
+	scoped_free pid_t *pids = living_ones(c, &count, err);
+	int r = pids ? vin_spaces_check(pids, count, c->options.within, err) : -ENOMEM;
+	if (r == 0 && c->options.within)
+		r = vin_mounts_check(c->options.within, err);
+	return r == 0 && count ? vin_spaces_settings_check(c->options.within ?: pids[0],
+							   c->options.spaces, err)
+			       : r;
+}
+
+static int look_at_ipc(struct vin_capture *c, struct fvm_error *err)
+{
+	size_t count;
+	scoped_free pid_t *pids = living_ones(c, &count, err);
+	return pids ? vin_ipc_check(pids, count, &c->objects, err) : -ENOMEM;
+}
+
+static int look_at_sharing(struct vin_capture *c, unsigned int patience_ms, struct fvm_error *err)
+{
+	scoped_free struct vin_sharer *list = calloc(c->count + 1, sizeof(*list));
+	size_t count = 0;
+	if (!list)
+		return fvm_error_set(err, ENOMEM, "list processes");
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->subjects[i].maps.count)
+			list[count++] =
+				(struct vin_sharer){ c->subjects[i].pid, c->subjects[i].via, 0 };
+	}
+	int r = vin_sharing_look(list, count, patience_ms, err);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		find_subject(c, list[i].pid)->shares = list[i].shares;
+	return r;
+}
+
+static int look_at_running(struct vin_capture *c, struct fvm_error *err)
+{
+	int r = 0;
+	forget_subjects(c->subjects, c->count);
+	vin_objects_free(&c->objects);
+	c->subjects = NULL;
+	c->count = 0;
+	for (size_t i = 0; r == 0 && i < c->root_count; i++)
+		r = find_subject(c, c->roots[i]) ? 0 : add_subject(c, c->roots[i]);
 	for (size_t i = 0; r == 0 && i < c->count; i++)
 		r = add_children_of(c, c->subjects[i].pid);
 	if (r < 0)
-		fvm_error_set(err, -r, "list processes");
+		return fvm_error_set(err, -r, "list processes");
 	for (size_t i = 0; r == 0 && i < c->count; i++)
 		r = look(c, &c->subjects[i], err);
+	if (r == 0)
+		r = look_at_spaces(c, err);
+	if (r == 0)
+		r = look_at_sharing(c, VFORK_MS, err);
+	if (r == 0)
+		r = look_at_ipc(c, err);
+	if (r == 0)
+		r = look_at_files(c, err);
+	/* not held until the stop: who ends meanwhile ends what he held. Names of what is watched
+	 * are kept: another search would be at the cost of programs that stand still */
+	vin_files_sought_free(c->names);
+	c->names = vin_files_sought(&c->files);
+	vin_files_free(&c->files);
+	return r;
+}
+
+/* Those who open and close all the time never fit: that they stand still for a moment tells. */
+static int look_at_an_instant(struct vin_capture *c, struct fvm_error *err)
+{
+	int r = vin_capture_stop(c, INSTANT_MS, err);
+	if (r == 0)
+		vin_capture_resume(c);
+	return r;
+}
+
+/* Somebody may have ended, a pipe lost or got an end, while we looked at them in turn. */
+static int look_until_it_fits(struct vin_capture *c, struct fvm_error *err)
+{
+	for (int tries = 1;; tries++) {
+		struct fvm_error mine = { 0 };
+		c->moving = false;
+		int r = look_at_running(c, &mine);
+		if (r == 0)
+			return 0;
+		/* an ordinary user is shut out of who executes or ends at this moment */
+		const bool shut = r == -EACCES || r == -EPERM;
+		if (tries < LOOKS && (r == -EOPNOTSUPP || r == -ESRCH || shut))
+			continue;
+		if (r == -ESRCH || shut || (r == -EOPNOTSUPP && c->moving))
+			return look_at_an_instant(c, err);
+		if (err)
+			*err = mine;
+		return r;
+	}
+}
+
+int vin_capture_open(const pid_t *roots, size_t count, const struct vin_capture_options *options,
+		     struct vin_capture **ret, struct fvm_error *err)
+{
+	struct vin_capture *c = calloc(1, sizeof(*c));
+	int r = c ? 0 : -ENOMEM;
+	if (c) {
+		c->options = *options;
+		c->files.root = -1;
+	}
+	if (c && !(c->roots = malloc((count + 1) * sizeof(*roots))))
+		r = -ENOMEM;
+	if (r == 0) {
+		memcpy(c->roots, roots, count * sizeof(*roots));
+		c->root_count = count;
+	} else {
+		fvm_error_set(err, -r, "list processes");
+	}
+	if (r == 0)
+		r = look_until_it_fits(c, err);
 	if (r < 0)
 		vin_capture_close(c);
 	else
@@ -215,7 +365,7 @@ static int look_at_stopped(struct vin_capture *c, struct fvm_error *err)
 		r = look_again(c, find_subject(&old, p->pid), &c->subjects[c->count - 1], err);
 	}
 	forget_subjects(old.subjects, old.count);
-	return r;
+	return r < 0 ? r : look_at_sharing(c, 0, err);
 }
 
 /* Whether a session or group is that of who made a root: it is led by somebody else, dead or not.
@@ -246,10 +396,50 @@ static pid_t inside(const struct vin_capture *c, const struct vin_status *st, co
 	return numbers[st->depth - 1];
 }
 
+/* Any description of it: which of them the leader has does not matter. */
+static int find_terminal(const struct vin_capture *c, pid_t leader, int device, size_t *ret,
+			 struct fvm_error *err)
+{
+	for (size_t i = 0; i < c->files.count; i++) {
+		const struct stat *st = &c->files.opens[i].st;
+		if (S_ISCHR(st->st_mode) && !(c->files.opens[i].info.flags & O_PATH) &&
+		    st->st_rdev == vin_device_of((unsigned int)device)) {
+			*ret = i + 1;
+			return 0;
+		}
+	}
+	return fvm_error_say(err, EOPNOTSUPP,
+			     "process %d can't be captured: none of the programs has the terminal "
+			     "of its session open",
+			     leader);
+}
+
+/* A group is found by who is in it: its leader may be gone. */
+static pid_t inner_group(const struct vin_capture *c, pid_t group)
+{
+	for (size_t i = 0; i < c->tree.count; i++) {
+		scoped_status st = { 0 };
+		const pid_t pid = c->tree.procs[i].pid;
+		if (vin_status_read(pid, pid, &st, NULL) == 0 && st.process_groups[0] == group)
+			return st.process_groups[st.depth - 1];
+	}
+	return 0;
+}
+
+static int add_terminal(const struct vin_capture *c, const struct vin_stat *stat,
+			struct vin_member *m, pid_t pid, struct fvm_error *err)
+{
+	if (c->options.bare || m->zombie || m->session != m->number || stat->terminal == 0)
+		return 0;
+	m->foreground = stat->foreground > 0 ? inner_group(c, stat->foreground) : 0;
+	return find_terminal(c, pid, stat->terminal, &m->terminal, err);
+}
+
 static int add_member(struct vin_capture *c, const struct vin_proc *p, struct fvm_error *err)
 {
 	scoped_status st = { 0 }, up = { 0 };
 	struct vin_stat stat;
+	const struct subject *subject = find_subject(c, p->pid);
 	int r = vin_status_read(p->pid, p->pid, &st, err);
 	if (r == 0)
 		r = vin_stat_read(p->pid, p->pid, &stat, err);
@@ -266,8 +456,9 @@ static int add_member(struct vin_capture *c, const struct vin_proc *p, struct fv
 		.leader_gone = p->leader_gone,
 		.exit_code = p->zombie ? stat.exit_code & 0xffff : 0,
 		.threads = p->thread_count,
+		.shares = subject && !c->options.bare ? subject->shares : 0,
 	};
-	return 0;
+	return add_terminal(c, &stat, &c->family.members[c->family.count - 1], p->pid, err);
 }
 
 /* Return: where nothing begins below @at + VIN_HOLE_SIZE, at or behind @at, in this process */
@@ -295,48 +486,100 @@ static int find_hole(struct vin_capture *c, struct fvm_error *err)
 	return 0;
 }
 
+static void see_number(struct vin_family *f, pid_t number)
+{
+	f->highest = number > f->highest ? number : f->highest;
+}
+
+/* What replay makes besides has numbers above. */
+static void find_highest(struct vin_capture *c)
+{
+	for (size_t i = 0; i < c->family.count; i++) {
+		const struct vin_member *m = &c->family.members[i];
+		see_number(&c->family, m->number);
+		see_number(&c->family, m->session);
+		see_number(&c->family, m->group);
+	}
+	for (size_t i = 0; i < c->tree.count; i++) {
+		const struct vin_proc *p = &c->tree.procs[i];
+		for (size_t j = 0; j < p->thread_count; j++) {
+			if (p->threads[j].tid != p->pid) /* whose number is the member's */
+				see_number(&c->family, vin_inner_number(p->threads[j].tid));
+		}
+	}
+}
+
 static int take_family(struct vin_capture *c, struct fvm_error *err)
 {
+	vin_family_free(&c->family);
 	c->family.members = calloc(c->tree.count + 1, sizeof(struct vin_member));
 	if (!c->family.members)
 		return fvm_error_set(err, ENOMEM, "list processes");
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < c->tree.count; i++)
 		r = add_member(c, &c->tree.procs[i], err);
+	find_highest(c);
 	return r < 0 ? r : find_hole(c, err);
 }
 
-int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err)
+static int settle_descriptors(struct vin_capture *c, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < c->files.table_count; i++) {
+		const struct vin_proc *p = vin_tree_find(&c->tree, c->files.tables[i].pid);
+		if (p)
+			r = vin_cloexec_settle(&c->files.tables[i], &p->threads[0], err);
+	}
+	return r;
+}
+
+static int stop_once(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err)
 {
 	int r = vin_tree_seize(c->roots, c->root_count, timeout_ms, &c->tree, err);
 	if (r == 0)
 		r = look_at_stopped(c, err);
 	if (r == 0)
+		r = look_at_spaces(c, err);
+	if (r == 0)
+		r = look_at_files(c, err);
+	if (r == 0)
+		r = vin_files_ready(&c->files, err);
+	if (r == 0)
+		r = settle_descriptors(c, err);
+	if (r == 0)
 		r = take_family(c, err);
+	if (r == 0 && !c->options.bare)
+		r = vin_netlock_cut(&c->files, err);
 	if (r < 0)
 		vin_capture_resume(c);
 	return r;
 }
 
-/* ---- the image ---- */
-
-static pid_t innermost(const struct vin_capture *c, pid_t pid, pid_t tid)
+/* What they are in the middle of they finish meanwhile: a terminal's bytes are read. */
+int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err)
 {
-	scoped_status st = { 0 };
-	if (vin_status_read(pid, tid, &st, NULL) < 0 || st.depth != c->depth)
-		return 0;
-	return st.pids[st.depth - 1];
+	for (unsigned int wait_ms = 1;; wait_ms *= 2) {
+		struct fvm_error mine = { 0 };
+		int r = stop_once(c, timeout_ms, &mine);
+		if (r < 0 && (r != -EAGAIN || wait_ms > PATIENCE_MS) && err)
+			*err = mine;
+		if (r != -EAGAIN || wait_ms > PATIENCE_MS)
+			return r;
+		fvm_sleep_ms(wait_ms);
+	}
 }
 
-static int write_thread(const struct vin_capture *c, const struct vin_post *post,
-			struct vin_thread *t, struct vin_out *out, struct fvm_error *err)
+/* ---- the image ---- */
+
+static int write_thread(const struct vin_post *post, struct vin_thread *t, struct vin_out *out,
+			struct fvm_error *err)
 {
 	struct vin_thread_state s = { 0 };
 	scoped_buf payload = { 0 };
 	int r = vin_thread_capture(post, t, &s, err);
 	if (r == 0) {
-		s.pid = innermost(c, t->pid, t->pid);
-		s.tid = innermost(c, t->pid, t->tid);
+		s.pid = vin_inner_number(t->pid);
+		s.tid = vin_inner_number(t->tid);
 		vin_thread_put(&payload, &s);
 		r = vin_out_record(out, VIN_TAG_THREAD, &payload, err);
 	}
@@ -345,20 +588,32 @@ static int write_thread(const struct vin_capture *c, const struct vin_post *post
 }
 
 /* One thread at a time stands on the post. */
-static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
-			 struct vin_post *post, struct vin_out *out, struct fvm_error *err)
+static int write_threads(const struct vin_proc *p, struct vin_post *post, struct vin_out *out,
+			 struct fvm_error *err)
 {
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < p->thread_count; i++) {
 		struct vin_thread *t = &p->threads[i];
-		if (!t->moved)
-			r = vin_post_move(post, t, err);
+		r = vin_post_move(post, t, err);
 		if (r == 0)
-			r = write_thread(c, post, t, out, err);
-		int parked = vin_thread_park(t, r < 0 ? NULL : err);
+			r = write_thread(post, t, out, err);
+		int parked = vin_post_leave(post, t, r < 0 ? NULL : err);
 		r = r < 0 ? r : parked;
 	}
 	return r;
+}
+
+static int write_traits(const struct vin_capture *c, const struct vin_proc *p,
+			struct vin_post *post, pid_t number, struct vin_out *out,
+			struct fvm_error *err)
+{
+	scoped_buf payload = { 0 };
+	if (c->options.bare)
+		return 0;
+	vin_put_u64(&payload, (uint64_t)number);
+	int r = vin_traits_capture(post, p->threads, p->thread_count, c->options.filters, &payload,
+				   err);
+	return r < 0 ? r : vin_out_record(out, VIN_TAG_PROCESS, &payload, err);
 }
 
 static int write_process(const struct vin_capture *c, const struct vin_proc *p, struct subject *s,
@@ -366,7 +621,7 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 {
 	struct vin_post post;
 	scoped_buf maps = { 0 };
-	const pid_t number = innermost(c, p->pid, p->pid);
+	const pid_t number = vin_inner_number(p->pid);
 	int r = vin_post_open(&post, &p->threads[0], err);
 	if (r < 0)
 		return r;
@@ -377,21 +632,52 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 		r = vin_out_record(out, VIN_TAG_MAPS, &maps, err);
 	}
 	if (r == 0)
-		r = write_threads(c, p, &post, out, err);
+		r = write_traits(c, p, &post, number, out, err);
+	if (r == 0)
+		r = write_threads(p, &post, out, err);
 	int closed = vin_post_close(&post, &p->threads[0], r < 0 ? NULL : err);
 	if (r == 0)
 		r = closed;
 	return r < 0 ? r : vin_mem_write_pages(s->via, number, &s->mem, out, err);
 }
 
+static int write_users(const struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
+{
+	struct vin_users users = { 0 };
+	scoped_buf payload = { 0 };
+	int r = 0;
+	for (size_t i = 0; r == 0 && !c->options.bare && i < c->tree.count; i++) {
+		const struct vin_proc *p = &c->tree.procs[i];
+		if (!p->zombie)
+			r = vin_users_add(&users, p->threads[0].tid, vin_inner_number(p->pid), err);
+	}
+	if (r == 0 && users.count) {
+		vin_users_put(&payload, &users);
+		r = vin_out_record(out, VIN_TAG_USERS, &payload, err);
+	}
+	vin_users_free(&users);
+	return r;
+}
+
 int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
 {
 	scoped_buf tree = { 0 };
-	int r = vin_objects_write(&c->objects, out, err);
+	vin_files_share(&c->files, &c->objects);
+	int r = c->count ? vin_spaces_capture(c->options.within ?: c->subjects[0].via,
+					      c->options.spaces, out, err)
+			 : 0;
+	if (r == 0 && c->count)
+		r = vin_ipc_capture(c->subjects[0].via, &c->objects, out, err);
+	if (r == 0)
+		r = vin_objects_write(&c->objects, out, err);
+	if (r == 0 && !c->options.bare)
+		r = vin_files_capture(&c->files, out, err);
 	if (r == 0) {
 		vin_family_put(&tree, &c->family);
 		r = vin_out_record(out, VIN_TAG_TREE, &tree, err);
 	}
+	if (r == 0)
+		r = write_users(c, out, err);
 	for (size_t i = 0; r == 0 && i < c->tree.count; i++) {
 		const struct vin_proc *p = &c->tree.procs[i];
 		if (!p->zombie)
@@ -404,6 +690,7 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 
 void vin_capture_resume(struct vin_capture *c)
 {
+	vin_netlock_resume(&c->files);
 	vin_tree_release(&c->tree);
 }
 
@@ -428,6 +715,7 @@ static bool ours(const struct vin_proc *p)
 
 void vin_capture_kill(struct vin_capture *c)
 {
+	(void)vin_netlock_silence(&c->files, NULL);
 	for (size_t i = 0; i < c->tree.count; i++) {
 		if (!c->tree.procs[i].zombie)
 			(void)kill(c->tree.procs[i].pid, SIGKILL);
@@ -455,6 +743,8 @@ void vin_capture_close(struct vin_capture *c)
 	vin_capture_resume(c);
 	forget_subjects(c->subjects, c->count);
 	vin_objects_free(&c->objects);
+	vin_files_free(&c->files);
+	vin_files_sought_free(c->names);
 	vin_family_free(&c->family);
 	free(c->roots);
 	free(c);

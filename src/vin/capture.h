@@ -11,29 +11,46 @@
  *   vin_capture_resume() or vin_capture_kill() ends it. Without either, vin_capture_close() resumes.
  *
  *   Order of records, as replay needs them:
- *     OBJECT PAGES ..       shared memory
- *     TREE                  all processes
- *     for each process      MAPS, THREAD .., PAGES
+ *     SPACE ..                what is set in their namespaces (vin/spaces)
+ *     IPC ..                  of their IPC namespace, if it is not ours (vin/ipc)
+ *     OBJECT PAGES ..         shared memory
+ *     FILES FILE DATA FDS ..  open files, and who has which (vin/files)
+ *     TREE                    all processes
+ *     USERS                   in other user namespaces than the world's (vin/users)
+ *     for each process        MAPS, PROCESS (vin/traits), THREAD .., PAGES
  *     END
- *   Places for others: descriptions of files before TREE (FILES, FILE); descriptors (FDS), and what
- *   the kernel remembers of a process (PROCESS) between THREAD and PAGES.
  */
 #ifndef VIN_CAPTURE_H
 #define VIN_CAPTURE_H
 
+#include "vin/files.h"
 #include "vin/image.h"
 #include "vin/tree.h"
 
 struct vin_capture;
 
+struct vin_capture_options {
+	int root;  /* directory that paths of programs begin at; < 0: ours */
+	bool bare; /* memory and threads only: replay gives no descriptors and the blank's traits */
+	const struct vin_given *given; /* what others give in the new world (vin/files); may be NULL */
+	size_t given_count;
+	/* PID 1 of a world that was built by somebody with more rights, as the new one will be: all
+	 * are in its namespaces. 0: all are in those of the first of them */
+	pid_t within;
+	int spaces; /* CLONE_NEW*: whose settings are written down (vin/spaces) */
+	uint64_t filters; /* seccomp filters that all programs have of their world, the oldest ones:
+			   * they are no part of the image, and a new world gives its own */
+};
+
 /**
  * vin_capture_open() - get ready to capture @roots and all their descendants
  * Return: 0, -EOPNOTSUPP (something of them can't be captured), -ESRCH, or another negative errno
  */
-int vin_capture_open(const pid_t *roots, size_t count, struct vin_capture **ret,
-		     struct fvm_error *err);
+int vin_capture_open(const pid_t *roots, size_t count, const struct vin_capture_options *options,
+		     struct vin_capture **ret, struct fvm_error *err);
 
-/** vin_capture_stop() - Return: as vin_tree_seize() and vin_capture_open(); all run then */
+/** vin_capture_stop() - stopped at a moment at which all can be captured, if one comes soon
+ *  Return: as vin_tree_seize() and vin_capture_open(), or -EAGAIN (none came); all run then */
 int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err);
 
 /** vin_capture_write() - the whole image but its end; @out was just opened. Return: 0 or -errno */
@@ -42,7 +59,8 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 /** vin_capture_resume() - let all go as they were */
 void vin_capture_resume(struct vin_capture *c);
 
-/** vin_capture_kill() - end all; they live on in the image only */
+/** vin_capture_kill() - end all; they live on in the image only. Connections hold their addresses,
+ *  silent and deaf, until vin_capture_close() */
 void vin_capture_kill(struct vin_capture *c);
 
 /** vin_capture_tree() - who was stopped */

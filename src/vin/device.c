@@ -4,10 +4,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "vin/kinds.h"
@@ -39,8 +41,11 @@ static bool path_matches(const struct vin_open *o)
 
 static int check(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
 {
+	struct statfs fs;
+	if (S_ISLNK(o->st.st_mode) && fstatfs(o->fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC)
+		return fvm_error_say(err, EOPNOTSUPP, "it is a link of /proc itself");
 	if (vin_link_leads(all, o))
-		return 0;
+		return vin_place_check(all, o, err);
 	return fvm_error_say(err, EOPNOTSUPP, "its name does not lead to it");
 }
 

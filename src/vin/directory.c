@@ -35,8 +35,23 @@ static bool matches(const struct vin_open *o)
 	return S_ISDIR(o->st.st_mode) && o->link[0] == '/';
 }
 
+/* The kernel tells nobody whether a directory sends signals when it changes (F_NOTIFY); but whoever
+ * asked for them owns it. */
+static bool may_notify(const struct vin_open *o)
+{
+	struct f_owner_ex owner;
+	return !(o->info.flags & O_PATH) && fcntl(o->fd, F_GETOWN_EX, &owner) == 0 &&
+	       owner.pid != 0;
+}
+
 static int check(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
 {
+	int r = vin_place_check(all, o, err);
+	if (r < 0)
+		return r;
+	if (may_notify(o))
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "it may send signals when it changes (dnotify)");
 	if (vin_link_leads(all, o) || o->st.st_nlink == 0)
 		return 0;
 	return fvm_error_say(err, EOPNOTSUPP, "its name is hidden");

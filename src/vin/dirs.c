@@ -60,8 +60,9 @@ static int check_shared(pid_t pid, pid_t tid, struct fvm_error *err)
 			     pid);
 }
 
-static int check(pid_t pid, pid_t tid, struct fvm_error *err)
+static int check(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err)
 {
+	(void)filters;
 	char path[PATH_MAX];
 	int r = pid == tid ? read_link(pid, "cwd", path, err) : 0;
 	if (r == 0 && pid == tid)

@@ -12,6 +12,7 @@
 #include <linux/kcmp.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -194,6 +195,44 @@ static int finish(struct vin_reopen *r, struct vin_file *f, struct fvm_error *er
 	return 0;
 }
 
+static bool has_number(const struct vin_table *t, const struct watched *w)
+{
+	for (size_t i = 0; i < t->count; i++) {
+		if ((uint64_t)t->entries[i].number == w->number && t->entries[i].file == w->file)
+			return true;
+	}
+	return false;
+}
+
+/* A signalfd tells whoever has it watched of the signals of the process that said so, and of no
+ * other: it is watched once more, by the process. */
+static int plan(struct vin_reopen *r, const struct vin_file *f)
+{
+	const struct epoll *e = f->its;
+	int number, result = 0;
+	struct vin_table *t = vin_late_holder(r, f->id, &number);
+	for (size_t i = 0; t && result == 0 && i < e->count; i++) {
+		const struct watched *w = &e->items[i];
+		struct epoll_event event = { .events = (uint32_t)w->events, .data.u64 = w->data };
+		const struct vin_inside forget_it = {
+			.nr = SYS_epoll_ctl, .args = { (uint64_t)number, EPOLL_CTL_DEL, w->number }
+		};
+		struct vin_inside watch_it = {
+			.nr = SYS_epoll_ctl,
+			.args = { (uint64_t)number, EPOLL_CTL_ADD, w->number },
+			.data_arg = 3,
+			.data_len = sizeof(event),
+		};
+		memcpy(watch_it.data, &event, sizeof(event));
+		if (r->files[w->file].kind != &vin_kind_signalfd || !has_number(t, w))
+			continue;
+		result = vin_late_add(t, &forget_it);
+		if (result == 0)
+			result = vin_late_add(t, &watch_it);
+	}
+	return result;
+}
+
 /* Edges only: an item with a level would have had something to tell. */
 static int settle(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
@@ -221,5 +260,6 @@ const struct vin_kind vin_kind_epoll = {
 	.forget = forget,
 	.open = open_epoll,
 	.finish = finish,
+	.plan = plan,
 	.settle = settle,
 };

@@ -4,9 +4,10 @@
 #include "vin/family.h"
 
 #include "vin/blank.h"
+#include "vin/files.h"
 
 #define NUMBER_MAX (1 << 22) /* the kernel's PID_MAX_LIMIT */
-#define FIELDS	   8
+#define FIELDS	   11
 
 void vin_family_free(struct vin_family *f)
 {
@@ -26,14 +27,21 @@ const struct vin_member *vin_family_find(const struct vin_family *f, pid_t numbe
 void vin_family_put(struct fvm_buf *to, const struct vin_family *f)
 {
 	vin_put_u64(to, f->hole);
+	vin_put_u64(to, (uint64_t)f->highest);
 	vin_put_u64(to, f->count);
 	for (size_t i = 0; i < f->count; i++) {
 		const struct vin_member *m = &f->members[i];
-		const uint64_t fields[FIELDS] = {
-			(uint64_t)m->number,	(uint64_t)m->parent, (uint64_t)m->group,
-			(uint64_t)m->session,	m->zombie,	     m->leader_gone,
-			(uint64_t)m->exit_code, m->threads
-		};
+		const uint64_t fields[FIELDS] = { (uint64_t)m->number,
+						  (uint64_t)m->parent,
+						  (uint64_t)m->group,
+						  (uint64_t)m->session,
+						  m->zombie,
+						  m->leader_gone,
+						  (uint64_t)m->exit_code,
+						  m->threads,
+						  m->terminal,
+						  (uint64_t)m->foreground,
+						  m->shares };
 		for (size_t j = 0; j < FIELDS; j++)
 			vin_put_u64(to, fields[j]);
 	}
@@ -51,9 +59,14 @@ static bool fits(const struct vin_family *f, const uint64_t *field)
 		if (!is_number(field[i]))
 			return false;
 	}
+	if (!is_number(field[9]) || field[8] > VIN_FILES_MAX || (field[8] && field[0] != field[3]))
+		return false;
 	const pid_t number = (pid_t)field[0], parent = (pid_t)field[1];
 	const struct vin_member *p = vin_family_find(f, parent);
 	if (number == 0 || vin_family_find(f, number) || (parent && (!p || p->zombie)))
+		return false;
+	/* only what there is can be shared */
+	if (field[10] > VIN_SHARES_ALL || (field[10] && (!p || field[4])))
 		return false;
 	return field[4] <= 1 && field[5] <= 1 && field[6] <= 0xffff &&
 	       (field[4] == 1) == (field[7] == 0) && field[7] < NUMBER_MAX;
@@ -62,11 +75,13 @@ static bool fits(const struct vin_family *f, const uint64_t *field)
 int vin_family_get(struct vin_payload *p, struct vin_family *ret)
 {
 	struct vin_family f = { .hole = vin_get_u64(p) };
+	const uint64_t highest = vin_get_u64(p);
 	const uint64_t count = vin_get_u64(p);
-	if (p->failed || count == 0 ||
+	if (p->failed || !is_number(highest) || count == 0 ||
 	    count > (uint64_t)(p->end - p->at) / (FIELDS * sizeof(uint64_t)) || f.hole % 4096 ||
 	    f.hole < 1 << 20 || f.hole > VIN_ARCH_END - VIN_HOLE_SIZE)
 		return -EBADMSG;
+	f.highest = (pid_t)highest;
 	f.members = calloc(count, sizeof(*f.members));
 	if (!f.members)
 		return -ENOMEM;
@@ -85,6 +100,9 @@ int vin_family_get(struct vin_payload *p, struct vin_family *ret)
 			.leader_gone = field[5] != 0,
 			.exit_code = (int)field[6],
 			.threads = (size_t)field[7],
+			.terminal = (size_t)field[8],
+			.foreground = (pid_t)field[9],
+			.shares = (unsigned)field[10],
 		};
 	}
 	if (vin_get_done(p) < 0) {

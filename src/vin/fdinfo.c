@@ -15,6 +15,7 @@ void vin_fdinfo_free(struct vin_fdinfo *i)
 {
 	free(i->locks);
 	free(i->items);
+	free(i->marks);
 	*i = (struct vin_fdinfo){ 0 };
 }
 
@@ -84,6 +85,15 @@ static int line_flags(const char *value, struct vin_fdinfo *to)
 	return 0;
 }
 
+static int line_mount(const char *value, struct vin_fdinfo *to)
+{
+	uint64_t n;
+	if (!small(&value, 10, INT_MAX, &n))
+		return -EBADMSG;
+	to->mnt_id = (int)n;
+	return 0;
+}
+
 static int line_count(const char *value, struct vin_fdinfo *to)
 {
 	to->is_eventfd = true;
@@ -129,6 +139,12 @@ static int line_sigmask(const char *value, struct vin_fdinfo *to)
 	return number(&value, 16, &to->sigmask) ? 0 : -EBADMSG;
 }
 
+/* The kernel's own form of a device's number: 12 bits of major, 20 of minor. */
+static dev_t kernels_device(uint64_t number)
+{
+	return makedev(number >> 20, number & 0xfffff);
+}
+
 /* "       5 events:       19 data:                5  pos:0 ino:61af sdev:7" */
 static int line_item(const char *p, struct vin_fdinfo *to)
 {
@@ -143,8 +159,7 @@ static int line_item(const char *p, struct vin_fdinfo *to)
 		return -EBADMSG;
 	item.fd = (int)fd;
 	item.events = (uint32_t)events;
-	/* the kernel's own form of a device's number: 12 bits of major, 20 of minor */
-	item.dev = makedev(dev >> 20, dev & 0xfffff);
+	item.dev = kernels_device(dev);
 	struct vin_epoll_item *more =
 		realloc(to->items, fvm_room(to->item_count + 1) * sizeof(*more));
 	if (!more)
@@ -154,11 +169,129 @@ static int line_item(const char *p, struct vin_fdinfo *to)
 	return 0;
 }
 
+/* ---- marks ---- */
+
+static int hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* " fhandle-bytes:8 fhandle-type:1 f_handle:7e9e0000640d1b6d", where a file system has handles. */
+static bool mark_handle(const char *p, struct vin_mark *m)
+{
+	uint64_t len, type;
+	const char *at = strstr(p, "fhandle-bytes:");
+	const char *end = p + strcspn(p, "\n");
+	if (!at || at > end)
+		return true;
+	if (!named(&at, "fhandle-bytes:", 16, &len) || !named(&at, "fhandle-type:", 16, &type) ||
+	    len > VIN_HANDLE_MAX || type > INT_MAX || strncmp(at, " f_handle:", 10) != 0)
+		return false;
+	at += 10;
+	for (size_t i = 0; i < len; i++) {
+		int high = hex_digit(at[0]), low = high < 0 ? -1 : hex_digit(at[1]);
+		if (low < 0)
+			return false;
+		m->handle[i] = (unsigned char)(high << 4 | low);
+		at += 2;
+	}
+	m->handle_type = (int)type;
+	m->handle_len = (size_t)len;
+	return true;
+}
+
+static int add_mark(struct vin_fdinfo *to, const struct vin_mark *m)
+{
+	struct vin_mark *more = realloc(to->marks, fvm_room(to->mark_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	to->marks = more;
+	to->marks[to->mark_count++] = *m;
+	return 0;
+}
+
+/* "inotify wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 .." */
+static int line_inotify(const char *p, struct vin_fdinfo *to)
+{
+	struct vin_mark m = { .kind = VIN_MARK_INOTIFY };
+	uint64_t wd, dev;
+	if (!named(&p, "wd:", 16, &wd) || wd == 0 || wd > INT_MAX ||
+	    !named(&p, "ino:", 16, &m.ino) || !named(&p, "sdev:", 16, &dev) ||
+	    !named(&p, "mask:", 16, &m.mask) || m.mask > UINT32_MAX || !mark_handle(p, &m))
+		return -EBADMSG;
+	m.wd = (int)wd;
+	m.dev = kernels_device(dev);
+	return add_mark(to, &m);
+}
+
+static bool mark_masks(const char *p, struct vin_mark *m)
+{
+	return named(&p, "mflags:", 16, &m->flags) && named(&p, "mask:", 16, &m->mask) &&
+	       named(&p, "ignored_mask:", 16, &m->ignored) && mark_handle(p, m);
+}
+
+/* "fanotify flags:0 event-flags:8000", then a line a mark: of an inode (ino:, sdev:), a mount
+ * (mnt_id:) or a file system (sdev:), each with mflags:, mask: and ignored_mask: */
+static int line_fanotify(const char *p, struct vin_fdinfo *to)
+{
+	struct vin_mark m = { .kind = VIN_MARK_INODE };
+	uint64_t n;
+	to->is_fanotify = true;
+	if (named(&p, "flags:", 16, &to->fanotify_flags))
+		return named(&p, "event-flags:", 16, &to->fanotify_event_flags) ? 0 : -EBADMSG;
+	if (named(&p, "mnt_id:", 16, &n)) {
+		m.kind = VIN_MARK_MOUNT;
+		m.mnt_id = (int)(n & INT_MAX);
+	} else {
+		if (!named(&p, "ino:", 16, &m.ino))
+			m.kind = VIN_MARK_FILESYSTEM;
+		if (!named(&p, "sdev:", 16, &n))
+			return -EBADMSG;
+		m.dev = kernels_device(n);
+	}
+	return mark_masks(p, &m) ? add_mark(to, &m) : -EBADMSG;
+}
+
+/* ---- pidfds ---- */
+
+static int line_pid(const char *value, struct vin_fdinfo *to)
+{
+	char *after;
+	errno = 0;
+	long n = strtol(value, &after, 10);
+	to->is_pidfd = true;
+	if (errno != 0 || after == value || n < -1 || n > INT_MAX)
+		return -EBADMSG;
+	to->pid = (pid_t)n;
+	return 0;
+}
+
+/* One number a namespace, the innermost last. */
+static int line_pids(const char *value, struct vin_fdinfo *to)
+{
+	uint64_t n = 0;
+	const char *end = value + strcspn(value, "\n");
+	if (strncmp(value + strspn(value, " \t"), "-1", 2) == 0)
+		return 0;
+	while (value < end) {
+		if (!small(&value, 10, INT_MAX, &n))
+			return -EBADMSG;
+		value += strspn(value, " \t");
+	}
+	to->inner_pid = (pid_t)n;
+	return 0;
+}
+
+/* ---- locks ---- */
+
 static bool lock_range(const char *p, struct vin_lock *lock)
 {
 	uint64_t start, end = 0;
 	p = strrchr(p, ':'); /* behind pid, device and inode */
-	if (!p++ || !number(&p, 10, &start) || !small(&p, 10, INT64_MAX, &start))
+	if (!p)
+		return false;
+	p++;
+	if (!number(&p, 10, &start) || !small(&p, 10, INT64_MAX, &start))
 		return false;
 	p += strspn(p, " ");
 	bool open = strncmp(p, "EOF", 3) == 0;
@@ -206,6 +339,7 @@ static const struct line {
 } lines[] = {
 	{ "pos:", line_pos },
 	{ "flags:", line_flags },
+	{ "mnt_id:", line_mount },
 	{ "eventfd-count:", line_count },
 	{ "eventfd-semaphore:", line_semaphore },
 	{ "clockid:", line_clock },
@@ -214,6 +348,10 @@ static const struct line {
 	{ "sigmask:", line_sigmask },
 	{ "tfd:", line_item },
 	{ "lock:", line_lock },
+	{ "inotify ", line_inotify },
+	{ "fanotify ", line_fanotify },
+	{ "Pid:", line_pid },
+	{ "NSpid:", line_pids },
 };
 
 static int parse_line(const char *line, struct vin_fdinfo *to)
@@ -241,6 +379,7 @@ int vin_fdinfo_parse(const char *text, struct vin_fdinfo *ret)
 	*ret = info;
 	info.locks = NULL;
 	info.items = NULL;
+	info.marks = NULL;
 	return 0;
 }
 

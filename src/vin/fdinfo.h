@@ -36,9 +36,27 @@ struct vin_epoll_item {
 	dev_t dev;
 };
 
+#define VIN_HANDLE_MAX 128 /* bytes of a file handle, as name_to_handle_at(2) has it */
+
+enum vin_mark_kind { VIN_MARK_INOTIFY, VIN_MARK_INODE, VIN_MARK_MOUNT, VIN_MARK_FILESYSTEM };
+
+/* What an inotify or a fanotify watches. */
+struct vin_mark {
+	enum vin_mark_kind kind;
+	int wd;	   /* of an inotify */
+	int mnt_id; /* VIN_MARK_MOUNT */
+	uint64_t ino;
+	dev_t dev; /* of the file system: what stat(2) says may be another */
+	uint64_t mask, ignored, flags;
+	int handle_type;
+	size_t handle_len; /* 0: not told */
+	unsigned char handle[VIN_HANDLE_MAX];
+};
+
 struct vin_fdinfo {
 	int64_t pos;
 	unsigned int flags; /* as of open(2), with O_CLOEXEC of the descriptor */
+	int mnt_id;	    /* 0: not told */
 	uint64_t eventfd_count;
 	int eventfd_semaphore; /* -1: not told */
 	bool is_eventfd, is_timerfd, is_signalfd;
@@ -50,6 +68,13 @@ struct vin_fdinfo {
 	size_t lock_count;
 	struct vin_epoll_item *items;
 	size_t item_count;
+	struct vin_mark *marks;
+	size_t mark_count;
+	bool is_fanotify;
+	uint64_t fanotify_flags, fanotify_event_flags; /* as of fanotify_init(2) */
+	bool is_pidfd;
+	pid_t pid;	 /* of a pidfd, as who reads counts; -1: gone, 0: not to be seen from here */
+	pid_t inner_pid; /* as its own namespace counts */
 };
 
 void vin_fdinfo_free(struct vin_fdinfo *i);

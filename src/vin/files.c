@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "vin/kinds.h"
+#include "vin/netlock.h"
+#include "vin/search.h"
 
 /* What looking needs; opens[] is in the order of identity until all are there. */
 struct look {
@@ -20,6 +22,11 @@ struct look {
 
 static void open_free(struct vin_open *o)
 {
+	if (o->its && o->kind && o->kind->unlook)
+		o->kind->unlook(o->its);
+	for (size_t i = 0; i < o->carried_count; i++)
+		fvm_fd_closep(&o->carried[i].fd);
+	free(o->carried);
 	free(o->link);
 	vin_fdinfo_free(&o->info);
 	fvm_fd_closep(&o->fd);
@@ -29,15 +36,35 @@ void vin_table_free(struct vin_table *t)
 {
 	free(t->entries);
 	free(t->locks);
+	free(t->late);
 	*t = (struct vin_table){ 0 };
+}
+
+void vin_files_sought_free(struct vin_sought_list *s)
+{
+	if (s)
+		vin_sought_free(s);
+	free(s);
+}
+
+struct vin_sought_list *vin_files_sought(struct vin_files *f)
+{
+	struct vin_sought_list *s = f->sought;
+	f->sought = NULL;
+	return s;
 }
 
 void vin_files_free(struct vin_files *f)
 {
+	vin_netlock_resume(f);
 	for (size_t i = 0; i < f->count; i++)
 		open_free(&f->opens[i]);
 	for (size_t i = 0; i < f->table_count; i++)
 		vin_table_free(&f->tables[i]);
+	vin_files_sought_free(f->sought);
+	for (size_t i = 0; i < f->asker_count; i++)
+		fvm_fd_closep(&f->askers[i].fd);
+	free(f->askers);
 	free(f->opens);
 	free(f->tables);
 	*f = (struct vin_files){ .root = -1 };
@@ -119,16 +146,10 @@ static size_t find(struct look *l, const struct vin_open *o, bool *ret_there)
 
 /* ---- looking ---- */
 
-/* Whose descriptor went away while we looked is left out: -ENOENT. */
-static int pull(int pidfd, struct vin_open *o, struct fvm_error *err)
+/* What it is, as told of the descriptor @number of @pid. */
+static int describe(struct vin_open *o, pid_t pid, int number, struct fvm_error *err)
 {
 	char path[64], link[4096 + 16];
-	o->fd = pidfd_getfd(pidfd, o->number, 0);
-	if (o->fd < 0)
-		return errno == EBADF
-			       ? -ENOENT
-			       : fvm_error_set(err, errno, "take descriptor %d of process %d",
-					       o->number, o->pid);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", o->fd);
 	ssize_t len = readlink(path, link, sizeof(link) - 1);
 	if (len < 0 || fstat(o->fd, &o->st) < 0)
@@ -138,7 +159,19 @@ static int pull(int pidfd, struct vin_open *o, struct fvm_error *err)
 	o->link = strdup(link);
 	if (!o->link)
 		return fvm_error_set(err, ENOMEM, "look at process %d", o->pid);
-	return vin_fdinfo_read(o->pid, o->number, &o->info, err);
+	return vin_fdinfo_read(pid, number, &o->info, err);
+}
+
+/* Whose descriptor went away while we looked is left out: -ENOENT. */
+static int pull(int pidfd, struct vin_open *o, struct fvm_error *err)
+{
+	o->fd = pidfd_getfd(pidfd, o->number, 0);
+	if (o->fd < 0)
+		return errno == EBADF
+			       ? -ENOENT
+			       : fvm_error_set(err, errno, "take descriptor %d of process %d",
+					       o->number, o->pid);
+	return describe(o, o->pid, o->number, err);
 }
 
 static int insert(struct vin_files *f, size_t at, struct vin_open *o)
@@ -208,11 +241,12 @@ static int look_at(struct look *l, int pidfd, struct vin_table *t, int number,
 	size_t at = find(l, &o, &there);
 	e.file = there ? l->to->opens[at].id : l->to->count;
 	e.cloexec = o.info.flags & O_CLOEXEC;
+	e.unsure = e.cloexec && fcntl(o.fd, F_GETFL) & O_CLOEXEC;
 	r = add_posix_locks(t, e.file, number, &o.info);
 	if (r == 0)
 		r = add_entry(t, &e);
 	if (r == 0 && !there) {
-		o.kind = vin_kind_find(&o);
+		o.kind = vin_given_find(l->to, &o) ? &vin_kind_given : vin_kind_find(&o);
 		r = insert(l->to, at, &o);
 	}
 	if (there || r < 0)
@@ -264,6 +298,73 @@ static int look_at_process(struct look *l, struct vin_table *t, struct fvm_error
 	int r = list_numbers(t->pid, &numbers, &count, err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		r = look_at(l, pidfd, t, numbers[i], err);
+	return r;
+}
+
+/* ---- what is on its way ---- */
+
+/* Where it stands changes when others are added; its id does not, so far. */
+static struct vin_open *by_id(const struct vin_files *f, size_t id)
+{
+	size_t at = 0;
+	while (f->opens[at].id != id)
+		at++;
+	return &f->opens[at];
+}
+
+/* What a queue carries is a description like others, which may be open elsewhere, too. */
+static int find_carried(struct look *l, size_t carrier, size_t n, struct fvm_error *err)
+{
+	struct vin_open *by = by_id(l->to, carrier);
+	struct vin_open o = { .pid = by->pid, .number = by->number, .in_flight = true };
+	bool there;
+	o.fd = fvm_fd_take(&by->carried[n].fd);
+	int r = describe(&o, getpid(), o.fd, err);
+	if (r < 0) {
+		open_free(&o);
+		return r;
+	}
+	size_t at = find(l, &o, &there);
+	by->carried[n].file = there ? l->to->opens[at].id : l->to->count;
+	if (!there) {
+		o.kind = vin_given_find(l->to, &o) ? &vin_kind_given : vin_kind_find(&o);
+		r = insert(l->to, at, &o);
+	}
+	if (there || r < 0)
+		open_free(&o);
+	return r < 0 ? fvm_error_set(err, -r, "look into queues") : 0;
+}
+
+static int look_closer(struct look *l, size_t id, struct fvm_error *err)
+{
+	struct vin_open *o = by_id(l->to, id);
+	int r = o->kind && o->kind->look ? o->kind->look(l->to, o, err) : 0;
+	if (r < 0)
+		return fvm_error_wrap(err, r, "process %d, descriptor %d", o->pid, o->number);
+	const size_t count = o->carried_count;
+	for (size_t n = 0; r == 0 && n < count; n++)
+		r = find_carried(l, id, n, err);
+	return r;
+}
+
+/* A queue may carry what has a queue: those come behind, until there is none that is new. */
+static int look_inside(struct look *l, struct fvm_error *err)
+{
+	const size_t first = l->to->count;
+	scoped_free size_t *ids = malloc((first + 1) * sizeof(*ids));
+	size_t count = 0;
+	int r = 0;
+	if (!ids)
+		return fvm_error_set(err, ENOMEM, "look into queues");
+	for (size_t i = 0; i < first; i++) {
+		const struct vin_open *o = &l->to->opens[i];
+		if (o->kind && o->kind->look)
+			ids[count++] = o->id;
+	}
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = look_closer(l, ids[i], err);
+	for (size_t id = first; r == 0 && id < l->to->count; id++)
+		r = look_closer(l, id, err);
 	return r;
 }
 
@@ -335,12 +436,34 @@ static int renumber(struct vin_files *f)
 		for (size_t e = 0; e < f->tables[t].count; e++)
 			f->tables[t].entries[e].file = to[f->tables[t].entries[e].file];
 	}
+	for (size_t i = 0; i < f->count; i++) {
+		for (size_t n = 0; n < f->opens[i].carried_count; n++)
+			f->opens[i].carried[n].file = to[f->opens[i].carried[n].file];
+	}
 	return 0;
+}
+
+/* Names of what is watched. */
+static int look_for_names(struct vin_files *f)
+{
+	size_t marks = 0;
+	for (size_t i = 0; i < f->count; i++)
+		marks += f->opens[i].info.mark_count;
+	if (marks == 0)
+		return 0;
+	f->sought = calloc(1, sizeof(*f->sought));
+	return f->sought ? vin_search(f, f->before, f->sought) : -ENOMEM;
 }
 
 int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struct fvm_error *err)
 {
-	scoped_files f = { .root = ret->root };
+	scoped_files f = {
+		.root = ret->root,
+		.before = ret->before,
+		.stopped = ret->stopped,
+		.given = ret->given,
+		.given_count = ret->given_count,
+	};
 	struct look l = { .to = &f, .no_kcmp = ret->no_kcmp };
 	fvm_raise_descriptors(NULL);
 	f.tables = calloc(count + 1, sizeof(*f.tables));
@@ -351,8 +474,12 @@ int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struc
 		f.tables[f.table_count++].pid = pids[i];
 		r = look_at_process(&l, &f.tables[i], err);
 	}
+	if (r == 0)
+		r = look_inside(&l, err);
 	if (r == 0 && renumber(&f) < 0)
 		r = fvm_error_set(err, ENOMEM, "look at open files");
+	if (r == 0 && (r = look_for_names(&f)) < 0)
+		fvm_error_set(err, -r, "find the names of what is watched");
 	if (r == 0) {
 		*ret = f;
 		f = (struct vin_files){ .root = -1 };
@@ -362,18 +489,34 @@ int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struc
 
 /* ---- check ---- */
 
+/* Whether it is somebody's descriptor. */
+static bool has_number(const struct vin_files *f, size_t id)
+{
+	for (size_t t = 0; t < f->table_count; t++) {
+		for (size_t e = 0; e < f->tables[t].count; e++) {
+			if (f->tables[t].entries[e].file == id)
+				return true;
+		}
+	}
+	return false;
+}
+
 static int check_one(const struct vin_files *f, const struct vin_open *o, struct fvm_error *err)
 {
 	struct fvm_error why = { 0 };
 	int r = 0;
 	if (!o->kind)
-		r = fvm_error_say(&why, EOPNOTSUPP, "it is of a kind that can't be captured");
+		r = vin_unknown_say(o, &why);
+	else if (o->kind->meet && !has_number(f, o->id))
+		r = fvm_error_say(&why, EOPNOTSUPP,
+				  "it leads to a process and is on its way through a socket");
 	else if (o->kind->check)
 		r = o->kind->check(f, o, &why);
 	if (r == 0)
 		return 0;
-	return fvm_error_say(err, EOPNOTSUPP, "process %d, descriptor %d (%.100s): %s", o->pid,
-			     o->number, o->link, why.text);
+	return fvm_error_say(err, EOPNOTSUPP, "process %d, descriptor %d%s (%.100s): %s", o->pid,
+			     o->number, o->in_flight ? " carries another one" : "", o->link,
+			     why.text);
 }
 
 int vin_files_check(const struct vin_files *f, vin_refusal_fn fn, void *arg, struct fvm_error *err)

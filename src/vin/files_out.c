@@ -6,13 +6,6 @@
 #include "vin/kinds.h"
 #include "vin/status.h"
 
-/* As the innermost namespace of the process counts, the one that it lives in. */
-static pid_t inner_pid(pid_t pid)
-{
-	scoped_status s = { 0 };
-	return vin_status_read(pid, pid, &s, NULL) < 0 ? 0 : s.pids[s.depth - 1];
-}
-
 /* A group is found by its members: its leader may be gone. */
 static pid_t inner_group(const struct vin_files *f, pid_t group)
 {
@@ -34,7 +27,7 @@ static void put_owner(const struct vin_files *f, const struct vin_open *o, struc
 		sig = fcntl(o->fd, F_GETSIG);
 	pid_t inner = owner.pid <= 0		   ? 0
 		      : owner.type == F_OWNER_PGRP ? inner_group(f, owner.pid)
-						   : inner_pid(owner.pid);
+						   : vin_number_of(f, o, owner.pid);
 	vin_put_u64(to, inner > 0 ? (uint64_t)owner.type + 1 : 0);
 	vin_put_u64(to, (uint64_t)inner);
 	vin_put_u64(to, sig > 0 ? (uint64_t)sig : 0);
@@ -82,7 +75,7 @@ static int put_file(const struct vin_files *f, const struct vin_open *o, struct 
 static int put_table(const struct vin_table *t, struct vin_out *out, struct fvm_error *err)
 {
 	scoped_buf b = { 0 };
-	pid_t inner = inner_pid(t->pid);
+	pid_t inner = vin_inner_number(t->pid);
 	if (inner <= 0)
 		return fvm_error_set(err, ESRCH, "look at process %d", t->pid);
 	vin_put_u64(&b, (uint64_t)inner);
@@ -117,6 +110,28 @@ static int highest_number(const struct vin_files *f)
 		}
 	}
 	return highest;
+}
+
+void vin_files_share(const struct vin_files *f, struct vin_objects *objects)
+{
+	for (size_t i = 0; i < f->count; i++) {
+		const struct vin_open *o = &f->opens[i];
+		ssize_t n = o->id == o->twin ? vin_objects_find(objects, o->st.st_dev, o->st.st_ino)
+					     : -1;
+		if (n >= 0)
+			objects->list[n].file = o->id + 1;
+	}
+}
+
+int vin_files_ready(const struct vin_files *f, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < f->count; i++) {
+		const struct vin_open *o = &f->opens[i];
+		if (o->kind && o->kind->ready)
+			r = o->kind->ready(f, o, err);
+	}
+	return r;
 }
 
 int vin_files_capture(const struct vin_files *f, struct vin_out *out, struct fvm_error *err)

@@ -3,6 +3,9 @@
  * one without filters of his own, is shown another one's filters, and can have them sleep while he
  * works (PTRACE_O_SUSPEND_SECCOMP): everybody else is refused before anything is stopped.
  *
+ * Where the world's are known by their number (vin/capture), these are left out at once: so an
+ * ordinary user, too, may capture programs that have no others.
+ *
  * A new process may have filters already, those of its VM. They are the oldest ones of the program
  * too, and are not put on again. A filter with a listener can't be put on at all; it is captured,
  * since the VM's own may have one, and refused at replay if the new process does not have it.
@@ -50,12 +53,15 @@ static int refuse(pid_t pid, int code, struct fvm_error *err)
 	return -code;
 }
 
-static int check(pid_t pid, pid_t tid, struct fvm_error *err)
+static int check(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err)
 {
 	scoped_status status = { 0 };
 	int r = vin_status_read(pid, tid, &status, err);
 	if (r < 0 || status.seccomp == NONE || may_see_filters())
 		return r;
+	/* a world that is known by its number need not be shown */
+	if (status.seccomp == FILTERS && (uint64_t)status.filters == filters)
+		return 0;
 	return refuse(pid, ENOTSUP, err);
 }
 
@@ -81,12 +87,12 @@ static int get_filter(pid_t tid, unsigned int number, struct filter *ret)
 	return 1;
 }
 
-static int put_filters(pid_t tid, long count, struct fvm_buf *to)
+static int put_filters(pid_t tid, long first, long end, struct fvm_buf *to)
 {
 	scoped_free struct filter *f = malloc(sizeof(*f));
 	int r = f ? 0 : -ENOMEM;
 	/* number 0 is the oldest */
-	for (long i = 0; r >= 0 && i < count; i++) {
+	for (long i = first; r >= 0 && i < end; i++) {
 		r = get_filter(tid, (unsigned int)i, f);
 		if (r == 0)
 			r = -ENOENT;
@@ -102,11 +108,12 @@ static int put(struct vin_steps *s, const struct vin_call *told, struct fvm_buf 
 	       struct fvm_error *err)
 {
 	(void)told;
-	long count = s->status.seccomp == FILTERS ? s->status.filters : 0;
+	const long end = s->status.seccomp == FILTERS ? s->status.filters : 0;
+	const long first = (long)s->filters < end ? (long)s->filters : end;
 	vin_put_u64(to, s->status.no_new_privs);
 	vin_put_u64(to, s->status.seccomp == STRICT);
-	vin_put_u64(to, (uint64_t)count);
-	int r = put_filters(s->t->tid, count, to);
+	vin_put_u64(to, (uint64_t)(end - first));
+	int r = put_filters(s->t->tid, first, end, to);
 	if (r == -EACCES || r == -EPERM)
 		return refuse(s->t->pid, ENOTSUP, err);
 	return r < 0 ? fvm_error_set(err, -r, "read the filters of process %d", s->t->pid) : 0;
@@ -115,11 +122,13 @@ static int put(struct vin_steps *s, const struct vin_call *told, struct fvm_buf 
 /* ---- replay ---- */
 
 /* Whether a filter asks somebody; one that computes its answer is not seen through. */
-static bool listens(const struct sock_filter *code, size_t count)
+static bool listens(const unsigned char *code, size_t len)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (code[i].code == (BPF_RET | BPF_K) &&
-		    (code[i].k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF)
+	struct sock_filter f; /* those of a payload lie anywhere */
+	for (size_t at = 0; at < len; at += sizeof(f)) {
+		memcpy(&f, code + at, sizeof(f));
+		if (f.code == (BPF_RET | BPF_K) &&
+		    (f.k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF)
 			return true;
 	}
 	return false;
@@ -169,7 +178,7 @@ static int replay_filters(struct vin_steps *s, struct vin_payload *from, uint64_
 		same = same && has_already(s, there, i, code, len);
 		if (same)
 			continue;
-		if (s->post && listens(code, len / sizeof(struct sock_filter)))
+		if (s->post && listens(code, len))
 			return fvm_error_say(err, ENOTSUP,
 					     "a seccomp filter of process %d has a listener",
 					     s->t->pid);

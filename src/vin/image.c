@@ -9,6 +9,7 @@
 
 #define MAGIC	  "fvm-vin\n"
 #define PROCESSOR 62 /* as ELF numbers them: x86-64 */
+#define GATHERED  (64UL * 1024)
 
 struct head_of_record {
 	uint32_t tag, zero;
@@ -26,6 +27,8 @@ struct passing {
 struct vin_out {
 	int fd;
 	struct passing now;
+	size_t held; /* bytes of what waits to be written */
+	unsigned char waiting[GATHERED];
 };
 
 struct vin_in {
@@ -116,11 +119,35 @@ static int out_failed(int r, struct fvm_error *err)
 	return fvm_error_set(err, -r, "write the image");
 }
 
+static int flush(struct vin_out *out)
+{
+	const size_t len = out->held;
+	out->held = 0;
+	return len ? fvm_write_all(out->fd, out->waiting, len) : 0;
+}
+
+/* Records are many and small: they are written together. Pages are large, and not copied. */
+static int pass_on(struct vin_out *out, const void *data, size_t len)
+{
+	if (len == 0)
+		return 0;
+	int r = len > GATHERED - out->held ? flush(out) : 0;
+	if (r == 0 && len > GATHERED / 2) {
+		r = flush(out);
+		return r < 0 ? r : fvm_write_all(out->fd, data, len);
+	}
+	if (r < 0)
+		return r;
+	memcpy(out->waiting + out->held, data, len);
+	out->held += len;
+	return 0;
+}
+
 int vin_out_begin(struct vin_out *out, enum vin_tag tag, uint64_t len, struct fvm_error *err)
 {
 	const struct head_of_record head = { .tag = tag, .len = len };
 	begin(&out->now, &head);
-	int r = fvm_write_all(out->fd, &head, sizeof(head));
+	int r = pass_on(out, &head, sizeof(head));
 	return r < 0 ? out_failed(r, err) : 0;
 }
 
@@ -130,7 +157,7 @@ int vin_out_piece(struct vin_out *out, const void *data, size_t len, struct fvm_
 		return out_failed(-EINVAL, err);
 	XXH3_64bits_update(out->now.sum, data, len);
 	out->now.left -= len;
-	int r = fvm_write_all(out->fd, data, len);
+	int r = pass_on(out, data, len);
 	return r < 0 ? out_failed(r, err) : 0;
 }
 
@@ -139,7 +166,7 @@ int vin_out_finish(struct vin_out *out, struct fvm_error *err)
 	if (!out->now.open || out->now.left > 0)
 		return out_failed(-EINVAL, err);
 	uint64_t sum = finish(&out->now);
-	int r = fvm_write_all(out->fd, &sum, sizeof(sum));
+	int r = pass_on(out, &sum, sizeof(sum));
 	return r < 0 ? out_failed(r, err) : 0;
 }
 
@@ -166,7 +193,7 @@ int vin_out_open(int fd, struct vin_out **ret, struct fvm_error *err)
 	vin_put_u64(&head, VIN_FORMAT);
 	vin_put_u64(&head, PROCESSOR);
 	vin_put_u64(&head, (uint64_t)sysconf(_SC_PAGESIZE));
-	int r = fvm_write_all(fd, MAGIC, strlen(MAGIC));
+	int r = pass_on(out, MAGIC, strlen(MAGIC));
 	r = r < 0 ? out_failed(r, err) : vin_out_record(out, VIN_TAG_HEAD, &head, err);
 	if (r < 0) {
 		vin_out_close(out);
@@ -179,7 +206,10 @@ int vin_out_open(int fd, struct vin_out **ret, struct fvm_error *err)
 int vin_out_end(struct vin_out *out, struct fvm_error *err)
 {
 	const struct fvm_buf nothing = { 0 };
-	return vin_out_record(out, VIN_TAG_END, &nothing, err);
+	int r = vin_out_record(out, VIN_TAG_END, &nothing, err);
+	if (r == 0 && (r = flush(out)) < 0)
+		out_failed(r, err);
+	return r;
 }
 
 void vin_out_close(struct vin_out *out)

@@ -15,7 +15,8 @@
  *   Numbers are little-endian. Payloads are put together from numbers, strings and blobs by
  *   vin_put_*() and taken apart by vin_get_*() in the same order. A getter that finds too little
  *   sets failed and returns zeros, so that a parser asks once, at its end (vin_get_done()).
- *   Pages are not gathered: vin_out_begin() announces a payload, whose pieces then follow.
+ *   Pages are not gathered: vin_out_begin() announces a payload, whose pieces then follow. Small
+ *   pieces and records are written some at a time, the last of them by vin_out_end().
  *
  *   Sums find what a disk or a line did, not what somebody did on purpose: who reads a stream
  * trusts nothing that is in it.
@@ -47,6 +48,9 @@ enum vin_tag {
 	VIN_TAG_FILES = 10, /* how many descriptions there are; before the first FILE */
 	VIN_TAG_DATA = 11,  /* a piece of the content of a file without a name */
 	VIN_TAG_OBJECT = 16, /* shared memory without a name; its pages follow */
+	VIN_TAG_SPACE = 21, /* what is set in a namespace: vin/spaces */
+	VIN_TAG_IPC = 20, /* something of an IPC namespace: vin/ipc */
+	VIN_TAG_USERS = 24, /* user namespaces, and who is in them; behind the tree: vin/users */
 };
 
 /* ---- writing ---- */

@@ -12,11 +12,14 @@
 #define DELETED " (deleted)"
 #define PIECE	(1U << 20) /* of content, in one record */
 
-/* The first that matches has it: a path descriptor may be of anything. */
+/* The first that matches has it: a path descriptor may be of anything, but of a process. */
 static const struct vin_kind *const kinds[] = {
-	&vin_kind_path,	    &vin_kind_memfd, &vin_kind_file,	&vin_kind_directory,
-	&vin_kind_device,   &vin_kind_pipe,  &vin_kind_eventfd, &vin_kind_timerfd,
-	&vin_kind_signalfd, &vin_kind_epoll, &vin_kind_pty,
+	&vin_kind_procfile, &vin_kind_path,    &vin_kind_memfd,	    &vin_kind_namespace,
+	&vin_kind_mqueue,   &vin_kind_file,    &vin_kind_directory, &vin_kind_device,
+	&vin_kind_pipe,	    &vin_kind_eventfd, &vin_kind_timerfd,   &vin_kind_signalfd,
+	&vin_kind_epoll,    &vin_kind_pty,     &vin_kind_inotify,   &vin_kind_pidfd,
+	&vin_kind_tty,	    &vin_kind_unix,    &vin_kind_tcp,	    &vin_kind_given,
+	&vin_kind_udp,	    &vin_kind_raw,     &vin_kind_packet,    &vin_kind_netlink,
 };
 
 const struct vin_kind *vin_kind_find(const struct vin_open *o)
@@ -54,17 +57,22 @@ static int open_in(int root, const char *name, uint64_t flags)
 	return fvm_nerr(syscall(SYS_openat2, root, name, &how, sizeof(how)));
 }
 
-static bool leads(int root, const char *name, const struct stat *to)
+int vin_name_look(const struct vin_files *all, const char *name)
 {
-	struct stat st;
-	scoped_fd own = root < 0 ? open("/", O_PATH | O_CLOEXEC) : -1;
-	scoped_fd fd = open_in(root < 0 ? own : root, name, 0);
-	return fd >= 0 && fstat(fd, &st) == 0 && vin_same_inode(&st, to);
+	scoped_fd own = all->root < 0 ? open("/", O_PATH | O_CLOEXEC) : -1;
+	return open_in(all->root < 0 ? own : all->root, name, 0);
+}
+
+int vin_link_open(const struct vin_files *all, const struct vin_open *o)
+{
+	return o->link[0] == '/' ? vin_name_look(all, o->link) : -ENOENT;
 }
 
 bool vin_link_leads(const struct vin_files *all, const struct vin_open *o)
 {
-	return o->link[0] == '/' && leads(all->root, o->link, &o->st);
+	struct stat st;
+	scoped_fd fd = vin_link_open(all, o);
+	return fd >= 0 && fstat(fd, &st) == 0 && vin_same_inode(&st, &o->st);
 }
 
 char *vin_link_name(const struct vin_open *o)
@@ -156,8 +164,13 @@ static uint64_t inner_id(pid_t pid, const char *map, uint64_t id)
 
 void vin_inner_ids(const struct vin_open *o, uint64_t *ret_uid, uint64_t *ret_gid)
 {
-	*ret_uid = inner_id(o->pid, "uid_map", o->st.st_uid);
-	*ret_gid = inner_id(o->pid, "gid_map", o->st.st_gid);
+	vin_inner_pair(o->pid, o->st.st_uid, o->st.st_gid, ret_uid, ret_gid);
+}
+
+void vin_inner_pair(pid_t pid, uint64_t uid, uint64_t gid, uint64_t *ret_uid, uint64_t *ret_gid)
+{
+	*ret_uid = inner_id(pid, "uid_map", uid);
+	*ret_gid = inner_id(pid, "gid_map", gid);
 }
 
 /* ---- once more ---- */

@@ -10,6 +10,7 @@
 #include "vin/maps.h"
 
 #define TEXT_LIMIT (1U << 30)
+#define TRIES	   10 /* to read what changes meanwhile */
 
 /* In the order of enum vin_vma_flag. */
 static const char letters[VIN_VMA_FLAGS][3] = {
@@ -175,17 +176,30 @@ int vin_maps_parse(char *text, size_t len, struct vin_maps *ret, struct fvm_erro
 	return 0;
 }
 
-int vin_maps_read(pid_t pid, bool detailed, struct vin_maps *ret, struct fvm_error *err)
+static int read_once(pid_t pid, const char *path, struct vin_maps *ret, struct fvm_error *err)
 {
-	char path[40];
 	size_t len;
 	scoped_free char *text = NULL;
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, detailed ? "smaps" : "maps");
 	int r = fvm_read_file(AT_FDCWD, path, TEXT_LIMIT, &text, &len);
 	if (r < 0)
 		return fvm_error_set(err, r == -ENOENT ? ESRCH : -r, "read %s", path);
 	r = vin_maps_parse(text, len, ret, err);
 	return r < 0 ? fvm_error_wrap(err, r, "process %d", pid) : 0;
+}
+
+/* One that runs may let an area grow between two pieces of the text: they overlap then. */
+int vin_maps_read(pid_t pid, bool detailed, struct vin_maps *ret, struct fvm_error *err)
+{
+	char path[40];
+	int r = -EBADMSG;
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, detailed ? "smaps" : "maps");
+	for (int i = 0; i < TRIES && r == -EBADMSG; i++) {
+		struct fvm_error why = { 0 };
+		r = read_once(pid, path, ret, &why);
+		if (r < 0 && err && (r != -EBADMSG || i == TRIES - 1))
+			*err = why;
+	}
+	return r;
 }
 
 const struct vin_vma *vin_maps_find(const struct vin_maps *m, uint64_t address)

@@ -24,7 +24,7 @@
  *   What can't be captured is said by vin_mem_look(), which stops nobody, with its address and the
  *   reason. Who reads a record trusts nothing in it: addresses are those of user programs, in order,
  *   whole pages, outside of the hole; files are opened below a directory that the caller gives.
- * Limits: no huge pages of hugetlbfs, protection keys, userfaultfd, shadow stacks, SysV segments,
+ * Limits: no protection keys, userfaultfd, shadow stacks,
  * devices' memory, secret memory: refused. A file must be the same as it was (size and time).
  * Sources: proc(5), mmap(2), prctl(2) PR_SET_MM_MAP, madvise(2).
  */
@@ -53,6 +53,16 @@ struct vin_area {
 	bool shared;
 	uint64_t flags; /* bits of enum vin_vma_flag */
 	size_t source;	/* in struct vin_mem's, unless anon */
+	uint64_t huge_kb; /* size of its pages, if that is no ordinary one */
+};
+
+#define VIN_POLICY_WORDS 16 /* 1024 nodes */
+
+/* Of an area, as mbind(2) has it. */
+struct vin_policy {
+	uint64_t start, end;
+	uint32_t mode; /* with its flags */
+	uint64_t nodes[VIN_POLICY_WORDS];
 };
 
 /* What stands behind areas. */
@@ -90,6 +100,8 @@ struct vin_mem { /* starts as { 0 } */
 	size_t auxv_len;
 	uint64_t vdso_sum;
 	struct vin_runs guards;
+	struct vin_policy *policies;
+	size_t policy_count;
 };
 
 void vin_mem_free(struct vin_mem *m);
@@ -105,9 +117,14 @@ void vin_mem_free(struct vin_mem *m);
 int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *objects,
 		 struct vin_mem *ret, struct fvm_error *err);
 
-/** vin_mem_ask() - the rest, of a stopped process: numbers, traps, the sum of its vdso */
+/** vin_mem_ask() - the rest, of a stopped process: numbers, traps, policies, the sum of its vdso */
 int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
 		struct fvm_error *err);
+
+/** vin_mem_find() - append the runs of one sort in the areas that are wanted. Return: 0 or -errno */
+typedef bool vin_wanted_fn(const struct vin_area *a);
+int vin_mem_find(int pagemap, const struct vin_mem *m, vin_wanted_fn *wanted, enum vin_pages what,
+		 struct vin_runs *ret);
 
 /** vin_mem_put() - the MAPS record's part of a payload; vin_mem_get() takes it apart
  *  Return of the latter: 0, -EBADMSG (@hole, or anything else, does not fit), -ENOMEM */
@@ -130,22 +147,35 @@ int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct v
 int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in,
 		       struct fvm_error *err);
 
-/** vin_mem_finish() - protections, advice, traps, locks: when the pages are there */
+/** vin_mem_finish() - protections, advice, traps, locks, seals: when the pages are there */
 int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
 
 /** vin_mem_name() - heap, stack, arguments and program file as /proc shows them */
 int vin_mem_name(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
 		 int root, struct fvm_error *err);
 
+/* Memory policies of areas (policy.c): asked for, into a record and out of it, and set */
+int vin_policies_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
+		     struct fvm_error *err);
+void vin_policies_put(struct fvm_buf *to, const struct vin_mem *m);
+int vin_policies_get(struct vin_payload *from, struct vin_mem *m);
+int vin_policies_set(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
+
 /** vin_stream_out() - a PAGES record: @number, the runs, and their bytes
- *  @pid: whose memory; 0: @fd is a file, and runs are offsets. @fd: a /proc/PID/mem, or that file */
-int vin_stream_out(pid_t pid, int fd, uint64_t number, const struct vin_runs *runs,
+ *  @pid: whose memory; 0: @fd is a file, and runs are offsets from @base. @fd: a /proc/PID/mem, or
+ *  that file */
+struct vin_bytes {
+	pid_t pid;
+	int fd;
+	uint64_t base;
+};
+int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_runs *runs,
 		   struct vin_out *out, struct fvm_error *err);
 
 /** vin_stream_in() - the reverse, behind the number, to its end
  *  @allowed: whether a run may be written to; it is of whole pages and above the one before */
 typedef bool vin_allowed_fn(const void *arg, uint64_t start, uint64_t end);
-int vin_stream_in(int fd, vin_allowed_fn *allowed, const void *arg, struct vin_in *in,
+int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void *arg, struct vin_in *in,
 		  struct fvm_error *err);
 
 #endif

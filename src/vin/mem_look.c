@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -15,7 +13,8 @@
 #include "vin/mem.h"
 #include "vin/status.h"
 
-#define DELETED " (deleted)"
+#define DELETED	      " (deleted)"
+#define HUGE_NAMELESS "/anon_hugepage (deleted)"
 
 /* What a program has that we can't make again: by the flags of its area ... */
 static const struct {
@@ -26,8 +25,6 @@ static const struct {
 	{ VIN_VMA_UFFD_WP, "its page faults are served by userfaultfd" },
 	{ VIN_VMA_UFFD_MINOR, "its page faults are served by userfaultfd" },
 	{ VIN_VMA_SHADOW_STACK, "it is a shadow stack" },
-	{ VIN_VMA_SEALED, "it is sealed" },
-	{ VIN_VMA_HUGETLB, "it has huge pages of hugetlbfs" },
 	{ VIN_VMA_IO, "it is memory of a device" },
 	{ VIN_VMA_PFN, "it is memory of a device" },
 };
@@ -37,10 +34,8 @@ static const struct {
 	const char *start;
 	const char *what;
 } no_names[] = {
-	{ "/SYSV", "it is a SysV segment" },
 	{ "/[aio]", "it is a ring of asynchronous I/O" },
 	{ "/secretmem", "nobody but the program may read it" },
-	{ "/anon_hugepage", "it has huge pages of hugetlbfs" },
 	{ "anon_inode:", "it belongs to a descriptor of the kernel's" },
 	{ "[uprobes]", "somebody traces it with uprobes" },
 };
@@ -54,6 +49,7 @@ void vin_mem_free(struct vin_mem *m)
 	free(m->exe);
 	free(m->auxv);
 	vin_runs_free(&m->guards);
+	free(m->policies);
 	*m = (struct vin_mem){ 0 };
 }
 
@@ -65,7 +61,7 @@ static bool of_kernel(const char *name)
 static const char *why_not(const struct vin_vma *v)
 {
 	if (of_kernel(v->name))
-		return NULL;
+		return vin_vma_is(v, VIN_VMA_SEALED) ? "the kernel has sealed it" : NULL;
 	if (v->unknown)
 		return "it has flags that this fvm does not know";
 	if (v->key)
@@ -93,7 +89,9 @@ static enum vin_area_kind kind_of(const struct vin_vma *v)
 	const size_t len = strlen(v->name), tail = strlen(DELETED);
 	if (of_kernel(v->name))
 		return VIN_AREA_KERNEL;
-	if (v->ino == 0)
+	if (vin_is_segment(v))
+		return VIN_AREA_OBJECT;
+	if (v->ino == 0 || (!v->shared && strcmp(v->name, HUGE_NAMELESS) == 0))
 		return VIN_AREA_ANON;
 	return len > tail && strcmp(v->name + len - tail, DELETED) == 0 ? VIN_AREA_OBJECT
 									: VIN_AREA_FILE;
@@ -132,13 +130,23 @@ static int stat_in_root(pid_t pid, const char *path, struct stat *ret)
 	return fd < 0 || fstat(fd, ret) < 0 ? -errno : 0;
 }
 
+/* What is mapped from an overlay below another has the number it has there; the upper one writes in
+ * its highest bits which of its layers it means ("xino"). Those who delete a file are seen by name.
+ */
+static bool is_mapped(const struct stat *named, const struct vin_vma *v)
+{
+	const unsigned int xino = 48;
+	return named->st_ino == v->ino || (named->st_dev != v->dev && named->st_ino >> xino &&
+					   ((named->st_ino ^ v->ino) << (64 - xino)) == 0);
+}
+
 /* The file under that name is the one that is mapped, as far as we may know. */
 static int look_at_file(pid_t pid, const struct vin_vma *v, struct vin_source *s,
 			struct fvm_error *err)
 {
 	struct stat st;
 	int r = stat_in_root(pid, v->name, &st);
-	if (r < 0 || st.st_ino != v->ino)
+	if (r < 0 || !is_mapped(&st, v))
 		return refuse(pid, v, "the file is no more where its name says", err);
 	const bool zeros = S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5) && !v->shared;
 	if (!S_ISREG(st.st_mode) && !zeros)
@@ -162,7 +170,7 @@ static ssize_t find_source(pid_t pid, const struct vin_vma *v, enum vin_area_kin
 	if (kind == VIN_AREA_OBJECT) {
 		n = vin_objects_see(objects, pid, v);
 		s.object = (uint64_t)n;
-		s.write = vin_vma_is(v, VIN_VMA_MAY_WRITE);
+		s.write = v->shared && vin_vma_is(v, VIN_VMA_MAY_WRITE);
 	}
 	if (n >= 0)
 		n = add_source(m, &s, v->name);
@@ -175,6 +183,7 @@ static int add_area(pid_t pid, const struct vin_vma *v, struct vin_objects *obje
 	struct vin_area a = { kind_of(v), v->start,  v->end,   v->offset,
 			      v->prot,	  v->shared, v->flags, 0 };
 	const char *no = why_not(v);
+	a.huge_kb = vin_vma_is(v, VIN_VMA_HUGETLB) ? v->page_kb : 0;
 	if (no)
 		return refuse(pid, v, no, err);
 	if (a.kind == VIN_AREA_ANON)
@@ -185,6 +194,16 @@ static int add_area(pid_t pid, const struct vin_vma *v, struct vin_objects *obje
 	a.source = (size_t)n;
 	m->areas[m->area_count++] = a;
 	return 0;
+}
+
+/* Of a 32-bit program, a number and its value are eight bytes, of which no other one begins with
+ * four zeros. */
+static bool is_32bit(const struct vin_mem *m)
+{
+	uint64_t first = 0;
+	if (m->auxv_len >= sizeof(first))
+		memcpy(&first, m->auxv, sizeof(first));
+	return first > UINT32_MAX;
 }
 
 static int look_at_program(pid_t pid, struct vin_mem *m, struct fvm_error *err)
@@ -199,7 +218,12 @@ static int look_at_program(pid_t pid, struct vin_mem *m, struct fvm_error *err)
 	m->exe = strdup(exe);
 	snprintf(path, sizeof(path), "/proc/%d/auxv", pid);
 	int r = m->exe ? fvm_read_file(AT_FDCWD, path, 4096, &m->auxv, &m->auxv_len) : -ENOMEM;
-	return r < 0 ? fvm_error_set(err, -r, "read %s", path) : 0;
+	if (r < 0)
+		return fvm_error_set(err, -r, "read %s", path);
+	return is_32bit(m)
+		       ? fvm_error_say(err, EOPNOTSUPP,
+				       "process %d can't be captured: it is a 32-bit program", pid)
+		       : 0;
 }
 
 int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *objects,
@@ -241,24 +265,69 @@ static int ask_numbers(const struct vin_post *post, struct vin_thread *t, struct
 	return 0;
 }
 
+/* From one area that is wanted to the last before one that is not: one question of the kernel. */
+static int scan_spans(int pagemap, const struct vin_mem *m, vin_wanted_fn *wanted,
+		      enum vin_pages what, struct vin_runs *ret)
+{
+	struct vin_run span = { 0 };
+	int r = 0;
+	for (size_t i = 0; r == 0 && i <= m->area_count; i++) {
+		const struct vin_area *a = i < m->area_count ? &m->areas[i] : NULL;
+		if (a && wanted(a)) {
+			span.start = span.end ? span.start : a->start;
+			span.end = a->end;
+		} else if (span.end) {
+			r = vin_pages_scan(pagemap, span.start, span.end, what, ret);
+			span = (struct vin_run){ 0 };
+		}
+	}
+	return r;
+}
+
+int vin_mem_find(int pagemap, const struct vin_mem *m, vin_wanted_fn *wanted, enum vin_pages what,
+		 struct vin_runs *ret)
+{
+	int r = scan_spans(pagemap, m, wanted, what, ret);
+	if (r != -ENOTTY)
+		return r;
+	r = 0;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		if (wanted(a))
+			r = vin_pages_find(pagemap, a->start, a->end, what, true, ret);
+	}
+	return r;
+}
+
+static bool may_have_guards(const struct vin_area *a)
+{
+	return a->kind != VIN_AREA_KERNEL;
+}
+
+static int sum_vdso(pid_t tid, struct vin_mem *m)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		if (a->kind == VIN_AREA_KERNEL && strcmp(m->sources[a->source].path, "[vdso]") == 0)
+			r = vin_vdso_sum(tid, a->start, a->end - a->start, &m->vdso_sum);
+	}
+	return r;
+}
+
 int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
 		struct fvm_error *err)
 {
 	int r = ask_numbers(post, t, m, err);
+	if (r == 0)
+		r = vin_policies_ask(post, t, m, err);
 	scoped_fd pagemap = vin_pages_open(t->tid);
 	if (r == 0 && pagemap < 0)
 		r = fvm_error_set(err, errno, "open the page map of process %d", t->pid);
-	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
-		const struct vin_area *a = &m->areas[i];
-		if (a->kind == VIN_AREA_KERNEL) {
-			if (strcmp(m->sources[a->source].path, "[vdso]") == 0)
-				r = vin_vdso_sum(t->tid, a->start, a->end - a->start, &m->vdso_sum);
-		} else {
-			r = vin_pages_find(pagemap, a->start, a->end, VIN_PAGES_GUARD, false,
-					   &m->guards);
-		}
-		if (r < 0)
-			r = fvm_error_set(err, -r, "look at the memory of process %d", t->pid);
-	}
-	return r;
+	if (r < 0)
+		return r;
+	r = vin_mem_find(pagemap, m, may_have_guards, VIN_PAGES_GUARD, &m->guards);
+	if (r == 0)
+		r = sum_vdso(t->tid, m);
+	return r < 0 ? fvm_error_set(err, -r, "look at the memory of process %d", t->pid) : 0;
 }

@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <linux/mman.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -17,6 +19,7 @@
 #define MAP_DROPPABLE 0x08 /* Linux 6.11 */
 #endif
 #define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL, Linux 6.13 */
+#define MSEAL	      462 /* mseal(2), Linux 6.10 */
 
 /* Calls that are made when there are enough of them. */
 struct queue {
@@ -74,6 +77,22 @@ static int open_file(const struct vin_source *s, int root, struct fvm_error *err
 	return fvm_fd_take(&fd);
 }
 
+/* A segment is attached by its id. */
+static const struct vin_object *segment_of(const struct vin_source *s,
+					   const struct vin_objects *objects)
+{
+	return s->object < objects->count && objects->list[s->object].kind == VIN_OBJECT_SEGMENT
+		       ? &objects->list[s->object]
+		       : NULL;
+}
+
+static int open_to_read(int fd)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return fvm_nerr(open(path, O_RDONLY | O_CLOEXEC));
+}
+
 /* Files and objects of @m from @first on become descriptors of the blank; what is of the kernel has
  * none. Return: how many sources are dealt with */
 static ssize_t give_some(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
@@ -86,14 +105,17 @@ static ssize_t give_some(const struct vin_nest *nest, struct vin_blank *b, const
 	int r = 0;
 	for (; r == 0 && i < m->source_count && n < VIN_GIVE_MAX; i++) {
 		const struct vin_source *s = &m->sources[i];
-		if (s->path[0] == '[')
+		if (s->path[0] == '[' || segment_of(s, objects))
 			continue;
-		mine[n] = s->object == UINT64_MAX;
+		/* what nobody here may ever write to may be sealed */
+		const bool read_only = s->object < objects->count && !s->write;
+		mine[n] = s->object == UINT64_MAX || read_only;
 		if (!mine[n] && s->object >= objects->count)
 			r = fvm_error_say(err, EBADMSG, "the image is damaged: no such object");
 		else
-			r = ours[n] =
-				mine[n] ? open_file(s, root, err) : objects->list[s->object].fd;
+			r = ours[n] = read_only ? open_to_read(objects->list[s->object].fd)
+				      : mine[n] ? open_file(s, root, err)
+						: objects->list[s->object].fd;
 		if (r >= 0) {
 			place[n++] = i;
 			r = 0;
@@ -130,6 +152,8 @@ static struct vin_call map_call(const struct vin_area *a, const int *theirs)
 		flags |= MAP_GROWSDOWN;
 	if (a->kind == VIN_AREA_ANON)
 		flags |= MAP_ANONYMOUS;
+	if (a->kind == VIN_AREA_ANON && a->huge_kb)
+		flags |= MAP_HUGETLB | __builtin_ctzll(a->huge_kb * 1024) << MAP_HUGE_SHIFT;
 	const int fd = a->kind == VIN_AREA_ANON ? -1 : theirs[a->source];
 	return (struct vin_call){ SYS_mmap,
 				  { a->start, a->end - a->start, (uint64_t)prot, (uint64_t)flags,
@@ -152,14 +176,99 @@ static int move_kernel(const struct vin_nest *nest, const struct vin_area *a, co
 			     name);
 }
 
-static int map_areas(const struct vin_nest *nest, const struct vin_mem *m, const int *theirs,
-		     struct queue *q, struct fvm_error *err)
+/* Pieces of one attachment: shmdt(2) of the program is to find them all. */
+static bool of_one(const struct vin_area *a, const struct vin_area *b)
+{
+	return b->kind == VIN_AREA_OBJECT && a->source == b->source &&
+	       a->start - a->offset == b->start - b->offset &&
+	       (a->flags >> VIN_VMA_MAY_WRITE & 1) == (b->flags >> VIN_VMA_MAY_WRITE & 1);
+}
+
+static uint64_t segment_size(const struct vin_object *o)
+{
+	const uint64_t page = o->segment.huge_kb ? o->segment.huge_kb * 1024 : 4096;
+	return (o->size + page - 1) & ~(page - 1);
+}
+
+static bool within(const struct vin_area *a, uint64_t size)
+{
+	const uint64_t len = a->end - a->start;
+	return a->shared && len <= size && a->offset <= size - len;
+}
+
+/* Attached where the kernel likes it; the pieces go from there to their places. */
+static int attach_pieces(const struct vin_mem *m, size_t first, const struct vin_object *o,
+			 int flags, struct queue *q, struct fvm_error *err)
+{
+	struct vin_call attach = { SYS_shmat, { (uint64_t)o->segment.id, 0, (uint64_t)flags } };
+	const uint64_t size = segment_size(o);
+	uint64_t done = 0;
+	int64_t at;
+	int r = flush(q, err);
+	if (r == 0)
+		r = vin_call(&q->b->post, &q->b->thread, "shmat", &attach, &at, err);
+	if (r == 0 && at < 0 && at > -4096)
+		r = fvm_error_set(err, (int)-at, "attach the SysV segment %d", o->segment.id);
+	for (size_t i = first; r == 0 && i <= m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		const bool last = i == m->area_count;
+		if (!last && !of_one(&m->areas[first], a))
+			continue;
+		if (!last && !within(a, size))
+			return fvm_error_say(err, EBADMSG,
+					     "the image is damaged: memory behind "
+					     "the end of a segment");
+		const uint64_t len = last ? 0 : a->end - a->start, from = last ? size : a->offset;
+		struct vin_call gap = { SYS_munmap, { (uint64_t)at + done, from - done } };
+		struct vin_call move = { SYS_mremap,
+					 { (uint64_t)at + from, len, len,
+					   MREMAP_MAYMOVE | MREMAP_FIXED, last ? 0 : a->start } };
+		r = from > done ? queue(q, &gap, err) : 0;
+		if (r == 0 && !last)
+			r = queue(q, &move, err);
+		done = from + len;
+	}
+	return r;
+}
+
+static int attach(const struct vin_mem *m, size_t n, const struct vin_object *o, struct queue *q,
+		  struct fvm_error *err)
+{
+	const struct vin_area *a = &m->areas[n];
+	const uint64_t size = segment_size(o), len = a->end - a->start;
+	const bool writes = a->flags >> VIN_VMA_MAY_WRITE & 1;
+	const int flags = writes ? 0 : SHM_RDONLY;
+	if (!within(a, size))
+		return fvm_error_say(err, EBADMSG,
+				     "the image is damaged: memory behind the end of a segment");
+	struct vin_call whole = { SYS_shmat,
+				  { (uint64_t)o->segment.id, a->start, (uint64_t)flags } };
+	struct vin_call protect = { SYS_mprotect, { a->start, len, (uint64_t)a->prot } };
+	size_t first = 0;
+	while (first < n && !of_one(a, &m->areas[first]))
+		first++;
+	int r = first < n     ? 0
+		: len == size ? queue(q, &whole, err)
+			      : attach_pieces(m, n, o, flags, q, err);
+	if (r == 0 && a->prot != (PROT_READ | (writes ? PROT_WRITE : 0)))
+		r = queue(q, &protect, err);
+	return r;
+}
+
+static int map_areas(const struct vin_nest *nest, const struct vin_mem *m,
+		     const struct vin_objects *objects, const int *theirs, struct queue *q,
+		     struct fvm_error *err)
 {
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
 		const struct vin_area *a = &m->areas[i];
+		const struct vin_object *segment =
+			a->kind == VIN_AREA_OBJECT ? segment_of(&m->sources[a->source], objects)
+						   : NULL;
 		if (a->kind == VIN_AREA_KERNEL) {
 			r = move_kernel(nest, a, m->sources[a->source].path, q, err);
+		} else if (segment) {
+			r = attach(m, i, segment, q, err);
 		} else {
 			struct vin_call map = map_call(a, theirs);
 			r = queue(q, &map, err);
@@ -190,6 +299,14 @@ static int same_kernel(const struct vin_nest *nest, const struct vin_mem *m, str
 	return 0;
 }
 
+static bool has_huge(const struct vin_mem *m)
+{
+	size_t i = 0;
+	while (i < m->area_count && !m->areas[i].huge_kb)
+		i++;
+	return i < m->area_count;
+}
+
 int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct vin_mem *m,
 		const struct vin_objects *objects, int root, struct fvm_error *err)
 {
@@ -207,7 +324,14 @@ int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct v
 	}
 	if (r == 0)
 		r = unmap_all(nest, q, err);
-	return r < 0 ? r : map_areas(nest, m, theirs, q, err);
+	if (r == 0)
+		r = map_areas(nest, m, objects, theirs, q, err);
+	if (r == 0)
+		r = vin_policies_set(b, m, err);
+	if (r == -ENOMEM && has_huge(m))
+		fvm_error_hint(err, "it has huge pages: there may be none left that are reserved, "
+				    "/sys/kernel/mm/hugepages tells");
+	return r;
 }
 
 /* ---- what follows the pages ---- */
@@ -245,6 +369,19 @@ static int finish_area(const struct vin_area *a, struct queue *q, struct fvm_err
 	return r;
 }
 
+/* Nothing can be done to them any more. */
+static int seal_areas(const struct vin_mem *m, struct queue *q, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		struct vin_call seal = { MSEAL, { a->start, a->end - a->start, 0 } };
+		if (a->kind != VIN_AREA_KERNEL && a->flags >> VIN_VMA_SEALED & 1)
+			r = queue(q, &seal, err);
+	}
+	return r < 0 ? r : flush(q, err);
+}
+
 int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
 {
 	scoped_free struct queue *q = calloc(1, sizeof(*q));
@@ -262,7 +399,9 @@ int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_erro
 					  { g->start, g->end - g->start, GUARD_INSTALL } };
 		r = queue(q, &guard, err);
 	}
-	return r < 0 ? r : flush(q, err);
+	if (r == 0)
+		r = flush(q, err);
+	return r < 0 ? r : seal_areas(m, q, err);
 }
 
 /* PR_SET_MM_MAP: all numbers at once, the program's own file with them. */

@@ -7,10 +7,8 @@
 
 #include "vin/mem.h"
 
-#define PAGE	  4096ULL
-#define BUFFER	  (256UL * 1024) /* stays in the processor's cache */
-#define AUXV_MAX  4096
-#define TABLE_MAX (1U << 26) /* runs of one record */
+#define PAGE	 4096ULL
+#define AUXV_MAX 4096
 
 /* ---- areas ---- */
 
@@ -24,6 +22,7 @@ static void put_area(struct fvm_buf *to, const struct vin_area *a)
 	vin_put_u64(to, a->shared);
 	vin_put_u64(to, a->flags);
 	vin_put_u64(to, a->source);
+	vin_put_u64(to, a->huge_kb);
 }
 
 static void put_source(struct fvm_buf *to, const struct vin_source *s)
@@ -49,6 +48,7 @@ void vin_mem_put(struct fvm_buf *to, const struct vin_mem *m)
 	for (size_t i = 0; i < m->area_count; i++)
 		put_area(to, &m->areas[i]);
 	vin_put_blob(to, m->guards.runs, m->guards.count * sizeof(*m->guards.runs));
+	vin_policies_put(to, m);
 }
 
 /* A count of things of which each has at least @least bytes; more than there can be is none. */
@@ -86,6 +86,14 @@ static bool fits_source(const struct vin_mem *m, const struct vin_area *a)
 	       (a->kind != VIN_AREA_KERNEL || s->path[0] == '[');
 }
 
+/* Huge pages are a power of two of ordinary ones, and whole. */
+static bool fits_pages(const struct vin_area *a)
+{
+	const uint64_t kb = a->huge_kb, page = kb * 1024;
+	return kb == 0 || (kb <= 1 << 24 && (kb & (kb - 1)) == 0 && page > PAGE &&
+			   (a->start | a->end | a->offset) % page == 0);
+}
+
 static void get_area(struct vin_payload *p, const struct vin_mem *m, uint64_t hole,
 		     struct vin_area *ret)
 {
@@ -97,12 +105,14 @@ static void get_area(struct vin_payload *p, const struct vin_mem *m, uint64_t ho
 	a.shared = vin_get_u64(p) != 0;
 	a.flags = vin_get_u64(p);
 	a.source = (size_t)vin_get_u64(p);
+	a.huge_kb = vin_get_u64(p);
 	a.prot = (int)(prot & 7);
 	a.kind = kind < VIN_AREA_KINDS ? (enum vin_area_kind)kind : VIN_AREA_ANON;
 	const uint64_t last = m->area_count ? m->areas[m->area_count - 1].end : PAGE;
-	if (kind >= VIN_AREA_KINDS || prot > 7 || (a.start | a.end | a.offset) % PAGE ||
-	    a.start < last || a.end <= a.start || a.end > VIN_ARCH_END ||
-	    a.offset > INT64_MAX - a.end || !outside(a.start, a.end, hole) || !fits_source(m, &a))
+	if (kind >= VIN_AREA_KINDS || prot > 7 || !fits_pages(&a) ||
+	    (a.start | a.end | a.offset) % PAGE || a.start < last || a.end <= a.start ||
+	    a.end > VIN_ARCH_END || a.offset > INT64_MAX - a.end ||
+	    !outside(a.start, a.end, hole) || !fits_source(m, &a))
 		p->failed = true;
 	*ret = a;
 }
@@ -152,7 +162,7 @@ static int get_sources(struct vin_payload *p, struct vin_mem *m)
 
 static int get_areas(struct vin_payload *p, uint64_t hole, struct vin_mem *m)
 {
-	const size_t count = get_count(p, 8 * sizeof(uint64_t));
+	const size_t count = get_count(p, 9 * sizeof(uint64_t));
 	m->areas = calloc(count + 1, sizeof(*m->areas));
 	if (!m->areas)
 		return -ENOMEM;
@@ -183,6 +193,8 @@ int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret)
 		r = get_areas(p, hole, &m);
 	if (r == 0 && !p->failed)
 		r = get_guards(p, &m);
+	if (r == 0 && !p->failed)
+		r = vin_policies_get(p, &m);
 	if (r < 0 || p->failed)
 		return r < 0 ? r : -EBADMSG;
 	*ret = m;
@@ -192,122 +204,15 @@ int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret)
 
 /* ---- pages ---- */
 
-/* Pages that the program itself may not read (PROT_NONE, with contents) only the file shows. */
-static int take_piece(pid_t pid, int fd, uint64_t at, void *to, size_t len)
+static bool has_own(const struct vin_area *a)
 {
-	if (pid > 0 && vin_mem_read(pid, at, to, len) == 0)
-		return 0;
-	ssize_t n = pread(fd, to, len, (off_t)at);
-	if (n < 0)
-		return -errno;
-	if (pid == 0 && (size_t)n > len - PAGE) { /* a file ends within a page */
-		memset((char *)to + n, 0, len - (size_t)n);
-		return 0;
-	}
-	return (size_t)n == len ? 0 : -EIO;
-}
-
-static int stream_run(pid_t pid, int fd, const struct vin_run *run, void *buffer,
-		      struct vin_out *out, struct fvm_error *err)
-{
-	for (uint64_t at = run->start; at < run->end;) {
-		size_t len = run->end - at < BUFFER ? (size_t)(run->end - at) : BUFFER;
-		int r = take_piece(pid, fd, at, buffer, len);
-		if (r < 0)
-			return fvm_error_set(err, -r, "read memory at %llx",
-					     (unsigned long long)at);
-		r = vin_out_piece(out, buffer, len, err);
-		if (r < 0)
-			return r;
-		at += len;
-	}
-	return 0;
-}
-
-int vin_stream_out(pid_t pid, int fd, uint64_t number, const struct vin_runs *runs,
-		   struct vin_out *out, struct fvm_error *err)
-{
-	scoped_free void *buffer = malloc(BUFFER);
-	const uint64_t head[2] = { number, runs->count };
-	const size_t table = runs->count * sizeof(*runs->runs);
-	if (!buffer)
-		return fvm_error_set(err, ENOMEM, "write pages");
-	int r = vin_out_begin(out, VIN_TAG_PAGES, sizeof(head) + table + vin_runs_bytes(runs), err);
-	if (r == 0)
-		r = vin_out_piece(out, head, sizeof(head), err);
-	if (r == 0)
-		r = vin_out_piece(out, runs->runs, table, err);
-	for (size_t i = 0; r == 0 && i < runs->count; i++)
-		r = stream_run(pid, fd, &runs->runs[i], buffer, out, err);
-	return r < 0 ? r : vin_out_finish(out, err);
-}
-
-static int fill_run(int fd, const struct vin_run *run, void *buffer, struct vin_in *in,
-		    struct fvm_error *err)
-{
-	for (uint64_t at = run->start; at < run->end;) {
-		size_t len = run->end - at < BUFFER ? (size_t)(run->end - at) : BUFFER;
-		int r = vin_in_piece(in, buffer, len, err);
-		if (r < 0)
-			return r;
-		ssize_t n = pwrite(fd, buffer, len, (off_t)at);
-		if (n != (ssize_t)len)
-			return fvm_error_set(err, n < 0 ? errno : EIO, "write memory at %llx",
-					     (unsigned long long)at);
-		at += len;
-	}
-	return 0;
-}
-
-static int bad_pages(struct fvm_error *err)
-{
-	return fvm_error_say(err, EBADMSG, "the image is damaged: pages where there is no memory");
-}
-
-static int get_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg,
-		     struct vin_runs *ret, struct fvm_error *err)
-{
-	uint64_t count, last = 0;
-	int r = vin_in_piece(in, &count, sizeof(count), err);
-	if (r == 0 && count > TABLE_MAX)
-		r = bad_pages(err);
-	for (uint64_t i = 0; r == 0 && i < count; i++) {
-		struct vin_run run;
-		r = vin_in_piece(in, &run, sizeof(run), err);
-		if (r < 0)
-			return r;
-		if ((run.start | run.end) % PAGE || run.start < last || run.start >= run.end ||
-		    !allowed(arg, run.start, run.end))
-			return bad_pages(err);
-		last = run.end;
-		if (vin_runs_add(ret, run.start, run.end) < 0)
-			return fvm_error_set(err, ENOMEM, "read pages");
-	}
-	return r;
-}
-
-int vin_stream_in(int fd, vin_allowed_fn *allowed, const void *arg, struct vin_in *in,
-		  struct fvm_error *err)
-{
-	scoped_free void *buffer = malloc(BUFFER);
-	scoped_runs runs = { 0 };
-	int r = buffer ? get_table(in, allowed, arg, &runs, err)
-		       : fvm_error_set(err, ENOMEM, "read pages");
-	for (size_t i = 0; r == 0 && i < runs.count; i++)
-		r = fill_run(fd, &runs.runs[i], buffer, in, err);
-	return r < 0 ? r : vin_in_finish(in, err);
+	return a->kind != VIN_AREA_KERNEL && !a->shared;
 }
 
 static int find_own(pid_t pid, const struct vin_mem *m, struct vin_runs *ret)
 {
 	scoped_fd pagemap = vin_pages_open(pid);
-	int r = pagemap < 0 ? pagemap : 0;
-	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
-		const struct vin_area *a = &m->areas[i];
-		if (a->kind != VIN_AREA_KERNEL && !a->shared)
-			r = vin_pages_find(pagemap, a->start, a->end, VIN_PAGES_OWN, false, ret);
-	}
-	return r;
+	return pagemap < 0 ? pagemap : vin_mem_find(pagemap, m, has_own, VIN_PAGES_OWN, ret);
 }
 
 static int open_mem(pid_t pid, int flags)
@@ -325,7 +230,8 @@ int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct
 	int r = mem < 0 ? mem : find_own(pid, m, &runs);
 	if (r < 0)
 		return fvm_error_set(err, -r, "find the pages of process %d", pid);
-	r = vin_stream_out(pid, mem, (uint64_t)number, &runs, out, err);
+	const struct vin_bytes s = { .pid = pid, .fd = mem };
+	r = vin_stream_out(&s, (uint64_t)number, &runs, out, err);
 	return r < 0 ? fvm_error_wrap(err, r, "process %d", pid) : 0;
 }
 
@@ -339,5 +245,6 @@ int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in, st
 	scoped_fd mem = open_mem(pid, O_WRONLY);
 	if (mem < 0)
 		return fvm_error_set(err, -mem, "open the memory of process %d", pid);
-	return vin_stream_in(mem, own_pages_go_there, m, in, err);
+	const struct vin_bytes s = { .pid = pid, .fd = mem };
+	return vin_stream_in(&s, own_pages_go_there, m, in, err);
 }

@@ -94,10 +94,21 @@ static int make(const struct memory *m)
 	return fvm_fd_take(&fd);
 }
 
+/* What is mapped is there already, perhaps with less than it has. */
+static int find_mapped(const struct vin_reopen *r, const struct vin_file *f, const struct memory *m)
+{
+	scoped_fd fd = vin_shared_maker(r, f);
+	if (fd >= 0 && (ftruncate(fd, (off_t)m->size) < 0 || fchmod(fd, (mode_t)m->mode) < 0))
+		return -errno;
+	return fvm_fd_take(&fd);
+}
+
 static int open_memory(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
 	const struct memory *m = f->its;
 	if (f->id == f->twin)
+		f->maker = find_mapped(r, f, m);
+	if (f->id == f->twin && f->maker == -ENOENT)
 		f->maker = make(m);
 	int maker = vin_maker_of(r, f);
 	int fd = maker < 0 ? maker : vin_again(r, maker, f->flags);

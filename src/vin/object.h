@@ -25,7 +25,19 @@ enum vin_object_kind {
 	VIN_OBJECT_NAMELESS, /* "/dev/zero (deleted)" in maps */
 	VIN_OBJECT_MEMFD,
 	VIN_OBJECT_DELETED,
+	VIN_OBJECT_SEGMENT, /* of System V: "/SYSV0000002a (deleted)"; vin/ipc */
 	VIN_OBJECT_KINDS
+};
+
+/* What a segment is beside its memory. */
+struct vin_shm {
+	int id;
+	int32_t key; /* of one that is removed: that it had */
+	uint32_t uid, gid, creator_uid, creator_gid, mode;
+	bool known;   /* it is one of the namespace's */
+	bool removed; /* nobody finds it by its key, and it goes with its last user */
+	bool locked;
+	uint64_t huge_kb; /* size of its pages, if that is no ordinary one */
 };
 
 /* One place where a process maps it. */
@@ -40,13 +52,18 @@ struct vin_object {
 	char *name; /* of a memfd; path that a deleted file had */
 	uint64_t size;
 	int seals;
+	uint64_t huge_kb; /* size of its pages, if that is no ordinary one; no segment's */
 	/* when it is captured */
 	dev_t dev;
 	ino_t ino;
 	struct vin_sight *sights;
 	size_t sight_count;
-	/* when it is replayed */
+	struct vin_shm segment;
+	uint64_t file; /* who has it open, too: id of the first of its descriptions, and 1; 0: nobody */
+	/* the thing itself: found by vin/ipc before it is captured, or made by replay */
 	int fd;
+	uint64_t base; /* where in fd it begins; of a segment made: where we have it attached */
+	bool attached;
 };
 
 struct vin_objects { /* starts as { 0 } */
@@ -56,8 +73,17 @@ struct vin_objects { /* starts as { 0 } */
 
 void vin_objects_free(struct vin_objects *o);
 
-/** vin_objects_find() - by what maps or stat(2) say. Return: its number, or -1 */
+/** vin_objects_find() - by what maps or stat(2) say; no segment. Return: its number, or -1 */
 ssize_t vin_objects_find(const struct vin_objects *o, dev_t dev, ino_t ino);
+
+/** vin_is_segment() - whether an area is of one, whose id is its inode */
+bool vin_is_segment(const struct vin_vma *v);
+
+/** vin_objects_segment() - by its id. Return: as vin_objects_find() */
+ssize_t vin_objects_segment(const struct vin_objects *o, int id);
+
+/** vin_objects_add() - which has name and sights of its own. Return: its number, or -ENOMEM */
+ssize_t vin_objects_add(struct vin_objects *o, const struct vin_object *object);
 
 /** vin_objects_see() - a process maps one. Return: its number, or negative errno */
 ssize_t vin_objects_see(struct vin_objects *o, pid_t pid, const struct vin_vma *v);

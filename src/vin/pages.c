@@ -137,14 +137,21 @@ static int read_pagemap(int pagemap, uint64_t start, uint64_t end, enum vin_page
 	return 0;
 }
 
+int vin_pages_scan(int pagemap, uint64_t start, uint64_t end, enum vin_pages what,
+		   struct vin_runs *ret)
+{
+	int r = scan(pagemap, start, end, what, true, ret);
+	if (r == -EINVAL && what != VIN_PAGES_GUARD)
+		r = scan(pagemap, start, end, what, false, ret);
+	return r == -EINVAL ? -ENOTTY : r;
+}
+
 int vin_pages_find(int pagemap, uint64_t start, uint64_t end, enum vin_pages what, bool old_way,
 		   struct vin_runs *ret)
 {
 	const size_t before = ret->count;
-	int r = old_way ? -ENOTTY : scan(pagemap, start, end, what, true, ret);
-	if (r == -EINVAL && what != VIN_PAGES_GUARD)
-		r = scan(pagemap, start, end, what, false, ret);
-	if (r != -ENOTTY && r != -EINVAL)
+	int r = old_way ? -ENOTTY : vin_pages_scan(pagemap, start, end, what, ret);
+	if (r != -ENOTTY)
 		return r;
 	/* before 6.7, or without this category */
 	if (what == VIN_PAGES_GUARD)

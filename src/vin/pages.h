@@ -57,4 +57,11 @@ int vin_pages_open(pid_t pid);
 int vin_pages_find(int pagemap, uint64_t start, uint64_t end, enum vin_pages what, bool old_way,
 		   struct vin_runs *ret);
 
+/**
+ * vin_pages_scan() - the same, where the kernel scans; what nobody has mapped in between costs nothing
+ * Return: 0, -ENOTTY (it does not, or not for this), or another negative errno
+ */
+int vin_pages_scan(int pagemap, uint64_t start, uint64_t end, enum vin_pages what,
+		   struct vin_runs *ret);
+
 #endif

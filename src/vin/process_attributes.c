@@ -1,8 +1,9 @@
 /*
  * What a process has by prctl(2) and by small files of /proc: whether orphans come to it, huge
- * pages, merged pages, what a core dump holds, how willingly it is killed for memory, nice value of
- * its session. The files are written by us, with our rights: so only in the direction for which
- * nobody needs any, unless the process is in our own user namespace.
+ * pages, merged pages, whether memory that was written to may be run, what a core dump holds, how
+ * willingly it is killed for memory, nice value of its session. The files are written by us, with
+ * our rights: so only in the direction for which nobody needs any, unless the process is in our own
+ * user namespace.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,12 @@
 #define PR_GET_MEMORY_MERGE 68
 #endif
 
-enum { SUBREAPER, THP, MERGE, ASKED };
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65
+#define PR_GET_MDWE 66
+#endif
+
+enum { SUBREAPER, THP, MERGE, MDWE, ASKED };
 
 static int ask(struct vin_steps *s, struct fvm_error *err)
 {
@@ -29,6 +35,7 @@ static int ask(struct vin_steps *s, struct fvm_error *err)
 	VIN_STEP(s, "prctl(PR_GET_CHILD_SUBREAPER)", SYS_prctl, PR_GET_CHILD_SUBREAPER, at);
 	VIN_STEP(s, "prctl(PR_GET_THP_DISABLE)", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
 	VIN_STEP(s, NULL, SYS_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0);
+	VIN_STEP(s, NULL, SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0);
 	return 0;
 }
 
@@ -39,6 +46,7 @@ static void numbers(struct vin_steps *s, const struct vin_call *told, int64_t to
 	to[SUBREAPER] = subreaper;
 	to[THP] = told[THP].result;
 	to[MERGE] = told[MERGE].result;
+	to[MDWE] = told[MDWE].result;
 }
 
 /* ---- files of /proc ---- */
@@ -130,6 +138,8 @@ static void set(struct vin_steps *s, int what, uint64_t want)
 	else if (what == THP) /* a flag beside it: but where it was advised */
 		VIN_STEP(s, "prctl(PR_SET_THP_DISABLE)", SYS_prctl, PR_SET_THP_DISABLE, want & 1,
 			 want & 2, 0, 0);
+	else if (what == MDWE)
+		VIN_STEP(s, "prctl(PR_SET_MDWE)", SYS_prctl, PR_SET_MDWE, want, 0, 0, 0);
 	else
 		VIN_STEP(s, "prctl(PR_SET_MEMORY_MERGE)", SYS_prctl, PR_SET_MEMORY_MERGE, want, 0,
 			 0, 0);

@@ -5,12 +5,14 @@
  * again.
  *
  * What was written and not yet read can't be seen without taking it away. So a pair with something
- * in it is not captured at that moment: -EAGAIN. Whose terminal it is (sessions, foreground groups)
- * is said by the processes.
+ * in it is not captured at that moment: -EAGAIN, and capture tries again. The beginning of a line
+ * that is typed but not entered yet can't be seen, and is lost. Whose terminal it is (sessions,
+ * foreground groups) is said by the processes.
  */
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -67,23 +69,48 @@ static int number_of(const struct vin_open *o, uint64_t *ret)
 	return 0;
 }
 
-static bool has_master(const struct vin_files *all, const struct vin_open *slave)
+uint64_t vin_pty_number(dev_t device)
 {
-	for (size_t i = 0; i < all->count; i++) {
+	return slave_number(device);
+}
+
+/* The file system of a master's slaves: the ptmx is in it, or has it beside as "pts". */
+static bool is_of_devpts(const struct vin_files *all, const struct vin_open *master, dev_t devpts)
+{
+	char path[4096];
+	struct stat st;
+	const char *slash = strrchr(master->link, '/');
+	if (master->st.st_dev == devpts || !slash)
+		return true;
+	snprintf(path, sizeof(path), "%.*s/pts", (int)(slash - master->link), master->link);
+	scoped_fd pts = vin_name_look(all, path);
+	return pts >= 0 && fstat(pts, &st) == 0 && st.st_dev == devpts;
+}
+
+/* @devpts: 0: any. */
+static bool has_master(const struct vin_files *all, dev_t device, dev_t devpts)
+{
+	for (size_t i = 0; is_slave(device) && i < all->count; i++) {
 		const struct vin_open *o = &all->opens[i];
 		uint64_t number;
 		if (o->kind == &vin_kind_pty && is_master(o->st.st_rdev) &&
-		    number_of(o, &number) == 0 && number == slave_number(slave->st.st_rdev))
+		    number_of(o, &number) == 0 && number == slave_number(device) &&
+		    (devpts == 0 || is_of_devpts(all, o, devpts)))
 			return true;
 	}
 	return false;
+}
+
+bool vin_pty_has_master(const struct vin_files *all, dev_t device)
+{
+	return has_master(all, device, 0);
 }
 
 static int check(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
 {
 	if (!vin_link_leads(all, o))
 		return fvm_error_say(err, EOPNOTSUPP, "the terminal is gone");
-	if (is_slave(o->st.st_rdev) && !has_master(all, o))
+	if (is_slave(o->st.st_rdev) && !has_master(all, o->st.st_rdev, o->st.st_dev))
 		return fvm_error_say(err, EOPNOTSUPP, "whose terminal it is, is another program");
 	return 0;
 }
@@ -105,19 +132,27 @@ static int put_settings(const struct vin_open *o, struct fvm_buf *to)
 	return 0;
 }
 
+static int ready(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
+{
+	int queued = 0;
+	(void)all;
+	if (ioctl(o->fd, FIONREAD, &queued) < 0 && errno != EIO)
+		return fvm_error_set(err, errno, "look at the terminal %s", o->link);
+	if (queued > 0)
+		return fvm_error_say(err, EAGAIN, "%d bytes of a terminal are not read yet",
+				     queued);
+	return 0;
+}
+
 static int capture(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to,
 		   struct fvm_error *err)
 {
 	const bool master = is_master(o->st.st_rdev);
 	uint64_t number = 0;
-	int queued = 0;
-	(void)all;
-	int r = number_of(o, &number);
-	if (r == 0 && ioctl(o->fd, FIONREAD, &queued) < 0 && errno != EIO)
-		r = -errno;
-	if (r == 0 && queued > 0)
-		return fvm_error_say(err, EAGAIN, "%d bytes of a terminal are not read yet",
-				     queued);
+	int r = ready(all, o, err);
+	if (r < 0)
+		return r;
+	r = number_of(o, &number);
 	vin_put_string(to, o->link);
 	vin_put_u64(to, master);
 	vin_put_u64(to, number);
@@ -200,6 +235,19 @@ static int open_end(struct vin_reopen *r, struct vin_file *f, struct fvm_error *
 		      : fvm_fd_take(&fd);
 }
 
+/* By its master, which comes before all others, and is not locked yet. */
+int vin_pty_open_slave(const struct vin_reopen *r, uint64_t number)
+{
+	for (size_t i = 0; i < r->taken; i++) {
+		const struct pty *its = r->files[i].its;
+		if (r->files[i].kind == &vin_kind_pty && r->files[i].fd >= 0 && its->master &&
+		    its->number == number)
+			return fvm_nerr(
+				ioctl(r->files[i].fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+	}
+	return -ENXIO;
+}
+
 /* When the slaves are open: what they are opened in makes no difference then. */
 static int finish(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
@@ -221,6 +269,7 @@ const struct vin_kind vin_kind_pty = {
 	.matches = matches,
 	.apart = apart,
 	.check = check,
+	.ready = ready,
 	.capture = capture,
 	.size = sizeof(struct pty),
 	.parse = parse,

@@ -23,7 +23,7 @@
  */
 #define MASK_IN_CALLS (~(1ULL << (SIGTRAP - 1)))
 
-/* ---- calls on an instruction of the program's own ---- */
+/* ---- calls on the stub, or on an instruction of the program's own ---- */
 
 /* Nobody can block a SIGSTOP: one that comes meanwhile is sent again when the thread is parked. */
 static bool keep_stop(struct vin_thread *t, int status)
@@ -57,14 +57,33 @@ static int mask_calls(struct vin_thread *t, uint64_t mask)
 	return ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(mask), &mask) < 0 ? -errno : 0;
 }
 
-static int bare_call(struct vin_thread *t, uint64_t at, const struct vin_call *call,
-		     int64_t *ret_result)
+/* To the stub, or to an instruction that makes calls. The frame, which is written, holds the mask
+ * as well: nobody else would give that back. */
+static int stand_at(const struct vin_post *post, struct vin_thread *t, unsigned int slot,
+		    const struct vin_call *call, uint64_t at)
 {
 	struct vin_regs regs = t->regs;
 	vin_arch_plain(&regs, call, at);
-	int r = mask_calls(t, ~0ULL);
-	if (r == 0)
-		r = vin_arch_set(t->tid, &regs);
+	if (post->frame.keep)
+		vin_arch_framed(&regs, post->frame.at[slot], post->frame.keep);
+	t->moved = true;
+	t->calls = false;
+	int r = vin_arch_set(t->tid, &regs);
+	return r < 0 ? r : mask_calls(t, ~0ULL);
+}
+
+/* All that a thread without a controller does there is to clean up, if that is its own, and go. */
+static int stand_at_home(const struct vin_post *post, struct vin_thread *t, unsigned int slot)
+{
+	static const struct vin_call none;
+	return stand_at(post, t, slot, &none, post->frame.home);
+}
+
+static int call_at(const struct vin_post *post, struct vin_thread *t, const struct vin_call *call,
+		   uint64_t at, int64_t *ret_result)
+{
+	struct vin_regs regs;
+	int r = stand_at(post, t, post->slot, call, at);
 	if (r == 0)
 		r = to_syscall_stop(t);
 	if (r == 0)
@@ -76,26 +95,31 @@ static int bare_call(struct vin_thread *t, uint64_t at, const struct vin_call *c
 	return r;
 }
 
-/* As bare_call(), where a failure of the call is one of ours. */
-static int bare(struct vin_thread *t, uint64_t at, const char *name, const struct vin_call *call,
-		uint64_t *ret, struct fvm_error *err)
+static int failed(const struct vin_thread *t, const char *name, int r, int64_t result,
+		  struct fvm_error *err)
 {
-	int64_t result = 0;
-	int r = bare_call(t, at, call, &result);
 	if (r == 0 && result < 0 && result > -4096)
 		r = (int)result;
 	if (r < 0)
 		return fvm_error_set(err, -r, "have process %d call %s", t->pid, name);
-	if (ret)
-		*ret = (uint64_t)result;
 	return 0;
+}
+
+/* As call_at(), where a failure of the call is one of ours. */
+static int bare(const struct vin_post *post, struct vin_thread *t, const char *name,
+		const struct vin_call *call, struct fvm_error *err)
+{
+	int64_t result = 0;
+	int r = call_at(post, t, call, post->bare, &result);
+	return failed(t, name, r, result, err);
 }
 
 static bool works(struct vin_thread *t, uint64_t at)
 {
+	const struct vin_post none = { 0 };
 	struct vin_call call = { .nr = SYS_getppid };
 	int64_t result;
-	return bare_call(t, at, &call, &result) == 0 && result >= 0;
+	return call_at(&none, t, &call, at, &result) == 0 && result >= 0;
 }
 
 /* The first instruction in @len bytes at @at that makes a system call; bytes of it may be part of
@@ -157,7 +181,7 @@ static int write_code(const struct vin_post *post, const struct vin_thread *t)
 	struct vin_rescue rescue;
 	vin_arch_rescue(&t->regs, t->mask, &rescue);
 	struct vin_sigaction handler = {
-		.handler = post->place.code + vin_arch_rescue_at(),
+		.handler = post->place.code + vin_arch_rescue_at(post->frame.keep != 0),
 		.flags = VIN_SA_RESTORER | SA_SIGINFO,
 		.restorer = post->place.code,
 		.mask = ~0ULL,
@@ -174,39 +198,117 @@ static void lay_out(struct vin_post *post)
 	post->place.code = at;
 	post->place.rescue = at += PAGE;
 	post->place.action = at + sizeof(struct vin_rescue);
+	if (post->frame.keep) {
+		post->place.action = post->frame.keep + offsetof(struct vin_keep, own);
+		post->place.home = post->frame.home;
+		post->place.keep = post->frame.keep;
+		post->place.frame = post->frame.at[post->slot];
+	}
 	post->place.stack = at += PAGE + STACK_SIZE;
 	post->table = at;
 	post->data = at + TABLE_SIZE;
 }
 
-/* The order matters: until the handler is there, our death is the program's. */
+/* A tracer writes where nobody else may, word by word. */
+static int poke_code(const struct vin_post *post, const struct vin_thread *t)
+{
+	size_t len;
+	const char *code = vin_arch_code(&len);
+	for (size_t at = 0; at < len; at += sizeof(long)) {
+		long word = 0;
+		memcpy(&word, code + at, len - at < sizeof(word) ? len - at : sizeof(word));
+		if (ptrace(PTRACE_POKEDATA, t->tid, post->place.code + at, word) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* What was written to may not be run by all (PR_SET_MDWE): they have code in a new page. */
+static int make_runnable(const struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	struct vin_call protect = { SYS_mprotect, { post->base, PAGE, PROT_READ | PROT_EXEC } };
+	struct vin_call map = { SYS_mmap,
+				{ post->base, PAGE, PROT_READ | PROT_EXEC,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ULL, 0 } };
+	struct fvm_error first = { 0 };
+	int r = bare(post, t, "mprotect", &protect, &first);
+	if (r == 0)
+		return 0;
+	if (r != -EACCES) {
+		if (err)
+			*err = first;
+		return r;
+	}
+	r = bare(post, t, "mmap", &map, err);
+	if (r < 0)
+		return r;
+	r = poke_code(post, t);
+	return r < 0 ? fvm_error_set(err, -r, "write to the memory of process %d", t->pid) : 0;
+}
+
+/* The handler is put there by the trampoline itself: with the next instruction it is in force, and
+ * that is the breakpoint. */
+static int set_handler(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	struct vin_call action = { SYS_rt_sigaction,
+				   { SIGTRAP, post->data, post->place.action, 8 } };
+	int r = mask_calls(t, MASK_IN_CALLS);
+	if (r < 0)
+		return fvm_error_set(err, -r, "block the signals of thread %d", t->tid);
+	r = vin_call(post, t, "rt_sigaction", &action, NULL, err);
+	if (r < 0)
+		return r;
+	post->ready = true;
+	t->calls = true;
+	r = vin_mem_read(post->pid, post->place.action, &post->action, sizeof(post->action));
+	return r < 0 ? fvm_error_set(err, -r, "read the memory of process %d", t->pid) : 0;
+}
+
 static int furnish(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
 	const uint64_t where = post->base, fixed = where ? MAP_FIXED_NOREPLACE : 0;
 	struct vin_call map = { SYS_mmap,
 				{ where, post->size, PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | fixed, ~0ULL, 0 } };
+	int64_t base = 0;
 	post->base = 0;
-	int r = bare(t, post->bare, "mmap", &map, &post->base, err);
+	int r = call_at(post, t, &map, post->frame.keep ? post->frame.map : post->bare, &base);
+	r = failed(t, "mmap", r, base, err);
 	if (r < 0)
 		return r;
+	post->base = (uint64_t)base;
 	lay_out(post);
-	r = write_code(post, t);
+	/* who dies before has it written by the stub */
+	if (post->frame.keep)
+		r = vin_frame_keep(&post->frame, t, offsetof(struct vin_keep, base), post->base);
+	if (r == 0)
+		r = write_code(post, t);
 	if (r < 0)
 		return fvm_error_set(err, -r, "write to the memory of process %d", t->pid);
-	struct vin_call protect = { SYS_mprotect, { post->base, PAGE, PROT_READ | PROT_EXEC } };
-	struct vin_call action = { SYS_rt_sigaction,
-				   { SIGTRAP, post->data, post->place.action, 8 } };
-	r = bare(t, post->bare, "mprotect", &protect, NULL, err);
+	r = make_runnable(post, t, err);
+	return r < 0 ? r : set_handler(post, t, err);
+}
+
+/* A call of the stub's own, from one of its stops to the next. */
+static int home_call(struct vin_thread *t, const char *name, bool matters, struct fvm_error *err)
+{
+	struct vin_regs regs;
+	int r = to_syscall_stop(t);
 	if (r == 0)
-		r = bare(t, post->bare, "rt_sigaction", &action, NULL, err);
+		r = to_syscall_stop(t);
+	if (r == 0)
+		r = vin_arch_get(t->tid, &regs);
+	return failed(t, name, r, r == 0 && matters ? vin_arch_result(&regs) : 0, err);
+}
+
+/* The thread cleans up as it would without us, so that it is done once whoever dies meanwhile. */
+static int clean_up(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	int r = stand_at_home(post, t, post->slot);
 	if (r < 0)
-		return r;
-	post->ready = true;
-	r = vin_mem_read(post->pid, post->place.action, &post->action, sizeof(post->action));
-	if (r == 0)
-		r = mask_calls(t, MASK_IN_CALLS);
-	return r < 0 ? fvm_error_set(err, -r, "read the memory of process %d", t->pid) : 0;
+		return fvm_error_set(err, -r, "move thread %d", t->tid);
+	r = home_call(t, "rt_sigaction", true, err);
+	return r < 0 ? r : home_call(t, "munmap", post->base != 0, err);
 }
 
 static int unmap(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
@@ -214,12 +316,22 @@ static int unmap(struct vin_post *post, struct vin_thread *t, struct fvm_error *
 	struct vin_call action = { SYS_rt_sigaction, { SIGTRAP, post->place.action, 0, 8 } };
 	struct vin_call munmap = { SYS_munmap, { post->base, post->size } };
 	int r = 0;
+	if (post->frame.keep)
+		return clean_up(post, t, err);
 	if (post->ready)
-		r = bare(t, post->bare, "rt_sigaction", &action, NULL, err);
+		r = bare(post, t, "rt_sigaction", &action, err);
 	if (r == 0 && post->base)
-		r = bare(t, post->bare, "munmap", &munmap, NULL, err);
+		r = bare(post, t, "munmap", &munmap, err);
+	return r;
+}
+
+/* The frames are of no more use. */
+static int park_from(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	int r = vin_thread_park(t, err);
 	if (r == 0)
-		*post = (struct vin_post){ 0 };
+		vin_frame_clear(&post->frame, t);
+	*post = (struct vin_post){ 0 };
 	return r;
 }
 
@@ -260,16 +372,20 @@ static int give_traps_back(const struct vin_post *post, struct vin_thread *t, st
 						  { pid, SIGTRAP, post->data } };
 		r = vin_mem_write(t->pid, post->data, &t->traps[shared], sizeof(siginfo_t));
 		r = r < 0 ? fvm_error_set(err, -r, "reach the memory of process %d", t->pid)
-			  : bare(t, post->bare, "rt_sigqueueinfo", &call, NULL, err);
+			  : bare(post, t, "rt_sigqueueinfo", &call, err);
 		if (r == 0)
 			t->trap_owed[shared] = false;
 	}
 	return r;
 }
 
-int vin_post_leave(const struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+int vin_post_leave(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
 	int r = give_traps_back(post, t, err);
+	if (post->frame.keep && post->owner == t) {
+		int home = stand_at_home(post, t, post->slot);
+		return r < 0 || home == 0 ? r : fvm_error_set(err, -home, "move thread %d", t->tid);
+	}
 	int parked = vin_thread_park(t, r < 0 ? NULL : err);
 	return r < 0 ? r : parked;
 }
@@ -279,14 +395,35 @@ int vin_post_open(struct vin_post *ret, struct vin_thread *t, struct fvm_error *
 	return vin_post_open_at(ret, t, 0, 2 * PAGE + STACK_SIZE + TABLE_SIZE + VIN_DATA_SIZE, err);
 }
 
+/* It works when SIGTRAP's action could be asked for, which then is known to who cleans up. */
+static void find_frame(struct vin_post *post, struct vin_thread *t)
+{
+	struct vin_post try = *post;
+	if (vin_frame_find(t, &try.frame) < 0)
+		return;
+	const uint64_t own = try.frame.keep + offsetof(struct vin_keep, own);
+	const struct vin_call ask = { SYS_rt_sigaction, { SIGTRAP, 0, own, 8 } };
+	try.bare = try.frame.call;
+	if (bare(&try, t, "rt_sigaction", &ask, NULL) == 0 &&
+	    vin_frame_keep(&try.frame, t, offsetof(struct vin_keep, action), own) == 0 &&
+	    vin_frame_keep(&try.frame, t, offsetof(struct vin_keep, size), post->size) == 0) {
+		*post = try;
+		post->owner = t;
+	} else if (vin_thread_park(t, NULL) == 0) {
+		vin_frame_clear(&try.frame, t);
+	}
+}
+
 int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, size_t size,
 		     struct fvm_error *err)
 {
 	struct vin_post post = { .pid = t->tid, .base = base, .size = size };
-	if (!vin_arch_is_64bit(&t->regs))
-		return fvm_error_say(err, ENOEXEC, "process %d runs 32-bit code", t->pid);
 	find_traps(t);
-	post.bare = find_in_vdso(t);
+	/* a blank has nothing to lose, and others' memory where its stack was */
+	if (!base)
+		find_frame(&post, t);
+	if (!post.bare)
+		post.bare = find_in_vdso(t);
 	if (!post.bare)
 		post.bare = find_in_maps(t);
 	int r = post.bare
@@ -297,18 +434,21 @@ int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, 
 					t->pid);
 	if (r < 0) {
 		(void)unmap(&post, t, NULL);
-		(void)vin_thread_park(t, NULL);
+		(void)park_from(&post, t, NULL);
 		return r;
 	}
+	t->calls = true;
 	*ret = post;
 	return 0;
 }
 
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
+	if (post->owner)
+		t = post->owner;
 	int given = post->ready ? give_traps_back(post, t, err) : 0;
 	int r = unmap(post, t, given < 0 ? NULL : err);
-	int parked = vin_thread_park(t, r < 0 || given < 0 ? NULL : err);
+	int parked = park_from(post, t, r < 0 || given < 0 ? NULL : err);
 	return given < 0 ? given : r < 0 ? r : parked;
 }
 
@@ -320,9 +460,7 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
 	return vin_post_move(ret, t, err);
 }
 
-/* Registers first: if we die between the two, the thread runs into the breakpoint, and its handler
- * brings it back; its mask alone, nobody would give back. */
-int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+static int move_plainly(const struct vin_post *post, struct vin_thread *t)
 {
 	struct vin_rescue rescue;
 	struct vin_regs regs = t->regs;
@@ -333,8 +471,47 @@ int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error 
 	t->moved = true;
 	if (r == 0)
 		r = vin_arch_set(t->tid, &regs);
+	return r < 0 ? r : mask_calls(t, MASK_IN_CALLS);
+}
+
+/* The last owner goes when there is another one. */
+static int own(struct vin_post *post, struct vin_thread *t)
+{
+	const unsigned int slot = 1 - post->slot;
+	struct vin_thread *last = post->owner;
+	int r = vin_frame_write(&post->frame, slot, t);
+	if (r == 0)
+		r = stand_at_home(post, t, slot);
+	if (r == 0)
+		r = vin_frame_keep(&post->frame, t, offsetof(struct vin_keep, owner),
+				   vin_arch_owner(post->frame.at[slot]));
+	if (r < 0)
+		return r;
+	post->slot = slot;
+	post->owner = t;
+	post->place.frame = post->frame.at[slot];
+	return vin_thread_park(last, NULL);
+}
+
+/* On the trampoline the breakpoint's signal must not be blocked, so from the stub, which can do
+ * with any mask. */
+static int move_home(struct vin_post *post, struct vin_thread *t)
+{
+	struct vin_regs regs = t->regs;
+	const struct vin_call nothing = { .nr = SYS_getppid };
+	int r = t == post->owner ? stand_at_home(post, t, post->slot) : own(post, t);
 	if (r == 0)
 		r = mask_calls(t, MASK_IN_CALLS);
+	vin_arch_single(&regs, &nothing, &post->place);
+	return r < 0 ? r : vin_arch_set(t->tid, &regs);
+}
+
+int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	if (t->calls)
+		return 0;
+	int r = post->frame.keep ? move_home(post, t) : move_plainly(post, t);
+	t->calls = r == 0;
 	return r < 0 ? fvm_error_set(err, -r, "move thread %d", t->tid) : 0;
 }
 
@@ -380,10 +557,15 @@ static int to_breakpoint(struct vin_thread *t)
 
 static int run(struct vin_thread *t, struct vin_regs *regs)
 {
+	const uint64_t from = *vin_arch_ip(regs);
 	int r = vin_arch_set(t->tid, regs);
-	if (r == 0)
+	/* one that waited from a former controller's breakpoint comes before anything has run */
+	while (r == 0 && *vin_arch_ip(regs) == from) {
 		r = to_breakpoint(t);
-	return r < 0 ? r : vin_arch_get(t->tid, regs);
+		if (r == 0)
+			r = vin_arch_get(t->tid, regs);
+	}
+	return r;
 }
 
 int vin_call(const struct vin_post *post, struct vin_thread *t, const char *name,
@@ -400,15 +582,6 @@ int vin_call(const struct vin_post *post, struct vin_thread *t, const char *name
 	else if (result < 0 && result > -4096)
 		return fvm_error_set(err, (int)-result, "have process %d call %s", t->pid, name);
 	return 0;
-}
-
-int vin_bare(const struct vin_post *post, struct vin_thread *t, const char *name,
-	     const struct vin_call *call, struct fvm_error *err)
-{
-	int r = bare(t, post->bare, name, call, NULL, err);
-	if (r == 0 && mask_calls(t, MASK_IN_CALLS) < 0)
-		r = fvm_error_set(err, errno, "have process %d call %s", t->pid, name);
-	return r;
 }
 
 /* To the event that tells the child's number, or to the breakpoint when there is no child. */

@@ -4,7 +4,7 @@
  * Theory of operation
  *   vin_post_open() puts a few pages into a parked thread's program: the trampoline (vin/arch), a
  *   table for batches, room for arguments, and scratch stack. The first calls, those that make the
- *   pages, run on a system call instruction of the program's own vdso; all others run on the
+ *   pages, and the last ones run on a stub with a way back (vin/frame); all others run on the
  *   trampoline, one by one or many at once:
  *
  *     single   registers are set, the thread runs one call and stops at a breakpoint: 10 to 90 us
@@ -14,20 +14,21 @@
  *   trampoline (moved); vin_thread_park() brings it back, vin_post_close() takes the pages away.
  *
  *   When the controller dies, in the middle of a batch too, the breakpoint's signal reaches the
- *   program, whose handler for it is then ours: it puts the program's own action back and returns
- *   to where the program was. The pages stay behind, used by nobody.
+ *   program, whose handler for it is then ours: it puts the program's own action back, takes the
+ *   pages away (where there is no frame they stay, used by nobody) and returns to where the program
+ *   was.
  *
  * Limits: a program has one post, and one thread in calls at a time. Seccomp filters of the
- * program judge the calls, unless they could be suspended (root). A call that waits is not
- * to be made; one that does so in spite of that ends with -ETIMEDOUT. The few calls before the
- * handler is there, and the two after it has gone, are not made on the trampoline: a controller that
- * dies within one of them harms the program.
+ * program judge the calls, unless they could be suspended (root) until a controller dies. A call
+ * that waits is not to be made; one that does so in spite of that ends with -ETIMEDOUT. Where a
+ * program has no room for a frame, a controller that dies within one of the first or last calls
+ * harms it. A sleep or poll with a time ends with EINTR when its controller dies during calls.
  * Sources: ptrace(2), rt_sigaction(2), vdso(7).
  */
 #ifndef VIN_RCALL_H
 #define VIN_RCALL_H
 
-#include "vin/task.h"
+#include "vin/frame.h"
 
 #define VIN_BATCH_MAX 512
 #define VIN_DATA_SIZE (64 * 1024)
@@ -42,14 +43,18 @@ struct vin_post {
 	uint64_t table;		     /* VIN_BATCH_MAX entries */
 	uint64_t data;		     /* VIN_DATA_SIZE bytes for arguments and results */
 	struct vin_sigaction action; /* the program's own for SIGTRAP */
-	uint64_t bare;		     /* a system call instruction of the program's */
+	uint64_t bare;		     /* a system call instruction: the stub's, or the program's */
+	struct vin_frame frame;	     /* none in a blank */
+	struct vin_thread *owner;    /* who has the frame that cleans up: on the trampoline or the
+					stub from the first call to the last */
+	unsigned int slot;	     /* which of the two frames that is */
 	bool ready;		     /* the rescue handler is there */
 };
 
 /**
  * vin_post_open() - make a thread of the program ready for calls
  * @t: parked, and moved afterwards
- * Return: 0, -ENOEXEC (32-bit code, or no system call instruction found), -EACCES (a filter of the
+ * Return: 0, -ENOEXEC (no system call instruction found), -EACCES (a filter of the
  *         program forbids it), or another negative errno; the thread is parked after a failure
  */
 int vin_post_open(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
@@ -75,10 +80,12 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
  */
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
-/** vin_post_leave() - park a thread that is at the post; what it had to wait with is given back */
-int vin_post_leave(const struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
+/** vin_post_leave() - no more calls by a thread that is at the post, before another one's, or none's,
+ *  turn; what it had to wait with is given back. It is parked, or will be by the next one's move */
+int vin_post_leave(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
-/** vin_post_move() - bring another parked thread of the program to the post */
+/** vin_post_move() - bring a thread of the program to the post, where it may be already; @t stays
+ *  where it is until the next move or the post's close */
 int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
 /**
@@ -90,13 +97,6 @@ int vin_post_move(struct vin_post *post, struct vin_thread *t, struct fvm_error 
  */
 int vin_call(const struct vin_post *post, struct vin_thread *t, const char *name,
 	     const struct vin_call *call, int64_t *ret, struct fvm_error *err);
-
-/**
- * vin_bare() - one call without a breakpoint, on an instruction of the post: for what a breakpoint
- * would spoil. Return: as vin_call() without @ret
- */
-int vin_bare(const struct vin_post *post, struct vin_thread *t, const char *name,
-	     const struct vin_call *call, struct fvm_error *err);
 
 /**
  * vin_clone() - clone3(2) by the thread, whose child is traced by us and stopped from its birth

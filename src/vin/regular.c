@@ -4,11 +4,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "vin/kinds.h"
@@ -40,13 +38,6 @@ static bool has_content(const struct vin_files *all, const struct vin_open *o)
 	return o->id == o->twin && nameless(all, o);
 }
 
-static bool is_of_a_process(const struct vin_open *o)
-{
-	struct statfs fs;
-	return fstatfs(o->fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC &&
-	       strncmp(o->link, "/proc/", 6) == 0 && o->link[6] >= '0' && o->link[6] <= '9';
-}
-
 static bool is_breaking(const struct vin_open *o)
 {
 	for (size_t i = 0; i < o->info.lock_count; i++) {
@@ -58,8 +49,9 @@ static bool is_breaking(const struct vin_open *o)
 
 static int check(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
 {
-	if (is_of_a_process(o))
-		return fvm_error_say(err, EOPNOTSUPP, "it tells of a process");
+	int r = vin_place_check(all, o, err);
+	if (r < 0)
+		return r;
 	if (is_breaking(o))
 		return fvm_error_say(err, EOPNOTSUPP, "somebody waits for its lease to end");
 	if (vin_link_leads(all, o) || o->st.st_nlink == 0)
@@ -175,7 +167,12 @@ static int open_regular(struct vin_reopen *r, struct vin_file *f, struct fvm_err
 	if (!its->nameless)
 		return open_named(r, its->name, flags, err);
 	if (f->id == f->twin) {
-		f->maker = make(r, its, err);
+		/* of those that are mapped there is only the memory by now */
+		f->maker = vin_shared_maker(r, f);
+		if (f->maker == -ENOENT)
+			f->maker = make(r, its, err);
+		else if (f->maker >= 0 && ftruncate(f->maker, (off_t)its->size) < 0)
+			return fvm_error_set(err, errno, "make %s, which has no name", its->name);
 		if (f->maker < 0)
 			return f->maker;
 	}

@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -12,8 +12,20 @@
 
 #include "vin/kinds.h"
 
-/* What fcntl(F_SETFL) can change; the rest comes from how it is opened. */
-#define SETTABLE (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC)
+void vin_reopen_share(struct vin_reopen *r, const struct vin_objects *objects)
+{
+	r->objects = objects;
+}
+
+int vin_shared_maker(const struct vin_reopen *r, const struct vin_file *f)
+{
+	for (size_t i = 0; r->objects && i < r->objects->count; i++) {
+		const struct vin_object *o = &r->objects->list[i];
+		if (o->file == f->id + 1 && o->fd >= 0 && o->kind != VIN_OBJECT_SEGMENT)
+			return fvm_nerr(fcntl(o->fd, F_DUPFD_CLOEXEC, 3));
+	}
+	return -ENOENT;
+}
 
 /* ---- taking records apart ---- */
 
@@ -126,7 +138,9 @@ static int parse_entries(struct vin_payload *p, size_t files, struct vin_table *
 		    file >= files)
 			return -EBADMSG;
 		last = (int)number;
-		t->entries[t->count++] = (struct vin_entry){ last, cloexec, (size_t)file };
+		t->entries[t->count++] = (struct vin_entry){ .number = last,
+							     .cloexec = cloexec,
+							     .file = (size_t)file };
 	}
 	return r;
 }
@@ -223,11 +237,25 @@ int vin_reopen_begin(int root, struct vin_payload *p, struct vin_reopen **ret,
 		return fvm_error_set(err, ENOMEM, "get ready for %zu files", (size_t)count);
 	}
 	re->root = root;
+	re->within = -1;
 	re->base = (int)highest + 1;
 	re->count = (size_t)count;
 	re->self = fcntl(self, F_DUPFD_CLOEXEC, re->base);
 	*ret = re;
 	return 0;
+}
+
+void vin_reopen_given(struct vin_reopen *r, const struct vin_given *given, size_t count)
+{
+	r->given = given;
+	r->given_count = count;
+}
+
+int vin_reopen_within(struct vin_reopen *r, pid_t first, struct fvm_error *err)
+{
+	scoped_fd pidfd = pidfd_open(first, 0);
+	r->within = pidfd < 0 ? -1 : fcntl(pidfd, F_DUPFD_CLOEXEC, r->base);
+	return r->within < 0 ? fvm_error_set(err, errno, "hold process %d", first) : 0;
 }
 
 /* Into the pool, where no number of the programs is. */
@@ -243,10 +271,10 @@ static int to_pool(const struct vin_reopen *r, int *fd)
 	return 0;
 }
 
-static int set_common(struct vin_file *f)
+int vin_file_set(const struct vin_file *f)
 {
 	int now = fcntl(f->fd, F_GETFL);
-	int want = (now & ~SETTABLE) | ((int)f->flags & SETTABLE & ~O_ASYNC);
+	int want = (now & ~VIN_SETTABLE) | ((int)f->flags & VIN_SETTABLE & ~O_ASYNC);
 	if (f->flags & O_PATH)
 		return 0;
 	if (now < 0 || (want != now && fcntl(f->fd, F_SETFL, want) < 0))
@@ -274,7 +302,7 @@ static int take_file(struct vin_reopen *r, struct vin_payload *p, struct fvm_err
 	ret = to->fd < 0 ? to->fd : to_pool(r, &to->fd);
 	if (ret == 0)
 		ret = to_pool(r, &to->maker);
-	if (ret == 0 && (ret = set_common(to)) < 0)
+	if (ret == 0 && !to->late && (ret = vin_file_set(to)) < 0)
 		fvm_error_set(err, -ret, "set what it is like");
 	return ret < 0 ? fvm_error_wrap(err, ret, "open %s (file %zu)", f.kind->name, f.id) : 0;
 }
@@ -313,49 +341,27 @@ int vin_reopen_take(struct vin_reopen *r, enum vin_tag tag, struct vin_payload *
 
 /* ---- the end ---- */
 
-static int set_lock(const struct vin_file *f, const struct vin_lock *l)
-{
-	struct flock range = {
-		.l_type = l->write ? F_WRLCK : F_RDLCK,
-		.l_start = l->start,
-		.l_len = l->end < 0 ? 0 : l->end - l->start + 1,
-	};
-	switch (l->kind) {
-	case VIN_LOCK_OFD:
-		return fvm_nerr(fcntl(f->fd, F_OFD_SETLK, &range));
-	case VIN_LOCK_FLOCK:
-		return fvm_nerr(flock(f->fd, (l->write ? LOCK_EX : LOCK_SH) | LOCK_NB));
-	case VIN_LOCK_LEASE:
-		return fvm_nerr(fcntl(f->fd, F_SETLEASE, l->write ? F_WRLCK : F_RDLCK));
-	case VIN_LOCK_POSIX:
-	default:
-		return -EBADMSG;
-	}
-}
-
-/* Leases make their setter the owner of signals, who therefore comes behind them. */
-static int set_late(const struct vin_file *f, struct fvm_error *err)
-{
-	struct f_owner_ex owner = { .type = f->owner_type, .pid = f->owner };
-	for (size_t i = 0; i < f->lock_count; i++) {
-		int r = set_lock(f, &f->locks[i]);
-		if (r < 0)
-			return fvm_error_set(err, -r, "lock file %zu again", f->id);
-	}
-	if (f->owner_signal && fcntl(f->fd, F_SETSIG, f->owner_signal) < 0)
-		return fvm_error_set(err, errno, "set the signal of file %zu", f->id);
-	if (f->owner_type >= 0 && fcntl(f->fd, F_SETOWN_EX, &owner) < 0)
-		return fvm_error_set(err, errno, "make %d the owner of file %zu", f->owner, f->id);
-	if (f->flags & O_ASYNC && fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) | O_ASYNC) < 0)
-		return fvm_error_set(err, errno, "have file %zu send signals", f->id);
-	return 0;
-}
-
-int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
+int vin_reopen_fill(struct vin_reopen *r, struct fvm_error *err)
 {
 	int ret = 0;
 	if (r->taken < r->count)
 		return fvm_error_set(err, EBADMSG, "find all files in the image");
+	for (size_t i = 0; ret == 0 && !r->filled && i < r->count; i++) {
+		if (r->files[i].kind->fill)
+			ret = r->files[i].kind->fill(r, &r->files[i], err);
+	}
+	r->filled = true;
+	return ret;
+}
+
+int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
+{
+	int ret = vin_reopen_fill(r, err);
+	for (size_t i = 0; ret == 0 && i < r->count; i++) {
+		if (r->files[i].late && !r->files[i].met)
+			ret = fvm_error_set(err, ESRCH, "open %s before there are processes",
+					    r->files[i].kind->name);
+	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++) {
 		if (r->files[i].kind->finish)
 			ret = r->files[i].kind->finish(r, &r->files[i], err);
@@ -370,8 +376,8 @@ int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
 			ret = r->files[i].kind->settle(r, &r->files[i], err);
 	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++)
-		ret = set_late(&r->files[i], err);
-	return ret;
+		ret = vin_file_lock(&r->files[i], err);
+	return ret < 0 ? ret : vin_late_plan(r, err);
 }
 
 void vin_reopen_close(struct vin_reopen *r)
@@ -383,6 +389,7 @@ void vin_reopen_close(struct vin_reopen *r)
 	for (size_t i = 0; i < r->table_count; i++)
 		vin_table_free(&r->tables[i]);
 	fvm_fd_closep(&r->self);
+	fvm_fd_closep(&r->within);
 	free(r->files);
 	free(r->tables);
 	free(r);
@@ -402,26 +409,14 @@ int vin_reopen_fd(const struct vin_reopen *r, size_t id)
 	return id < r->taken ? r->files[id].fd : -1;
 }
 
-ssize_t vin_reopen_inside(const struct vin_table *t, struct vin_inside **ret)
+int vin_reopen_pool(const struct vin_reopen *r, int **ret, size_t *ret_count)
 {
-	struct vin_inside *calls = calloc(t->lock_count + 1, sizeof(*calls));
-	if (!calls)
+	int *fds = calloc(r->taken + 1, sizeof(*fds));
+	if (!fds)
 		return -ENOMEM;
-	for (size_t i = 0; i < t->lock_count; i++) {
-		const struct vin_lock *l = &t->locks[i].lock;
-		struct flock range = {
-			.l_type = l->write ? F_WRLCK : F_RDLCK,
-			.l_start = l->start,
-			.l_len = l->end < 0 ? 0 : l->end - l->start + 1,
-		};
-		calls[i] = (struct vin_inside){
-			.nr = SYS_fcntl,
-			.args = { (uint64_t)t->locks[i].number, F_SETLK },
-			.data_arg = 2,
-			.data_len = sizeof(range),
-		};
-		memcpy(calls[i].data, &range, sizeof(range));
-	}
-	*ret = calls;
-	return (ssize_t)t->lock_count;
+	for (size_t i = 0; i < r->taken; i++)
+		fds[i] = r->files[i].fd;
+	*ret = fds;
+	*ret_count = r->taken;
+	return r->base;
 }

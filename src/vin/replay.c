@@ -1,108 +1,199 @@
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "vin/family.h"
+#include "vin/files.h"
 #include "vin/mem.h"
-#include "vin/replay.h"
+#include "vin/replay_priv.h"
+#include "vin/spaces.h"
 #include "vin/status.h"
 #include "vin/thread.h"
-
-/* One process, as far as it is made. */
-struct actor {
-	const struct vin_member *member;
-	struct vin_blank blank;
-	pid_t session; /* that it is in */
-	bool born;
-	bool mapped;
-	struct vin_mem mem;
-	struct vin_thread_state *states; /* as many as member->threads, when all have come */
-	size_t state_count;
-	struct vin_thread *threads; /* but the first */
-	size_t thread_count;
-};
-
-struct vin_replay {
-	struct vin_replay_options options;
-	struct vin_nest nest;
-	struct vin_objects objects;
-	struct vin_family family;
-	struct actor *actors; /* as the family's members */
-	bool running;
-};
+#include "vin/traits.h"
 
 static int bad(const char *how, struct fvm_error *err)
 {
 	return fvm_error_say(err, EBADMSG, "the image is damaged: %s", how);
 }
 
-static struct actor *find_actor(struct vin_replay *r, uint64_t number)
+struct actor *vin_replay_actor(struct vin_replay *r, pid_t number)
 {
 	for (size_t i = 0; i < r->family.count; i++) {
-		if ((uint64_t)r->family.members[i].number == number)
+		if (r->family.members[i].number == number)
 			return &r->actors[i];
 	}
 	return NULL;
 }
 
-/* ---- TREE ---- */
-
-static int call(struct actor *a, const char *name, struct vin_call c, struct fvm_error *err)
+static struct actor *find_actor(struct vin_replay *r, uint64_t number)
 {
-	return vin_call(&a->blank.post, &a->blank.thread, name, &c, NULL, err);
+	return number > INT32_MAX ? NULL : vin_replay_actor(r, (pid_t)number);
 }
 
-static int bear(struct vin_replay *r, struct actor *parent, struct actor *child,
-		struct fvm_error *err)
+/* ---- FILES, FILE, DATA, FDS ---- */
+
+/* The programs' numbers are not known yet: a guest takes the last there is. A pid namespace may
+ * have more than ours (since Linux 6.14 each has a limit of its own); what is beyond it, is
+ * refused. */
+#define LAST_OF_ALL 4194303
+
+static pid_t last_number(void)
 {
-	struct vin_blank *from = parent ? &parent->blank : &r->nest.init;
-	int e = vin_blank_fork(&r->nest, from, child->member->number, &child->blank, err);
-	if (e < 0)
-		return e;
-	child->session = parent ? parent->session : 0;
-	child->born = true;
-	return 0;
+	scoped_free char *text = NULL;
+	int r = fvm_read_file(AT_FDCWD, "/proc/sys/kernel/pid_max", 32, &text, NULL);
+	return r < 0 ? 32767 : (pid_t)strtol(text, NULL, 10) - 1;
 }
 
-static int bear_children(struct vin_replay *r, struct actor *parent, struct fvm_error *err)
+static struct vin_nest_options nest_options(const struct vin_replay *r, pid_t number)
 {
-	const pid_t number = parent ? parent->member->number : 0;
-	const pid_t session = parent ? parent->session : 0;
-	const bool last = !parent || session == parent->member->session;
-	int e = 0;
-	for (size_t i = 0; e == 0 && i < r->family.count; i++) {
-		struct actor *a = &r->actors[i];
-		if (a->member->parent != number || a->born)
-			continue;
-		if (last || (a->member->session == session && a->member->number != session))
-			e = bear(r, parent, a, err);
+	return (struct vin_nest_options){ .user = r->options.user,
+					  .start = r->options.start,
+					  .arg = r->options.arg,
+					  .number = number };
+}
+
+/* What is made for the programs to have is made by the opener. */
+struct job {
+	struct vin_replay *r;
+	enum vin_tag tag;
+	struct vin_payload *p;
+	struct fvm_error *err;
+};
+
+static int have_opened(struct vin_replay *r, int (*fn)(void *arg), enum vin_tag tag,
+		       struct vin_payload *p, struct fvm_error *err)
+{
+	struct job j = { r, tag, p, err };
+	int e = vin_opener_do(r->opener, fn, &j);
+	return e == -EPIPE && err && !err->code ? fvm_error_set(err, EPIPE, "open files") : e;
+}
+
+/* The first process, which waits while its files are opened; ids are those of its namespace. */
+static int begin(struct vin_replay *r, struct fvm_error *err)
+{
+	if (r->begun)
+		return 0;
+	struct fvm_error mine = { 0 };
+	struct vin_nest_options options = nest_options(r, LAST_OF_ALL);
+	int e = vin_nest_begin(&options, &r->nest, &mine);
+	if (e == -EINVAL && options.start) {
+		vin_nest_kill(&r->nest);
+		options.number = last_number();
+		mine = (struct fvm_error){ 0 };
+		e = vin_nest_begin(&options, &r->nest, &mine);
 	}
+	if (e < 0 && err)
+		*err = mine;
+	r->begun = e == 0;
+	r->last = options.number;
+	if (e == 0 && r->nest.guest)
+		e = vin_opener_start(r->nest.init.thread.pid, &r->opener, err);
 	return e;
 }
 
-static int make_actor(struct vin_replay *r, struct actor *a, struct fvm_error *err)
+static int begin_files(void *arg)
 {
-	const struct vin_member *m = a->member;
-	int e = 0;
-	if (m->session != a->session) {
-		if (m->session != m->number)
-			return fvm_error_say(err, EOPNOTSUPP,
-					     "process %d is in session %d, whose leader is neither "
-					     "its parent nor before it",
-					     m->number, m->session);
-		e = bear_children(r, a, err);
-		if (e == 0)
-			e = call(a, "setsid", (struct vin_call){ SYS_setsid, { 0 } }, err);
+	const struct job *j = arg;
+	struct vin_replay *r = j->r;
+	int e = vin_reopen_begin(r->options.root, j->p, &r->files, j->err);
+	if (e < 0)
+		return e;
+	vin_reopen_share(r->files, &r->objects);
+	vin_reopen_given(r->files, r->options.given, r->options.given_count);
+	return vin_reopen_within(r->files, r->nest.init.thread.pid, j->err);
+}
+
+static int take_files(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	if (r->actors || r->files)
+		return bad("files behind the tree", err);
+	int e = begin(r, err);
+	return e < 0 ? e : have_opened(r, begin_files, VIN_TAG_FILES, p, err);
+}
+
+static int open_file(void *arg)
+{
+	const struct job *j = arg;
+	return vin_reopen_take(j->r->files, j->tag, j->p, j->err);
+}
+
+static int fill_files(void *arg)
+{
+	const struct job *j = arg;
+	return vin_reopen_fill(j->r->files, j->err);
+}
+
+static int finish_files(void *arg)
+{
+	const struct job *j = arg;
+	return vin_reopen_finish(j->r->files, j->err);
+}
+
+int vin_replay_finish_files(struct vin_replay *r, struct fvm_error *err)
+{
+	return have_opened(r, finish_files, VIN_TAG_TREE, NULL, err);
+}
+
+static int set_space(void *arg)
+{
+	const struct job *j = arg;
+	return vin_space_take(j->p, j->r->options.spaces, j->err);
+}
+
+static int make_ipc(void *arg)
+{
+	const struct job *j = arg;
+	return vin_ipc_take(&j->r->ipc, j->p, j->err);
+}
+
+static int finish_ipc(void *arg)
+{
+	const struct job *j = arg;
+	return vin_ipc_finish(&j->r->ipc, &j->r->objects, j->err);
+}
+
+static int make_object(void *arg)
+{
+	const struct job *j = arg;
+	return vin_object_make(&j->r->objects, j->err);
+}
+
+static int take_file(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
+		     struct fvm_error *err)
+{
+	struct vin_payload p;
+	if (r->actors || !r->files)
+		return bad("a file out of its place", err);
+	int e = vin_in_payload(in, &p, err);
+	return e < 0 ? e : have_opened(r, open_file, tag, &p, err);
+}
+
+/* ---- TREE ---- */
+
+static int open_nest(struct vin_replay *r, struct fvm_error *err)
+{
+	scoped_free int *fds = NULL;
+	r->spare = r->family.highest + 1;
+	struct vin_nest_options options = nest_options(r, r->spare);
+	if (r->files) {
+		if (r->nest.guest && r->spare >= r->last)
+			return fvm_error_say(err, EOPNOTSUPP, "no number is left for a guest");
+		int e = have_opened(r, fill_files, VIN_TAG_TREE, NULL, err);
 		if (e < 0)
 			return e;
-		a->session = m->number;
+		r->pool = vin_reopen_pool(r->files, &fds, &options.kept.count);
+		if (r->pool < 0)
+			return fvm_error_set(err, ENOMEM, "list open files");
+		options.kept.fds = fds;
 	}
-	return bear_children(r, a, err);
+	return vin_nest_open(r->family.hole, &options, &r->nest, err);
 }
 
 static int take_tree(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
@@ -117,15 +208,24 @@ static int take_tree(struct vin_replay *r, struct vin_payload *p, struct fvm_err
 		return fvm_error_set(err, ENOMEM, "read a tree");
 	for (size_t i = 0; i < r->family.count; i++)
 		r->actors[i].member = &r->family.members[i];
-	e = vin_nest_open(r->family.hole, r->options.user, &r->nest, err);
-	if (e == 0)
-		e = bear_children(r, NULL, err);
-	for (size_t i = 0; e == 0 && i < r->family.count; i++)
-		e = make_actor(r, &r->actors[i], err);
-	return e;
+	e = open_nest(r, err);
+	return e < 0 ? e : vin_birth_all(r, err);
 }
 
-/* ---- MAPS, THREAD, PAGES, OBJECT ---- */
+/* ---- MAPS, PROCESS, THREAD, PAGES, OBJECT ---- */
+
+static int take_process(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	struct actor *a = find_actor(r, vin_get_u64(p));
+	if (p->failed || !a || a->traits || a->member->zombie)
+		return bad("traits of nobody", err);
+	a->traits_len = (size_t)(p->end - p->at);
+	a->traits = malloc(a->traits_len + 1);
+	if (!a->traits)
+		return fvm_error_set(err, ENOMEM, "read a process");
+	memcpy(a->traits, p->at, a->traits_len);
+	return 0;
+}
 
 static int take_maps(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
 {
@@ -189,7 +289,40 @@ static int take_object(struct vin_replay *r, struct vin_payload *p, struct fvm_e
 	if (e < 0)
 		return e == -EBADMSG ? bad("no shared memory", err)
 				     : fvm_error_set(err, -e, "read shared memory");
-	return vin_object_make(&r->objects, err);
+	if (r->objects.list[r->objects.count - 1].kind == VIN_OBJECT_SEGMENT && !r->ipc.begun)
+		return bad("a segment of no IPC namespace", err);
+	return have_opened(r, make_object, VIN_TAG_OBJECT, NULL, err);
+}
+
+static int take_ipc(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	if (r->actors)
+		return bad("an IPC namespace behind the tree", err);
+	if (!r->options.ipc)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "programs had an IPC namespace, and there is none for them");
+	int e = r->options.start ? begin(r, err) : 0;
+	return e < 0 ? e : have_opened(r, make_ipc, VIN_TAG_IPC, p, err);
+}
+
+static int take_space(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	if (r->actors)
+		return bad("a namespace behind the tree", err);
+	int e = r->options.start ? begin(r, err) : 0;
+	return e < 0 ? e : have_opened(r, set_space, VIN_TAG_SPACE, p, err);
+}
+
+static int take_users(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	if (r->users.count)
+		return bad("user namespaces twice", err);
+	int e = vin_users_get(p, &r->users);
+	if (e < 0)
+		return e == -EBADMSG ? bad("no user namespaces", err)
+				     : fvm_error_set(err, -e, "read user namespaces");
+	return vin_users_make(&r->users, r->nest.init.thread.pid, r->options.users,
+			      r->options.user_count, err);
 }
 
 static const struct {
@@ -197,10 +330,11 @@ static const struct {
 	int (*take)(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err);
 	bool first; /* may stand before the tree */
 } records[] = {
-	{ VIN_TAG_OBJECT, take_object, true },
-	{ VIN_TAG_TREE, take_tree, true },
-	{ VIN_TAG_MAPS, take_maps, false },
-	{ VIN_TAG_THREAD, take_thread, false },
+	{ VIN_TAG_SPACE, take_space, true },	  { VIN_TAG_IPC, take_ipc, true },
+	{ VIN_TAG_OBJECT, take_object, true },	  { VIN_TAG_FILES, take_files, true },
+	{ VIN_TAG_TREE, take_tree, true },	  { VIN_TAG_MAPS, take_maps, false },
+	{ VIN_TAG_PROCESS, take_process, false }, { VIN_TAG_THREAD, take_thread, false },
+	{ VIN_TAG_USERS, take_users, false },
 };
 
 static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
@@ -209,6 +343,8 @@ static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in
 	struct vin_payload p;
 	if (tag == VIN_TAG_PAGES)
 		return take_pages(r, in, err);
+	if (tag == VIN_TAG_FILE || tag == VIN_TAG_DATA || tag == VIN_TAG_FDS)
+		return take_file(r, tag, in, err);
 	for (size_t i = 0; i < sizeof(records) / sizeof(*records); i++) {
 		if (records[i].tag != tag)
 			continue;
@@ -233,8 +369,67 @@ static int check_whole(const struct vin_replay *r, struct fvm_error *err)
 		    (!a->mapped || a->state_count != a->member->threads ||
 		     (!a->member->leader_gone && a->states[0].tid != a->member->number)))
 			return bad("a process is not whole", err);
+		if (r->files && !a->member->zombie &&
+		    (!a->traits || !vin_reopen_table(r->files, a->member->number)))
+			return bad("a process has no descriptors or traits", err);
 	}
 	return 0;
+}
+
+/* ---- what the kernel remembers ---- */
+
+/* The first thread among the others, as they were captured. */
+static int give_traits(struct actor *a, struct fvm_error *err)
+{
+	const size_t first = a->member->leader_gone ? 0 : 1;
+	const size_t count = a->thread_count + first;
+	if (!a->traits)
+		return 0;
+	scoped_free struct vin_thread *all = calloc(count + 1, sizeof(*all));
+	if (!all)
+		return fvm_error_set(err, ENOMEM, "restore process %d", a->member->number);
+	if (first)
+		all[0] = a->blank.thread;
+	if (a->thread_count)
+		memcpy(all + first, a->threads, a->thread_count * sizeof(*all));
+	int e = vin_traits_replay(&a->blank.post, all, count, a->traits, a->traits_len, err);
+	if (first)
+		a->blank.thread = all[0];
+	if (a->thread_count)
+		memcpy(a->threads, all + first, a->thread_count * sizeof(*all));
+	return e < 0 ? fvm_error_wrap(err, e, "process %d", a->member->number) : 0;
+}
+
+/* Where a process has no right to choose, the number is made the next one. */
+static int make_thread(struct vin_replay *r, struct actor *a, pid_t number, struct vin_thread *t,
+		       struct fvm_error *err)
+{
+	if (vin_users_find(&r->users, a->member->number) < 0)
+		return vin_blank_thread(&r->nest, &a->blank, number, t, err);
+	int e = vin_users_next(&r->users, number, err);
+	if (e == 0)
+		e = vin_blank_thread(&r->nest, &a->blank, 0, t, err);
+	if (e == 0 && vin_inner_number(t->tid) != number)
+		e = fvm_error_say(err, EAGAIN, "somebody else took number %d", number);
+	return e;
+}
+
+/* For good, as every right outside ends with it. */
+static int enter_users(struct vin_replay *r, struct actor *a, struct fvm_error *err)
+{
+	const int fd = vin_users_find(&r->users, a->member->number);
+	int theirs;
+	if (fd < 0)
+		return 0;
+	int e = vin_blank_give(&r->nest, &a->blank, &fd, 1, &theirs, err);
+	struct vin_call enter = { SYS_setns, { (uint64_t)theirs, CLONE_NEWUSER } };
+	struct vin_call end = { SYS_close, { (uint64_t)theirs } };
+	struct vin_call dumpable = { SYS_prctl, { PR_SET_DUMPABLE, 1 } };
+	if (e == 0)
+		e = vin_actor_call(a, "setns", enter, err);
+	if (e == 0)
+		e = vin_actor_call(a, "close", end, err);
+	return e < 0 ? e : vin_actor_call(a, "prctl(PR_SET_DUMPABLE)", dumpable, err);
 }
 
 static int make_threads(struct vin_replay *r, struct actor *a, struct fvm_error *err)
@@ -246,7 +441,7 @@ static int make_threads(struct vin_replay *r, struct actor *a, struct fvm_error 
 		return fvm_error_set(err, ENOMEM, "make threads");
 	for (size_t i = first; e == 0 && i < a->state_count; i++) {
 		struct vin_thread *t = &a->threads[a->thread_count];
-		e = vin_blank_thread(&r->nest, &a->blank, a->states[i].tid, t, err);
+		e = make_thread(r, a, a->states[i].tid, t, err);
 		if (e < 0)
 			return e;
 		a->thread_count++;
@@ -263,53 +458,8 @@ static int finish_actor(struct vin_replay *r, struct actor *a, struct fvm_error 
 	if (e == 0)
 		e = vin_mem_finish(&a->blank, &a->mem, err);
 	if (e == 0)
-		e = make_threads(r, a, err);
-	if (e == 0 && a->blank.line >= 0)
-		e = call(a, "close", (struct vin_call){ SYS_close, { (uint64_t)a->blank.line } },
-			 err);
-	a->blank.line = -1;
-	return e;
-}
-
-/* Leaders of groups first: a group is there when somebody is in it. */
-static int set_groups(struct vin_replay *r, struct fvm_error *err)
-{
-	int e = 0;
-	for (int leaders = 1; e == 0 && leaders >= 0; leaders--) {
-		for (size_t i = 0; e == 0 && i < r->family.count; i++) {
-			struct actor *a = &r->actors[i];
-			const struct vin_member *m = a->member;
-			/* setsid() has made a group, too */
-			if (m->group == 0 || (m->group == m->number) != leaders ||
-			    m->session == m->number)
-				continue;
-			e = call(a, "setpgid",
-				 (struct vin_call){ SYS_setpgid, { 0, (uint64_t)m->group } }, err);
-		}
-	}
-	return e;
-}
-
-static int become_zombie(struct actor *a, struct fvm_error *err)
-{
-	const int code = a->member->exit_code, sig = code & 0x7f;
-	const pid_t pid = a->blank.post.pid;
-	int e = 0;
-	if (sig) {
-		(void)kill(pid, sig == SIGTRAP || sig > 31 ? SIGKILL : sig);
-		(void)ptrace(PTRACE_CONT, pid, 0, sig);
-	}
-	struct vin_regs regs = a->blank.thread.regs;
-	struct vin_call end = { SYS_exit_group, { (uint64_t)(code >> 8) } };
-	vin_arch_single(&regs, &end, &a->blank.post.place);
-	if (!sig)
-		e = vin_arch_set(pid, &regs);
-	if (e == 0 && !sig && ptrace(PTRACE_CONT, pid, 0, 0) < 0)
-		e = -errno;
-	/* ours to hear of it first, then its parent's */
-	if (e == 0 && waitpid(pid, NULL, __WALL) < 0)
-		e = -errno;
-	return e < 0 ? fvm_error_set(err, -e, "end process %d again", a->member->number) : 0;
+		e = enter_users(r, a, err);
+	return e == 0 ? make_threads(r, a, err) : e;
 }
 
 /* The registers: everybody stands where his program was. */
@@ -320,43 +470,12 @@ static int place_actor(struct actor *a, struct fvm_error *err)
 	for (size_t i = 0; e == 0 && i < a->thread_count; i++) {
 		e = vin_thread_ready(&a->blank.post, &a->threads[i], &a->states[i + !gone], err);
 		if (e == 0 && (!gone || i > 0))
-			e = vin_thread_park(&a->threads[i], err);
+			e = vin_post_leave(&a->blank.post, &a->threads[i], err);
 	}
 	if (e == 0 && !gone)
 		e = vin_thread_ready(&a->blank.post, &a->blank.thread, &a->states[0], err);
 	struct vin_thread *last = gone ? &a->threads[0] : &a->blank.thread;
 	return e < 0 ? e : vin_post_close(&a->blank.post, last, err);
-}
-
-/* Not before it has made its last call may the post be taken away from under it. Who traces hears
- * of its end only when all threads have come to theirs. */
-static int await_leader(pid_t pid)
-{
-	struct vin_stat st;
-	for (int i = 0; i < 10000; i++) {
-		if (vin_stat_read(pid, pid, &st, NULL) < 0 || st.state == 'Z')
-			return 0;
-		usleep(100 + (useconds_t)i);
-	}
-	return -ETIMEDOUT;
-}
-
-/* The first thread ends as it had before. */
-static int lose_leader(struct actor *a, struct fvm_error *err)
-{
-	struct vin_regs regs = a->blank.thread.regs;
-	struct vin_call end = { SYS_exit, { 0 } };
-	vin_arch_single(&regs, &end, &a->blank.post.place);
-	int e = vin_arch_set(a->blank.thread.tid, &regs);
-	if (e == 0 && ptrace(PTRACE_DETACH, a->blank.thread.tid, 0, 0) < 0)
-		e = -errno;
-	if (e == 0)
-		e = await_leader(a->blank.thread.tid);
-	/* its memory is to be had through another from now on */
-	a->blank.post.pid = a->threads[0].tid;
-	return e < 0 ? fvm_error_set(err, -e, "end the first thread of process %d",
-				     a->member->number)
-		     : 0;
 }
 
 static int finish(struct vin_replay *r, struct fvm_error *err)
@@ -367,19 +486,33 @@ static int finish(struct vin_replay *r, struct fvm_error *err)
 			e = finish_actor(r, &r->actors[i], err);
 	}
 	if (e == 0)
+		e = vin_actors_meet(r, err);
+	if (e == 0)
 		e = vin_objects_seal(&r->objects, err);
 	if (e == 0)
-		e = set_groups(r, err);
+		e = have_opened(r, finish_ipc, VIN_TAG_END, NULL, err);
+	if (e == 0)
+		e = vin_birth_groups(r, err);
+	if (e == 0 && r->files)
+		e = vin_actors_place(r, err);
 	for (size_t i = 0; e == 0 && i < r->family.count; i++) {
 		if (r->actors[i].member->zombie)
-			e = become_zombie(&r->actors[i], err);
+			e = vin_birth_zombie(&r->actors[i], err);
 		else if (r->actors[i].member->leader_gone)
-			e = lose_leader(&r->actors[i], err);
+			e = vin_birth_lose_leader(&r->actors[i], err);
 	}
+	/* before anybody has asked to be told of a parent's end */
+	if (e == 0)
+		e = vin_nest_leave(&r->nest, err);
 	for (size_t i = 0; e == 0 && i < r->family.count; i++) {
-		if (!r->actors[i].member->zombie)
+		if (r->actors[i].member->zombie)
+			continue;
+		e = give_traits(&r->actors[i], err);
+		if (e == 0)
 			e = place_actor(&r->actors[i], err);
 	}
+	vin_reopen_close(r->files);
+	r->files = NULL;
 	return e;
 }
 
@@ -462,9 +595,13 @@ void vin_replay_close(struct vin_replay *r)
 			vin_thread_state_free(&a->states[j]);
 		free(a->states);
 		free(a->threads);
+		free(a->traits);
 	}
 	free(r->actors);
+	vin_opener_end(r->opener);
+	vin_reopen_close(r->files);
 	vin_objects_free(&r->objects);
 	vin_family_free(&r->family);
+	vin_users_free(&r->users);
 	free(r);
 }

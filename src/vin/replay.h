@@ -6,31 +6,48 @@
  *   the order in which the image has it; nobody runs yet:
  *
  *     OBJECT PAGES  memory that is shared, held by us
+ *     FILE DATA FDS open files, held by us (vin/files)
  *     TREE          PID 1 of a new pid namespace (vin/blank); by it all processes, with their old
- *                   numbers, parents and sessions, each an empty one
+ *                   numbers, parents and sessions, each an empty one that has all of the files
  *     MAPS          of one process: its blank's own memory goes, its areas are mapped
- *     THREAD        kept until the end
+ *     PROCESS       kept until the end, as THREAD is
  *     PAGES         filled in
- *     END           all is there: names of memory, protections, threads, groups, zombies; then the
- *                   registers. Everybody stands where the image has him
+ *     END           all is there: names of memory, protections, threads, descriptors, groups,
+ *                   zombies; what the kernel remembers of each (vin/traits); then the registers.
+ *                   Everybody stands where the image has him
  *
  *   vin_replay_go() lets them run. Until then, failure and our death alike leave nothing: all are
  *   ended (vin_replay_close). PID 1 goes last; it ends when all others have, as the last one did.
  *
  *   Sessions. A process is born in the session its parent has then. So a leader makes those of its
- *   children that stayed in its parent's session before it calls setsid(2), the others after.
+ *   children that stayed in its parent's session before it calls setsid(2), the others after. Where
+ *   the leader of a session or group is gone, a blank takes its number, makes the session or group,
+ *   and ends when the others are in it. Who was adopted by a subreaper is born by somebody of its
+ *   session who ends at once, while its parent alone is a subreaper.
  * Limits: who reads an image does with it what it says, as the caller: files are opened below @root.
- * Programs come back without descriptors (vin/files) and with the blank's traits (vin/traits): these
- * are not joined to it yet. Sessions and groups whose leader has ended can't be made (-EOPNOTSUPP).
+ * Of a bare image programs come back without descriptors and with the blank's traits. Who was
+ * adopted from a session whose leader lives, but not below its parent, is refused (-EOPNOTSUPP).
  */
 #ifndef VIN_REPLAY_H
 #define VIN_REPLAY_H
 
+#include "vin/blank.h"
+#include "vin/files.h"
 #include "vin/image.h"
 
 struct vin_replay_options {
 	int root;  /* directory that paths of programs begin at */
 	bool user; /* in a user namespace of its own: for who is not root */
+	int spaces; /* CLONE_NEW*: namespaces of this process that are the programs', too */
+	bool ipc;  /* this process's IPC namespace is empty, and to be the programs' */
+	/* into a pid namespace that there is already, as children of its PID 1 (vin/blank); NULL:
+	 * into one of their own */
+	vin_start_fn start;
+	void *arg;
+	const struct vin_given *given; /* by the names that the image has (vin/files); may be NULL */
+	size_t given_count;
+	const int *users; /* user namespaces that the world has already (vin/users); may be NULL */
+	size_t user_count;
 };
 
 struct vin_replay;

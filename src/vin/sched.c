@@ -4,8 +4,8 @@
  * nodes. Affinity stands before the policy: deadlines are for threads that may run anywhere.
  */
 #include <errno.h>
-#include <linux/prctl.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,7 +28,22 @@ struct attr { /* the kernel's sched_attr */
 	uint32_t util_min, util_max;
 };
 
+#define CORE_GET 0 /* PR_SCHED_CORE_GET */
+
 enum { CPUS, NICE, ATTR, IOPRIO, SLACK, NODES, ASKED };
+
+/* PR_SCHED_CORE: with whom it may share a core. A cookie can't be given, only made and copied. */
+static int check(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err)
+{
+	(void)filters;
+	uint64_t cookie __attribute__((aligned(8))) = 0;
+	if (prctl(PR_SCHED_CORE, CORE_GET, tid, 0, &cookie) < 0 || cookie == 0)
+		return 0;
+	return fvm_error_say(err, ENOTSUP,
+			     "thread %d of process %d may share a core with some only "
+			     "(PR_SCHED_CORE)",
+			     tid, pid);
+}
 
 static int ask(struct vin_steps *s, struct fvm_error *err)
 {
@@ -162,5 +177,5 @@ static int replay(struct vin_steps *s, const struct vin_call *told, struct vin_p
 }
 
 const struct vin_trait vin_scheduling = {
-	.name = "scheduling", .ask = ask, .put = put, .replay = replay
+	.name = "scheduling", .check = check, .ask = ask, .put = put, .replay = replay
 };

@@ -255,3 +255,9 @@ int vin_status_read(pid_t pid, pid_t tid, struct vin_status *ret, struct fvm_err
 	r = vin_status_parse(text, ret);
 	return r < 0 ? fvm_error_set(err, -r, "understand /proc/%d/task/%d/status", pid, tid) : 0;
 }
+
+pid_t vin_inner_number(pid_t task)
+{
+	scoped_status s = { 0 };
+	return vin_status_read(task, task, &s, NULL) < 0 ? 0 : s.pids[s.depth - 1];
+}

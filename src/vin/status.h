@@ -12,6 +12,7 @@
 #define VIN_STATUS_H
 
 #include <stdint.h>
+#include <sys/sysmacros.h>
 #include <sys/types.h>
 
 #include "common/common.h"
@@ -23,7 +24,7 @@ struct vin_stat {
 	char comm[64];
 	char state; /* R S D Z T t X I */
 	pid_t parent, group, session;
-	int terminal; /* device number, 0: none */
+	int terminal; /* vin_device_of() it; 0: none */
 	pid_t foreground;
 	uint64_t flags; /* PF_* */
 	long nice;
@@ -73,5 +74,15 @@ int vin_stat_read(pid_t pid, pid_t tid, struct vin_stat *ret, struct fvm_error *
 
 /** vin_status_read() - of a thread of a process. Return: as vin_stat_read() */
 int vin_status_read(pid_t pid, pid_t tid, struct vin_status *ret, struct fvm_error *err);
+
+/** vin_device_of() - a device as stat and TIOCGDEV write it: minor's low byte, 12 bits of major, the
+ *  rest of minor */
+static inline dev_t vin_device_of(unsigned int written)
+{
+	return makedev(written >> 8 & 0xfff, (written & 0xff) | (written >> 12 & 0xfff00));
+}
+
+/** vin_inner_number() - of a process or thread, as its own pid namespace counts; 0: it is gone */
+pid_t vin_inner_number(pid_t task);
 
 #endif

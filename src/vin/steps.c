@@ -24,7 +24,7 @@ int vin_steps_at(struct vin_steps *s, struct vin_thread *t, struct fvm_error *er
 	if (!s->post || s->t == t)
 		return 0;
 	int r = s->t ? vin_post_leave(s->post, s->t, err) : 0;
-	if (r == 0 && !t->moved)
+	if (r == 0)
 		r = vin_post_move(s->post, t, err);
 	if (r == 0)
 		s->t = t;

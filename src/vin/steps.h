@@ -33,6 +33,7 @@ struct vin_steps {
 	struct fvm_error why;
 	size_t count, ran, kept;	 /* calls: added, made, of which results are of use */
 	size_t used, kept_used;		 /* bytes of data */
+	uint64_t filters;		 /* that a thread has of its world: vin/capture */
 	bool old_timers;		 /* never ask for numbers of timers; for tests */
 	struct vin_call calls[VIN_BATCH_MAX];
 	const char *names[VIN_BATCH_MAX]; /* NULL: may fail */

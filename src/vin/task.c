@@ -27,13 +27,6 @@ void vin_watch_end(struct vin_watch *w)
 	sigprocmask(SIG_SETMASK, &w->old, NULL);
 }
 
-int64_t vin_now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
 /* Signals merge: one that came while we looked may stand for several stops, hence the short sleeps.
  */
 static void sleep_a_little(int64_t left_ns)
@@ -48,7 +41,7 @@ static void sleep_a_little(int64_t left_ns)
 
 int vin_thread_wait(pid_t tid, unsigned int timeout_ms, int *ret_status)
 {
-	int64_t end = vin_now_ns() + timeout_ms * 1000000LL;
+	int64_t end = fvm_clock_ns() + timeout_ms * 1000000LL;
 	for (;;) {
 		int status;
 		pid_t r = waitpid(tid, &status, __WALL | WNOHANG);
@@ -60,7 +53,7 @@ int vin_thread_wait(pid_t tid, unsigned int timeout_ms, int *ret_status)
 			*ret_status = status;
 			return 0;
 		}
-		int64_t left = end - vin_now_ns();
+		int64_t left = end - fvm_clock_ns();
 		if (left <= 0)
 			return -ETIMEDOUT;
 		sleep_a_little(left);
@@ -126,8 +119,8 @@ static bool forgets_itself(long number)
 static void unforget(struct vin_thread *t)
 {
 	scoped_status st = { 0 };
-	if (!forgets_itself(vin_arch_number(&t->regs)) || vin_arch_result(&t->regs) != -EINTR ||
-	    vin_status_read(t->pid, t->tid, &st, NULL) < 0 ||
+	if (!vin_arch_is_64bit(&t->regs) || !forgets_itself(vin_arch_number(&t->regs)) ||
+	    vin_arch_result(&t->regs) != -EINTR || vin_status_read(t->pid, t->tid, &st, NULL) < 0 ||
 	    (st.pending | st.process_pending) & ~t->mask)
 		return;
 	vin_arch_again(&t->regs);
@@ -190,21 +183,22 @@ int vin_thread_settle(pid_t pid, pid_t tid, unsigned int timeout_ms, struct vin_
 
 int vin_thread_park(struct vin_thread *t, struct fvm_error *err)
 {
+	t->calls = false;
 	if (!t->moved)
 		return 0;
 	bool by_signal;
+	/* from the stop of a call to one of its own, while it still has a way back: only from there
+	 * the kernel starts interrupted calls again
+	 */
+	int r = ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0 || ptrace(PTRACE_CONT, t->tid, 0, 0) < 0
+			? -errno
+			: wait_parked(t->tid, 10000, &by_signal);
 	/* in this order: whose registers are back while his signals are blocked is lost if we die
 	 */
-	int r = ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask) < 0 ? -errno : 0;
-	if (r == 0)
-		r = vin_arch_set(t->tid, &t->regs);
-	/* from the stop of a call to one of its own: the kernel starts calls again only from there
-	 */
-	if (r == 0 &&
-	    (ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0 || ptrace(PTRACE_CONT, t->tid, 0, 0) < 0))
+	if (r == 0 && ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask) < 0)
 		r = -errno;
 	if (r == 0)
-		r = wait_parked(t->tid, 10000, &by_signal);
+		r = vin_arch_set(t->tid, &t->regs);
 	if (r == 0 && t->stop_owed) {
 		(void)tgkill(t->pid, t->tid, SIGSTOP);
 		t->stop_owed = false;

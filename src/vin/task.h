@@ -50,6 +50,7 @@ struct vin_thread {
 	pid_t tid;
 	bool stopped_by_signal; /* was stopped (T) before we came, and stays so */
 	bool moved;		/* registers and mask are not its own now */
+	bool calls;		/* it stands on a post and can make calls */
 	/* SIGTRAPs that wait for it (0) and for its program (1), or were sent while it was moved:
 	 * the breakpoint's signal can't be blocked meanwhile, so they are kept here */
 	bool trap_owed[2];
@@ -58,9 +59,6 @@ struct vin_thread {
 	struct vin_regs regs;	/* its own */
 	uint64_t mask;		/* its own blocked signals */
 };
-
-/** vin_now_ns() - the monotonic clock, for the end of a wait */
-int64_t vin_now_ns(void);
 
 /**
  * vin_thread_wait() - until the thread stops or is gone

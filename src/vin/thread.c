@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,14 @@ static void read_comm(const struct vin_thread *t, struct vin_thread_state *s)
 		snprintf(s->comm, sizeof(s->comm), "%.*s", (int)(len - 1), text);
 }
 
+/* Since we looked, by somebody who was not stopped yet: a stop would have dropped the signal. */
+static bool is_continued(const struct vin_thread *t)
+{
+	scoped_status st = { 0 };
+	return vin_status_read(t->pid, t->tid, &st, NULL) == 0 &&
+	       ((st.pending | st.process_pending) >> (SIGCONT - 1) & 1);
+}
+
 static int read_from_outside(const struct vin_thread *t, struct vin_thread_state *s)
 {
 	struct __ptrace_rseq_configuration rseq = { 0 };
@@ -60,7 +69,7 @@ static int read_from_outside(const struct vin_thread *t, struct vin_thread_state
 			   sizeof(code));
 	vin_arch_recall(&s->regs, code, sizeof(code));
 	s->mask = t->mask;
-	s->stopped = t->stopped_by_signal;
+	s->stopped = t->stopped_by_signal && !is_continued(t);
 	read_comm(t, s);
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(rseq), &rseq) ==
 	    (long)sizeof(rseq)) {
@@ -247,11 +256,15 @@ static int sleep_for(const struct vin_post *post, struct vin_thread *t,
 	return r < 0 ? r : vin_arch_get(t->tid, &regs) < 0 ? -EIO : vin_arch_kept(&regs);
 }
 
-int vin_thread_ready(const struct vin_post *post, struct vin_thread *t,
-		     const struct vin_thread_state *s, struct fvm_error *err)
+int vin_thread_ready(struct vin_post *post, struct vin_thread *t, const struct vin_thread_state *s,
+		     struct fvm_error *err)
 {
 	struct iovec iov = { s->extended, s->extended_len };
-	int r = s->rest_ns && vin_arch_rest_at(&s->regs) ? sleep_for(post, t, s) : 0;
+	int r = t->moved ? 0 : vin_post_move(post, t, err);
+	if (r < 0)
+		return r;
+	if (s->rest_ns && vin_arch_rest_at(&s->regs))
+		r = sleep_for(post, t, s);
 	if (r >= 0 && ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
 		r = -errno;
 	if (r < 0)

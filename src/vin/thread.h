@@ -55,7 +55,7 @@ int vin_thread_dress(const struct vin_post *post, struct vin_thread *t,
 		     const struct vin_thread_state *s, struct fvm_error *err);
 
 /** vin_thread_ready() - registers and mask: the next park of @t is at the program's place */
-int vin_thread_ready(const struct vin_post *post, struct vin_thread *t,
+int vin_thread_ready(struct vin_post *post, struct vin_thread *t,
 		     const struct vin_thread_state *s, struct fvm_error *err);
 
 #endif

@@ -115,8 +115,9 @@ static int read_timers(pid_t pid, struct vin_timer **ret, size_t *ret_count, str
 }
 
 /* A kernel without CONFIG_CHECKPOINT_RESTORE does not tell what timers there are. */
-static int check(pid_t pid, pid_t tid, struct fvm_error *err)
+static int check(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err)
 {
+	(void)filters;
 	scoped_free struct vin_timer *timers = NULL;
 	size_t count;
 	return pid == tid ? read_timers(pid, &timers, &count, err) : 0;

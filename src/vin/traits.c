@@ -10,33 +10,34 @@
 /* The order is the header's. */
 static const struct vin_trait *const first[] = { &vin_actions, NULL };
 static const struct vin_trait *const of_thread[] = {
-	&vin_attributes,  &vin_scheduling, &vin_queued, &vin_filters,
-	&vin_credentials, &vin_keyrings,   NULL
+	&vin_segments, &vin_attributes,	 &vin_scheduling, &vin_queued, &vin_undo,
+	&vin_filters,  &vin_credentials, &vin_keyrings,	  NULL
 };
 static const struct vin_trait *const of_leader[] = {
-	&vin_attributes, &vin_scheduling,	  &vin_timers,	&vin_itimers,
-	&vin_queued,	 &vin_queued_process,	  &vin_dirs,	&vin_undo,
-	&vin_limits,	 &vin_process_attributes, &vin_filters, &vin_credentials,
-	&vin_keyrings,	 &vin_dumpable,		  NULL
+	&vin_segments,		 &vin_ldt,     &vin_barriers,	 &vin_attributes,
+	&vin_scheduling,	 &vin_timers,  &vin_itimers,	 &vin_queued,
+	&vin_queued_process,	 &vin_dirs,    &vin_undo,	 &vin_limits,
+	&vin_process_attributes, &vin_filters, &vin_credentials, &vin_keyrings,
+	&vin_dumpable,		 NULL
 };
 
-#define TRAITS_MAX 16
+#define TRAITS_MAX 24
 
 /* ---- check ---- */
 
 /* The leader's are all there are. */
-static int check_thread(pid_t pid, pid_t tid, struct fvm_error *err)
+static int check_thread(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err)
 {
 	int r = 0;
 	for (size_t i = 0; r == 0 && of_leader[i]; i++)
-		r = of_leader[i]->check ? of_leader[i]->check(pid, tid, err) : 0;
+		r = of_leader[i]->check ? of_leader[i]->check(pid, tid, filters, err) : 0;
 	return r;
 }
 
-int vin_traits_check(pid_t pid, struct fvm_error *err)
+int vin_traits_check(pid_t pid, uint64_t filters, struct fvm_error *err)
 {
 	char path[40];
-	int r = check_thread(pid, pid, err);
+	int r = check_thread(pid, pid, filters, err);
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	scoped_dir d = r == 0 ? opendir(path) : NULL;
 	if (r == 0 && !d)
@@ -44,7 +45,7 @@ int vin_traits_check(pid_t pid, struct fvm_error *err)
 				     "list the threads of process %d", pid);
 	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
 		pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
-		r = tid == pid ? 0 : check_thread(pid, tid, err);
+		r = tid == pid ? 0 : check_thread(pid, tid, filters, err);
 		if (r == -ESRCH) /* it ended while we looked */
 			r = 0;
 	}
@@ -103,12 +104,13 @@ static int capture_thread(struct vin_steps *s, struct vin_thread *t,
 }
 
 int vin_traits_capture(struct vin_post *post, struct vin_thread *threads, size_t count,
-		       struct fvm_buf *ret, struct fvm_error *err)
+		       uint64_t filters, struct fvm_buf *ret, struct fvm_error *err)
 {
 	scoped_steps *s = vin_steps_new(post);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "capture process %d", post->pid);
 	s->t = &threads[0];
+	s->filters = filters;
 	vin_put_u64(ret, count);
 	int r = each_thread(s, threads, count, capture_thread, ret, err);
 	if (r == 0 && ret->failed)

@@ -33,7 +33,8 @@
  *   they would forbid is done only if it is one of the calls of these files. A payload is gone
  *   through once without a process (vin/steps) before the first call is made.
  *
- * Limits, each of them refused: undo values of System V semaphores; filters with a listener, unless
+ * Limits, each of them refused: System V semaphores to undo that are the
+ * machine's, or shared with a parent; filters with a listener, unless
  * the new process has them; filters where we are not root; a directory that was deleted; threads
  * with directories of their own; keys that can't be read; system calls that the program handles by
  * itself (PR_SET_SYSCALL_USER_DISPATCH); a signal that stops or kills, on its way.
@@ -53,7 +54,7 @@
 struct vin_trait {
 	const char *name;
 	/* whether it can be had, by what /proc shows while the program runs; NULL: always */
-	int (*check)(pid_t pid, pid_t tid, struct fvm_error *err);
+	int (*check)(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err);
 	/* add calls that tell; NULL: none */
 	int (*ask)(struct vin_steps *s, struct fvm_error *err);
 	/* @told: the first of the calls that ask() added */
@@ -66,20 +67,23 @@ struct vin_trait {
 
 extern const struct vin_trait vin_actions, vin_timers, vin_itimers, vin_queued, vin_queued_process,
 	vin_scheduling, vin_attributes, vin_filters, vin_credentials, vin_keyrings, vin_limits,
-	vin_dirs, vin_process_attributes, vin_dumpable, vin_undo;
+	vin_dirs, vin_process_attributes, vin_dumpable, vin_undo, vin_segments, vin_ldt,
+	vin_barriers;
 
 /** vin_traits_check() - whether all that a running process is can be captured
+ *  @filters: how many it has of its world, see vin/capture
  *  Return: 0, -ENOTSUP (process, resource and reason are said), -ESRCH, or another failure */
-int vin_traits_check(pid_t pid, struct fvm_error *err);
+int vin_traits_check(pid_t pid, uint64_t filters, struct fvm_error *err);
 
 /**
  * vin_traits_capture() - all of a stopped process into a payload
  * @post: of the process; its first thread is there, and is there again afterwards
+ * @filters: as above
  * @ret:  is added to
  * Return: 0, -ENOTSUP (it can't be captured), or another negative errno; nothing was changed
  */
 int vin_traits_capture(struct vin_post *post, struct vin_thread *threads, size_t count,
-		       struct fvm_buf *ret, struct fvm_error *err);
+		       uint64_t filters, struct fvm_buf *ret, struct fvm_error *err);
 
 /**
  * vin_traits_replay() - make a stopped process what a payload says; the last thing before its

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
-#include <time.h>
 
+#include "vin/frame.h"
 #include "vin/tree.h"
 
 struct gathering {
@@ -137,7 +137,7 @@ static int seize_new(struct vin_proc *p, struct fvm_error *err)
 
 static unsigned int time_left(const struct gathering *g)
 {
-	int64_t left = g->end_ns - vin_now_ns();
+	int64_t left = g->end_ns - fvm_clock_ns();
 	return left > 0 ? (unsigned int)((left + 999999) / 1000000) : 0;
 }
 
@@ -151,6 +151,8 @@ static int settle(const struct gathering *g, struct vin_proc *p, size_t first,
 		struct vin_thread t = p->threads[i];
 		if (r == 0)
 			r = vin_thread_settle(p->pid, t.tid, time_left(g), &t, err);
+		if (r == 0)
+			r = vin_frame_go_home(&t, err);
 		if (r == -ESRCH)
 			r = 0;
 		else
@@ -184,7 +186,7 @@ static int gather_threads(const struct gathering *g, struct vin_proc *p, struct 
 	return 0;
 }
 
-static int add_children_of(struct gathering *g, pid_t pid, pid_t tid)
+int vin_each_child(pid_t pid, pid_t tid, int (*fn)(void *arg, pid_t child), void *arg)
 {
 	char path[64];
 	scoped_free char *text = NULL;
@@ -192,23 +194,32 @@ static int add_children_of(struct gathering *g, pid_t pid, pid_t tid)
 	int r = fvm_read_file(AT_FDCWD, path, 1 << 24, &text, NULL);
 	if (r < 0)
 		return r == -ENOENT || r == -ESRCH ? 0 : r;
-	for (char *p = text; r == 0 && isdigit((unsigned char)*p);) {
-		pid_t child = (pid_t)strtol(p, &p, 10);
-		if (!vin_tree_find(&g->tree, child))
-			r = add_proc(&g->tree, child, pid);
-		p += *p == ' ';
-	}
+	for (char *p = text; r == 0 && isdigit((unsigned char)*p); p += *p == ' ')
+		r = fn(arg, (pid_t)strtol(p, &p, 10));
 	return r;
+}
+
+struct children {
+	struct vin_tree *to;
+	pid_t parent;
+};
+
+static int add_child(void *arg, pid_t child)
+{
+	const struct children *of = arg;
+	return vin_tree_find(of->to, child) ? 0 : add_proc(of->to, child, of->parent);
 }
 
 /* A dead leader has a list of children too. */
 static int add_children(struct gathering *g, size_t at)
 {
 	pid_t pid = g->tree.procs[at].pid;
-	int r = add_children_of(g, pid, pid);
+	struct children of = { &g->tree, pid };
+	int r = vin_each_child(pid, pid, add_child, &of);
 	for (size_t i = 0; r == 0 && i < g->tree.procs[at].thread_count; i++) {
-		if (g->tree.procs[at].threads[i].tid != pid)
-			r = add_children_of(g, pid, g->tree.procs[at].threads[i].tid);
+		pid_t tid = g->tree.procs[at].threads[i].tid;
+		if (tid != pid)
+			r = vin_each_child(pid, tid, add_child, &of);
 	}
 	return r;
 }
@@ -249,11 +260,12 @@ static int settle_all(struct gathering *g, struct fvm_error *err)
 static int gather(struct gathering *g, struct fvm_error *err)
 {
 	for (;;) {
+		struct children below = { &g->tree, g->below };
 		int r = settle_all(g, err);
 		if (r < 0)
 			return r;
 		size_t before = g->tree.count;
-		r = g->below ? add_children_of(g, g->below, g->below) : 0;
+		r = g->below ? vin_each_child(g->below, g->below, add_child, &below) : 0;
 		for (size_t i = 0; r == 0 && i < before; i++)
 			r = add_children(g, i);
 		if (r < 0)
@@ -279,7 +291,7 @@ static int finish(struct gathering *g, int r, struct vin_tree *ret, struct fvm_e
 int vin_tree_seize(const pid_t *roots, size_t root_count, unsigned int timeout_ms,
 		   struct vin_tree *ret, struct fvm_error *err)
 {
-	struct gathering g = { .end_ns = vin_now_ns() + timeout_ms * 1000000LL };
+	struct gathering g = { .end_ns = fvm_clock_ns() + timeout_ms * 1000000LL };
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < root_count; i++) {
 		if (!exists(roots[i]))
@@ -293,7 +305,7 @@ int vin_tree_seize(const pid_t *roots, size_t root_count, unsigned int timeout_m
 int vin_tree_seize_below(pid_t init, unsigned int timeout_ms, struct vin_tree *ret,
 			 struct fvm_error *err)
 {
-	struct gathering g = { .end_ns = vin_now_ns() + timeout_ms * 1000000LL, .below = init };
+	struct gathering g = { .end_ns = fvm_clock_ns() + timeout_ms * 1000000LL, .below = init };
 	int r = 0;
 	if (!exists(init))
 		r = fvm_error_say(err, ESRCH, "there is no process %d", init);

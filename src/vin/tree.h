@@ -56,6 +56,10 @@ int vin_tree_seize_below(pid_t init, unsigned int timeout_ms, struct vin_tree *r
  * out */
 void vin_tree_release(struct vin_tree *tree);
 
+/** vin_each_child() - call @fn for each child that a thread has made, until it returns other than 0
+ *  Return: what @fn returned, 0 also when the thread is gone, or another negative errno */
+int vin_each_child(pid_t pid, pid_t tid, int (*fn)(void *arg, pid_t child), void *arg);
+
 /** vin_tree_find() - the process @pid, or NULL */
 struct vin_proc *vin_tree_find(const struct vin_tree *tree, pid_t pid);
 

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -62,6 +63,77 @@ static void epoll_items_are_read(void **state)
 	assert_true(info.items[0].dev == makedev(0xfe, 7) && info.items[1].events == 0x80000019);
 }
 
+static void marks_are_read(void **state)
+{
+	(void)state;
+	scoped_fdinfo info = { 0 }, fan = { 0 };
+	assert_int_equal(
+		vin_fdinfo_parse(HEAD
+				 "inotify wd:3 ino:9e7e sdev:800013 mask:80000fce ignored_mask:0 "
+				 "fhandle-bytes:8 fhandle-type:f8 f_handle:7e9e0000640d1b6d\n"
+				 "inotify wd:a ino:1 sdev:6 mask:20 ignored_mask:0\n",
+				 &info),
+		0);
+	assert_int_equal(info.mark_count, 2);
+	assert_int_equal(info.mnt_id, 15);
+	assert_true(info.marks[0].wd == 3 && info.marks[0].mask == 0x80000fce);
+	assert_true(info.marks[0].dev == makedev(8, 0x13) && info.marks[0].ino == 0x9e7e);
+	assert_true(info.marks[0].handle_type == 0xf8 && info.marks[0].handle_len == 8);
+	assert_memory_equal(info.marks[0].handle, "\x7e\x9e\0\0\x64\x0d\x1b\x6d", 8);
+	assert_true(info.marks[1].wd == 10 && info.marks[1].handle_len == 0);
+	assert_int_equal(
+		vin_fdinfo_parse(HEAD
+				 "fanotify flags:4 event-flags:8000\n"
+				 "fanotify sdev:fe00000 mflags:0 mask:20 ignored_mask:1\n"
+				 "fanotify mnt_id:1b mflags:40 mask:20 ignored_mask:0\n"
+				 "fanotify ino:a7 sdev:6 mflags:0 mask:40000020 ignored_mask:0 "
+				 "fhandle-bytes:1 fhandle-type:1 f_handle:e2\n",
+				 &fan),
+		0);
+	assert_true(fan.is_fanotify && fan.fanotify_flags == 4 &&
+		    fan.fanotify_event_flags == 0x8000 && fan.mark_count == 3);
+	assert_true(fan.marks[0].kind == VIN_MARK_FILESYSTEM && fan.marks[0].ignored == 1);
+	assert_true(fan.marks[1].kind == VIN_MARK_MOUNT && fan.marks[1].mnt_id == 27);
+	assert_true(fan.marks[1].flags == 0x40 && fan.marks[2].kind == VIN_MARK_INODE);
+	assert_true(fan.marks[2].ino == 0xa7 && fan.marks[2].handle[0] == 0xe2);
+}
+
+static void pidfds_are_read(void **state)
+{
+	(void)state;
+	scoped_fdinfo info = { 0 }, gone = { 0 }, one = { 0 };
+	assert_int_equal(vin_fdinfo_parse(HEAD "Pid:\t4711\nNSpid:\t4711\t12\t5\n", &info), 0);
+	assert_true(info.is_pidfd && info.pid == 4711 && info.inner_pid == 5);
+	assert_int_equal(vin_fdinfo_parse(HEAD "Pid:\t-1\nNSpid:\t-1\n", &gone), 0);
+	assert_true(gone.is_pidfd && gone.pid == -1 && gone.inner_pid == 0);
+	assert_int_equal(vin_fdinfo_parse(HEAD "Pid:\t7\nNSpid:\t7\n", &one), 0);
+	assert_true(one.pid == 7 && one.inner_pid == 7);
+}
+
+static void made_up_marks_are_refused(void **state)
+{
+	static const char *const texts[] = {
+		"inotify wd:0 ino:1 sdev:6 mask:20 ignored_mask:0\n",
+		"inotify wd:80000000 ino:1 sdev:6 mask:20 ignored_mask:0\n",
+		"inotify wd:1 ino:1 sdev:6 mask:100000020 ignored_mask:0\n",
+		"inotify wd:1 ino:1 sdev:6\n",
+		"inotify wd:1 ino:1 sdev:6 mask:20 fhandle-bytes:8 fhandle-type:1 f_handle:ab\n",
+		"inotify wd:1 ino:1 sdev:6 mask:20 fhandle-bytes:81 fhandle-type:1 f_handle:ab\n",
+		"inotify wd:1 ino:1 sdev:6 mask:20 fhandle-bytes:1 fhandle-type:1\n",
+		"fanotify flags:4\n",
+		"fanotify ino:5 mflags:0 mask:0 ignored_mask:0\n",
+		"Pid:\tx\n",
+		"NSpid:\t5\tx\n",
+	};
+	(void)state;
+	for (size_t i = 0; i < FVM_COUNT(texts); i++) {
+		scoped_fdinfo info = { 0 };
+		char text[300];
+		snprintf(text, sizeof(text), "%s%s", HEAD, texts[i]);
+		assert_int_equal(vin_fdinfo_parse(text, &info), -EBADMSG);
+	}
+}
+
 static void all_kinds_of_locks_are_read(void **state)
 {
 	(void)state;
@@ -116,6 +188,9 @@ int main(void)
 		cmocka_unit_test(what_all_have_is_read),
 		cmocka_unit_test(each_kind_has_its_lines),
 		cmocka_unit_test(epoll_items_are_read),
+		cmocka_unit_test(marks_are_read),
+		cmocka_unit_test(pidfds_are_read),
+		cmocka_unit_test(made_up_marks_are_refused),
 		cmocka_unit_test(all_kinds_of_locks_are_read),
 		cmocka_unit_test(what_is_none_is_refused),
 	};

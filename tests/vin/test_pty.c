@@ -19,9 +19,14 @@ static bool reads(int fd, const char *text)
 {
 	char got[100] = "";
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	poll(&p, 1, 2000);
-	ssize_t n = read(fd, got, sizeof(got) - 1);
-	return n == (ssize_t)strlen(text) && strcmp(got, text) == 0;
+	/* an echo may come in pieces */
+	for (size_t len = 0; len < strlen(text);) {
+		ssize_t n = poll(&p, 1, 2000) == 1 ? read(fd, got + len, sizeof(got) - 1 - len) : 0;
+		if (n <= 0)
+			return false;
+		len += (size_t)n;
+	}
+	return strcmp(got, text) == 0;
 }
 
 static int master(void)
@@ -115,6 +120,79 @@ static void a_master_without_a_slave_can_have_one_again(void **state)
 	carried(make_alone, check_alone);
 }
 
+static bool is_tty(int fd)
+{
+	char link[40] = "", path[40];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return readlink(path, link, sizeof(link) - 1) == 8 && strcmp(link, "/dev/tty") == 0;
+}
+
+static void make_tty(void)
+{
+	CHECK(master() == 3 && open("/dev/pts/0", O_RDWR | O_NOCTTY) == 4 && setsid() >= 0);
+	CHECK(ioctl(4, TIOCSCTTY, 0) == 0 && open("/dev/tty", O_RDWR | O_NONBLOCK) == 5);
+	CHECK(open("/dev/tty", O_RDONLY) == 6 && dup2(5, 0) == 0 && is_tty(5));
+}
+
+static void check_tty(void)
+{
+	unsigned int device = 0;
+	CHECK(is_tty(5) && is_tty(6) && is_tty(0) && flags_of(5) == (O_RDWR | O_NONBLOCK));
+	CHECK(ioctl(6, TIOCGDEV, &device) == 0 && device == 136 << 8);
+	CHECK(write(3, "typed\n", 6) == 6 && reads(6, "typed\n") && reads(3, "typed\r\n"));
+	CHECK(write(5, "said\n", 5) == 5 && reads(3, "said\r\n"));
+	/* nobody has it for his terminal: who has is another matter */
+	CHECK(open("/dev/tty", O_RDWR) < 0 && errno == ENXIO && tcgetsid(3) < 0);
+}
+
+static void a_terminal_by_its_other_name_is_the_same(void **state)
+{
+	(void)state;
+	carried(make_tty, check_tty);
+}
+
+static void make_second_devpts(void)
+{
+	mkdir("pts", 0755);
+	CHECK(mount("devpts", "pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620") == 0);
+	CHECK(master() == 3 && open("pts/ptmx", O_RDWR | O_NOCTTY) == 4);
+	int unlock = 0;
+	CHECK(ioctl(4, TIOCSPTLCK, &unlock) == 0);
+	CHECK(open("/dev/pts/0", O_RDWR | O_NOCTTY) == 5);
+	CHECK(open("pts/0", O_RDWR | O_NOCTTY) == 6);
+}
+
+static void check_second_devpts(void)
+{
+	CHECK(write(5, "one\n", 4) == 4 && reads(3, "one\r\n"));
+	CHECK(write(6, "two\n", 4) == 4 && reads(4, "two\r\n"));
+}
+
+static void terminals_of_one_number_are_told_apart(void **state)
+{
+	(void)state;
+	carried(make_second_devpts, check_second_devpts);
+	umount2("pts", MNT_DETACH);
+}
+
+static void make_others_slave(void)
+{
+	make_second_devpts();
+	close(4);
+	CHECK(open("pts/ptmx", O_RDWR | O_NOCTTY) == 4);
+	close(3);
+	close(6);
+	CHECK(open("pts/ptmx", O_RDWR | O_NOCTTY) == 3);
+	/* 5 is of the first, of which no master is left; the second has numbers 0 and 1 */
+	umount2("pts", MNT_DETACH);
+}
+
+static void a_master_elsewhere_is_not_a_slaves(void **state)
+{
+	(void)state;
+	refused(make_others_slave, "the terminal is gone");
+}
+
 static void make_unread(void)
 {
 	make_pair();
@@ -174,6 +252,9 @@ static int run(void)
 		CARRY(both_ends_of_a_terminal_are_as_they_were),
 		CARRY(packet_mode_and_lock_are_kept),
 		CARRY(a_master_without_a_slave_can_have_one_again),
+		CARRY(a_terminal_by_its_other_name_is_the_same),
+		CARRY(terminals_of_one_number_are_told_apart),
+		CARRY(a_master_elsewhere_is_not_a_slaves),
 		CARRY(what_is_not_read_yet_is_not_lost),
 		CARRY(a_terminal_that_is_gone_is_refused),
 		CARRY(another_programs_terminal_is_refused),

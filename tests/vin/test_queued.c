@@ -209,13 +209,6 @@ static void go_on(int thread)
 	(void)thread;
 }
 
-static char state_of(pid_t pid)
-{
-	struct vin_stat stat;
-	OK(vin_stat_read(pid, pid, &stat, &err));
-	return stat.state;
-}
-
 static void one_that_is_stopped_meanwhile_stops_when_it_is_let_go(void **state)
 {
 	(void)state;
@@ -233,12 +226,12 @@ static void one_that_is_stopped_meanwhile_stops_when_it_is_let_go(void **state)
 		OK(vin_post_open(&post, t0, &err));
 		if (late)
 			assert_int_equal(kill(pid, SIGSTOP), 0);
-		assert_int_equal(vin_traits_capture(&post, t0, 1, &payload, &err), -EAGAIN);
+		assert_int_equal(vin_traits_capture(&post, t0, 1, 0, &payload, &err), -EAGAIN);
 		OK(vin_post_close(&post, t0, &err));
 		vin_tree_release(&tree);
-		for (int i = 0; i < 5000 && state_of(pid) != 'T'; i++)
+		for (int i = 0; i < 5000 && process_state(pid) != 'T'; i++)
 			nap(1);
-		assert_int_equal(state_of(pid), 'T');
+		assert_int_equal(process_state(pid), 'T');
 		assert_int_equal(kill(pid, SIGCONT), 0);
 	}
 	board->end = 1;

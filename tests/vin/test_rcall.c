@@ -250,26 +250,16 @@ static void signals_sent_meanwhile_arrive_afterwards(void **state)
 	victim_end(pid);
 }
 
-static char state_of(pid_t pid)
-{
-	char path[40], state = '?';
-	scoped_free char *text = NULL;
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	if (fvm_read_file(AT_FDCWD, path, 4096, &text, NULL) == 0)
-		sscanf(strrchr(text, ')') + 1, " %c", &state);
-	return state;
-}
-
 static void a_stopped_program_stays_stopped(void **state)
 {
 	(void)state;
 	pid_t pid = victim(work, false);
 	kill(pid, SIGSTOP);
-	while (state_of(pid) != 'T')
+	while (process_state(pid) != 'T')
 		nap(1);
 	visit(pid);
 	nap(20);
-	assert_int_equal(state_of(pid), 'T');
+	assert_int_equal(process_state(pid), 'T');
 	kill(pid, SIGCONT);
 	wait_for_rounds();
 	victim_end(pid);
@@ -459,7 +449,7 @@ static void a_zombie_or_nobody_is_told_so(void **state)
 	(void)state;
 	err = (struct fvm_error){ 0 };
 	pid_t pid = victim(quick_end, false);
-	while (state_of(pid) != 'Z')
+	while (process_state(pid) != 'Z')
 		nap(1);
 	assert_int_equal(vin_thread_seize(pid, &err), -EPERM);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);

@@ -12,11 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -24,9 +27,8 @@
 
 #include <cmocka.h>
 
-#include "vin/capture.h"
+#include "images.h"
 #include "vin/maps.h"
-#include "vin/replay.h"
 
 static struct board {
 	volatile uint64_t rounds;
@@ -37,18 +39,10 @@ static struct board {
 } * board;
 static char board_path[] = "/tmp/vin-board-XXXXXX";
 static struct vin_watch watch;
-static struct fvm_error err;
 static pid_t last_victim, last_init;
-static int outside;
 
-#define OK(x)                                                                                      \
-	do {                                                                                       \
-		err = (struct fvm_error){ 0 };                                                     \
-		int r_ = (x);                                                                      \
-		if (r_ < 0)                                                                        \
-			fvm_error_print("test", &err);                                             \
-		assert_int_equal(r_, 0);                                                           \
-	} while (0)
+static const struct vin_capture_options bare = { .root = -1, .bare = true }, whole = { .root = -1 };
+static const struct vin_capture_options *how = &bare;
 
 static int setup(void **state)
 {
@@ -76,18 +70,13 @@ static int each_teardown(void **state)
 	(void)state;
 	/* whoever is left after a failure ends by himself */
 	board->end = 1;
+	how = &bare;
 	if (last_victim > 0 && kill(last_victim, SIGKILL) == 0)
 		waitpid(last_victim, NULL, 0);
 	if (last_init > 0 && kill(last_init, SIGKILL) == 0)
 		waitpid(last_init, NULL, 0);
 	last_victim = last_init = 0;
 	return 0;
-}
-
-static void nap(int ms)
-{
-	struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
-	clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
 }
 
 static pid_t victim(void (*fn)(void))
@@ -118,40 +107,13 @@ static void wait_for_rounds(void)
 
 static FILE *capture(pid_t pid, bool resume)
 {
-	struct vin_capture *c;
-	struct vin_out *out;
-	FILE *image = tmpfile();
-	assert_non_null(image);
-	OK(vin_capture_open(&pid, 1, &c, &err));
-	OK(vin_capture_stop(c, 5000, &err));
-	OK(vin_out_open(fileno(image), &out, &err));
-	OK(vin_capture_write(c, out, &err));
-	OK(vin_out_end(out, &err));
-	vin_out_close(out);
-	if (resume)
-		vin_capture_resume(c);
-	else
-		vin_capture_kill(c);
-	vin_capture_close(c);
-	return image;
-}
-
-static struct vin_replay *build(FILE *image)
-{
-	struct vin_replay_options options = { .root = outside, .user = geteuid() != 0 };
-	struct vin_replay *r = NULL;
-	struct vin_in *in;
-	assert_int_equal(lseek(fileno(image), 0, SEEK_SET), 0);
-	OK(vin_in_open(fileno(image), &in, &err));
-	OK(vin_replay_build(in, &options, &r, &err));
-	vin_in_close(in);
-	return r;
+	return image_capture(pid, how, resume);
 }
 
 /* Return: PID 1 of the new ones */
 static pid_t replay(FILE *image)
 {
-	struct vin_replay *r = build(image);
+	struct vin_replay *r = image_build(image);
 	last_init = vin_replay_init(r);
 	OK(vin_replay_go(r, &err));
 	vin_replay_close(r);
@@ -213,6 +175,16 @@ static void all_ways(void (*fn)(void))
 	}
 }
 
+/* The runtime of the address sanitizer, made again with the program, gives up when it looks at its
+ * threads. */
+static void not_sanitized(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	print_message("skipped: not under the address sanitizer\n");
+	skip();
+#endif
+}
+
 /* ---- one process ---- */
 
 /* Registers of every sort, stack, heap, data: a changed one is a wrong sum. */
@@ -235,7 +207,7 @@ static uint64_t work_once(unsigned char *heap, size_t len, double *d)
 
 static void count(void)
 {
-	const size_t len = 3 << 20;
+	const size_t len = 9 << 20; /* enough for two threads to carry it */
 	double d[8] = { 1, 2, 3, 4, 5, 6, 7, 8 };
 	unsigned char *heap = malloc(len);
 	const pid_t pid = getpid();
@@ -364,6 +336,7 @@ static void many_threads(void)
 static void threads_go_on(void **state)
 {
 	(void)state;
+	not_sanitized();
 	all_ways(many_threads);
 }
 
@@ -449,6 +422,7 @@ static void sleep_and_count(void)
 static void interrupted_calls_go_on(void **state)
 {
 	(void)state;
+	not_sanitized();
 	all_ways(sleep_and_count);
 	assert_int_equal(board->seen[1], 1);
 	assert_int_equal(board->seen[2], 1);
@@ -828,18 +802,105 @@ static void what_can_not_be_captured_is_named_and_goes_on(void **state)
 	(void)state;
 	pid_t pid = victim(with_a_segment);
 	err = (struct fvm_error){ 0 };
-	assert_int_equal(vin_capture_open(&pid, 1, &c, &err), -EOPNOTSUPP);
+	assert_int_equal(vin_capture_open(&pid, 1, &bare, &c, &err), -EOPNOTSUPP);
 	assert_non_null(strstr(err.text, "SysV"));
 	wait_for_rounds();
 	end_well(pid);
 }
 
-/* Its runtime is made again with the program, and does not bear that. */
-#ifdef __SANITIZE_ADDRESS__
-static volatile bool sanitized = true;
-#else
-static volatile bool sanitized = false;
-#endif
+/* ---- with all that a process has ---- */
+
+static volatile sig_atomic_t alarms;
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+	alarms++;
+}
+
+/* Descriptors 0 to 7, and no others. */
+static void open_all(int pipes[2])
+{
+	struct epoll_event e = { .events = EPOLLIN, .data.u64 = 99 };
+	(void)close_range(0, ~0U, 0);
+	check(open("/dev/null", O_RDWR) == 0);
+	check(dup(0) == 1);
+	check(dup(0) == 2);
+	check(open("/tmp", O_TMPFILE | O_RDWR, 0600) == 3);
+	check(pipe(pipes) == 0 && pipes[0] == 4);
+	check(epoll_create1(0) == 6);
+	check(epoll_ctl(6, EPOLL_CTL_ADD, pipes[0], &e) == 0);
+	check(eventfd(5, EFD_NONBLOCK) == 7);
+}
+
+/* The file grows by a number each round, and all of it is as it was written. */
+static bool file_is_whole(uint64_t rounds)
+{
+	uint64_t at = rounds % 64, got = 0, wrote = rounds * 3;
+	return lseek(3, 0, SEEK_CUR) == (off_t)(rounds * 8) &&
+	       write(3, &wrote, sizeof(wrote)) == sizeof(wrote) &&
+	       pread(3, &got, sizeof(got), (off_t)(at * 8)) == sizeof(got) && got == at * 3;
+}
+
+static bool pipe_and_events_work(const int pipes[2])
+{
+	struct epoll_event e = { 0 };
+	uint64_t five = 0;
+	char c = 0;
+	int n;
+	if (write(pipes[1], "x", 1) != 1)
+		return false;
+	while ((n = epoll_wait(6, &e, 1, 1000)) < 0 && errno == EINTR)
+		;
+	return n == 1 && e.data.u64 == 99 && read(pipes[0], &c, 1) == 1 && c == 'q' &&
+	       read(7, &five, sizeof(five)) == sizeof(five) && five == 5 &&
+	       write(7, &five, sizeof(five)) == sizeof(five);
+}
+
+static bool signal_still_waits(void)
+{
+	sigset_t waits;
+	return sigpending(&waits) == 0 && sigismember(&waits, SIGRTMIN + 3) == 1;
+}
+
+static void use_all(void)
+{
+	int pipes[2];
+	sigset_t some;
+	const struct sigaction count_alarms = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
+	const struct itimerval often = { { 0, 5000 }, { 0, 5000 } };
+	open_all(pipes);
+	check(write(pipes[1], "q", 1) == 1); /* always one behind */
+	sigemptyset(&some);
+	sigaddset(&some, SIGRTMIN + 3);
+	sigprocmask(SIG_BLOCK, &some, NULL);
+	check(sigqueue(getpid(), SIGRTMIN + 3, (union sigval){ .sival_int = 41 }) == 0);
+	check(sigaction(SIGALRM, &count_alarms, NULL) == 0 &&
+	      setitimer(ITIMER_REAL, &often, NULL) == 0);
+	board->ready = 1;
+	for (uint64_t rounds = 0; !board->end; rounds++) {
+		const int before = alarms;
+		check(file_is_whole(rounds));
+		char c;
+		check(pipe_and_events_work(pipes) && read(pipes[0], &c, 1) == 1 &&
+		      write(pipes[1], "q", 1) == 1);
+		check(signal_still_waits());
+		for (int i = 0; i < 2000 && alarms == before; i++)
+			nap(1);
+		check(alarms != before);
+		board->rounds++;
+	}
+	siginfo_t info;
+	check(sigwaitinfo(&some, &info) == SIGRTMIN + 3 && info.si_value.sival_int == 41);
+}
+
+static void files_signals_and_timers_go_on(void **state)
+{
+	(void)state;
+	not_sanitized();
+	how = &whole;
+	all_ways(use_all);
+}
 
 int main(void)
 {
@@ -853,12 +914,9 @@ int main(void)
 		cmocka_unit_test_teardown(shared_memory_stays_shared, each_teardown),
 		cmocka_unit_test_teardown(the_map_of_memory_is_the_same, each_teardown),
 		cmocka_unit_test_teardown(a_damaged_image_makes_nothing, each_teardown),
+		cmocka_unit_test_teardown(files_signals_and_timers_go_on, each_teardown),
 		cmocka_unit_test_teardown(what_can_not_be_captured_is_named_and_goes_on,
 					  each_teardown),
 	};
-	if (sanitized) {
-		puts("skipped: not under the address sanitizer");
-		return 77;
-	}
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "user.h"
 #include "victim.h"
 
 #include "vin/traits.h"
@@ -183,12 +184,12 @@ static void capture_a(pid_t pid, struct fvm_buf *payload, uint64_t masks[THREADS
 {
 	struct vin_tree tree = { 0 };
 	struct vin_post post = { 0 };
-	OK(vin_traits_check(pid, &err));
+	OK(vin_traits_check(pid, 0, &err));
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
 	struct vin_proc *p = &tree.procs[0];
 	assert_int_equal(p->thread_count, twins->threads + 1);
 	OK(vin_post_open(&post, &p->threads[0], &err));
-	OK(vin_traits_capture(&post, p->threads, p->thread_count, payload, &err));
+	OK(vin_traits_capture(&post, p->threads, p->thread_count, 0, payload, &err));
 	OK(vin_post_close(&post, &p->threads[0], &err));
 	for (size_t i = 0; i < p->thread_count; i++)
 		masks[i] = p->threads[i].mask;
@@ -268,25 +269,19 @@ static int twins_teardown(void **state)
 		(t)->name, both_are_the_same, NULL, end_both, (void *)(uintptr_t)(t)               \
 	}
 
+static void become_user(void)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(USER_ID, USER_ID, USER_ID) < 0 ||
+	    setresuid(USER_ID, USER_ID, USER_ID) < 0)
+		_exit(1);
+}
+
 /* The rest of main(): as we are, and if that is root as somebody else too. */
 static int as_root_and_user(int failed)
 {
 	(void)victim;
 	(void)victim_end;
-	if (geteuid() != 0)
-		return failed;
-	pid_t pid = fork();
-	if (pid == 0) {
-		if (setgroups(0, NULL) < 0 || setresgid(USER_ID, USER_ID, USER_ID) < 0 ||
-		    setresuid(USER_ID, USER_ID, USER_ID) < 0)
-			_exit(1);
-		execl("/proc/self/exe", "as-user", NULL);
-		_exit(1);
-	}
-	int status = 0;
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return 1;
-	return failed + (status != 0);
+	return failed + (geteuid() == 0 && run_copy_as(become_user) != 0);
 }
 
 #endif

@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "checks.h"
 #include "vin/task.h"
 
 /* What victims and the test both see. */
@@ -29,17 +30,7 @@ static struct board {
 	volatile int end;
 } *board;
 static struct vin_watch watch;
-static struct fvm_error err;
 static pid_t last_victim;
-
-#define OK(x)                                                                                      \
-	do {                                                                                       \
-		err = (struct fvm_error){ 0 };                                                     \
-		int r_ = (x);                                                                      \
-		if (r_ < 0)                                                                        \
-			fvm_error_print("test", &err);                                             \
-		assert_int_equal(r_, 0);                                                           \
-	} while (0)
 
 static int victims_setup(void **state)
 {
@@ -55,12 +46,6 @@ static int victims_teardown(void **state)
 	(void)state;
 	vin_watch_end(&watch);
 	return munmap(board, sizeof(*board));
-}
-
-static void nap(int ms)
-{
-	struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
-	clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
 }
 
 /* A child that runs @fn, and is ready when this returns.

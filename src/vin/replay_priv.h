@@ -1,0 +1,81 @@
+/*
+ * vin/replay_priv - what the files of replay share
+ *
+ *   replay.c  records, and what is done when all are there
+ *   replay_files.c  descriptors of all of them
+ *   birth.c   who is whose child, of which session and group, and with which terminal
+ */
+#ifndef VIN_REPLAY_PRIV_H
+#define VIN_REPLAY_PRIV_H
+
+#include "vin/family.h"
+#include "vin/ipc.h"
+#include "vin/mem.h"
+#include "vin/opener.h"
+#include "vin/replay.h"
+#include "vin/thread.h"
+#include "vin/users.h"
+
+/* One process, as far as it is made. */
+struct actor {
+	const struct vin_member *member;
+	struct vin_blank blank;
+	pid_t session; /* that it is in */
+	bool born;
+	bool made; /* with its session and children */
+	bool mapped;
+	struct vin_mem mem;
+	struct vin_thread_state *states; /* as many as member->threads, when all have come */
+	size_t state_count;
+	struct vin_thread *threads; /* but the first */
+	size_t thread_count;
+	void *traits; /* NULL: none came */
+	size_t traits_len;
+};
+
+struct vin_replay {
+	struct vin_replay_options options;
+	struct vin_nest nest;
+	bool begun;		  /* its first process waits */
+	struct vin_opener *opener; /* NULL: we are that ourselves */
+	struct vin_ipc_new ipc;
+	struct vin_objects objects;
+	struct vin_reopen *files; /* NULL: a bare image */
+	int pool;		  /* first number of the files */
+	pid_t last;		  /* number of a guest that waits */
+	pid_t spare;		  /* a number that is free, as are all above it */
+	struct vin_family family;
+	struct vin_users users;
+	struct actor *actors; /* as the family's members */
+	bool running;
+};
+
+/** vin_replay_actor() - the one with a number, or NULL */
+struct actor *vin_replay_actor(struct vin_replay *r, pid_t number);
+
+/** vin_replay_finish_files() - vin_reopen_finish() by the opener */
+int vin_replay_finish_files(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_actor_call() - one system call by its first thread, which has to succeed */
+int vin_actor_call(struct actor *a, const char *name, struct vin_call c, struct fvm_error *err);
+
+/** vin_birth_all() - everybody of the family, each in its session. Return: 0, -EOPNOTSUPP, .. */
+int vin_birth_all(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_birth_groups() - process groups, and which of them has its session's terminal; the files
+ *  are still in the pool */
+int vin_birth_groups(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_actors_meet() - all have their threads: open what leads to them, and finish all files */
+int vin_actors_meet(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_actors_place() - descriptors to their own numbers; what processes do by these themselves */
+int vin_actors_place(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_birth_zombie() - it ends as it had ended */
+int vin_birth_zombie(struct actor *a, struct fvm_error *err);
+
+/** vin_birth_lose_leader() - its first thread ends as it had before the others */
+int vin_birth_lose_leader(struct actor *a, struct fvm_error *err);
+
+#endif

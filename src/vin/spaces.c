@@ -1,0 +1,247 @@
+/* In which namespaces processes and threads are, and what is set in these. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vin/spaces.h"
+
+#define LINK_MAX_ 64
+
+/* The order of sorts. */
+enum { PID_FOR_CHILDREN = 5, UTS = 9 };
+
+static const struct {
+	const char *file, *title;
+	int flag;
+} sorts[] = {
+	{ "cgroup", "a cgroup namespace", CLONE_NEWCGROUP },
+	{ "ipc", "an IPC namespace", CLONE_NEWIPC },
+	{ "mnt", "a mount namespace", CLONE_NEWNS },
+	{ "net", "a network namespace", CLONE_NEWNET },
+	{ "pid", "a pid namespace", CLONE_NEWPID },
+	{ "pid_for_children", "a pid namespace for its children", 0 },
+	{ "time", "a time namespace", CLONE_NEWTIME },
+	{ "time_for_children", "a time namespace for its children", 0 },
+	{ "user", "a user namespace", CLONE_NEWUSER },
+	{ "uts", "a UTS namespace", CLONE_NEWUTS },
+};
+
+struct place {
+	char names[FVM_COUNT(sorts)][LINK_MAX_]; /* "" if there is none, or nobody any more */
+};
+
+static int place_read(pid_t pid, pid_t tid, struct place *ret)
+{
+	char path[60];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/ns", pid, tid);
+	scoped_fd dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return errno == ENOENT || errno == ESRCH ? -ESRCH : -errno;
+	for (size_t i = 0; i < FVM_COUNT(sorts); i++) {
+		ssize_t n = readlinkat(dir, sorts[i].file, ret->names[i], LINK_MAX_ - 1);
+		ret->names[i][n < 0 ? 0 : n] = '\0';
+	}
+	/* one that nobody is in yet has no name; nor has anything of who has just ended */
+	if (!*ret->names[PID_FOR_CHILDREN] && *ret->names[UTS])
+		snprintf(ret->names[PID_FOR_CHILDREN], LINK_MAX_, "empty");
+	return 0;
+}
+
+static int check_thread(const struct place *all, pid_t pid, pid_t tid, struct fvm_error *err)
+{
+	struct place its;
+	int r = place_read(pid, tid, &its);
+	if (r < 0)
+		return r == -ESRCH ? 0
+				   : fvm_error_set(err, -r, "look at the namespaces of process %d",
+						   pid);
+	for (size_t i = 0; i < FVM_COUNT(sorts); i++) {
+		if (!*its.names[i] || !*all->names[i] ||
+		    sorts[i].flag == CLONE_NEWUSER /* vin/users */ ||
+		    strcmp(its.names[i], all->names[i]) == 0)
+			continue;
+		return tid == pid ? fvm_error_say(err, EOPNOTSUPP,
+						  "process %d can't be captured: it has %s of its "
+						  "own",
+						  pid, sorts[i].title)
+				  : fvm_error_say(err, EOPNOTSUPP,
+						  "process %d can't be captured: its thread %d has "
+						  "%s of its own",
+						  pid, tid, sorts[i].title);
+	}
+	return 0;
+}
+
+static int check_process(const struct place *all, pid_t pid, struct fvm_error *err)
+{
+	char path[40];
+	int r = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	scoped_dir d = opendir(path);
+	if (!d && errno != ENOENT && errno != ESRCH)
+		return fvm_error_set(err, errno, "read %s", path);
+	for (struct dirent *e; r == 0 && d && (e = fvm_dir_next(d));)
+		r = check_thread(all, pid, (pid_t)strtol(e->d_name, NULL, 10), err);
+	return r;
+}
+
+int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_error *err)
+{
+	struct place all = { 0 };
+	if (count == 0)
+		return 0;
+	if (within == 0)
+		within = pids[0];
+	int r = place_read(within, within, &all);
+	if (r < 0)
+		return r == -ESRCH ? 0
+				   : fvm_error_set(err, -r, "look at the namespaces of process %d",
+						   within);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = check_process(&all, pids[i], err);
+	return r;
+}
+
+int vin_spaces_apart(pid_t pid, int spaces)
+{
+	struct place its = { 0 }, ours = { 0 };
+	int apart = 0;
+	if (place_read(pid, pid, &its) < 0 || place_read(getpid(), getpid(), &ours) < 0)
+		return 0;
+	for (size_t i = 0; i < FVM_COUNT(sorts); i++) {
+		if (strcmp(its.names[i], ours.names[i]) != 0)
+			apart |= sorts[i].flag & spaces;
+	}
+	return apart;
+}
+
+/* ---- somebody in them ---- */
+
+/* The user namespace that all are in can't be entered, and needs not; an ordinary user has rights
+ * in the others only there. */
+static int enter(pid_t pid, int spaces)
+{
+	scoped_fd pidfd = pidfd_open(pid, 0);
+	if (pidfd < 0)
+		return -errno;
+	if (setns(pidfd, spaces) == 0 || setns(pidfd, spaces & ~CLONE_NEWUSER) == 0 ||
+	    setns(pidfd, spaces | CLONE_NEWUSER) == 0)
+		return 0;
+	return -errno;
+}
+
+struct visit {
+	pid_t pid;
+	int spaces, report;
+	vin_space_fn fn;
+	void *arg;
+};
+
+static _Noreturn void be_visitor(const struct visit *v)
+{
+	struct fvm_error why = { 0 };
+	struct fvm_buf all = { 0 };
+	int r = enter(v->pid, v->spaces);
+	if (r < 0)
+		fvm_error_set(&why, -r, "enter the namespaces of process %d", v->pid);
+	else
+		r = v->fn(v->arg, &all, &why);
+	if (r == 0 && all.failed)
+		r = fvm_error_set(&why, ENOMEM, "look at the namespaces of process %d", v->pid);
+	if (r < 0 && !why.code)
+		why.code = -r;
+	_exit(fvm_write_all(v->report, &why, sizeof(why)) < 0 ||
+	      (r == 0 && fvm_write_all(v->report, all.data, all.len) < 0));
+}
+
+static int take_report(int report, pid_t pid, struct fvm_buf *ret, struct fvm_error *err)
+{
+	struct fvm_error why;
+	off_t end = lseek(report, 0, SEEK_END);
+	if (end < (off_t)sizeof(why) || pread(report, &why, sizeof(why), 0) != sizeof(why))
+		return fvm_error_say(err, EIO, "who looks at the namespaces of process %d has died",
+				     pid);
+	if (why.code)
+		return fvm_error_take(err, &why, sizeof(why)) ?: -EIO;
+	const size_t len = (size_t)end - sizeof(why);
+	scoped_free char *all = malloc(len + 1);
+	if (!all || pread(report, all, len, sizeof(why)) != (ssize_t)len)
+		return fvm_error_set(err, all ? EIO : ENOMEM,
+				     "look at the namespaces of process %d", pid);
+	if (ret)
+		fvm_buf_add(ret, all, len);
+	return 0;
+}
+
+int vin_space_visit(pid_t pid, int spaces, vin_space_fn fn, void *arg, struct fvm_buf *ret,
+		    struct fvm_error *err)
+{
+	int status;
+	scoped_fd report = memfd_create("spaces", MFD_CLOEXEC);
+	const struct visit v = { pid, spaces, report, fn, arg };
+	pid_t child = report < 0 ? -1 : fork();
+	if (child == 0)
+		be_visitor(&v);
+	if (child < 0 || waitpid(child, &status, 0) != child)
+		return fvm_error_set(err, errno, "look at the namespaces of process %d", pid);
+	return take_report(report, pid, ret, err);
+}
+
+/* ---- what is set in them ---- */
+
+/* Numbers stand in images. */
+static const struct vin_space_kind *const kinds[] = {
+	NULL, &vin_space_uts, &vin_space_sysctls, &vin_space_links, &vin_space_routes,
+};
+
+/* A device has parameters when it is there, which say how it comes up. */
+static const uint8_t order[] = { 1, 3, 2, 4 };
+
+int vin_spaces_settings_check(pid_t within, int spaces, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 1; r == 0 && i < FVM_COUNT(kinds); i++) {
+		if (kinds[i]->check && (kinds[i]->space & spaces))
+			r = vin_space_visit(within, kinds[i]->space, kinds[i]->check, NULL, NULL,
+					    err);
+	}
+	return r;
+}
+
+int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t n = 0; r == 0 && n < FVM_COUNT(order); n++) {
+		scoped_buf payload = { 0 };
+		const uint8_t i = order[n];
+		if (!(kinds[i]->space & spaces))
+			continue;
+		vin_put_u64(&payload, i);
+		/* ids are told as the reader's user namespace counts */
+		r = vin_space_visit(within, CLONE_NEWUSER | kinds[i]->space, kinds[i]->capture,
+				    NULL, &payload, err);
+		if (r == 0)
+			r = vin_out_record(out, VIN_TAG_SPACE, &payload, err);
+	}
+	return r;
+}
+
+int vin_space_take(struct vin_payload *p, int spaces, struct fvm_error *err)
+{
+	const uint64_t nr = vin_get_u64(p);
+	if (p->failed || nr == 0 || nr >= FVM_COUNT(kinds))
+		return fvm_error_say(err, EBADMSG, "the image is damaged: no namespace");
+	if (!(kinds[nr]->space & spaces))
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "programs had namespaces, and there are none for them");
+	int r = kinds[nr]->make(p, err);
+	return r == -EBADMSG ? fvm_error_say(err, EBADMSG, "the image is damaged: no namespace")
+			     : r;
+}

@@ -1,0 +1,83 @@
+/*
+ * vin/spaces - the namespaces that programs are in
+ *
+ * Theory of operation
+ *   Programs are made again in the namespaces of a new world (a VM that was just started), one of
+ *   each sort. What was changed in these is captured and made again: objects of IPC (vin/ipc).
+ *   So are (SPACE records, before all others; one file per sort, behind one table):
+ *
+ *     uts.c     host and domain name
+ *     sysctl.c  what the files below /proc/sys/net say. All of them are written down, and in the new
+ *               world those written that say something else
+ *     links.c, routes.c    devices, addresses, routes of a network: vin/rtnl
+ *
+ *   A process or thread in another namespace than the others, or that will put its children into
+ *   another, is found by the names that /proc/PID/ns shows, while it runs, and refused.
+ *
+ *   Mounts: those that a world was built with are locked (its namespace belongs to a less
+ *   privileged user than its mounts came from), which no one can undo from inside. So the kernel
+ *   itself tells which were made inside: umount2(MNT_EXPIRE) says EINVAL of a locked one, and EBUSY
+ *   of another, as we hold it meanwhile. A mount that is made over another is the one that is seen.
+ * Sources: namespaces(7), mount_namespaces(7), umount(2), proc(5).
+ */
+#ifndef VIN_SPACES_H
+#define VIN_SPACES_H
+
+#include <sys/types.h>
+
+#include "common/common.h"
+#include "vin/image.h"
+
+/**
+ * vin_spaces_check() - whether all threads of @pids are in the namespaces of @within
+ * @within: a process; 0: the first of @pids
+ * Who has ended meanwhile is not looked at.
+ * Return: 0, -EOPNOTSUPP (process and namespace are said), or another negative errno
+ */
+int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_error *err);
+
+/**
+ * vin_mounts_check() - whether the mount namespace of @within has only what it was built with
+ * @within: PID 1 of a world that was built by somebody with more rights; its mounts are locked
+ * Return: 0, -EOPNOTSUPP (the mount is said), or another negative errno
+ */
+int vin_mounts_check(pid_t within, struct fvm_error *err);
+
+/** vin_spaces_apart() - which of the namespaces @spaces (CLONE_NEW*) of @pid are not ours */
+int vin_spaces_apart(pid_t pid, int spaces);
+
+/** vin_spaces_settings_check() - whether what is set in namespaces @spaces of @within, by others
+ *  than who made them, can be captured. Return: 0, -EOPNOTSUPP, or another negative errno */
+int vin_spaces_settings_check(pid_t within, int spaces, struct fvm_error *err);
+
+/**
+ * vin_spaces_capture() - SPACE records of what is set in namespaces that @within is in
+ * @spaces: CLONE_NEW* of those to look at
+ */
+int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm_error *err);
+
+/**
+ * vin_space_take() - make it so in the namespaces of this process
+ * @spaces: CLONE_NEW* of those that are to be the programs'
+ * Return: 0, -EBADMSG, -EOPNOTSUPP (not in @spaces, or not to be had here), or another -errno
+ */
+int vin_space_take(struct vin_payload *p, int spaces, struct fvm_error *err);
+
+/* ---- what the files of this share ---- */
+
+/** vin_space_visit() - have @fn run in namespaces @spaces of @pid, by a child of ours
+ *  @ret: what @fn added; may be NULL. Return: what @fn did, or negative errno */
+typedef int (*vin_space_fn)(void *arg, struct fvm_buf *to, struct fvm_error *err);
+int vin_space_visit(pid_t pid, int spaces, vin_space_fn fn, void *arg, struct fvm_buf *ret,
+		    struct fvm_error *err);
+
+struct vin_space_kind {
+	int space; /* CLONE_NEW* */
+	vin_space_fn check;   /* adds nothing; NULL: all can be captured */
+	vin_space_fn capture; /* arg of both is NULL */
+	int (*make)(struct vin_payload *p, struct fvm_error *err);
+};
+extern const struct vin_space_kind vin_space_uts, vin_space_sysctls, vin_space_links,
+	vin_space_routes;
+
+#endif

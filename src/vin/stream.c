@@ -1,0 +1,217 @@
+/* PAGES records: runs of memory and their bytes, out of a process or a file and into one. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "vin/mem.h"
+#include "vin/relay.h"
+
+#define PAGE	  4096ULL
+#define PARTS	  (VIN_RELAY_BLOCK / PAGE) /* of a block, at most */
+#define TABLE_MAX (1U << 26)		   /* runs of one record */
+
+/* How far both ends are in the runs; each goes through them by itself. */
+struct walk {
+	const struct vin_bytes *bytes;
+	const struct vin_runs *runs;
+	size_t run;
+	uint64_t done; /* of that run */
+	uint64_t at;   /* address of the last that was tried */
+};
+
+struct end {
+	struct walk walk;
+	struct vin_out *out;
+	struct vin_in *in;
+	struct fvm_error *err;
+};
+
+/* The next block's worth of runs. Return: how many, with @ret_len bytes together */
+static size_t next_parts(struct walk *w, struct iovec parts[PARTS], size_t *ret_len)
+{
+	size_t count = 0, len = 0;
+	while (w->run < w->runs->count && len < VIN_RELAY_BLOCK && count < PARTS) {
+		const struct vin_run *run = &w->runs->runs[w->run];
+		const uint64_t left = run->end - run->start - w->done, room = VIN_RELAY_BLOCK - len;
+		const size_t part = (size_t)(left < room ? left : room);
+		parts[count++] = (struct iovec){ (void *)(run->start + w->done), part };
+		len += part;
+		w->done += part;
+		if (part == left) {
+			w->run++;
+			w->done = 0;
+		}
+	}
+	*ret_len = len;
+	return count;
+}
+
+/* ---- out of memory ---- */
+
+static int read_part(struct walk *w, const struct iovec *part, char *to)
+{
+	const struct vin_bytes *s = w->bytes;
+	const size_t len = part->iov_len;
+	w->at = (uint64_t)part->iov_base;
+	ssize_t n = pread(s->fd, to, len, (off_t)(s->base + w->at));
+	if (n < 0)
+		return -errno;
+	if (s->pid == 0 && (size_t)n > len - PAGE) { /* a file ends within a page */
+		memset(to + n, 0, len - (size_t)n);
+		return 0;
+	}
+	return (size_t)n == len ? 0 : -EIO;
+}
+
+/* Pages that the program itself may not read (PROT_NONE, with contents) only the file shows. */
+static long read_block(void *arg, void *block)
+{
+	struct walk *w = arg;
+	struct iovec parts[PARTS];
+	size_t len, at = 0;
+	const size_t count = next_parts(w, parts, &len);
+	struct iovec here = { block, len };
+	if (w->bytes->pid > 0 && count > 0 &&
+	    process_vm_readv(w->bytes->pid, &here, 1, parts, count, 0) == (ssize_t)len)
+		return (long)len;
+	for (size_t i = 0; i < count; i++) {
+		int r = read_part(w, &parts[i], (char *)block + at);
+		if (r < 0)
+			return r;
+		at += parts[i].iov_len;
+	}
+	return (long)len;
+}
+
+static int write_piece(void *arg, const void *block, size_t len)
+{
+	const struct end *e = arg;
+	return vin_out_piece(e->out, block, len, e->err);
+}
+
+static int failed(int r, const char *what, const struct walk *w, struct fvm_error *err)
+{
+	if (err && err->code)
+		return r;
+	return fvm_error_set(err, -r, "%s memory at %llx", what, (unsigned long long)w->at);
+}
+
+int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_runs *runs,
+		   struct vin_out *out, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	struct walk from = { .bytes = s, .runs = runs };
+	struct end to = { .out = out, .err = &mine };
+	const uint64_t head[2] = { number, runs->count }, bytes = vin_runs_bytes(runs);
+	const size_t table = runs->count * sizeof(*runs->runs);
+	const struct vin_relay_ends ends = { .fill = read_block,
+					     .drain = write_piece,
+					     .fill_arg = &from,
+					     .drain_arg = &to,
+					     .fill_apart = true };
+	int r = vin_out_begin(out, VIN_TAG_PAGES, sizeof(head) + table + bytes, err);
+	if (r == 0)
+		r = vin_out_piece(out, head, sizeof(head), err);
+	if (r == 0)
+		r = vin_out_piece(out, runs->runs, table, err);
+	if (r < 0)
+		return r;
+	r = vin_relay(&ends, bytes);
+	if (r == 0)
+		return vin_out_finish(out, err);
+	r = failed(r, "read", &from, &mine);
+	if (err)
+		*err = mine;
+	return r;
+}
+
+/* ---- into memory ---- */
+
+static long read_piece(void *arg, void *block)
+{
+	struct end *e = arg;
+	struct iovec parts[PARTS];
+	size_t len;
+	(void)next_parts(&e->walk, parts, &len);
+	int r = len ? vin_in_piece(e->in, block, len, e->err) : 0;
+	return r < 0 ? r : (long)len;
+}
+
+static int write_part(struct walk *w, const struct iovec *part, const char *from)
+{
+	w->at = (uint64_t)part->iov_base;
+	ssize_t n = pwrite(w->bytes->fd, from, part->iov_len, (off_t)(w->bytes->base + w->at));
+	return n < 0 ? -errno : (size_t)n == part->iov_len ? 0 : -EIO;
+}
+
+/* What may not be written to only the file lets in. */
+static int write_block(void *arg, const void *block, size_t len)
+{
+	struct walk *w = arg;
+	struct iovec parts[PARTS], here = { (void *)(uintptr_t)block, len };
+	size_t same, at = 0;
+	const size_t count = next_parts(w, parts, &same);
+	if (same != len)
+		return -EINVAL;
+	if (w->bytes->pid > 0 &&
+	    process_vm_writev(w->bytes->pid, &here, 1, parts, count, 0) == (ssize_t)len)
+		return 0;
+	for (size_t i = 0; i < count; i++) {
+		int r = write_part(w, &parts[i], (const char *)block + at);
+		if (r < 0)
+			return r;
+		at += parts[i].iov_len;
+	}
+	return 0;
+}
+
+static int bad_pages(struct fvm_error *err)
+{
+	return fvm_error_say(err, EBADMSG, "the image is damaged: pages where there is no memory");
+}
+
+static int get_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg,
+		     struct vin_runs *ret, struct fvm_error *err)
+{
+	uint64_t count, last = 0;
+	int r = vin_in_piece(in, &count, sizeof(count), err);
+	if (r == 0 && count > TABLE_MAX)
+		r = bad_pages(err);
+	for (uint64_t i = 0; r == 0 && i < count; i++) {
+		struct vin_run run;
+		r = vin_in_piece(in, &run, sizeof(run), err);
+		if (r < 0)
+			return r;
+		if ((run.start | run.end) % PAGE || run.start < last || run.start >= run.end ||
+		    !allowed(arg, run.start, run.end))
+			return bad_pages(err);
+		last = run.end;
+		if (vin_runs_add(ret, run.start, run.end) < 0)
+			return fvm_error_set(err, ENOMEM, "read pages");
+	}
+	return r;
+}
+
+int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void *arg,
+		  struct vin_in *in, struct fvm_error *err)
+{
+	scoped_runs runs = { 0 };
+	struct fvm_error mine = { 0 };
+	int r = get_table(in, allowed, arg, &runs, err);
+	if (r < 0)
+		return r;
+	struct walk to = { .bytes = s, .runs = &runs };
+	struct end from = { .walk = to, .in = in, .err = &mine };
+	const struct vin_relay_ends ends = {
+		.fill = read_piece, .drain = write_block, .fill_arg = &from, .drain_arg = &to
+	};
+	r = vin_relay(&ends, vin_runs_bytes(&runs));
+	if (r == 0)
+		return vin_in_finish(in, err);
+	r = failed(r, "write", &to, &mine);
+	if (err)
+		*err = mine;
+	return r;
+}
