@@ -8,8 +8,8 @@ MESON_ARGS ?=
 
 ready = $(BUILD)/build.ninja
 
-.PHONY: all help deps build run test test-unit test-e2e test-vm lint bench fuzz install uninstall \
-	clean format
+.PHONY: all help deps build run test test-unit test-e2e test-vm test-bare lint bench fuzz soak \
+	install uninstall clean format
 
 all: build
 
@@ -59,6 +59,11 @@ test-vm:
 	@tools/deps.sh build run test vm
 	@JOBS=$(JOBS) tools/test.sh vm
 
+## make test-bare   what CI runs, on a Debian made for it that has git and make only; as root
+test-bare:
+	@tools/deps.sh run test
+	@tools/test-bare.sh
+
 ## make lint        formatting, clang-tidy, shellcheck, manuals, completions, licences, names
 lint:
 	@tools/deps.sh build test
@@ -73,6 +78,12 @@ fuzz:
 bench: build
 	@tools/deps.sh run bench
 	@bench/run.sh $(BUILD)
+
+## make soak        half an hour of checkpoint, restore and clone under load; SOAK_SECONDS=1800
+soak: build
+	@tools/deps.sh run
+	@ninja -C $(BUILD) -j $(JOBS) tests/tools/soak
+	@tools/soak-vin.sh $(BUILD) $${SOAK_SECONDS:-1800}
 
 ## make install     PREFIX=/usr/local DESTDIR=
 install: build

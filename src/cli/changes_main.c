@@ -4,12 +4,17 @@
 
 /* clang-format off */
 static const struct cli_command *const table[] = {
+	&cli_checkpoint,
+	&cli_clone,
 	&cli_commit,
 	&cli_diff,
 	&cli_doctor,
 	&cli_export,
+	&cli_handles,
 	&cli_import,
+	&cli_rebind,
 	&cli_reset,
+	&cli_restore,
 	&cli_undo,
 	NULL,
 };

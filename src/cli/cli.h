@@ -117,9 +117,6 @@ const char *cli_size(unsigned long long bytes, char buf[24]);
 /** cli_exec_changes() - become fvm-changes with @argv. Return: CLI_FAILED, said why, if that failed */
 int cli_exec_changes(char **argv);
 
-/** cli_now_ns() - wall-clock time in nanoseconds since 1970 */
-long long cli_now_ns(void);
-
 /** cli_main() - find the command in @table and run it; what both programs' main() call */
 int cli_main(const struct cli_command *const *table, const char *const *elsewhere, int argc,
 	     char **argv);

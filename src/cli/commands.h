@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 extern const struct cli_command cli_attach;
+extern const struct cli_command cli_checkpoint;
 extern const struct cli_command cli_clone;
 extern const struct cli_command cli_commit;
 extern const struct cli_command cli_cp;
@@ -14,6 +15,7 @@ extern const struct cli_command cli_doctor;
 extern const struct cli_command cli_enter;
 extern const struct cli_command cli_exec;
 extern const struct cli_command cli_export;
+extern const struct cli_command cli_handles;
 extern const struct cli_command cli_import;
 extern const struct cli_command cli_inspect;
 extern const struct cli_command cli_kill;
@@ -22,8 +24,10 @@ extern const struct cli_command cli_ls;
 extern const struct cli_command cli_pause;
 extern const struct cli_command cli_prune;
 extern const struct cli_command cli_ps;
+extern const struct cli_command cli_rebind;
 extern const struct cli_command cli_rename;
 extern const struct cli_command cli_reset;
+extern const struct cli_command cli_restore;
 extern const struct cli_command cli_resume;
 extern const struct cli_command cli_rm;
 extern const struct cli_command cli_rollback;

@@ -6,11 +6,12 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/image.h"
+#include "cli/live.h"
 #include "fvm/image.h"
 #include "fvm/subids.h"
 
-/* Directory and last component of @file. */
-static int open_dir(const char *file, const char **ret_name, struct fvm_error *err)
+int cli_image_dir(const char *file, const char **ret_name, struct fvm_error *err)
 {
 	char dir[PATH_MAX];
 	const char *slash = strrchr(file, '/');
@@ -18,7 +19,7 @@ static int open_dir(const char *file, const char **ret_name, struct fvm_error *e
 		*ret_name = NULL;
 		if (!isatty(STDOUT_FILENO))
 			return dup(STDOUT_FILENO);
-		fvm_error_hint(err, "fvm export VM FILE, or: fvm export VM - | ..");
+		fvm_error_hint(err, "name a file, or pipe it: fvm export VM - | ..");
 		return fvm_error_say(err, EINVAL, "an image is nothing for a terminal");
 	}
 	*ret_name = slash ? slash + 1 : file;
@@ -39,7 +40,7 @@ static int export_main(const struct cli *cli, int argc, char **argv)
 	int first = cli_parse(&cli_export, argc, argv, NULL, NULL);
 	if (first < 0)
 		return cli_exit_parse(first);
-	scoped_fd dir = open_dir(argv[first + 1], &name, &err);
+	scoped_fd dir = cli_image_dir(argv[first + 1], &name, &err);
 	if (dir < 0 || fvm_store_open(&store, &err) < 0 ||
 	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
 	    fvm_subids_enter(&vm, &err) < 0)
@@ -63,13 +64,15 @@ const struct cli_command cli_export = {
 	.main = export_main,
 };
 
-static int import_main(const struct cli *cli, int argc, char **argv)
+int cli_image_import(const struct cli *cli, const struct cli_command *command, bool live, int argc,
+		     char **argv)
 {
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
 	scoped_vm vm = { .dir = -1, .lock = -1 };
 	struct fvm_error err = { 0 };
 	struct cli_progress bar;
-	int first = cli_parse(&cli_import, argc, argv, NULL, NULL);
+	scoped_fd programs = -1;
+	int first = cli_parse(command, argc, argv, NULL, NULL);
 	if (first < 0)
 		return cli_exit_parse(first);
 	const char *file = argv[first], *name = argc - first > 1 ? argv[first + 1] : NULL;
@@ -80,9 +83,12 @@ static int import_main(const struct cli *cli, int argc, char **argv)
 	}
 	if (fvm_store_open(&store, &err) < 0)
 		return cli_fail(&err);
-	cli_progress_start(&bar, cli, "import");
-	int r = fvm_vm_import(&store, fd, name, cli_progress_bytes, &bar, &vm, &err);
+	cli_progress_start(&bar, cli, command->name);
+	int r = fvm_vm_import_live(&store, fd, name, cli_progress_bytes, &bar, &vm,
+				   live ? &programs : NULL, &err);
 	cli_progress_end(&bar);
+	if (r == 0 && live)
+		r = cli_live_start(&vm, programs, &err);
 	if (r < 0)
 		return cli_fail(&err);
 	if (cli->json)
@@ -90,6 +96,11 @@ static int import_main(const struct cli *cli, int argc, char **argv)
 			json_pack("{s:s, s:s}", "name", vm.config.name, "id", vm.config.id));
 	printf("%s\n", vm.config.name);
 	return 0;
+}
+
+static int import_main(const struct cli *cli, int argc, char **argv)
+{
+	return cli_image_import(cli, &cli_import, false, argc, argv);
 }
 
 const struct cli_command cli_import = {

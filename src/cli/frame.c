@@ -208,25 +208,11 @@ void cli_say(const struct cli *cli, const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-long long cli_now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_REALTIME, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static long long now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 void cli_progress_start(struct cli_progress *p, const struct cli *cli, const char *what)
 {
 	*p = (struct cli_progress){
 		.what = what,
-		.first_ms = now_ms(),
+		.first_ms = fvm_clock_ms(),
 		.on = !cli->quiet && !cli->json && isatty(STDERR_FILENO),
 	};
 	p->started_ms = p->first_ms;
@@ -235,7 +221,7 @@ void cli_progress_start(struct cli_progress *p, const struct cli *cli, const cha
 void cli_progress_next(struct cli_progress *p, const char *what)
 {
 	p->what = what;
-	p->started_ms = p->on ? now_ms() : 0;
+	p->started_ms = p->on ? fvm_clock_ms() : 0;
 }
 
 void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned long long total,
@@ -243,7 +229,7 @@ void cli_progress_show(struct cli_progress *p, unsigned long long done, unsigned
 {
 	if (!p->on)
 		return;
-	long long now = now_ms();
+	long long now = fvm_clock_ms();
 	bool counted = done || total;
 	bool first = !counted && p->printed_ms < p->started_ms;
 	if (now - p->first_ms < 300 || (now - p->printed_ms < 100 && !first))
@@ -282,7 +268,7 @@ void cli_progress_bytes(unsigned long long done, unsigned long long total, void 
 void cli_progress_end(struct cli_progress *p)
 {
 	/* or another process of ours has shown it */
-	if (p->on && (p->printed_ms || now_ms() - p->first_ms >= 300))
+	if (p->on && (p->printed_ms || fvm_clock_ms() - p->first_ms >= 300))
 		fputs("\r\033[K", stderr);
 	p->on = false;
 }

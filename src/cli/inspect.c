@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "fvm/native.h"
+#include "fvm/net.h"
 #include "fvm/state.h"
 
 static json_t *left_out(const struct fvm_running *r)
@@ -34,6 +35,9 @@ static void add_running(json_t *root, const struct fvm_vm *vm)
 				    r.address4, "address6", r.address6, "cgroup", r.cgroup,
 				    "uid_base", (json_int_t)r.uid_base, "mounts", mounts,
 				    "left_out", left_out(&r), "policy", policies);
+	uint32_t connections;
+	if (!vm->config.rootless && fvm_net_connections(r.slot, &connections) == 0)
+		json_object_set_new(running, "connections", json_integer(connections));
 	json_object_update(root, running);
 	json_decref(running);
 }

@@ -5,7 +5,6 @@
 /* clang-format off */
 static const struct cli_command *const table[] = {
 	&cli_attach,
-	&cli_clone,
 	&cli_cp,
 	&cli_create,
 	&cli_enter,
@@ -36,12 +35,17 @@ static const struct cli_command *const table[] = {
 
 /* commands of fvm-changes */
 static const char *const elsewhere[] = {
+	"checkpoint",
+	"clone",
 	"commit",
 	"diff",
 	"doctor",
 	"export",
+	"handles",
 	"import",
+	"rebind",
 	"reset",
+	"restore",
 	"undo",
 	NULL,
 };

@@ -10,7 +10,8 @@
  * cli_paths_make() - absolute paths from operands
  *
  * Relative ones start at the working directory. "." and ".." are taken out; directories that are
- * symlinks on the host are resolved (a change of /bin/x is found under /usr/bin/x), the last
+ * symlinks on the host are resolved (a change of /bin/x is found under /usr/bin/x), links
+ * of root and of the caller, that is, as no one else decides what is meant. The last
  * component is left as it is, because it may be the symlink itself that changed.
  * Return: 0, -EINVAL, -ENOMEM
  */

@@ -109,6 +109,7 @@ struct run {
 	bool made;  /* by us: there was none of that name */
 	bool alone; /* nobody but us reaps what the VM leaves */
 	struct fvm_ahead *ahead;
+	struct fvm_lookout *lookout;
 	struct fvm_started started;
 };
 
@@ -153,7 +154,7 @@ static int open_or_make(struct run *run, struct run_options *o, struct fvm_error
 	if (r < 0)
 		return r;
 	o->config.throw_away = o->rm;
-	o->config.first_start_ns = cli_now_ns(); /* it starts at once: one write for both */
+	o->config.first_start_ns = fvm_now_ns(); /* it starts at once: one write for both */
 	run->made = true;
 	return fvm_vm_create(&run->store, &o->config, !o->rm, &run->vm, err);
 }
@@ -331,6 +332,7 @@ static int start(struct run *run, const struct fvm_command *command, struct fvm_
 		.user_uid = command->uid,
 		.user_gid = command->gid,
 		.ahead = run->ahead,
+		.lookout = run->lookout,
 	};
 	return cli_vm_start(&run->vm, &so, &run->started, err);
 }
@@ -450,7 +452,11 @@ static int run_with(struct run *run, struct run_options *o, int argc, char **arg
 		return cli_fail(&err);
 	if (!o->name && geteuid() != 0)
 		run->ahead = fvm_ahead_begin();
-	if (fvm_store_open(&run->store, &err) < 0 || open_or_make(run, o, &err) < 0)
+	if (fvm_store_open(&run->store, &err) < 0)
+		return cli_fail(&err);
+	if (!o->name && !run->store.rootless)
+		run->lookout = fvm_lookout_begin(&run->store, &o->config);
+	if (open_or_make(run, o, &err) < 0)
 		return cli_fail(&err);
 	if (!run->made && fvm_vm_state(&run->vm) != FVM_STOPPED)
 		return run_beside(run, o, argc, argv);
@@ -475,6 +481,7 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 	int status =
 		first < 0 ? cli_exit_parse(first) : run_with(&run, &o, argc - first, argv + first);
 	fvm_ahead_free(run.ahead);
+	fvm_lookout_free(run.lookout);
 	fvm_started_close(&run.started);
 	fvm_vm_close(&run.vm);
 	fvm_store_close(&run.store);

@@ -1,6 +1,3 @@
-#include <errno.h>
-#include <unistd.h>
-
 #include "cli/commands.h"
 #include "cli/names.h"
 #include "cli/vm_start.h"
@@ -20,15 +17,8 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 static int start_one(const struct fvm_store *store, const char *name, struct fvm_error *err)
 {
 	scoped_vm vm = { .dir = -1, .lock = -1 };
-	struct fvm_started started = FVM_STARTED_NONE;
-	const struct fvm_start_options options = { .user_uid = geteuid(), .user_gid = getegid() };
 	int r = fvm_vm_open(store, name, FVM_LOCK, &vm, err);
-	if (r == 0)
-		r = cli_vm_start(&vm, &options, &started, err);
-	if (r == 0)
-		r = fvm_start_wait_exec(&started, err);
-	fvm_started_close(&started);
-	return r;
+	return r < 0 ? r : cli_vm_boot(&vm, err);
 }
 
 static int start_main(const struct cli *cli, int argc, char **argv)

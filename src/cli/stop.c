@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -51,13 +50,6 @@ struct stopping {
 	bool ask_failed;
 };
 
-static long long now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 static int wake(const struct fvm_store *store, const char *name, struct fvm_error *err)
 {
 	scoped_vm locked = { .dir = -1, .lock = -1 };
@@ -93,7 +85,7 @@ static bool gone_by(int pidfd, long long deadline_ms)
 {
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 	for (;;) {
-		long long left = deadline_ms - now_ms();
+		long long left = deadline_ms - fvm_clock_ms();
 		int n = poll(&p, 1, left > 0 ? (int)left : 0);
 		if (n > 0)
 			return true;
@@ -136,7 +128,7 @@ static int stop_all(const struct cli *cli, const struct fvm_store *store, unsign
 		else if (r < 0)
 			status = cli_fail(&err);
 	}
-	long long deadline = now_ms() + grace_s * 1000LL + SLACK_MS;
+	long long deadline = fvm_clock_ms() + grace_s * 1000LL + SLACK_MS;
 	fvm_strv_each(names, i) {
 		err = (struct fvm_error){ 0 };
 		if (finish(store, &all[i], deadline, &err) < 0)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -43,13 +42,6 @@ struct top {
 	size_t count, chosen, first;
 	char message[200];
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 /* ---- rows ---- */
 
@@ -170,7 +162,7 @@ static int sample_procs(struct top *t, struct fvm_error *err)
 		r = fvm_procs_list(&g, running.init_pid, &now);
 	if (r < 0)
 		return r;
-	int64_t at_ns = now_ns();
+	int64_t at_ns = fvm_clock_ns();
 	fvm_procs_commands(&now, COMMANDS_MS);
 	struct fvm_users *users = fvm_users_open(running.init_pid, &vm);
 	struct row *rows = calloc(now.count + 1, sizeof(*rows));
@@ -380,14 +372,14 @@ static int loop(struct top *t, struct fvm_error *err)
 {
 	int64_t due_ns = 0;
 	for (;;) {
-		int64_t left_ms = (due_ns - now_ns()) / 1000000;
+		int64_t left_ms = (due_ns - fvm_clock_ns()) / 1000000;
 		if (left_ms <= 0) {
 			int r = sample(t, err);
 			if (r < 0)
 				return r;
 			/* the first rates soon */
 			left_ms = due_ns ? t->interval_ms : 300;
-			due_ns = now_ns() + left_ms * 1000000;
+			due_ns = fvm_clock_ns() + left_ms * 1000000;
 		}
 		draw(t);
 		int key = cli_screen_key(&t->screen, (int)left_ms);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli/usage.h"
 #include "fvm/disk.h"
@@ -13,13 +12,6 @@ void cli_usages_free(struct cli_usages *u)
 {
 	free(u->items);
 	*u = (struct cli_usages){ 0 };
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
 /* What no cgroup accounts is added up over those that live. */
@@ -66,7 +58,7 @@ static int take_one(const struct fvm_vm *vm, const struct fvm_cgroup_host *host,
 	(void)fvm_cgroup_stats(&g, &u->stats);
 	if (!u->stats.has_cpu || !u->stats.has_memory || !u->stats.has_pids)
 		fill_from_processes(&g, u);
-	u->at_ns = now_ns();
+	u->at_ns = fvm_clock_ns();
 	return 0;
 }
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/vm_options.h"
@@ -131,6 +130,8 @@ int cli_vm_option(struct fvm_config *c, int key, const char *value, struct fvm_e
 		return cpus(value, &c->cpu_percent, err);
 	case OPT_PIDS:
 		return count(value, &c->pids, err);
+	case OPT_CONNECTIONS:
+		return count(value, &c->connections, err);
 	case OPT_DEVICE:
 		return add(&c->devices, value, err);
 	case OPT_BIND:
@@ -195,7 +196,6 @@ int cli_vm_new(const struct fvm_store *store, struct fvm_config *c, const char *
 {
 	static const char hex[] = "0123456789abcdef";
 	unsigned char id[32];
-	struct timespec now;
 	if (name && fvm_name_check(name, err) < 0)
 		return -EINVAL;
 	if (name)
@@ -206,8 +206,7 @@ int cli_vm_new(const struct fvm_store *store, struct fvm_config *c, const char *
 		return fvm_error_set(err, errno, "get random bytes");
 	for (size_t i = 0; i < sizeof(id); i++)
 		c->id[i] = hex[id[i] & 15];
-	clock_gettime(CLOCK_REALTIME, &now);
-	c->created_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+	c->created_ns = fvm_now_ns();
 	c->rootless = store->rootless;
 	return 0;
 }

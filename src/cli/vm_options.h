@@ -12,6 +12,7 @@ enum {
 	OPT_MEMORY,
 	OPT_CPUS,
 	OPT_PIDS,
+	OPT_CONNECTIONS,
 	OPT_DISK,
 	OPT_DEVICE,
 	OPT_BIND,
@@ -31,6 +32,7 @@ enum {
 	{ OPT_MEMORY, "memory", "SIZE", "limit of memory, as in 512M" },                            \
 	{ OPT_CPUS, "cpus", "N", "limit of processors, as in 1.5" },                                \
 	{ OPT_PIDS, "pids", "N", "limit of processes and threads" },                                \
+	{ OPT_CONNECTIONS, "connections", "N", "limit of network connections" },                    \
 	{ OPT_DISK, "disk", "SIZE", "limit of what it may write" },                                 \
 	{ OPT_DEVICE, "device", "PATH", "permit a device of the host, as in /dev/kvm" },            \
 	{ OPT_BIND, "bind", "S[:D][:ro]", "show the host's S at D, written through" },              \

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include "cli/vm_start.h"
 
 static void show(void *arg, uint64_t done, uint64_t total)
@@ -18,7 +20,7 @@ int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 {
 	struct fvm_config *c = &vm->config;
 	if (c->first_start_ns == 0) {
-		c->first_start_ns = cli_now_ns();
+		c->first_start_ns = fvm_now_ns();
 		int r = fvm_config_save(vm->dir, c, !options->throw_away, err);
 		if (r < 0)
 			return r;
@@ -34,5 +36,16 @@ int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	with.copying = &copying;
 	int r = fvm_vm_start(vm, &with, ret, err);
 	cli_progress_end(&bar);
+	return r;
+}
+
+int cli_vm_boot(struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct fvm_started started = FVM_STARTED_NONE;
+	const struct fvm_start_options options = { .user_uid = geteuid(), .user_gid = getegid() };
+	int r = cli_vm_start(vm, &options, &started, err);
+	if (r == 0)
+		r = fvm_start_wait_exec(&started, err);
+	fvm_started_close(&started);
 	return r;
 }

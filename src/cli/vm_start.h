@@ -11,4 +11,7 @@
 int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err);
 
+/** cli_vm_boot() - start the VM, open FVM_LOCK, without a command. Return: 0 or negative errno */
+int cli_vm_boot(struct fvm_vm *vm, struct fvm_error *err);
+
 #endif

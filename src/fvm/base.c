@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/base.h"
@@ -68,13 +67,6 @@ static _Noreturn void ask_all(const struct fvm_plan *plan, int to)
 	_exit(0);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 static void leave_out(struct fvm_mount *m, int error)
 {
 	m->class = FVM_MOUNT_LEFT_OUT;
@@ -85,9 +77,9 @@ static void leave_out(struct fvm_mount *m, int error)
 /* Takes answers until all are there, or the time is over. */
 static void hear(struct fvm_plan *plan, int from, bool *answered)
 {
-	int64_t end = now_ms() + ANSWER_MS;
+	int64_t end = fvm_clock_ms() + ANSWER_MS;
 	struct pollfd p = { .fd = from, .events = POLLIN };
-	for (int64_t left; (left = end - now_ms()) > 0;) {
+	for (int64_t left; (left = end - fvm_clock_ms()) > 0;) {
 		struct answer a;
 		if (poll(&p, 1, (int)left) <= 0)
 			continue;

@@ -518,7 +518,8 @@ static int bind_part(const struct fvm_build *b, const char *part, const char *wh
 		target = fvm_open_nofollow(b->root, where, O_PATH | O_DIRECTORY);
 	if (tree < 0 || target < 0) {
 		fvm_error_set(err, tree < 0 ? -tree : -target, "open /%s", where);
-		fvm_error_hint(err, "if the VM replaced it: fvm reset VM /%s", where);
+		if (target < 0)
+			fvm_error_hint(err, "if the VM replaced it: fvm reset VM /%s", where);
 		return -err->code;
 	}
 	const struct sys_mount_attr attr = { .attr_set = attributes };

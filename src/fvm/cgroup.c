@@ -18,6 +18,7 @@
 #define VM_DESCENDANTS_MAX 4096	      /* cgroups of a VM's own: each costs the host's memory */
 #define PATIENCE_MS	   200	      /* for who was killed to be reaped */
 #define VM_DEPTH_MAX	   32
+#define BELOW		   "vm"
 
 static const char *const v2_names[FVM_CG_COUNT] = {
 	[FVM_CG_MEMORY] = "memory",
@@ -29,13 +30,6 @@ static const char *const v2_names[FVM_CG_COUNT] = {
 static void pause_us(long us)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = us * 1000 }, NULL);
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
 static int write_at(const char *dir, const char *file, const char *text)
@@ -88,12 +82,12 @@ static int rmdir_below(int dir)
  * die by then was forgotten, or came from elsewhere: the VM is no more. */
 static int remove_by(const struct fvm_cgroups *g, const char *path, int64_t deadline_ms)
 {
-	int64_t patient_ms = now_ms() + PATIENCE_MS;
+	int64_t patient_ms = fvm_clock_ms() + PATIENCE_MS;
 	for (;;) {
 		int r = rmdir_tree(AT_FDCWD, path);
 		if (r == 0 || (r != -EBUSY && r != -ENOTEMPTY))
 			return r;
-		int64_t now = now_ms();
+		int64_t now = fvm_clock_ms();
 		if (now >= deadline_ms)
 			return -EBUSY;
 		if (now >= patient_ms) {
@@ -107,7 +101,7 @@ static int remove_by(const struct fvm_cgroups *g, const char *path, int64_t dead
 int fvm_cgroup_remove(const struct fvm_cgroups *g, unsigned int timeout_ms)
 {
 	char up[FVM_CGROUP_PATH];
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = fvm_clock_ms() + timeout_ms;
 	int result = 0;
 	for (int i = -1; i < FVM_CG_COUNT; i++) {
 		const char *path = i < 0 ? g->v2 : g->v1[i];
@@ -237,9 +231,17 @@ static bool accounts(const struct fvm_cgroups *g, const struct fvm_config *confi
 	return c == FVM_CG_PIDS || c == FVM_CG_FREEZER || (c == FVM_CG_CPUACCT && !g->v2[0]);
 }
 
+static int below_make(const char *path)
+{
+	scoped_fd dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0 || mkdirat(dir, BELOW, 0755) < 0 ? -errno : 0;
+}
+
 static int make_v2(struct fvm_cgroups *g, const struct fvm_config *config, int why[FVM_CG_COUNT])
 {
 	int r = place_make(g->v2);
+	if (r == 0 && g->below)
+		r = below_make(g->v2);
 	if (r < 0)
 		g->v2[0] = '\0';
 	for (int i = 0; i < FVM_CG_COUNT; i++) {
@@ -458,6 +460,10 @@ int fvm_cgroup_open_v2(const struct fvm_cgroups *g)
 	if (!g->v2[0])
 		return -ENOENT;
 	int fd = open(g->v2, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && g->below) {
+		const scoped_fd above = fd;
+		fd = openat(above, BELOW, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	}
 	return fd < 0 ? -errno : fd;
 }
 

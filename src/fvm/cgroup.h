@@ -9,6 +9,11 @@
  *     rootless  X/fvm/ID in v2 only; X is what the caller may write: the parent of his own cgroup
  *               (app.slice on a systemd desktop: beside him, so nobody has to move), or his own
  *
+ *   VM root is a user's own, and so are the files of his cgroups, those with limits too. What keeps
+ *   him from them is "nsdelegate", a mount option: the cgroup that his namespace begins with is not
+ *   his then. Where v2 is mounted without, he begins one level below, in X/fvm/ID/vm, which has no
+ *   controllers: what has the limits, and is frozen by a pause, is above all that he can see.
+ *
  *   ".../fvm" never holds a process, so that controllers can be on below it (v2's rule of no
  *   internal processes), and being on there, nobody can turn them off in X. If X itself holds
  *   processes and a limit is asked for, these move to the leaf X/fvm-leaf. Controllers are turned
@@ -43,6 +48,7 @@ enum fvm_controller {
 struct fvm_cgroup_tree {
 	char top[FVM_CGROUP_PATH]; /* where it is mounted */
 	char own[FVM_CGROUP_PATH]; /* directory of the caller's own cgroup */
+	bool nsdelegate;	   /* v2: the first cgroup of a namespace can't be written in it */
 };
 
 /* What this host has. */
@@ -68,6 +74,7 @@ struct fvm_cgroups {
 	char v1[FVM_CG_COUNT][FVM_CGROUP_PATH]; /* several may be the same co-mounted one */
 	bool v2_has[FVM_CG_COUNT]; /* controller can be had in v2 (after _make(): is on) */
 	bool rootless;
+	bool below; /* its processes begin in v2's "vm" below it */
 };
 
 /**

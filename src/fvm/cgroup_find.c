@@ -130,6 +130,8 @@ static void line_use(const struct mount_line *m, const char *own, struct fvm_cgr
 {
 	if (field_is(m->type, "cgroup2")) {
 		tree_fill(&ret->v2, m, own_path(own, NULL));
+		/* an option of the hierarchy, the same for all its mounts */
+		ret->v2.nsdelegate = listed(m->super.at, m->super.len, ",", "nsdelegate");
 		return;
 	}
 	if (!field_is(m->type, "cgroup"))
@@ -259,6 +261,7 @@ int fvm_cgroup_plan_on(const struct fvm_cgroup_host *host, const char *id, bool 
 		r = plan_v1(host, &g);
 	if (r < 0)
 		return r;
+	g.below = rootless && g.v2[0] && !host->v2.nsdelegate;
 	if (rootless) /* the name is kept below TOP, wherever in it X is */
 		strcpy(g.name, x[0] ? g.v2 + strlen(host->v2.top) + 1 : "");
 	*ret = g;

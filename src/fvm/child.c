@@ -23,6 +23,7 @@
 #include "fvm/init_priv.h"
 #include "fvm/recorder.h"
 #include "fvm/seccomp.h"
+#include "vin/become.h"
 
 #define REPORT 3 /* where the report's descriptor stands until exec */
 
@@ -302,6 +303,8 @@ _Noreturn void fvm_child_main(const struct child *child)
 		fail(report, &err);
 	if (c->helper) {
 		close(report); /* as an exec would */
+		if (c->helper == FVM_HELPER_BLANK)
+			vin_become(STDIN_FILENO, false);
 		_exit(fvm_copy_helper(c));
 	}
 	if (c->argv.count == 0) {

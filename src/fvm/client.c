@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/client_priv.h"
@@ -108,13 +107,6 @@ static int signals_ready(struct stream *s)
 	return GO_ON;
 }
 
-static long long now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 /* Two keys in a row detach; the first alone is passed on after a moment, or with what follows. */
 static size_t find_detach(struct stream *s, char *buf, size_t len, bool *ret_detach)
 {
@@ -129,7 +121,7 @@ static size_t find_detach(struct stream *s, char *buf, size_t len, bool *ret_det
 			out[kept++] = DETACH_1;
 		s->saw_first = buf[i] == DETACH_1;
 		s->first_passed = false;
-		s->first_ms = s->saw_first ? now_ms() : 0;
+		s->first_ms = s->saw_first ? fvm_clock_ms() : 0;
 		if (!s->saw_first)
 			out[kept++] = buf[i];
 	}
@@ -142,7 +134,7 @@ static int first_left(const struct stream *s)
 {
 	if (!s->saw_first || s->first_passed)
 		return -1;
-	long long left = s->first_ms + DETACH_MS - now_ms();
+	long long left = s->first_ms + DETACH_MS - fvm_clock_ms();
 	return left > 0 ? (int)left : 0;
 }
 

@@ -251,7 +251,7 @@ static int find_target(const struct commit *c, bool force, struct target *t, str
 	int r = commit_vm_find(c, &t->own_vm, err);
 	/* whoever has it may be about to end; not without limit: a commit waits for our lock */
 	for (int tries = 0; r == -EBUSY && tries < 100; tries++) {
-		usleep(20000);
+		fvm_sleep_ms(20);
 		*err = (struct fvm_error){ 0 };
 		r = commit_vm_find(c, &t->own_vm, err);
 	}

@@ -60,6 +60,7 @@ static const struct field {
 	FIELD("disk_bytes", K_U64, disk_bytes),
 	FIELD("cpu_percent", K_U32, cpu_percent),
 	FIELD("pids", K_U32, pids),
+	FIELD("connections", K_U32, connections),
 	FIELD("hostname", K_STRING, hostname),
 	FIELD("layers", K_LIST, layers),
 	FIELD("pending", K_STRING, pending),

@@ -63,6 +63,7 @@ struct fvm_config {
 	uint64_t disk_bytes;
 	uint32_t cpu_percent; /* 150 is one and a half CPUs */
 	uint32_t pids;
+	uint32_t connections; /* nat: open at once; 0: a share of what the host has room for */
 	char *hostname; /* NULL: the VM's name */
 
 	/* layers below the workspace, bottom first; ids of store/layers */

@@ -1,7 +1,6 @@
 /* The client's side of the control socket: requests to PID 1 and its answers. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,21 +46,22 @@ int fvm_control_connect(const struct fvm_vm *vm, struct fvm_error *err)
 	return r;
 }
 
-/* An answer. Return: payload length, or negative errno: also what PID 1 says went wrong */
-static ssize_t answer(int sock, enum fvm_msg_type wanted, char **ret_packet, const char **ret,
-		      struct fvm_error *err)
+ssize_t fvm_control_answer(int sock, enum fvm_msg_type wanted, char **ret_packet, const char **ret,
+			   int *ret_fd, struct fvm_error *err)
 {
 	scoped_free char *packet = malloc(sizeof(struct fvm_msg) + FVM_MSG_MAX);
+	scoped_fd fd = -1;
 	struct fvm_msg head;
+	size_t fds;
 	if (!packet)
 		return fvm_error_set(err, ENOMEM, "read the VM's answer");
 	ssize_t n;
 	/* ECONNRESET is told once, before what PID 1 had said: see client.c */
 	do {
-		n = recv(sock, packet, sizeof(head) + FVM_MSG_MAX, 0);
-	} while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+		n = fvm_recv_fds(sock, packet, sizeof(head) + FVM_MSG_MAX, &fd, !!ret_fd, &fds);
+	} while (n == -ECONNRESET);
 	if (n < 0)
-		return fvm_error_set(err, errno, "read the VM's answer");
+		return fvm_error_set(err, (int)-n, "read the VM's answer");
 	if (n == 0)
 		return fvm_error_set(err, EPIPE, "read the VM's answer: it has ended");
 	const char *payload = fvm_msg_check(packet, (size_t)n, &head, err);
@@ -73,6 +73,8 @@ static ssize_t answer(int sock, enum fvm_msg_type wanted, char **ret_packet, con
 		return fvm_error_set(err, EBADMSG, "read the VM's answer: type %u", head.type);
 	*ret_packet = fvm_take_ptr(&packet);
 	*ret = payload;
+	if (ret_fd)
+		*ret_fd = fvm_fd_take(&fd);
 	return (ssize_t)head.len;
 }
 
@@ -80,7 +82,7 @@ static int answer_started(int sock, struct fvm_msg_started *ret, struct fvm_erro
 {
 	scoped_free char *packet = NULL;
 	const char *payload;
-	ssize_t n = answer(sock, FVM_MSG_STARTED, &packet, &payload, err);
+	ssize_t n = fvm_control_answer(sock, FVM_MSG_STARTED, &packet, &payload, NULL, err);
 	if (n < 0)
 		return (int)n;
 	if (n != sizeof(*ret))
@@ -103,16 +105,11 @@ static int make_memfd(const struct fvm_buf *packed)
 /* The packed command, in the message or in a memfd when it is too long, and its descriptors. */
 static int send_run(int sock, const struct fvm_command *c, const struct fvm_buf *packed)
 {
-	scoped_buf message = { 0 };
 	scoped_fd memfd = -1;
 	int fds[4];
 	size_t count = 0;
 	bool fits = packed->len <= FVM_MSG_MAX;
-	struct fvm_msg head = { FVM_MSG_VERSION, FVM_MSG_RUN, fits ? (uint32_t)packed->len : 0 };
-	fvm_buf_add(&message, &head, sizeof(head));
-	if (fits) {
-		fvm_buf_add(&message, packed->data, packed->len);
-	} else {
+	if (!fits) {
 		memfd = make_memfd(packed);
 		if (memfd < 0)
 			return memfd;
@@ -122,9 +119,8 @@ static int send_run(int sock, const struct fvm_command *c, const struct fvm_buf 
 		if (c->fds[i] >= 0)
 			fds[count++] = c->fds[i];
 	}
-	if (message.failed)
-		return -ENOMEM;
-	return fvm_send_fds(sock, message.data, message.len, fds, count);
+	return fvm_msg_send_fds(sock, FVM_MSG_RUN, packed->data, fits ? packed->len : 0, fds,
+				count);
 }
 
 int fvm_control_run(int sock, const struct fvm_command *command, int *ret_session,
@@ -173,7 +169,7 @@ int fvm_control_list(int sock, struct fvm_session_info **ret, size_t *ret_count,
 	int r = fvm_msg_send(sock, FVM_MSG_LIST, NULL, 0);
 	if (r < 0)
 		return fvm_error_set(err, -r, "ask the VM for its sessions");
-	ssize_t n = answer(sock, FVM_MSG_SESSIONS, &packet, &payload, err);
+	ssize_t n = fvm_control_answer(sock, FVM_MSG_SESSIONS, &packet, &payload, NULL, err);
 	if (n < 0)
 		return (int)n;
 	size_t count = (size_t)n / sizeof(struct fvm_msg_session);

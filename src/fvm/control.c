@@ -7,13 +7,9 @@
  * each length is compared with what is really there.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
 #include "fvm/init_priv.h"
 
@@ -210,17 +206,18 @@ const void *fvm_msg_check(const void *packet, size_t len, struct fvm_msg *ret,
 	return (const char *)packet + sizeof(head);
 }
 
-int fvm_msg_send(int sock, enum fvm_msg_type type, const void *payload, size_t len)
+int fvm_msg_send_fds(int sock, enum fvm_msg_type type, const void *payload, size_t len,
+		     const int *fds, size_t n)
 {
 	struct fvm_msg head = { FVM_MSG_VERSION, (uint16_t)type, (uint32_t)len };
-	struct iovec iov[2] = {
+	const struct iovec iov[] = {
 		{ .iov_base = &head, .iov_len = sizeof(head) },
 		{ .iov_base = (void *)(uintptr_t)payload, .iov_len = len },
 	};
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
-	ssize_t n;
-	do {
-		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
-	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : 0;
+	return fvm_sendv_fds(sock, iov, FVM_COUNT(iov), fds, n);
+}
+
+int fvm_msg_send(int sock, enum fvm_msg_type type, const void *payload, size_t len)
+{
+	return fvm_msg_send_fds(sock, type, payload, len, NULL, 0);
 }

@@ -331,6 +331,9 @@ static void check_nat(const struct fvm_doctor *d, struct fvm_finding *f)
 	if (t)
 		bad(f, "root's VMs have only --net none and host",
 		    fvm_fix_of(k->veth ? "veth" : "nft", t, k->container));
+	else if (k->counts)
+		bad(f, "a VM can fill the host's table of connections",
+		    "modprobe nft_connlimit nft_limit, before the first VM starts");
 }
 
 static void check_user_net(const struct fvm_doctor *d, struct fvm_finding *f)

@@ -21,8 +21,9 @@
 struct export
 {
 	const struct fvm_vm *vm;
-	int tmp; /* directory of the blobs */
-	struct image_blob layers[IMAGE_LAYERS_MAX], config, manifest;
+	int tmp;      /* directory of the blobs */
+	int programs; /* -1: none */
+	struct image_blob layers[IMAGE_LAYERS_MAX], config, manifest, live;
 	size_t count;
 	fvm_progress_fn progress;
 	void *arg;
@@ -150,6 +151,30 @@ static int write_manifest(struct export *x)
 			      &x->manifest);
 }
 
+/* What the programs are, under its digest. */
+static int write_live(struct export *x)
+{
+	scoped_free char *block = malloc(1 << 20);
+	struct fvm_digest *d = fvm_digest_new();
+	scoped_fd fd = openat(x->tmp, "live", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	ssize_t n = 0;
+	int r = fd < 0 ? -errno : block && d ? 0 : -ENOMEM;
+	if (r == 0 && lseek(x->programs, 0, SEEK_SET) < 0)
+		r = -errno;
+	while (r == 0 && (n = fvm_read_full(x->programs, block, 1 << 20)) > 0) {
+		fvm_digest_add(d, block, (size_t)n);
+		x->live.size += (unsigned long long)n;
+		r = fvm_write_all(fd, block, (size_t)n);
+	}
+	if (r == 0 && n < 0)
+		r = (int)n;
+	if (d)
+		fvm_digest_end(d, x->live.digest);
+	if (r == 0 && renameat(x->tmp, "live", x->tmp, x->live.digest) < 0)
+		r = -errno;
+	return r < 0 ? fvm_error_set(x->err, -r, "write the programs into the image") : 0;
+}
+
 /* ---- the outer tar ---- */
 
 static int outer_failed(const struct export *x, struct archive *a)
@@ -206,8 +231,11 @@ static int put_blob(const struct export *x, struct archive *a, const struct imag
 static int put_all(const struct export *x, struct archive *a)
 {
 	json_t *manifest = descriptor(IMAGE_TYPE_MANIFEST, &x->manifest);
-	json_object_set_new(manifest, "annotations",
-			    json_pack("{s:s}", IMAGE_REF, x->vm->config.name));
+	json_t *annotations = json_pack("{s:s}", IMAGE_REF, x->vm->config.name);
+	if (x->programs >= 0)
+		json_object_set_new(annotations, IMAGE_PROGRAMS,
+				    json_sprintf("sha256:%s", x->live.digest));
+	json_object_set_new(manifest, "annotations", annotations);
 	int r = put_text(x, a, "oci-layout", json_pack("{s:s}", "imageLayoutVersion", "1.0.0"));
 	if (r == 0)
 		r = put_text(x, a, "index.json",
@@ -218,6 +246,8 @@ static int put_all(const struct export *x, struct archive *a)
 		r = put_blob(x, a, &x->manifest);
 	if (r == 0)
 		r = put_blob(x, a, &x->config);
+	if (r == 0 && x->programs >= 0)
+		r = put_blob(x, a, &x->live);
 	for (size_t i = 0; r == 0 && i < x->count; i++) {
 		bool again = false; /* two equal layers are one blob */
 		for (size_t j = 0; j < i; j++)
@@ -289,7 +319,14 @@ static int write_image(const struct export *x, int dir, const char *file)
 int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progress_fn progress,
 		  void *arg, struct fvm_error *err)
 {
-	if (fvm_lock_alive(vm->dir)) {
+	return fvm_vm_export_live(vm, dir, file, NULL, progress, arg, err);
+}
+
+int fvm_vm_export_live(const struct fvm_vm *vm, int dir, const char *file,
+		       const struct fvm_image_live *live, fvm_progress_fn progress, void *arg,
+		       struct fvm_error *err)
+{
+	if (!live && fvm_lock_alive(vm->dir)) {
 		fvm_error_set(err, EBUSY, "VM '%s' is running", vm->config.name);
 		fvm_error_hint(err, "fvm stop %s first, or export a clone of it", vm->config.name);
 		return -EBUSY;
@@ -299,10 +336,17 @@ int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progre
 	scoped_fd blobs = fvm_tmp_make(vm->store, tmp);
 	if (!x || blobs < 0)
 		return fvm_error_set(err, x ? -blobs : ENOMEM, "export VM '%s'", vm->config.name);
-	*x = (struct export){
-		.vm = vm, .tmp = blobs, .progress = progress, .arg = arg, .err = err
-	};
+	*x = (struct export){ .vm = vm,
+			      .tmp = blobs,
+			      .programs = live ? live->programs : -1,
+			      .progress = progress,
+			      .arg = arg,
+			      .err = err };
 	int r = write_layers(x);
+	if (r == 0 && live && live->written)
+		live->written(live->arg);
+	if (r == 0 && live)
+		r = write_live(x);
 	if (r == 0)
 		r = write_config(x);
 	if (r == 0)

@@ -7,20 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/cgroup.h"
 #include "fvm/procs.h"
 
 #define STOPPED_BEFORE "stopped-before" /* file in the VM's run directory */
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
 
 static void wait_ms(int ms)
 {
@@ -47,13 +39,13 @@ static bool v2_is(int events, bool frozen)
 
 static int v2_freeze(int dir, bool freeze, unsigned int timeout_ms)
 {
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = fvm_clock_ms() + timeout_ms;
 	scoped_fd events = openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC);
 	int r = fvm_write_file(dir, "cgroup.freeze", freeze ? "1" : "0");
 	if (r < 0 || events < 0)
 		return r == -ENOENT || events < 0 ? -ENODEV : r;
 	while (!v2_is(events, freeze)) {
-		int64_t left = deadline - now_ms();
+		int64_t left = deadline - fvm_clock_ms();
 		if (left <= 0)
 			return -ETIMEDOUT;
 		/* the file "changes" when the state does; a short sleep if that is missed */
@@ -76,14 +68,14 @@ static bool v1_is(int dir, const char *state)
 static int v1_freeze(int dir, bool freeze, unsigned int timeout_ms)
 {
 	const char *state = freeze ? "FROZEN" : "THAWED";
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = fvm_clock_ms() + timeout_ms;
 	for (;;) {
 		int r = fvm_write_file(dir, "freezer.state", state);
 		if (r < 0)
 			return r == -ENOENT ? -ENODEV : r;
 		if (v1_is(dir, state))
 			return 0;
-		if (now_ms() >= deadline)
+		if (fvm_clock_ms() >= deadline)
 			return -ETIMEDOUT;
 		wait_ms(1);
 	}
@@ -223,11 +215,11 @@ int fvm_signal_pause(pid_t init, int run_dir, bool pause, unsigned int timeout_m
 {
 	if (!pause)
 		return continue_all(init, run_dir);
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = fvm_clock_ms() + timeout_ms;
 	int r = stopped_before(init, run_dir);
 	if (r < 0)
 		return r;
-	while ((r = stop_round(init)) > 0 && now_ms() < deadline)
+	while ((r = stop_round(init)) > 0 && fvm_clock_ms() < deadline)
 		wait_ms(1);
 	if (r == 0)
 		return 0;

@@ -29,6 +29,18 @@
 int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progress_fn progress,
 		  void *arg, struct fvm_error *err);
 
+/* Of a VM that runs, and whose programs the caller holds still. */
+struct fvm_image_live {
+	int programs;		  /* file with what they are, which becomes a blob (checkpoint.h) */
+	void (*written)(void *arg); /* its files are read: they may go on; may be NULL */
+	void *arg;
+};
+
+/** fvm_vm_export_live() - the same of such a VM; @live may be NULL */
+int fvm_vm_export_live(const struct fvm_vm *vm, int dir, const char *file,
+		       const struct fvm_image_live *live, fvm_progress_fn progress, void *arg,
+		       struct fvm_error *err);
+
 /**
  * fvm_vm_import() - make VM @name (NULL: the name it had) from the image in @fd
  * @ret: open FVM_LOCK
@@ -37,5 +49,11 @@ int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progre
  */
 int fvm_vm_import(const struct fvm_store *store, int fd, const char *name,
 		  fvm_progress_fn progress, void *arg, struct fvm_vm *ret, struct fvm_error *err);
+
+/** fvm_vm_import_live() - the same of what fvm_vm_export_live() wrote
+ *  @ret_programs: a descriptor of that blob; may be NULL. Return: also -ENOENT (it has none) */
+int fvm_vm_import_live(const struct fvm_store *store, int fd, const char *name,
+		       fvm_progress_fn progress, void *arg, struct fvm_vm *ret, int *ret_programs,
+		       struct fvm_error *err);
 
 #endif

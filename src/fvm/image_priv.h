@@ -14,6 +14,7 @@
 #define IMAGE_TYPE_CONFIG   "application/vnd.oci.image.config.v1+json"
 #define IMAGE_TYPE_LAYER    "application/vnd.oci.image.layer.v1.tar+zstd"
 #define IMAGE_REF	    "org.opencontainers.image.ref.name"
+#define IMAGE_PROGRAMS	    "org.fvm.programs"
 
 /* One blob: a file of a temporary directory, named by its digest. */
 struct image_blob {

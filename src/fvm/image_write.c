@@ -471,7 +471,9 @@ static int open_tar(struct writer *w, struct packer *p)
 	p->zstd = ZSTD_createCCtx();
 	if (!w->tar || !w->links || !w->block || !w->raw || !w->packed || !p->out || !p->zstd)
 		return fvm_error_set(w->err, ENOMEM, "start a layer");
-	archive_write_set_format_pax_restricted(w->tar);
+	/* "restricted" drops what is below a second of a time: a program that was started from such
+	 * a file would not find it again (fvm/checkpoint.h) */
+	archive_write_set_format_pax(w->tar);
 	archive_write_set_options(w->tar, "hdrcharset=BINARY");
 	archive_write_set_bytes_per_block(w->tar, 0);
 	archive_entry_linkresolver_set_strategy(w->links, archive_format(w->tar));

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <archive.h>
@@ -31,6 +33,7 @@ struct import {
 	struct fvm_strv made;	    /* ids that the layers will have */
 	struct fvm_strv places;	    /* where they are: "tmp/.." */
 	int held[IMAGE_LAYERS_MAX]; /* their descriptors, which hold flock(2) */
+	int *programs;		    /* descriptor of that blob; NULL: not asked for */
 	struct fvm_config config;
 	struct fvm_user_ids ids; /* rootless: those that can be had */
 	fvm_progress_fn progress;
@@ -197,6 +200,22 @@ static int load_config(struct import *m, const json_t *manifest)
 	return r;
 }
 
+static int open_programs(struct import *m, const json_t *descriptor)
+{
+	const char *digest = json_string_value(
+		json_object_get(json_object_get(descriptor, "annotations"), IMAGE_PROGRAMS));
+	if (!m->programs)
+		return 0;
+	if (!digest) {
+		fvm_error_hint(m->err, "make a VM of its files: fvm import FILE");
+		return fvm_error_say(m->err, ENOENT, "there are no programs in the image");
+	}
+	if (strncmp(digest, "sha256:", 7) != 0 || !is_digest(digest + 7))
+		return damaged(m, "the name of its programs");
+	*m->programs = openat(m->tmp, digest + 7, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return *m->programs < 0 ? damaged(m, "its programs are missing") : 0;
+}
+
 static int read_documents(struct import *m)
 {
 	json_t *index = json_loads(m->index, JSON_REJECT_DUPLICATES, NULL);
@@ -205,6 +224,8 @@ static int read_documents(struct import *m)
 			 : damaged(m, "its manifest is missing or unreadable");
 	if (r == 0)
 		r = load_config(m, manifest);
+	if (r == 0)
+		r = open_programs(m, json_array_get(json_object_get(index, "manifests"), 0));
 	json_decref(index);
 	json_decref(manifest);
 	return r;
@@ -342,7 +363,9 @@ static void strip_grants(struct fvm_config *c)
 					    &c->ports, &c->env,	   &c->show };
 	bool *const allowed[] = { &c->secrets, &c->io_uring, &c->i386_sockets,
 				  &c->private_networks };
-	bool any = c->net == FVM_NET_HOST;
+	/* without this one it has a limit all the same */
+	bool any = c->net == FVM_NET_HOST || c->connections;
+	c->connections = 0;
 	for (size_t i = 0; i < FVM_COUNT(grants); i++) {
 		any |= grants[i]->count > 0;
 		fvm_strv_free(grants[i]);
@@ -430,12 +453,17 @@ static int import_all(struct import *m, int fd, const char *name, struct fvm_vm 
 	return r;
 }
 
-int fvm_vm_import(const struct fvm_store *store, int fd, const char *name, fvm_progress_fn progress,
-		  void *arg, struct fvm_vm *ret, struct fvm_error *err)
+static int import_here(const struct fvm_store *store, int fd, const char *name,
+		       fvm_progress_fn progress, void *arg, struct fvm_vm *ret, int *ret_programs,
+		       struct fvm_error *err)
 {
 	char tmp[40];
 	struct fvm_error mine = { 0 };
-	struct import m = { .store = store, .progress = progress, .arg = arg, .err = &mine };
+	struct import m = { .store = store,
+			    .programs = ret_programs,
+			    .progress = progress,
+			    .arg = arg,
+			    .err = &mine };
 	int r = store->rootless ? fvm_subids_enter_any(&m.ids, err) : 0;
 	if (r < 0)
 		return r;
@@ -454,4 +482,70 @@ int fvm_vm_import(const struct fvm_store *store, int fd, const char *name, fvm_p
 	if (r < 0 && err)
 		*err = mine;
 	return r < 0 ? fvm_error_wrap(err, r, "import") : 0;
+}
+
+int fvm_vm_import(const struct fvm_store *store, int fd, const char *name, fvm_progress_fn progress,
+		  void *arg, struct fvm_vm *ret, struct fvm_error *err)
+{
+	return import_here(store, fd, name, progress, arg, ret, NULL, err);
+}
+
+/* ---- for who goes on with the VM ---- */
+
+struct imported {
+	int code;
+	char name[sizeof(((struct fvm_config *)NULL)->name)];
+	struct fvm_error err;
+};
+
+static int take_imported(const struct fvm_store *store, int sock, struct fvm_vm *ret,
+			 int *ret_programs, struct fvm_error *err)
+{
+	struct imported o;
+	size_t count = 0;
+	int fd = -1;
+	if (fvm_recv_fds(sock, &o, sizeof(o), &fd, 1, &count) != sizeof(o))
+		return fvm_error_set(err, EPIPE, "have a process import it");
+	scoped_fd programs = count ? fd : -1;
+	if (o.code < 0) {
+		(void)fvm_error_take(err, &o.err, sizeof(o.err));
+		return o.code;
+	}
+	o.name[sizeof(o.name) - 1] = '\0';
+	int r = fvm_vm_open(store, o.name, FVM_LOCK, ret, err);
+	if (r == 0)
+		*ret_programs = fvm_fd_take(&programs);
+	return r;
+}
+
+/* Who has entered a namespace with the ids of the layers can start no VM that has these ids: so the
+ * import of one that goes on is made by a child. */
+int fvm_vm_import_live(const struct fvm_store *store, int fd, const char *name,
+		       fvm_progress_fn progress, void *arg, struct fvm_vm *ret, int *ret_programs,
+		       struct fvm_error *err)
+{
+	int ends[2];
+	if (!store->rootless || !ret_programs)
+		return import_here(store, fd, name, progress, arg, ret, ret_programs, err);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return fvm_error_set(err, errno, "make a socket");
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct imported o = { 0 };
+		struct fvm_vm vm = { .dir = -1, .lock = -1 };
+		int programs = -1;
+		o.code = import_here(store, fd, name, progress, arg, &vm, &programs, &o.err);
+		if (o.code == 0)
+			strcpy(o.name, vm.config.name);
+		(void)fvm_vm_close(&vm);
+		(void)fvm_send_fds(ends[1], &o, sizeof(o), &programs, o.code == 0);
+		_exit(0);
+	}
+	close(ends[1]);
+	int r = pid < 0 ? fvm_error_set(err, errno, "start a process")
+			: take_imported(store, ends[0], ret, ret_programs, err);
+	close(ends[0]);
+	if (pid > 0)
+		(void)waitpid(pid, NULL, 0);
+	return r;
 }

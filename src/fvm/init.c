@@ -20,7 +20,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/prove.h"
@@ -51,13 +50,6 @@ __attribute__((constructor)) static void arguments_find(int argc, char **argv)
 	arguments.end = argv[argc - 1] + strlen(argv[argc - 1]);
 	for (char **e = environ; e && *e; e++)
 		arguments.env_end = *e + strlen(*e);
-}
-
-int64_t init_now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1; /* never 0 */
 }
 
 int source_watch(struct init *init, struct source *s, uint32_t events)
@@ -234,7 +226,7 @@ static _Noreturn void end(const struct init *init)
 
 void init_shutdown(struct init *init, unsigned int grace_ms)
 {
-	int64_t deadline = init_now_ms() + grace_ms;
+	int64_t deadline = fvm_clock_ms() + grace_ms;
 	if (!init->ending || deadline < init->deadline_ms)
 		init->deadline_ms = deadline;
 	init->ending = true;
@@ -261,7 +253,7 @@ static void end_if_over(struct init *init)
 {
 	if (!init->ending)
 		return;
-	int64_t late = init_now_ms() - init->deadline_ms;
+	int64_t late = fvm_clock_ms() - init->deadline_ms;
 	bool alone = waitid(P_ALL, 0, &(siginfo_t){ 0 }, WEXITED | WNOHANG | WNOWAIT) < 0;
 	if (!alone && late < 0)
 		return;
@@ -405,7 +397,7 @@ static int next_timeout(struct init *init, bool more_to_reap)
 		wait = 500;
 	if (!init->ending)
 		return wait;
-	int64_t left = init->deadline_ms - init_now_ms();
+	int64_t left = init->deadline_ms - fvm_clock_ms();
 	if (left <= 0 || left > 100)
 		left = 100; /* children may end without our being their parent's heir */
 	return wait < 0 || left < wait ? (int)left : wait;

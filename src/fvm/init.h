@@ -17,11 +17,14 @@
  *     FVM_MSG_STDIN     bytes (empty: end of input)       FVM_MSG_WINCH     struct winsize
  *     FVM_MSG_SIGNAL    int32 signal for the session's foreground group
  *     FVM_MSG_LIST      sessions; FVM_MSG_SHUTDOWN uint32 grace period in ms
+ *     FVM_MSG_HOLD      session id; FVM_MSG_ADOPT what FVM_MSG_HELD had told (checkpoint.h)
  *     PID 1 -> client
  *     FVM_MSG_STARTED   int32 session id, int32 pid (VM's)  FVM_MSG_OUTPUT  bytes of the terminal
  *     FVM_MSG_REPLAY    bytes from before attaching
  *     FVM_MSG_EXITED    int32 wait status                   FVM_MSG_ERROR   struct fvm_error
  *     FVM_MSG_SESSIONS  one packed record per session
+ *     FVM_MSG_HELD      a session as struct fvm_msg_live and its last output; its descriptor
+ *     FVM_MSG_ADOPTED   the descriptor for the programs of a session that was made again
  *
  *   A terminal is a pty pair of the VM's own devpts; PID 1 holds the master, so that a session
  *   outlives the client. Without a terminal, pipes and regular files of the caller are passed as
@@ -43,7 +46,13 @@
 #include "common/common.h"
 
 /* Instead of executing a program of the VM, the session's child does this itself (copy.h). */
-enum fvm_helper { FVM_HELPER_NONE, FVM_HELPER_SEND, FVM_HELPER_RECEIVE, FVM_HELPER_COUNT };
+enum fvm_helper {
+	FVM_HELPER_NONE,
+	FVM_HELPER_SEND,
+	FVM_HELPER_RECEIVE,
+	FVM_HELPER_BLANK, /* vin/become.h; argv is the number it gets, input the socket */
+	FVM_HELPER_COUNT
+};
 
 /* A command to run in a VM. Ids are the VM's. */
 struct fvm_command {

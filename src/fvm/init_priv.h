@@ -38,12 +38,16 @@ enum fvm_msg_type {
 	FVM_MSG_SIGNAL,
 	FVM_MSG_LIST,
 	FVM_MSG_SHUTDOWN,
+	FVM_MSG_HOLD,
+	FVM_MSG_ADOPT,
 	FVM_MSG_STARTED = 32,
 	FVM_MSG_OUTPUT,
 	FVM_MSG_EXITED,
 	FVM_MSG_ERROR,
 	FVM_MSG_SESSIONS,
 	FVM_MSG_REPLAY, /* as OUTPUT: what was written before the client attached */
+	FVM_MSG_HELD,
+	FVM_MSG_ADOPTED,
 };
 
 struct fvm_msg { /* header; the payload follows in the same packet */
@@ -64,6 +68,21 @@ struct fvm_msg_session { /* of FVM_MSG_SESSIONS */
 	char command[128];
 };
 
+#define FVM_LIVE_OUTPUT 60000u /* of a session's last output, at most */
+
+enum fvm_live_way { FVM_LIVE_NONE, FVM_LIVE_TERMINAL, FVM_LIVE_PIPE };
+
+/* A session as another PID 1 can take it over; its last output follows. */
+struct fvm_msg_live {
+	int32_t id, pid;
+	uint32_t first;	  /* the VM ends with it */
+	uint32_t way;	  /* enum fvm_live_way: how PID 1 gets its output */
+	uint32_t number;  /* of its terminal */
+	uint32_t uid, gid; /* owner of its terminal or pipe */
+	uint32_t output;  /* bytes */
+	char command[128];
+};
+
 /* ---- control.c ---- */
 
 /** fvm_msg_check() - a packet's header: version, type, length. Return: payload, or NULL with err */
@@ -73,12 +92,28 @@ const void *fvm_msg_check(const void *packet, size_t len, struct fvm_msg *ret,
 /** fvm_msg_send() - one message in one packet. Return: 0 or -errno (-EAGAIN: no room) */
 int fvm_msg_send(int sock, enum fvm_msg_type type, const void *payload, size_t len);
 
+/** fvm_msg_send_fds() - the same with @n descriptors */
+int fvm_msg_send_fds(int sock, enum fvm_msg_type type, const void *payload, size_t len,
+		     const int *fds, size_t n);
+
 /** fvm_run_pack() - @c without its descriptors, which of them there are as a mask in it */
 int fvm_run_pack(const struct fvm_command *c, struct fvm_buf *ret);
 
 /** fvm_run_parse() - the inverse, on bytes that nobody vouches for
  *  @ret: fds[i] is 0 where a descriptor is to come, -1 elsewhere. Return: 0, -EBADMSG, -ENOMEM */
 int fvm_run_parse(const void *data, size_t len, struct fvm_command *ret);
+
+/* ---- connect.c ---- */
+
+/**
+ * fvm_control_answer() - what PID 1 answers
+ * @ret_packet: holds the answer; the caller frees it
+ * @ret:        the payload in it
+ * @ret_fd:     the descriptor that came with it, or -1; NULL: none is wanted
+ * Return: length of the payload, or negative errno: also what PID 1 says went wrong
+ */
+ssize_t fvm_control_answer(int sock, enum fvm_msg_type wanted, char **ret_packet, const char **ret,
+			   int *ret_fd, struct fvm_error *err);
 
 /* ---- log.c ---- */
 
@@ -161,7 +196,6 @@ struct init {
 	char resolv[FVM_NAMES_BYTES]; /* what we have put into /etc/resolv.conf */
 };
 
-int64_t init_now_ms(void);
 /** source_watch() - set what @s is watched for; 0 takes it out. Return: 0 or -errno */
 int source_watch(struct init *init, struct source *s, uint32_t events);
 /** source_close() - take it out of the set and close it */
@@ -181,6 +215,18 @@ void renew_names(struct init *init);
  *  Return: 0 or negative errno with @err */
 int session_start(struct init *init, const struct fvm_command *c, int report, struct session **ret,
 		  struct fvm_error *err);
+/** session_new() - one that nobody runs in yet; NULL without memory. @id: 0: the next */
+struct session *session_new(struct init *init, const char *command, int id);
+/** session_terminal() - open a terminal for it, number @number or, < 0, any
+ *  Return: 0 or negative errno with @err */
+int session_terminal(const struct init *init, struct session *s, int number,
+		     struct fvm_error *err);
+/** session_pipe() - a detached command without terminal writes to a pipe that PID 1 copies to the log;
+ *  it belongs to @uid and @gid.  Return: 0 or negative errno with @err */
+int session_pipe(struct session *s, uid_t uid, gid_t gid, struct fvm_error *err);
+/** session_ring() - have a place for its output */
+int session_ring(struct session *s, struct fvm_error *err);
+void session_append(struct init *init, struct session *s);
 struct session *session_by_pid(struct init *init, pid_t pid);
 struct session *session_by_id(struct init *init, int id);
 void session_ended(struct init *init, struct session *s, int status);
@@ -192,6 +238,19 @@ void session_signal(const struct session *s, int sig);
 /** session_check() - free an ended session that nobody waits for */
 void session_check(struct init *init, struct session *s);
 void session_free(struct init *init, struct session *s);
+
+/* ---- adopt_session.c ---- */
+
+/** session_hold() - answer FVM_MSG_HOLD on @sock. Return: 0 or negative errno with @err */
+int session_hold(struct init *init, int sock, const void *payload, size_t len,
+		 struct fvm_error *err);
+/** fvm_live_parse() - a session as an image tells it; bytes that nobody vouches for
+ *  Return: its last output, @ret->output bytes in @payload; NULL: it can't be one */
+const void *fvm_live_parse(const void *payload, size_t len, struct fvm_msg_live *ret);
+
+/** session_adopt() - answer FVM_MSG_ADOPT on @sock */
+int session_adopt(struct init *init, int sock, const void *payload, size_t len,
+		  struct fvm_error *err);
 
 /* ---- serve.c ---- */
 

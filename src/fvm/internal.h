@@ -14,9 +14,6 @@
  */
 int fvm_store_place(char *store, char *run, struct fvm_error *err);
 
-/** fvm_now_ns() - wall-clock time in nanoseconds since 1970 */
-int64_t fvm_now_ns(void);
-
 /** fvm_random_hex() - @digits random hexadecimal digits and a NUL */
 void fvm_random_hex(char *to, size_t digits);
 

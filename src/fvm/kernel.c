@@ -19,6 +19,7 @@
 
 #include "fvm/kernel.h"
 #include "fvm/netlink.h"
+#include "fvm/nft.h"
 #include "fvm/sys.h"
 
 #define KILLABLE_RECV	 (1UL << 5)
@@ -218,26 +219,33 @@ static _Noreturn int pause_in_userns(void *unused)
 		pause();
 }
 
-int fvm_try_userns(void)
+int fvm_userns_make(int proc, const char *uids, const char *gids)
 {
-	char stack[16384] __attribute__((aligned(16))), path[64];
+	char stack[16384] __attribute__((aligned(16))), path[40];
 	int status;
 	/* it does nothing with our memory, and a copy costs more than all the rest */
 	pid_t pid = clone(pause_in_userns, stack + sizeof(stack),
 			  CLONE_NEWUSER | CLONE_VM | SIGCHLD, NULL);
 	if (pid < 0)
 		return -errno;
-	snprintf(path, sizeof(path), "/proc/%d/uid_map", (int)pid);
-	int r = fvm_write_file(AT_FDCWD, path, "0 100000 65536");
-	snprintf(path, sizeof(path), "/proc/%d/gid_map", (int)pid);
+	snprintf(path, sizeof(path), "%d/uid_map", (int)pid);
+	int r = fvm_write_file(proc, path, uids);
+	snprintf(path, sizeof(path), "%d/gid_map", (int)pid);
 	if (r == 0)
-		r = fvm_write_file(AT_FDCWD, path, "0 100000 65536");
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
-	int fd = r < 0 ? r : fvm_nerr(open(path, O_RDONLY | O_CLOEXEC));
+		r = fvm_write_file(proc, path, gids);
+	snprintf(path, sizeof(path), "%d/ns/user", (int)pid);
+	int fd = r < 0 ? r : fvm_nerr(openat(proc, path, O_RDONLY | O_CLOEXEC));
 	kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return fd;
+}
+
+int fvm_try_userns(void)
+{
+	static const char some[] = "0 100000 65536";
+	scoped_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return proc < 0 ? -errno : fvm_userns_make(proc, some, some);
 }
 
 int fvm_try_idmap(int userns, const char *path)
@@ -305,6 +313,29 @@ static int try_nft(const char *unused)
 	head[0] = 0; /* any family, version 0 */
 	fvm_nl_end(&batch);
 	return fvm_nl_run(sock, &batch, NULL);
+}
+
+static int try_table(uint32_t connections)
+{
+	const struct fvm_net_range range = { .base4 = { 10, 213 }, .base6 = { 0xfd } };
+	const struct fvm_nft_table table = { &range, true, connections };
+	scoped_nl_batch batch = { 0 };
+	scoped_fd sock = fvm_nl_open(NETLINK_NETFILTER);
+	if (sock < 0)
+		return sock;
+	fvm_nft_begin(&batch, 0);
+	fvm_nft_table_add(&batch, &table);
+	return fvm_nft_run(sock, &batch, NULL);
+}
+
+/* Only what nothing but the counts is the cause of. The table goes with its socket. */
+static int try_counts(const char *unused)
+{
+	(void)unused;
+	int r = enter_netns();
+	if (r < 0 || try_table(0) < 0)
+		return r;
+	return enter_netns() < 0 ? 0 : try_table(1);
 }
 
 static fvm_tried try_open(const char *path, int flags)
@@ -407,6 +438,7 @@ void fvm_kernel_probe(const char *store, struct fvm_kernel *ret)
 	ret->idmap_store = ret->full_root ? try_in_child(try_idmap, store) : EPERM;
 	ret->veth = try_in_child(try_veth, NULL);
 	ret->nft = try_in_child(try_nft, NULL);
+	ret->counts = ret->nft ? 0 : try_in_child(try_counts, NULL);
 	ret->tun = try_open("/dev/net/tun", O_RDWR);
 	ret->fuse = try_open("/dev/fuse", O_RDWR);
 	ret->kvm = try_open("/dev/kvm", O_RDWR);

@@ -35,6 +35,7 @@ struct fvm_kernel {
 	fvm_tried missing;	  /* what it answered */
 	const char *slower_call;  /* the first for which there is another way; or NULL */
 	fvm_tried netns, veth, nft, tun, fuse, kvm;
+	fvm_tried counts; /* nf_tables counts connections, so that no VM takes all there can be */
 
 	int landlock_abi; /* 0: none; 6 and up guard abstract sockets */
 	fvm_tried seccomp, seccomp_notify, seccomp_killable, seccomp_sync;
@@ -53,6 +54,13 @@ void fvm_kernel_rules(struct fvm_kernel *k);
 
 /** fvm_try_overlay() - whether an overlay's changes can be kept below @dir; some milliseconds */
 fvm_tried fvm_try_overlay(const char *dir);
+/**
+ * fvm_userns_make() - a new user namespace in ours, which nobody is in
+ * @proc: a /proc that shows our children, or AT_FDCWD when we are there
+ * @uids, @gids: as in uid_map and gid_map
+ * Return: a descriptor, which keeps it, or negative errno
+ */
+int fvm_userns_make(int proc, const char *uids, const char *gids);
 /** fvm_try_userns() - descriptor of a new user namespace that maps some ids, or negative errno */
 int fvm_try_userns(void);
 

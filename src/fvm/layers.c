@@ -22,15 +22,15 @@ static int open_layer(const struct fvm_store *store, const char *id)
 
 int fvm_layer_place(const struct fvm_store *store, const char *tmp, const char *id)
 {
-	char path[80];
 	int r = FVM_FAULT("layer.place");
 	if (r < 0)
 		return r;
-	snprintf(path, sizeof(path), "layers/%s", id);
-	if (renameat2(store->dir, tmp, store->dir, path, RENAME_NOREPLACE) < 0)
+	scoped_fd layers = fvm_open_nofollow(store->dir, "layers", O_RDONLY | O_DIRECTORY);
+	if (layers < 0)
+		return layers;
+	if (renameat2(store->dir, tmp, layers, id, RENAME_NOREPLACE) < 0 || fsync(layers) < 0)
 		return -errno;
-	scoped_fd layers = openat(store->dir, "layers", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return layers < 0 || fsync(layers) < 0 ? -errno : 0;
+	return 0;
 }
 
 int fvm_layers_check(const struct fvm_vm *vm, struct fvm_error *err)

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/internal.h"
@@ -77,7 +76,7 @@ static int wait_for(int fd, const char *name, struct fvm_error *err)
 {
 	char holder[HOLDER_TEXT];
 	/* most are let go at once, as by who sees that the VM is another one now */
-	int64_t waited_ms = 0, pause_ms = 2;
+	unsigned int waited_ms = 0, pause_ms = 2;
 	bool said = false;
 	for (; waited_ms < 60000; waited_ms += pause_ms) {
 		int r = lock_byte(fd, BYTE_COMMAND, F_OFD_SETLK);
@@ -89,7 +88,7 @@ static int wait_for(int fd, const char *name, struct fvm_error *err)
 			log_warn("VM '%s' is in use by %s: waiting", name, holder);
 		}
 		pause_ms = waited_ms < 100 ? 2 : 100;
-		nanosleep(&(struct timespec){ .tv_nsec = pause_ms * 1000000 }, NULL);
+		fvm_sleep_ms(pause_ms);
 	}
 	return -EAGAIN;
 }

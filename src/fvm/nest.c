@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fvm/kernel.h"
 #include "fvm/nest.h"
 #include "fvm/start.h"
 #include "fvm/sys.h"
@@ -91,53 +92,23 @@ static void make_map(struct fvm_buf *text, uint32_t inside, uint32_t outside, ui
 	keep_ids(text, high + 1, count);
 }
 
-static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside, uint32_t count)
-{
-	char path[40];
-	scoped_buf text = { 0 };
-	snprintf(path, sizeof(path), "%d/%s", (int)pid, name);
-	make_map(&text, inside, outside, count);
-	return text.failed ? -ENOMEM : fvm_write_file(AT_FDCWD, path, text.data);
-}
-
-/* In a namespace of its own, until it is killed. */
-static int be_there(void *arg)
-{
-	(void)arg;
-	for (;;)
-		pause();
-	return 0;
-}
-
-/* Both maps, by their writer in the namespace above; and what keeps it when nobody is in it. */
-static int write_maps(const struct making *m, pid_t pid)
-{
-	char path[32];
-	const uint32_t count = m->sup->ids->count;
-	snprintf(path, sizeof(path), "%d/ns/user", (int)pid);
-	if (write_map(pid, "uid_map", m->to->uid, m->from->uid, count) < 0 ||
-	    write_map(pid, "gid_map", m->to->gid, m->from->gid, count) < 0)
-		return -1;
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 /* In a child that shares our memory and descriptors, but not our credentials. */
 static int make_in_child(void *arg)
 {
 	struct making *m = arg;
-	char stack[4096] __attribute__((aligned(16)));
+	const uint32_t count = m->sup->ids->count;
+	scoped_buf uids = { 0 }, gids = { 0 };
+	make_map(&uids, m->to->uid, m->from->uid, count);
+	make_map(&gids, m->to->gid, m->from->gid, count);
+	if (uids.failed || gids.failed)
+		return 1;
 	/* who is chrooted gets no user namespace */
 	if (fchdir(m->sup->own_root) < 0 || chroot(".") < 0 || fchdir(m->sup->proc) < 0)
 		return 1;
 	if (setns(m->parent, CLONE_NEWUSER) < 0)
 		return 1;
 	/* who writes the maps must be in the namespace above, who owns it only has to be there */
-	int pid = clone(be_there, stack + sizeof(stack), CLONE_NEWUSER | CLONE_VM | SIGCHLD, NULL);
-	if (pid < 0)
-		return 1;
-	m->fd = write_maps(m, pid);
-	(void)kill(pid, SIGKILL);
-	(void)waitpid(pid, NULL, 0);
+	m->fd = fvm_userns_make(AT_FDCWD, uids.data, gids.data);
 	return m->fd < 0;
 }
 

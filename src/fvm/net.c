@@ -142,6 +142,7 @@ static int claim(struct net_work *w, const struct fvm_net *net, struct fvm_error
 		.slot = w->slot,
 		.since_s = fvm_net_now_s(),
 		.private_networks = net->private_networks,
+		.connections = net->connections,
 	};
 	fvm_net_holder_set(&owner->holder, getpid());
 	memcpy(owner->id, net->id, sizeof(owner->id));
@@ -227,7 +228,11 @@ static int names_open(const struct net_work *w)
 int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_net *ret,
 		    struct fvm_error *err)
 {
-	struct fvm_net net = { .slot = slot, .private_networks = config->private_networks };
+	struct fvm_net net = {
+		.slot = slot,
+		.private_networks = config->private_networks,
+		.connections = config->connections,
+	};
 	scoped_net_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
 	strcpy(net.id, config->id);
 	int r = parse_ports(config, &net, err);
@@ -311,43 +316,20 @@ static int open_inside(int netns, pid_t pid)
 /*
  * The end that is turned on last works at once. The other one has its queue only when the kernel
  * has noticed that there is a cable now, in a worker that waits for rtnl: until then its packets
- * are lost, and a lost SYN is a second. So the VM's end goes first, and fvm_net_inside() sees to
+ * are lost, and a lost SYN is a second. So the VM's end goes first, and configure_guest() sees to
  * it that it was noticed.
  */
-static int turn_on_inside(int netns, pid_t pid)
+static int turn_on_guest(int inside)
 {
 	scoped_nl_batch b = { 0 }, again = { 0 };
-	scoped_fd sock = open_inside(netns, pid);
-	if (sock < 0)
-		return sock;
+	fvm_nl_link_up(&b, LOOPBACK_INDEX);
 	fvm_nl_link_quiet6(&b, GUEST_INDEX);
 	fvm_nl_link_up(&b, GUEST_INDEX);
-	if (fvm_nl_run(sock, &b, NULL) == 0)
+	if (fvm_nl_run(inside, &b, NULL) == 0)
 		return 0;
+	fvm_nl_link_up(&again, LOOPBACK_INDEX);
 	fvm_nl_link_up(&again, GUEST_INDEX); /* a kernel without IPv6 can't keep it quiet */
-	return fvm_nl_run(sock, &again, NULL);
-}
-
-int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_error *err)
-{
-	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
-	int r = rtnl < 0 ? rtnl : make_link(rtnl, net, netns, pid);
-	if (r == -EEXIST) { /* of the slot's last VM, whose namespace is not gone yet */
-		delete_link(rtnl, net->slot);
-		r = make_link(rtnl, net, netns, pid);
-	}
-	if (r == -EOPNOTSUPP)
-		fvm_error_hint(err, "load the module veth, or use --net none");
-	if (r < 0)
-		return fvm_error_set(err, -r, "make the link %s", net->interface);
-	const unsigned int index = HOST_INDEX + net->slot;
-	r = turn_on_inside(netns, pid);
-	if (r < 0)
-		return fvm_error_set(err, -r, "turn on the VM's end of %s", net->interface);
-	r = lead_packets(rtnl, index, net, true);
-	if (r < 0)
-		r = lead_packets(rtnl, index, net, false);
-	return r < 0 ? fvm_error_set(err, -r, "lead packets to the VM") : 0;
+	return fvm_nl_run(inside, &again, NULL);
 }
 
 static void put_inside(struct fvm_nl_batch *b, unsigned int index, const struct fvm_net *net,
@@ -374,7 +356,7 @@ static int take_state(const struct nlmsghdr *nlh, void *arg)
 	return MNL_CB_STOP;
 }
 
-/* See turn_on_inside(). Since Linux 6.8 asking for a link's state makes the kernel look. */
+/* See turn_on_guest(). Since Linux 6.8 asking for a link's state makes the kernel look. */
 static int notice_cable(int rtnl, unsigned int index)
 {
 	scoped_nl_batch ask = { 0 }, b = { 0 };
@@ -393,18 +375,38 @@ static int notice_cable(int rtnl, unsigned int index)
 	return fvm_nl_run(rtnl, &b, NULL);
 }
 
-int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err)
+static int configure_guest(int inside, const struct fvm_net *net)
 {
 	scoped_nl_batch b = { 0 };
-	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
-	if (rtnl < 0)
-		return fvm_error_set(err, -rtnl, "open rtnetlink in the VM");
-	fvm_nl_link_up(&b, LOOPBACK_INDEX);
 	put_inside(&b, GUEST_INDEX, net, net->address4, net->gateway4);
 	put_inside(&b, GUEST_INDEX, net, net->address6, net->gateway6);
-	int r = fvm_nl_run(rtnl, &b, NULL);
-	if (r == 0)
-		r = notice_cable(rtnl, GUEST_INDEX);
+	int r = fvm_nl_run(inside, &b, NULL);
+	return r < 0 ? r : notice_cable(inside, GUEST_INDEX);
+}
+
+int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_error *err)
+{
+	scoped_fd rtnl = fvm_nl_open(NETLINK_ROUTE);
+	int r = rtnl < 0 ? rtnl : make_link(rtnl, net, netns, pid);
+	if (r == -EEXIST) { /* of the slot's last VM, whose namespace is not gone yet */
+		delete_link(rtnl, net->slot);
+		r = make_link(rtnl, net, netns, pid);
+	}
+	if (r == -EOPNOTSUPP)
+		fvm_error_hint(err, "load the module veth, or use --net none");
+	if (r < 0)
+		return fvm_error_set(err, -r, "make the link %s", net->interface);
+	const unsigned int index = HOST_INDEX + net->slot;
+	scoped_fd inside = open_inside(netns, pid);
+	r = inside < 0 ? inside : turn_on_guest(inside);
+	if (r < 0)
+		return fvm_error_set(err, -r, "turn on the VM's end of %s", net->interface);
+	r = lead_packets(rtnl, index, net, true);
+	if (r < 0)
+		r = lead_packets(rtnl, index, net, false);
+	if (r < 0)
+		return fvm_error_set(err, -r, "lead packets to the VM");
+	r = configure_guest(inside, net);
 	return r < 0 ? fvm_error_set(err, -r, "give the VM its address") : 0;
 }
 
@@ -419,6 +421,21 @@ void fvm_net_settle(const struct fvm_net *net, pid_t init, int (*keep)(void *arg
 		fvm_net_holder_set(&owner->holder, init);
 	if (!fvm_net_holder_signal(&lock.state->keeper, 0))
 		fvm_net_keeper_start(&lock, net->socket, &kept);
+}
+
+int fvm_net_connections(uint32_t slot, uint32_t *ret)
+{
+	scoped_net_lock lock = { .fd = -1 };
+	int r = fvm_net_lock(false, &lock, NULL);
+	if (r < 0)
+		return r;
+	const struct net_owner *owner = fvm_net_owner(lock.state, slot);
+	if (!owner)
+		return -ENOENT;
+	*ret = owner->connections ? owner->connections : lock.state->connections;
+	if (lock.state->uncounted || lock.state->rules < NET_RULES)
+		*ret = 0;
+	return 0;
 }
 
 int fvm_net_lo_up(struct fvm_error *err)

@@ -17,8 +17,8 @@
  *
  *   Order at start: fvm_net_prepare() in the starter: addresses, table, ports; then
  *   fvm_net_attach() once PID 1's network namespace exists (one RTM_NEWLINK with the peer put
- *   into it), then fvm_net_inside() called in that namespace, fvm_net_serve() at any time after,
- *   and fvm_net_settle() once the VM runs.
+ *   into it; what is set inside is set by a socket of the host's root, opened there),
+ *   fvm_net_serve() at any time after, and fvm_net_settle() once the VM runs.
  *   Whatever was prepared is detached, also when the start fails. For a lab and for tests,
  *   everything happens in the caller's network namespace.
  */
@@ -42,6 +42,7 @@ struct fvm_net { /* what one VM got */
 	struct fvm_port *ports;
 	size_t port_count;
 	bool private_networks; /* policy: RFC 1918 and ULA destinations allowed */
+	uint32_t connections;  /* a limit of its own; 0: as most VMs */
 	/* for PID 1 to hold; 0: none */
 	int socket; /* the table's: net_table.h */
 	int names;  /* resolv.conf as it should be, when it has changed: resolv.h */
@@ -63,7 +64,7 @@ int fvm_ports_check(const struct fvm_port *ports, size_t count, struct fvm_error
 int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_net *ret,
 		    struct fvm_error *err);
 
-/** fvm_net_attach() - make the pair, put one end into @netns, route
+/** fvm_net_attach() - make the pair, put one end into @netns, and give both addresses and routes
  *  @netns: descriptor of the VM's network namespace, or with @pid > 0 that process' */
 int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_error *err);
 
@@ -79,19 +80,19 @@ void fvm_net_settle(const struct fvm_net *net, pid_t init, int (*keep)(void *arg
  *  Return: a descriptor of one's own, -ENOENT, or another negative errno */
 int fvm_net_kept(const struct fvm_net *net, bool (*fits)(int fd, const void *arg), const void *arg);
 
-/** fvm_net_inside() - called inside the VM's namespace: lo, eth0, addresses, routes. */
-int fvm_net_inside(const struct fvm_net *net, struct fvm_error *err);
-
 /**
  * fvm_net_serve() - start the process that some VMs need: see relay.h
  * For published ports on the host's loopback, and for names when the host's resolver listens on
- * loopback only. After fvm_net_attach(); @init's namespace need not be configured yet. It ends with
- * @init by itself and is no child of the caller's.
+ * loopback only. After fvm_net_attach(). It ends with @init by itself and is no child of the caller's.
  * Return: its pid, 0 when none is needed, or -EADDRINUSE...
  */
 pid_t fvm_net_serve(const struct fvm_net *net, pid_t init, struct fvm_error *err);
 /** fvm_net_needs_relay() - whether it is needed: 1, 0, or negative errno, which is told by then */
 int fvm_net_needs_relay(const struct fvm_net *net);
+
+/** fvm_net_connections() - how many the VM of @slot may have; 0: this kernel can't count them
+ *  Return: 0, or -ENOENT: it has no such network */
+int fvm_net_connections(uint32_t slot, uint32_t *ret);
 
 /** fvm_net_lo_up() - net=none: only lo */
 int fvm_net_lo_up(struct fvm_error *err);

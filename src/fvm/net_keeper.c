@@ -17,7 +17,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/caps.h"
@@ -142,13 +141,6 @@ struct keeper {
 	int64_t tend_ms;	      /* when to look after things; 0: nothing has happened */
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
-}
-
 /* What it needs: the host's network, and to signal PID 1 of VMs. Its files are root's. */
 static int drop_rights(void)
 {
@@ -247,9 +239,9 @@ static bool look_after(struct keeper *k)
 	scoped_net_work w = { .lock.fd = -1, .rtnl = -1, .nft = -1 };
 	if (fvm_net_work_open(&w, 0, false, NULL) < 0 || !is_ours(w.state))
 		return false;
-	if (now_ms() >= k->look_ms) {
+	if (fvm_clock_ms() >= k->look_ms) {
 		fvm_net_remove_lost(&w, UINT32_MAX);
-		k->look_ms = now_ms() + LOOK_MS;
+		k->look_ms = fvm_clock_ms() + LOOK_MS;
 	}
 	if (w.state->owner_count > 0) {
 		k->idle_ms = 0;
@@ -267,8 +259,8 @@ static bool look_after(struct keeper *k)
 	}
 	k->tend_ms = 0;
 	if (!k->idle_ms)
-		k->idle_ms = now_ms();
-	if (now_ms() - k->idle_ms < LINGER_MS)
+		k->idle_ms = fvm_clock_ms();
+	if (fvm_clock_ms() - k->idle_ms < LINGER_MS)
 		return true;
 	fvm_net_remove_all(&w);
 	return false;
@@ -276,11 +268,11 @@ static bool look_after(struct keeper *k)
 
 static int next_wait(const struct keeper *k)
 {
-	int64_t wait = k->idle_ms ? k->idle_ms + LINGER_MS - now_ms() : LOOK_MS;
+	int64_t wait = k->idle_ms ? k->idle_ms + LINGER_MS - fvm_clock_ms() : LOOK_MS;
 	if (k->legacy && wait > LEGACY_MS)
 		wait = LEGACY_MS;
-	if (k->tend_ms && k->tend_ms - now_ms() < wait)
-		wait = k->tend_ms - now_ms();
+	if (k->tend_ms && k->tend_ms - fvm_clock_ms() < wait)
+		wait = k->tend_ms - fvm_clock_ms();
 	return wait < 0 ? 0 : (int)wait;
 }
 
@@ -303,7 +295,7 @@ static void keeper_loop(struct keeper *k)
 		if (p[2].revents)
 			names_drain(k->names);
 		if ((p[1].revents || p[2].revents) && !k->tend_ms)
-			k->tend_ms = now_ms() + SETTLE_MS;
+			k->tend_ms = fvm_clock_ms() + SETTLE_MS;
 	}
 }
 

@@ -26,7 +26,7 @@
 #include "fvm/slot.h"
 
 #define NET_FORMAT    3
-#define NET_RULES     1
+#define NET_RULES     2
 
 #define NET_PORTS_MAX 4096 /* published on one host */
 #define NET_LINKS_MAX 128
@@ -44,7 +44,9 @@ struct net_owner { /* who has a slot */
 	uint32_t since_s; /* CLOCK_BOOTTIME */
 	char id[16];	  /* first half of the VM's id */
 	uint8_t private_networks;
-	uint8_t spare[23];
+	uint8_t zero[3];
+	uint32_t connections; /* a limit of its own, or 0 */
+	uint8_t spare[16];
 };
 
 struct net_published {
@@ -74,7 +76,9 @@ struct net_state {
 	uint32_t name_count;
 	struct fvm_address names[NET_NAMES_MAX];
 	uint8_t known[FVM_SLOTS / 8]; /* slots whose addresses are in the table */
-	uint8_t spare[512];
+	uint32_t connections; /* that most VMs may have */
+	uint8_t uncounted;    /* this kernel can not count them */
+	uint8_t spare[507];
 	uint32_t published_count;
 	struct net_published published[NET_PORTS_MAX]; /* dense, as is: */
 	struct net_owner owners[FVM_SLOTS];

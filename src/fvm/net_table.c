@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netlink.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,9 +17,13 @@
 #define TRIES	     16
 #define LOST_AFTER_S 60
 
+/* What a VM may have by default, whatever the host has room for. */
+#define CONNECTIONS_MIN 1024
+#define CONNECTIONS_MAX 4096
+
 /* A table whose last holder has just ended stands in the way until the kernel has taken it. */
 #define DYING_TRIES    200
-#define DYING_PAUSE_NS 10000000
+#define DYING_PAUSE_MS 10
 
 void fvm_net_work_close(struct net_work *w)
 {
@@ -134,6 +139,8 @@ static void put_extras(const struct net_state *state, struct fvm_nl_batch *b, ui
 	fvm_net_guest(state, owner->slot, &guest);
 	if (owner->private_networks)
 		fvm_nft_private(b, type, guest.link);
+	if (owner->connections && !state->uncounted)
+		fvm_nft_limit(b, type, guest.link, owner->connections);
 	for (uint32_t i = 0; i < state->published_count; i++) {
 		if (state->published[i].slot == owner->slot)
 			fvm_nft_port(b, type, &state->published[i].port);
@@ -175,6 +182,19 @@ static void put_names(struct net_state *state, struct fvm_nl_batch *b)
 	}
 }
 
+/* With what they have closed, VMs have nine times as much in the host's table, if it is large. */
+static uint32_t connections_of(const struct net_state *state)
+{
+	scoped_free char *text = NULL;
+	if (state->uncounted)
+		return 0;
+	(void)fvm_read_file(AT_FDCWD, "/proc/sys/net/netfilter/nf_conntrack_max", 32, &text, NULL);
+	const unsigned long part = text ? strtoul(text, NULL, 10) / 64 : 0;
+	return part < CONNECTIONS_MIN	? CONNECTIONS_MIN
+	       : part > CONNECTIONS_MAX ? CONNECTIONS_MAX
+					: (uint32_t)part;
+}
+
 /* Everything, for the first VM, or when it is not as we thought. */
 static int put_all(struct net_work *w, struct fvm_nl_batch *b)
 {
@@ -184,7 +204,9 @@ static int put_all(struct net_work *w, struct fvm_nl_batch *b)
 		return r;
 	if (r > 0)
 		fvm_nft_table_delete(b);
-	fvm_nft_table_add(b, &state->range, !state->drop_only);
+	state->connections = connections_of(state);
+	const struct fvm_nft_table table = { &state->range, !state->drop_only, state->connections };
+	fvm_nft_table_add(b, &table);
 	put_quiet(state, b);
 	for (uint32_t i = 0; i < state->name_count; i++)
 		fvm_nft_name_server(b, NFT_MSG_NEWSETELEM, &state->names[i]);
@@ -244,10 +266,16 @@ static int transact(struct net_work *w, bool quiet_changed, bool whole)
 	return r;
 }
 
-static void wait_for_dying(void)
+/* An expression is unknown to this kernel: those that we can do without are reject, and the counts
+ * of connections. Return: whether there is one left to try it without */
+static bool do_without(struct net_state *state)
 {
-	const struct timespec pause = { .tv_nsec = DYING_PAUSE_NS };
-	(void)nanosleep(&pause, NULL);
+	const unsigned int lacks = (state->drop_only | state->uncounted << 1) + 1U;
+	if (lacks > 3)
+		return false;
+	state->drop_only = lacks & 1;
+	state->uncounted = lacks >> 1 & 1;
+	return true;
 }
 
 static int transact_until_done(struct net_work *w, bool quiet_changed)
@@ -258,15 +286,14 @@ static int transact_until_done(struct net_work *w, bool quiet_changed)
 	for (int i = 0; i < TRIES && r < 0;) {
 		r = transact(w, quiet_changed, whole);
 		if (r == -EPERM && dying++ < DYING_TRIES) {
-			wait_for_dying();
+			fvm_sleep_ms(DYING_PAUSE_MS);
 			continue;
 		}
 		i++;
 		if (r == 0 || r == -ERESTART || r == -EINTR)
 			continue;
-		/* an expression is unknown to this kernel: the one it can do without is reject */
-		if (whole && r == -ENOENT && !state->drop_only)
-			state->drop_only = 1;
+		if (whole && r == -ENOENT && do_without(state))
+			;
 		else if (whole || is_newer(w))
 			break;
 		whole = true; /* an element is not as we thought: make it all anew */
@@ -353,6 +380,7 @@ void fvm_net_disown(struct net_work *w, struct net_owner *owner)
 {
 	struct net_state *state = w->state;
 	remove_extras(w, owner);
+	fvm_net_flows_remove(w, owner);
 	unpublish(state, owner->slot);
 	*owner = state->owners[--state->owner_count];
 }

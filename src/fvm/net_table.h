@@ -61,6 +61,9 @@ void fvm_net_remove_all(struct net_work *w);
 
 uint32_t fvm_net_now_s(void);
 
+/** fvm_net_flows_remove() - @owner's connections from the kernel's table, if they may be many */
+void fvm_net_flows_remove(struct net_work *w, const struct net_owner *owner);
+
 /* ---- net_keeper.c ---- */
 
 /** fvm_net_holder_set() - @pid holds the table's socket from now on */

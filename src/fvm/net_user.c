@@ -67,6 +67,19 @@ static void accept_answers(struct fvm_nl_batch *b)
 	fvm_nft_rule_end(b, list);
 }
 
+/* The host counts these as the user's own: the limit is for who wants one. */
+static void limit_connections(struct fvm_nl_batch *b, uint32_t connections)
+{
+	static const enum fvm_nft_measure measures[] = { FVM_NFT_OPENED, FVM_NFT_OPEN };
+	for (size_t i = 0; i < FVM_COUNT(measures); i++) {
+		struct nlattr *list = rule_begin(b);
+		fvm_nft_expr_lacks(b, "ct", NFT_CT_STATUS, IPS_CONFIRMED);
+		fvm_nft_expr_over(b, measures[i], connections);
+		fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		fvm_nft_rule_end(b, list);
+	}
+}
+
 static void match_destination(struct fvm_nl_batch *b, const struct fvm_address *to,
 			      unsigned int bits)
 {
@@ -145,7 +158,8 @@ static void reject_all(struct fvm_nl_batch *b, const struct fvm_net_user *n)
 void fvm_net_user_prepare(const struct fvm_config *config, struct fvm_net_user *ret)
 {
 	struct ifaddrs *all = NULL;
-	*ret = (struct fvm_net_user){ .private_networks = config->private_networks };
+	*ret = (struct fvm_net_user){ .private_networks = config->private_networks,
+				      .connections = config->connections };
 	if (getifaddrs(&all) < 0)
 		return;
 	for (const struct ifaddrs *i = all; i && ret->count < FVM_COUNT(ret->host);
@@ -194,6 +208,8 @@ int fvm_net_user_make(const struct fvm_net_user *n, struct fvm_error *err)
 	accept_answers(&b);
 	/* without it there are no neighbours */
 	accept_meta(&b, NFT_META_L4PROTO, &icmp6, sizeof(icmp6));
+	if (n->connections)
+		limit_connections(&b, n->connections);
 	accept_names(&b);
 	reject_all(&b, n);
 	if (r == 0)

@@ -12,6 +12,7 @@
 
 struct fvm_net_user {
 	bool private_networks;
+	uint32_t connections; /* 0: no limit */
 	struct fvm_address host[64]; /* addresses of the host */
 	size_t count;
 };

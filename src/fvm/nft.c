@@ -10,6 +10,7 @@
 #include "fvm/nft.h"
 #include "fvm/nft_expr.h"
 #include "fvm/nft_words.h"
+#include "fvm/slot.h"
 
 #define TABLE "fvm"
 
@@ -35,11 +36,12 @@ static const struct rule rules[] = {
 	{ "source",	{ DROP } },
 
 	{ "forward",	{ FROM_VM, JUMP },			"from-vm" },
+	{ "forward",	{ FROM_VM, FIRST, JUMP },		"first" },
 	{ "forward",	{ TO_VM, JUMP },			"to-vm" },
 	{ "forward",	{ IS4, FROM_SET, TO_SET, DROP },	"quiet4" },
 	{ "forward",	{ IS6, FROM_SET, TO_SET, DROP },	"quiet6" },
 
-	{ "from-vm",	{ ESTABLISHED, RETURN } },
+	{ "from-vm",	{ ESTABLISHED, ACCEPT } },
 	{ "from-vm",	{ TO_VM, REJECT } },
 	{ "from-vm",	{ IS4, NAME4, RETURN },			"names4" },
 	{ "from-vm",	{ IS6, NAME6, RETURN },			"names6" },
@@ -48,6 +50,12 @@ static const struct rule rules[] = {
 	{ "from-vm",	{ IN_SET, RETURN },			"private" },
 	{ "from-vm",	{ IS4, DEST4, REJECT },			"private4" },
 	{ "from-vm",	{ IS6, DEST6, REJECT },			"private6" },
+
+	/* the kernel's table of connections is one for the host and all VMs. How quickly they are
+	 * made goes first: the other count takes longer the more it has, and adds what it drops */
+	{ "first",	{ OWN },				"limits" },
+	{ "first",	{ OPENED, DROP },			"opened" },
+	{ "first",	{ OPEN, DROP },				"open" },
 
 	{ "to-vm",	{ ESTABLISHED, RETURN } },
 	{ "to-vm",	{ PUBLISHED, RETURN } },
@@ -83,6 +91,7 @@ struct chain {
 static const struct chain chains[] = {
 	{ "from-vm" },
 	{ "to-vm" },
+	{ "first" },
 	{ "source",	   "filter", NF_INET_PRE_ROUTING,  -310 }, /* before raw */
 	{ "input",	   "filter", NF_INET_LOCAL_IN,	   -5 },
 	{ "forward",	   "filter", NF_INET_FORWARD,	   -5 },
@@ -102,6 +111,9 @@ static const struct set sets[] = {
 	{ "private", 0, T_LINK, 16 },
 	{ "quiet4", 0, T_LINK, 16 },
 	{ "quiet6", 0, T_LINK, 16 },
+	{ "opened", NFT_SET_EVAL, T_LINK, 16 },
+	{ "open", NFT_SET_EVAL, T_LINK, 16 },
+	{ "limits", NFT_SET_MAP, T_LINK, 16, NFT_DATA_VERDICT, 0 },
 	{ "names4", 0, TRIPLE(T_ADDR4, T_PROTOCOL, T_PORT), 12 },
 	{ "names6", 0, TRIPLE(T_ADDR6, T_PROTOCOL, T_PORT), 24 },
 	{ "never4", NFT_SET_INTERVAL | NFT_SET_CONSTANT, T_ADDR4, 4 },
@@ -168,10 +180,19 @@ bool fvm_nft_prefix(size_t i, struct fvm_nft_prefix *ret)
 	return true;
 }
 
-static void add_rule(struct fvm_nl_batch *b, const struct rule *rule,
-		     const struct fvm_net_range *range, bool reject)
+/* Where nobody counts, there is no rule that would. */
+static bool is_wanted(const struct rule *rule, const struct fvm_nft_table *table)
 {
-	const struct fvm_nft_context in = { rule->arg, range, reject };
+	return table->connections || strcmp(rule->chain, "first") != 0;
+}
+
+static void add_rule(struct fvm_nl_batch *b, const struct rule *rule,
+		     const struct fvm_nft_table *table)
+{
+	const struct fvm_nft_context in = { rule->arg, table->range, table->reject,
+					    table->connections };
+	if (!is_wanted(rule, table))
+		return;
 	struct nlattr *list = fvm_nft_rule_begin(b, TABLE, rule->chain);
 	for (size_t i = 0; i < FVM_COUNT(rule->words) && rule->words[i] != END; i++)
 		fvm_nft_word(b, rule->words[i], &in);
@@ -210,6 +231,11 @@ static void add_set(struct fvm_nl_batch *b, const struct set *set, uint32_t id)
 		fvm_nft_put32(b, NFTA_SET_DATA_TYPE, set->data_type);
 		fvm_nft_put32(b, NFTA_SET_DATA_LEN, set->data_len);
 	}
+	if (set->flags & NFT_SET_EVAL) {
+		struct nlattr *desc = mnl_attr_nest_start(b->last, NFTA_SET_DESC);
+		fvm_nft_put32(b, NFTA_SET_DESC_SIZE, FVM_SLOTS);
+		mnl_attr_nest_end(b->last, desc);
+	}
 	fvm_nft_put32(b, NFTA_SET_ID, id);
 	if (set->key_type == T_LINK) /* for nft(8): names are in the host's byte order */
 		mnl_attr_put(b->last, NFTA_SET_USERDATA, sizeof(host_order), &host_order);
@@ -221,7 +247,8 @@ static void add_set(struct fvm_nl_batch *b, const struct set *set, uint32_t id)
 struct element {
 	uint8_t key[64], data[64];
 	size_t key_len, data_len;
-	bool is_end; /* of an interval: the first address after it */
+	const char *go_to; /* a chain; or NULL */
+	bool is_end;	   /* of an interval: the first address after it */
 };
 
 static void element_put(struct fvm_nl_batch *b, uint16_t type, const char *set,
@@ -238,6 +265,8 @@ static void element_put(struct fvm_nl_batch *b, uint16_t type, const char *set,
 		if (elements[i].data_len && type == NFT_MSG_NEWSETELEM)
 			fvm_nft_put_data(b, NFTA_SET_ELEM_DATA, elements[i].data,
 					 elements[i].data_len);
+		if (elements[i].go_to && type == NFT_MSG_NEWSETELEM)
+			fvm_nft_put_verdict(b, NFTA_SET_ELEM_DATA, NFT_GOTO, elements[i].go_to);
 		if (elements[i].is_end)
 			fvm_nft_put32(b, NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
 		mnl_attr_nest_end(b->last, element);
@@ -283,6 +312,43 @@ void fvm_nft_private(struct fvm_nl_batch *b, uint16_t type, const char *link)
 	struct element e = { 0 };
 	link_element(&e, link);
 	element_put(b, type, "private", &e, 1);
+}
+
+void fvm_nft_opened(struct fvm_nl_batch *b, uint16_t type, const char *link)
+{
+	struct element e = { 0 };
+	link_element(&e, link);
+	element_put(b, type, "opened", &e, 1);
+}
+
+static void limit_chain(struct fvm_nl_batch *b, const char *chain, uint32_t connections)
+{
+	static const enum fvm_nft_measure measures[] = { FVM_NFT_OPENED, FVM_NFT_OPEN };
+	add_chain(b, &(struct chain){ .name = chain });
+	for (size_t i = 0; i < FVM_COUNT(measures); i++) {
+		struct nlattr *list = fvm_nft_rule_begin(b, TABLE, chain);
+		fvm_nft_expr_over(b, measures[i], connections);
+		fvm_nft_expr_verdict(b, NF_DROP, NULL);
+		fvm_nft_rule_end(b, list);
+	}
+}
+
+void fvm_nft_limit(struct fvm_nl_batch *b, uint16_t type, const char *link, uint32_t connections)
+{
+	char chain[32];
+	struct element e = { .go_to = chain };
+	snprintf(chain, sizeof(chain), "first-%.16s", link);
+	link_element(&e, link);
+	if (type == NFT_MSG_NEWSETELEM)
+		limit_chain(b, chain, connections);
+	element_put(b, type, "limits", &e, 1);
+	if (type == NFT_MSG_NEWSETELEM)
+		return;
+	/* its rules go with it */
+	fvm_nft_message(b, NFT_MSG_DELCHAIN, 0, NFPROTO_INET);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_TABLE, TABLE);
+	mnl_attr_put_strz(b->last, NFTA_CHAIN_NAME, chain);
+	fvm_nl_end(b);
 }
 
 void fvm_nft_port(struct fvm_nl_batch *b, uint16_t type, const struct fvm_nft_port *port)
@@ -347,7 +413,7 @@ static void add_prefix(struct fvm_nl_batch *b, const struct prefix *prefix)
 
 /* ---- the table ---- */
 
-void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range, bool reject)
+void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_nft_table *table)
 {
 	fvm_nft_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, NFPROTO_INET);
 	mnl_attr_put_strz(b->last, NFTA_TABLE_NAME, TABLE);
@@ -360,7 +426,7 @@ void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range
 	for (size_t i = 0; i < FVM_COUNT(chains); i++)
 		add_chain(b, &chains[i]);
 	for (size_t i = 0; i < FVM_COUNT(rules); i++)
-		add_rule(b, &rules[i], range, reject);
+		add_rule(b, &rules[i], table);
 }
 
 void fvm_nft_table_delete(struct fvm_nl_batch *b)

@@ -11,6 +11,8 @@
  *     never4 never6      prefix            metadata, link-local, multicast: nobody
  *     private4 private6  prefix            not without "private"
  *     quiet4 quiet6      link              the host did not forward between these before us
+ *     opened open        link              filled by packets: connections made of late, and open
+ *     limits             link              -> chain with the VM's own limit of these
  *     ports4 ports6      protocol . port           -> VM's address . port
  *     at4 at6            address . protocol . port -> VM's address . port
  *
@@ -55,9 +57,14 @@ void fvm_nft_begin(struct fvm_nl_batch *b, uint32_t generation);
 /** fvm_nft_run() - end it and have it done, whole or not at all. As fvm_nl_run(). */
 int fvm_nft_run(int sock, struct fvm_nl_batch *b, uint32_t *ret_failed);
 
-/** fvm_nft_table_add() - the whole empty table, owned by the socket that sends it;
- *  @reject: refuse audibly, else drop */
-void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_net_range *range, bool reject);
+struct fvm_nft_table {
+	const struct fvm_net_range *range;
+	bool reject;	      /* refuse audibly, else drop */
+	uint32_t connections; /* that a VM without a limit of its own may have; 0: nobody counts */
+};
+
+/** fvm_nft_table_add() - the whole empty table, owned by the socket that sends it */
+void fvm_nft_table_add(struct fvm_nl_batch *b, const struct fvm_nft_table *table);
 void fvm_nft_table_delete(struct fvm_nl_batch *b);
 /** fvm_nft_table_find() - Return: 1 it is there, 0 it is not, or -errno */
 int fvm_nft_table_find(int sock);
@@ -76,6 +83,10 @@ bool fvm_nft_prefix(size_t i, struct fvm_nft_prefix *ret);
 
 void fvm_nft_guest(struct fvm_nl_batch *b, uint16_t type, const struct fvm_nft_guest *guest);
 void fvm_nft_private(struct fvm_nl_batch *b, uint16_t type, const char *link);
+/** fvm_nft_opened() - what is remembered of how many connections a VM made of late */
+void fvm_nft_opened(struct fvm_nl_batch *b, uint16_t type, const char *link);
+/** fvm_nft_limit() - a VM's own limit of connections; several messages */
+void fvm_nft_limit(struct fvm_nl_batch *b, uint16_t type, const char *link, uint32_t connections);
 void fvm_nft_port(struct fvm_nl_batch *b, uint16_t type, const struct fvm_nft_port *port);
 void fvm_nft_name_server(struct fvm_nl_batch *b, uint16_t type, const struct fvm_address *a);
 void fvm_nft_quiet(struct fvm_nl_batch *b, uint16_t type, uint8_t family, const char *link);

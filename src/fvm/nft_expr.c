@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <endian.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -28,6 +29,17 @@ void fvm_nft_put_data(struct fvm_nl_batch *b, uint16_t attr, const void *data, s
 	struct nlattr *nest = mnl_attr_nest_start(b->last, attr);
 	mnl_attr_put(b->last, NFTA_DATA_VALUE, len, data);
 	mnl_attr_nest_end(b->last, nest);
+}
+
+void fvm_nft_put_verdict(struct fvm_nl_batch *b, uint16_t attr, int code, const char *chain)
+{
+	struct nlattr *value = mnl_attr_nest_start(b->last, attr);
+	struct nlattr *verdict = mnl_attr_nest_start(b->last, NFTA_DATA_VERDICT);
+	fvm_nft_put32(b, NFTA_VERDICT_CODE, (uint32_t)code);
+	if (chain)
+		mnl_attr_put_strz(b->last, NFTA_VERDICT_CHAIN, chain);
+	mnl_attr_nest_end(b->last, verdict);
+	mnl_attr_nest_end(b->last, value);
 }
 
 struct nlattr *fvm_nft_rule_begin(struct fvm_nl_batch *b, const char *table, const char *chain)
@@ -111,25 +123,72 @@ void fvm_nft_expr_mask(struct fvm_nl_batch *b, const void *bits, size_t len)
 	fvm_nft_expr_end(b, expr, data);
 }
 
-void fvm_nft_expr_bits(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits)
+static void expr_bits(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits,
+		      uint32_t op)
 {
 	const uint32_t none = 0;
 	fvm_nft_expr_load(b, what, key, FVM_NFT_REG(0));
 	fvm_nft_expr_mask(b, &bits, sizeof(bits));
-	fvm_nft_expr_compare(b, NFT_CMP_NEQ, &none, sizeof(none));
+	fvm_nft_expr_compare(b, op, &none, sizeof(none));
+}
+
+void fvm_nft_expr_bits(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits)
+{
+	expr_bits(b, what, key, bits, NFT_CMP_NEQ);
+}
+
+void fvm_nft_expr_lacks(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits)
+{
+	expr_bits(b, what, key, bits, NFT_CMP_EQ);
+}
+
+static void put64(struct fvm_nl_batch *b, uint16_t attr, uint64_t value)
+{
+	mnl_attr_put_u64(b->last, attr, htobe64(value));
+}
+
+/* Into @attr, where an expression belongs. */
+static void put_over(struct fvm_nl_batch *b, uint16_t attr, enum fvm_nft_measure measure,
+		     uint32_t number)
+{
+	struct nlattr *expr = mnl_attr_nest_start(b->last, attr);
+	const bool open = measure == FVM_NFT_OPEN;
+	mnl_attr_put_strz(b->last, NFTA_EXPR_NAME, open ? "connlimit" : "limit");
+	struct nlattr *data = mnl_attr_nest_start(b->last, NFTA_EXPR_DATA);
+	if (open) {
+		fvm_nft_put32(b, NFTA_CONNLIMIT_COUNT, number);
+		fvm_nft_put32(b, NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
+	} else {
+		put64(b, NFTA_LIMIT_RATE, (uint64_t)number * 2);
+		put64(b, NFTA_LIMIT_UNIT, 60);
+		fvm_nft_put32(b, NFTA_LIMIT_BURST, number * 4);
+		fvm_nft_put32(b, NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
+		fvm_nft_put32(b, NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV);
+	}
+	fvm_nft_expr_end(b, expr, data);
+}
+
+void fvm_nft_expr_over(struct fvm_nl_batch *b, enum fvm_nft_measure measure, uint32_t number)
+{
+	put_over(b, NFTA_LIST_ELEM, measure, number);
+}
+
+void fvm_nft_expr_over_each(struct fvm_nl_batch *b, enum fvm_nft_measure measure, uint32_t number,
+			    const char *set)
+{
+	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "dynset", &data);
+	mnl_attr_put_strz(b->last, NFTA_DYNSET_SET_NAME, set);
+	fvm_nft_put32(b, NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD);
+	fvm_nft_put32(b, NFTA_DYNSET_SREG_KEY, FVM_NFT_REG(0));
+	put_over(b, NFTA_DYNSET_EXPR, measure, number);
+	fvm_nft_expr_end(b, expr, data);
 }
 
 void fvm_nft_expr_verdict(struct fvm_nl_batch *b, int code, const char *chain)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "immediate", &data);
 	fvm_nft_put32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-	struct nlattr *value = mnl_attr_nest_start(b->last, NFTA_IMMEDIATE_DATA);
-	struct nlattr *verdict = mnl_attr_nest_start(b->last, NFTA_DATA_VERDICT);
-	fvm_nft_put32(b, NFTA_VERDICT_CODE, (uint32_t)code);
-	if (chain)
-		mnl_attr_put_strz(b->last, NFTA_VERDICT_CHAIN, chain);
-	mnl_attr_nest_end(b->last, verdict);
-	mnl_attr_nest_end(b->last, value);
+	fvm_nft_put_verdict(b, NFTA_IMMEDIATE_DATA, code, chain);
 	fvm_nft_expr_end(b, expr, data);
 }
 

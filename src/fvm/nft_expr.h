@@ -25,6 +25,9 @@ void fvm_nft_put32(struct fvm_nl_batch *b, uint16_t attr, uint32_t value);
 /** fvm_nft_put_data() - an attribute that is data: a key, a value, a mask */
 void fvm_nft_put_data(struct fvm_nl_batch *b, uint16_t attr, const void *data, size_t len);
 
+/** fvm_nft_put_verdict() - an attribute that is a verdict; @chain: NULL, or where to */
+void fvm_nft_put_verdict(struct fvm_nl_batch *b, uint16_t attr, int code, const char *chain);
+
 /** fvm_nft_rule_begin() - a rule at the end of that chain of a table of family inet.
  *  Return: for fvm_nft_rule_end() */
 struct nlattr *fvm_nft_rule_begin(struct fvm_nl_batch *b, const char *table, const char *chain);
@@ -48,6 +51,25 @@ void fvm_nft_expr_compare(struct fvm_nl_batch *b, uint32_t op, const void *value
 void fvm_nft_expr_bits(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits);
 /** fvm_nft_expr_link() - is it a VM's link, or (@is_vm false) not? @key: NFT_META_IIFNAME .. */
 void fvm_nft_expr_link(struct fvm_nl_batch *b, uint32_t key, bool is_vm);
+/** fvm_nft_expr_lacks() - the contrary: none of them is set */
+void fvm_nft_expr_lacks(struct fvm_nl_batch *b, const char *what, uint32_t key, uint32_t bits);
+
+/*
+ * How many connections somebody has. Those that are closed but still in the kernel's table (two
+ * minutes at most) are not in its count, and so the second measure is how quickly they are made:
+ * what is in the table is at most nine times the number.
+ */
+enum fvm_nft_measure {
+	FVM_NFT_OPENED, /* more than four times as many at once, then twice as many a minute */
+	FVM_NFT_OPEN,	/* more than so many; the kernel looks at each of them for a new one */
+};
+/** fvm_nft_expr_over() - is it more than @number? For packets that open a connection */
+void fvm_nft_expr_over(struct fvm_nl_batch *b, enum fvm_nft_measure measure, uint32_t number);
+/** fvm_nft_expr_over_each() - the same, counted for each value of the first register, in the
+ *  dynamic set @set */
+void fvm_nft_expr_over_each(struct fvm_nl_batch *b, enum fvm_nft_measure measure, uint32_t number,
+			    const char *set);
+
 /** fvm_nft_expr_verdict() - @code: NF_ACCEPT, NFT_JUMP ..; @chain: NULL, or where to */
 void fvm_nft_expr_verdict(struct fvm_nl_batch *b, int code, const char *chain);
 /** fvm_nft_expr_reject() - refuse, and tell the sender that it is prohibited */

@@ -8,12 +8,12 @@
 
 enum { SOURCE4 = 12, DEST_4 = 16, SOURCE6 = 8, DEST_6 = 24 }; /* offsets in the IP header */
 
-static void expr_lookup(struct fvm_nl_batch *b, const char *set, uint32_t map_to)
+static void expr_lookup(struct fvm_nl_batch *b, const char *set, uint32_t map_to, bool is_map)
 {
 	struct nlattr *data, *expr = fvm_nft_expr_begin(b, "lookup", &data);
 	mnl_attr_put_strz(b->last, NFTA_LOOKUP_SET, set);
 	fvm_nft_put32(b, NFTA_LOOKUP_SREG, FVM_NFT_REG(0));
-	if (map_to)
+	if (is_map)
 		fvm_nft_put32(b, NFTA_LOOKUP_DREG, map_to);
 	fvm_nft_expr_end(b, expr, data);
 }
@@ -90,7 +90,7 @@ static void link_in_set(struct fvm_nl_batch *b, const struct meaning *m,
 			const struct fvm_nft_context *c)
 {
 	fvm_nft_expr_load(b, "meta", m->what, FVM_NFT_REG(0));
-	expr_lookup(b, c->arg, 0);
+	expr_lookup(b, c->arg, 0, false);
 }
 
 static void family_is(struct fvm_nl_batch *b, const struct meaning *m,
@@ -110,13 +110,37 @@ static void connection_has(struct fvm_nl_batch *b, const struct meaning *m,
 	fvm_nft_expr_bits(b, "ct", m->what, m->value);
 }
 
+/* @what: of the connection, @value: none of these bits */
+static void connection_lacks(struct fvm_nl_batch *b, const struct meaning *m,
+			     const struct fvm_nft_context *c)
+{
+	(void)c;
+	fvm_nft_expr_lacks(b, "ct", m->what, m->value);
+}
+
+/* @what: which measure */
+static void link_is_over(struct fvm_nl_batch *b, const struct meaning *m,
+			 const struct fvm_nft_context *c)
+{
+	fvm_nft_expr_load(b, "meta", NFT_META_IIFNAME, FVM_NFT_REG(0));
+	fvm_nft_expr_over_each(b, (enum fvm_nft_measure)m->what, c->connections, c->arg);
+}
+
+static void own_chain(struct fvm_nl_batch *b, const struct meaning *m,
+		      const struct fvm_nft_context *c)
+{
+	(void)m;
+	fvm_nft_expr_load(b, "meta", NFT_META_IIFNAME, FVM_NFT_REG(0));
+	expr_lookup(b, c->arg, NFT_REG_VERDICT, true);
+}
+
 /* @what: where the source's address is, @value: how long */
 static void guest_in_set(struct fvm_nl_batch *b, const struct meaning *m,
 			 const struct fvm_nft_context *c)
 {
 	fvm_nft_expr_load(b, "meta", NFT_META_IIFNAME, FVM_NFT_REG(0));
 	load_ip(b, m->what, m->value, 4);
-	expr_lookup(b, c->arg, 0);
+	expr_lookup(b, c->arg, 0, false);
 }
 
 /* @what: IPv6, @value: protocol and port, too */
@@ -124,7 +148,7 @@ static void dest_in_set(struct fvm_nl_batch *b, const struct meaning *m,
 			const struct fvm_nft_context *c)
 {
 	load_dest(b, m->what, m->value);
-	expr_lookup(b, c->arg, 0);
+	expr_lookup(b, c->arg, 0, false);
 }
 
 /* @what: IPv6 */
@@ -166,7 +190,7 @@ static void map_port(struct fvm_nl_batch *b, const struct meaning *m,
 		load_dest(b, is6, true);
 	else
 		load_l4(b, 0);
-	expr_lookup(b, c->arg, FVM_NFT_REG(8));
+	expr_lookup(b, c->arg, FVM_NFT_REG(8), true);
 	expr_dnat(b, is6 ? NFPROTO_IPV6 : NFPROTO_IPV4, FVM_NFT_REG(8),
 		  is6 ? FVM_NFT_REG(12) : FVM_NFT_REG(9));
 }
@@ -206,6 +230,7 @@ static const struct meaning meanings[] = {
 	[IS6]		= { family_is, .value = NFPROTO_IPV6 },
 	[ESTABLISHED]	= { connection_has, NFT_CT_STATE, TRACKED },
 	[PUBLISHED]	= { connection_has, NFT_CT_STATUS, IPS_DST_NAT },
+	[FIRST]		= { connection_lacks, NFT_CT_STATUS, IPS_CONFIRMED },
 	[IN_SET]	= { link_in_set, NFT_META_IIFNAME },
 	[FROM_SET]	= { link_in_set, NFT_META_IIFNAME },
 	[TO_SET]	= { link_in_set, NFT_META_OIFNAME },
@@ -224,6 +249,9 @@ static const struct meaning meanings[] = {
 	[MAP6]		= { map_port, true, false },
 	[MAP_AT4]	= { map_port, false, true },
 	[MAP_AT6]	= { map_port, true, true },
+	[OPENED]	= { link_is_over, FVM_NFT_OPENED },
+	[OPEN]		= { link_is_over, FVM_NFT_OPEN },
+	[OWN]		= { own_chain },
 	[MASQUERADE]	= { masquerade },
 	[JUMP]		= { verdict, (uint32_t)NFT_JUMP },
 	[RETURN]	= { verdict, (uint32_t)NFT_RETURN },

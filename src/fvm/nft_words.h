@@ -18,6 +18,7 @@ enum fvm_nft_word {
 	IS6,
 	ESTABLISHED,
 	PUBLISHED, /* went through a port map */
+	FIRST,	   /* nobody has let a packet of this connection through yet */
 	IN_SET,	   /* the VM's link is in ARG */
 	FROM_SET,  /* the incoming link is in ARG, as is */
 	TO_SET,	   /* the outgoing one */
@@ -36,6 +37,9 @@ enum fvm_nft_word {
 	MAP6,
 	MAP_AT4, /* by address, protocol and port */
 	MAP_AT6,
+	OPENED, /* the VM opens more connections than most may; counted in ARG */
+	OPEN,	/* it has more of them open */
+	OWN,	/* to its own chain, in ARG, if it has one */
 	MASQUERADE,
 	JUMP,
 	RETURN,
@@ -48,6 +52,7 @@ struct fvm_nft_context { /* of the rule that a word stands in */
 	const char *arg; /* of the words that take one */
 	const struct fvm_net_range *range;
 	bool reject; /* REJECT says so to who sent the packet; else it is dropped */
+	uint32_t connections; /* that most VMs may have */
 };
 
 /** fvm_nft_word() - append what @word means to the rule that was begun; not END */

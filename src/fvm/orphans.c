@@ -6,7 +6,6 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/common.h"
@@ -67,7 +66,6 @@ static bool any_left(void)
 
 void fvm_orphans_reap(unsigned int timeout_ms)
 {
-	const struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
 	for (unsigned int ms = 0; ms < timeout_ms; ms += LOOK_MS) {
 		pid_t pid;
 		/* of all sorts: helpers of our own end without a signal to us */
@@ -75,6 +73,6 @@ void fvm_orphans_reap(unsigned int timeout_ms)
 			;
 		if (pid < 0 || !any_left())
 			return;
-		(void)nanosleep(&pause, NULL);
+		fvm_sleep_ms(LOOK_MS);
 	}
 }

@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/fault.h"
@@ -94,16 +93,8 @@ int fvm_vm_resume(const struct fvm_vm *vm, struct fvm_error *err)
 
 /* ---- for a moment ---- */
 
-#define HELD	   "held"
-#define HOLD_MS	   10000
-#define NS_PER_SEC 1000000000LL
-
-static int64_t monotonic_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * NS_PER_SEC + t.tv_nsec;
-}
+#define HELD	"held"
+#define HOLD_MS 10000
 
 static void release(const struct target *t)
 {
@@ -177,9 +168,9 @@ int fvm_vm_while_paused(const struct fvm_vm *vm, int (*fn)(void *arg, struct fvm
 	scoped_fd pipe = -1;
 	pid_t guard = -1;
 	*ret_still_ns = 0;
-	if (fvm_vm_state(vm) != FVM_RUNNING)
+	if (vm->held || fvm_vm_state(vm) != FVM_RUNNING)
 		return fn(arg, err);
-	int64_t from = monotonic_ns();
+	int64_t from = fvm_clock_ns();
 	int r = hold(vm, &t, &guard, &pipe, err);
 	if (r == 0)
 		r = FVM_FAULT("pause.held");
@@ -187,7 +178,7 @@ int fvm_vm_while_paused(const struct fvm_vm *vm, int (*fn)(void *arg, struct fvm
 		r = fn(arg, err);
 	if (t.run_dir >= 0)
 		release(&t);
-	*ret_still_ns = monotonic_ns() - from;
+	*ret_still_ns = fvm_clock_ns() - from;
 	if (guard > 0) {
 		(void)!write(pipe, "d", 1);
 		(void)waitpid(guard, NULL, 0);

@@ -30,6 +30,7 @@ static const struct key {
 	KEY("disk", K_SIZE, disk_bytes),
 	KEY("cpus", K_CPUS, cpu_percent),
 	KEY("pids", K_COUNT, pids),
+	KEY("connections", K_COUNT, connections),
 	KEY("hide", K_PATH, hide),
 	KEY("show", K_PATH, show),
 	KEY("direct", K_PATH, direct),
@@ -65,7 +66,7 @@ static bool is_list(const struct key *k)
 static bool is_soft(const struct key *k)
 {
 	return k->offset == offsetof(struct fvm_config, memory_bytes) || k->kind == K_CPUS ||
-	       k->kind == K_COUNT;
+	       k->offset == offsetof(struct fvm_config, pids);
 }
 
 /* ---- values ---- */

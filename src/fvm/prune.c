@@ -39,11 +39,10 @@ struct walk {
 	unsigned int users;    /* of it */
 };
 
-static void drop(struct walk *w, struct fvm_vm *vm, bool force)
+static int drop(struct walk *w, struct fvm_vm *vm, bool force)
 {
 	w->pruned->vms++;
-	if (!w->dry_run)
-		(void)fvm_vm_remove(vm, force, NULL);
+	return w->dry_run ? 0 : fvm_vm_remove(vm, force, NULL);
 }
 
 static void tidy_run(int dir, const char *name, void *arg)
@@ -72,23 +71,25 @@ static void tidy_run(int dir, const char *name, void *arg)
 		return;
 	w->pruned->runs++;
 	if (thrown_away)
-		drop(w, &vm, true);
+		(void)drop(w, &vm, true);
 }
 
 /* One of "run --rm" whose starter died; if he lives, he holds its lock. */
-static void drop_ended(struct walk *w, const char *name)
+static int drop_ended(struct walk *w, const char *name)
 {
 	scoped_vm vm = { .dir = -1, .lock = -1 };
-	if (fvm_vm_open(w->store, name, FVM_LOCK_AS_IT_IS_NOWAIT, &vm, NULL) == 0)
-		drop(w, &vm, false);
+	int r = fvm_vm_open(w->store, name, FVM_LOCK_AS_IT_IS_NOWAIT, &vm, NULL);
+	return r < 0 ? r : drop(w, &vm, false);
 }
 
 /*
  * A command was killed half-way through the end of a VM. If that was to be thrown away, and the
  * command came as far as its run-time directory only, it goes now: nothing else leads to it.
+ * Return: 0, or why it is there yet
  */
-static void drop_by_id(struct walk *w, const char *id)
+static int drop_by_id(struct walk *w, const char *id)
 {
+	int r = 0;
 	scoped_strv names = { 0 };
 	(void)fvm_store_list(w->store, &names, NULL);
 	fvm_strv_each(&names, i) {
@@ -96,8 +97,9 @@ static void drop_by_id(struct walk *w, const char *id)
 		if (fvm_vm_open(w->store, names.items[i], FVM_NO_LOCK, &vm, NULL) == 0 &&
 		    strcmp(vm.config.id, id) == 0 && vm.config.throw_away &&
 		    !fvm_lock_alive(vm.dir))
-			drop_ended(w, names.items[i]);
+			r = drop_ended(w, names.items[i]);
 	}
+	return r;
 }
 
 static void tidy_gone(int dir, const char *name, void *arg)
@@ -108,7 +110,8 @@ static void tidy_gone(int dir, const char *name, void *arg)
 	scoped_fd held = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (held < 0 || flock(held, LOCK_EX | LOCK_NB) < 0)
 		return; /* somebody is at it */
-	drop_by_id(w, name);
+	if (drop_by_id(w, name) < 0)
+		return;
 	fvm_tidy_ended_dir(w->store, name, held);
 }
 
@@ -208,7 +211,7 @@ static int list_ids(struct walk *w, struct fvm_error *err)
 		if (r == -ENOENT)
 			continue;
 		if (r == 0 && vm.config.throw_away && !fvm_lock_alive(vm.dir))
-			drop_ended(w, names.items[i]);
+			(void)drop_ended(w, names.items[i]);
 		if (r == 0 && list_layers(w, &vm.config) < 0)
 			r = fvm_error_set(err, ENOMEM, "list the VMs");
 		if (r < 0)

@@ -17,7 +17,6 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/internal.h"
@@ -428,13 +427,6 @@ void fvm_recorder_note(struct fvm_recorder *t, const struct seccomp_notif *q)
 
 /* ---- what is kept ---- */
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 struct fvm_recorder *fvm_recorder_new(int file)
 {
 	struct fvm_recorder *t = calloc(1, sizeof(*t));
@@ -443,7 +435,7 @@ struct fvm_recorder *fvm_recorder_new(int file)
 	t->file = file;
 	t->notes = fvm_notes_new(file);
 	t->callers = calloc(CALLERS, sizeof(*t->callers));
-	t->flushed_ms = now_ms();
+	t->flushed_ms = fvm_clock_ms();
 	if (t->notes && t->callers)
 		return t;
 	fvm_recorder_free(t);
@@ -463,10 +455,10 @@ void fvm_recorder_free(struct fvm_recorder *t)
 
 void fvm_recorder_tick(struct fvm_recorder *t)
 {
-	if (now_ms() - t->flushed_ms < FVM_RECORDER_FLUSH_MS)
+	if (fvm_clock_ms() - t->flushed_ms < FVM_RECORDER_FLUSH_MS)
 		return;
 	(void)fvm_notes_flush(t->notes);
-	t->flushed_ms = now_ms();
+	t->flushed_ms = fvm_clock_ms();
 }
 
 /* ---- its file ---- */
@@ -495,11 +487,10 @@ int fvm_recorder_open(const struct fvm_vm *vm, struct fvm_error *err)
 
 void fvm_recorder_await(int file)
 {
-	static const struct timespec moment = { .tv_nsec = 10000000 };
-	for (int64_t end = now_ms() + FVM_RECORDER_END_MS; now_ms() < end;) {
+	for (int64_t end = fvm_clock_ms() + FVM_RECORDER_END_MS; fvm_clock_ms() < end;) {
 		struct flock lock = whole_file(F_RDLCK);
 		if (fcntl(file, F_OFD_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
 			return;
-		nanosleep(&moment, NULL);
+		fvm_sleep_ms(10);
 	}
 }

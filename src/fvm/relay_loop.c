@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/relay.h"
@@ -265,13 +264,12 @@ static void connection_step(struct loop *l, struct connection *c)
 /* Left in the queue, he would make the loop turn without end. */
 static void connection_refuse(struct loop *l, const struct relay_listener *listener)
 {
-	const struct timespec moment = { .tv_nsec = 10 * 1000000 };
 	fvm_fd_closep(&l->spare);
 	int client = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (client >= 0)
 		close(client);
 	else
-		(void)nanosleep(&moment, NULL);
+		fvm_sleep_ms(10);
 	l->spare = fcntl(l->epoll, F_DUPFD_CLOEXEC, 3);
 }
 

@@ -149,7 +149,7 @@ void clients_input(struct init *init, struct session *s, bool on)
  * when all clients would seem to have slept. */
 static int64_t served_now(struct init *init)
 {
-	int64_t now = init_now_ms(), passed = now - init->seen_ms;
+	int64_t now = fvm_clock_ms(), passed = now - init->seen_ms;
 	init->seen_ms = now;
 	init->served_ms += passed < SERVED_MAX_MS ? passed : SERVED_MAX_MS;
 	return init->served_ms;
@@ -175,11 +175,13 @@ bool clients_overdue(struct init *init)
 	return waiting;
 }
 
-/* Descriptors handed in must be pipes: a socket, a directory, a file of the host is a way out. */
-static bool fd_is_harmless(int fd)
+/* Descriptors handed in must be pipes: a socket, a directory, a file of the host is a way out. Who
+ * will be a tracee has its orders from a socket, and keeps it until they are at their end. */
+static bool fd_is_harmless(const struct fvm_command *c, int fd)
 {
 	struct stat st;
-	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+	return fstat(fd, &st) == 0 &&
+	       (S_ISFIFO(st.st_mode) || (c->helper == FVM_HELPER_BLANK && S_ISSOCK(st.st_mode)));
 }
 
 static int place_fds(struct fvm_command *c, struct request *q, size_t first, struct fvm_error *err)
@@ -189,7 +191,7 @@ static int place_fds(struct fvm_command *c, struct request *q, size_t first, str
 			continue;
 		if (first >= q->fd_count)
 			return fvm_error_set(err, EBADMSG, "take over descriptor %d: none came", i);
-		if (!fd_is_harmless(q->fds[first]))
+		if (!fd_is_harmless(c, q->fds[first]))
 			return fvm_error_set(err, EPERM, "take over descriptor %d: no pipe", i);
 		c->fds[i] = q->fds[first++];
 	}
@@ -304,6 +306,12 @@ static void request(struct init *init, struct client *c, const struct fvm_msg *h
 		break;
 	case FVM_MSG_LIST:
 		r = do_list(init, c, &err);
+		break;
+	case FVM_MSG_HOLD:
+		r = session_hold(init, c->conn.fd, q->payload, q->len, &err);
+		break;
+	case FVM_MSG_ADOPT:
+		r = session_adopt(init, c->conn.fd, q->payload, q->len, &err);
 		break;
 	case FVM_MSG_SHUTDOWN:
 		r = do_shutdown(init, c, q, &err);

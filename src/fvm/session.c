@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -47,34 +49,68 @@ static int open_ptmx(const struct init *init)
 	return init->pts >= 0 ? openat(init->pts, "ptmx", flags) : open("/dev/ptmx", flags);
 }
 
-static int open_terminal(const struct init *init, struct session *s, const struct winsize *window,
-			 struct fvm_error *err)
+#define NUMBERS_MAX 4096 /* as many as a devpts has */
+
+/* The lowest that is free comes first: those before it are given back at the end. */
+static int open_number(const struct init *init, int number)
+{
+	scoped_fd master = open_ptmx(init);
+	unsigned int got = 0;
+	if (master < 0)
+		return -errno;
+	if (number < 0)
+		return fvm_fd_take(&master);
+	if (ioctl(master, TIOCGPTN, &got) < 0)
+		return -errno;
+	if (got == (unsigned int)number)
+		return fvm_fd_take(&master);
+	return got > (unsigned int)number || got >= NUMBERS_MAX ? -EEXIST
+								: open_number(init, number);
+}
+
+int session_terminal(const struct init *init, struct session *s, int number, struct fvm_error *err)
 {
 	int unlock = 0;
-	scoped_fd master = open_ptmx(init);
+	scoped_fd master = open_number(init, number);
 	if (master < 0)
-		return fvm_error_set(err, errno, "open the VM's /dev/ptmx for a terminal");
+		return fvm_error_set(err, -master, "open the VM's /dev/ptmx for a terminal");
 	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
 		return fvm_error_set(err, errno, "unlock a terminal of the VM's /dev/ptmx");
 	s->slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (s->slave < 0)
 		return fvm_error_set(err, errno, "open the other side of a terminal");
-	if (window->ws_row || window->ws_col)
-		(void)ioctl(master, TIOCSWINSZ, window);
 	s->out.fd = fvm_fd_take(&master);
 	return 0;
 }
 
-/* A detached command without terminal writes to a pipe that PID 1 copies to the log. */
-static int open_pipe(struct session *s, struct child *child, struct fvm_error *err)
+static int open_terminal(const struct init *init, struct session *s, const struct winsize *window,
+			 struct fvm_error *err)
+{
+	int r = session_terminal(init, s, -1, err);
+	if (r == 0 && (window->ws_row || window->ws_col))
+		(void)ioctl(s->out.fd, TIOCSWINSZ, window);
+	return r;
+}
+
+int session_pipe(struct session *s, uid_t uid, gid_t gid, struct fvm_error *err)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a pipe for the output");
 	(void)fcntl(ends[0], F_SETFL, O_NONBLOCK);
-	(void)!fchown(ends[1], child->command->uid, child->command->gid); /* for /dev/stdout */
+	(void)!fchown(ends[1], uid, gid); /* for /dev/stdout */
 	s->out.fd = ends[0];
 	s->slave = ends[1];
+	return 0;
+}
+
+int session_ring(struct session *s, struct fvm_error *err)
+{
+	void *ring =
+		mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ring == MAP_FAILED)
+		return fvm_error_set(err, errno, "keep a session's output");
+	s->ring = ring; /* costs nothing until it is written to */
 	return 0;
 }
 
@@ -86,16 +122,13 @@ static int open_stdio(struct init *init, struct session *s, struct child *child,
 	if (c->terminal)
 		r = open_terminal(init, s, &c->window, err);
 	else if (c->detached && (c->fds[1] < 0 || c->fds[2] < 0))
-		r = open_pipe(s, child, err);
+		r = session_pipe(s, c->uid, c->gid, err);
 	if (r < 0)
 		return r;
-	if (s->out.fd >= 0) {
-		void *ring = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (ring == MAP_FAILED)
-			return fvm_error_set(err, errno, "keep a session's output");
-		s->ring = ring; /* costs nothing until it is written to */
-	}
+	if (s->out.fd >= 0)
+		r = session_ring(s, err);
+	if (r < 0)
+		return r;
 	for (int i = 0; i < 3; i++) {
 		child->stdio[i] = c->fds[i];
 		if (c->fds[i] < 0 && (c->terminal || i > 0))
@@ -139,7 +172,7 @@ static int open_report(struct init *init, struct session *s, int report, int *re
 
 static void out_ready(struct init *init, struct source *source, uint32_t events);
 
-static struct session *session_new(struct init *init, const struct fvm_command *c)
+struct session *session_new(struct init *init, const char *command, int id)
 {
 	struct session *s = calloc(1, sizeof(*s));
 	if (!s)
@@ -147,19 +180,23 @@ static struct session *session_new(struct init *init, const struct fvm_command *
 	s->out = (struct source){ .fd = -1, .ready = out_ready };
 	s->exec = (struct source){ .fd = -1, .ready = exec_ready };
 	s->slave = -1;
-	s->terminal = c->terminal;
-	s->id = ++init->next_id;
+	s->id = id ? id : ++init->next_id;
+	if (s->id > init->next_id)
+		init->next_id = s->id;
+	snprintf(s->command, sizeof(s->command), "%s", command);
+	return s;
+}
+
+static void name_command(const struct fvm_command *c, char *ret, size_t size)
+{
 	size_t at = 0;
+	snprintf(ret, size, "%s", c->argv.count ? "" : "(shell)");
 	fvm_strv_each(&c->argv, i) {
-		int n = snprintf(s->command + at, sizeof(s->command) - at, "%s%s", i ? " " : "",
-				 c->argv.items[i]);
-		if (n < 0 || at + (size_t)n >= sizeof(s->command))
+		int n = snprintf(ret + at, size - at, "%s%s", i ? " " : "", c->argv.items[i]);
+		if (n < 0 || at + (size_t)n >= size)
 			break;
 		at += (size_t)n;
 	}
-	if (c->argv.count == 0)
-		snprintf(s->command, sizeof(s->command), "(shell)");
-	return s;
 }
 
 void session_free(struct init *init, struct session *s)
@@ -174,7 +211,7 @@ void session_free(struct init *init, struct session *s)
 	free(s);
 }
 
-static void session_append(struct init *init, struct session *s)
+void session_append(struct init *init, struct session *s)
 {
 	struct session **at = &init->sessions;
 	while (*at)
@@ -182,10 +219,21 @@ static void session_append(struct init *init, struct session *s)
 	*at = s;
 }
 
+/* One that other processes come from gets a number that none of them needs. */
+static pid_t fork_numbered(const struct fvm_command *c)
+{
+	pid_t number = c->argv.count ? (pid_t)strtol(c->argv.items[0], NULL, 10) : 0;
+	struct clone_args args = { .exit_signal = SIGCHLD,
+				   .set_tid = (uint64_t)(uintptr_t)&number,
+				   .set_tid_size = 1 };
+	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
 static int session_fork(struct init *init, struct session *s, struct child *child,
 			struct fvm_error *err)
 {
-	s->pid = fork();
+	s->pid =
+		child->command->helper == FVM_HELPER_BLANK ? fork_numbered(child->command) : fork();
 	if (s->pid == 0)
 		fvm_child_main(child);
 	if (s->pid < 0) {
@@ -213,9 +261,12 @@ int session_start(struct init *init, const struct fvm_command *c, int report, st
 		.filter = init->args.session_filter |
 			  (c->uid == init->args.plain_uid ? 0 : FVM_FILTER_OWNERS),
 	};
-	struct session *s = session_new(init, c);
+	char command[sizeof(((struct session *)NULL)->command)];
+	name_command(c, command, sizeof(command));
+	struct session *s = session_new(init, command, 0);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "keep a session");
+	s->terminal = c->terminal;
 	scoped_fd write_end = -1;
 	int r = open_report(init, s, report, &write_end, err);
 	if (r == 0)

@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/foreign.h"
@@ -632,11 +631,10 @@ void fvm_skeleton_check(const struct fvm_store *store, const struct fvm_plan *pl
 /* A check in the background takes some hundredths of a second; a VM takes longer. */
 static int take_soon(int dir, int *ret_fd)
 {
-	const struct timespec pause = { .tv_nsec = 50000000 };
 	int r = -EAGAIN;
 	for (int i = 0; i < 60 && r == -EAGAIN; i++) {
 		if (i > 0)
-			nanosleep(&pause, NULL);
+			fvm_sleep_ms(50);
 		r = take_flock(dir, "lock", LOCK_EX | LOCK_NB, ret_fd);
 	}
 	return r;

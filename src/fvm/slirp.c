@@ -37,7 +37,6 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fvm/helper.h"
@@ -402,10 +401,9 @@ static int choose(struct slirp *s, const struct fvm_port *ports, size_t count,
 /* A VM that has just ended had the port until its helper notices that. */
 static int await_ports(const struct fvm_port *ports, size_t count, struct fvm_error *err)
 {
-	const struct timespec pause = { .tv_nsec = 20 * 1000000 };
 	int r = fvm_ports_check(ports, count, err);
 	for (int i = 0; i < PORT_TRIES && r == -EADDRINUSE; i++) {
-		(void)nanosleep(&pause, NULL);
+		fvm_sleep_ms(20);
 		if (err)
 			*err = (struct fvm_error){ 0 };
 		r = fvm_ports_check(ports, count, err);

@@ -128,7 +128,7 @@ static int freeze_finish(struct fvm_vm *vm, const char *id, struct fvm_error *er
  * Nothing happens when it is empty. */
 static int freeze(struct fvm_vm *vm, struct fvm_error *err)
 {
-	char id[33], what[48], to[48];
+	char id[33], what[48], path[48];
 	int r = check_stopped(vm, err);
 	if (r < 0 || workspace_is_empty(vm))
 		return r;
@@ -142,12 +142,14 @@ static int freeze(struct fvm_vm *vm, struct fvm_error *err)
 		(void)set_pending(vm, NULL, NULL);
 		return fvm_error_set(err, -r, "make a layer in %s", vm->store->path);
 	}
-	snprintf(to, sizeof(to), "layers/%s/fs", id);
-	r = FVM_FAULT("layer.freeze");
+	snprintf(path, sizeof(path), "layers/%s", id);
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+	scoped_fd layer = fvm_open_nofollow(vm->store->dir, path, O_RDONLY | O_DIRECTORY);
+	r = workspace < 0 ? workspace : layer < 0 ? layer : FVM_FAULT("layer.freeze");
+	if (r == 0 && renameat2(workspace, "fs", layer, "fs", RENAME_NOREPLACE) < 0)
+		r = -errno;
 	if (r < 0)
 		return fvm_error_set(err, -r, "freeze the workspace");
-	if (renameat2(vm->dir, "workspace/fs", vm->store->dir, to, RENAME_NOREPLACE) < 0)
-		return fvm_error_set(err, errno, "freeze the workspace");
 	return freeze_finish(vm, id, err);
 }
 
@@ -173,7 +175,12 @@ int fvm_vm_empty(struct fvm_vm *vm, struct fvm_error *err)
 	int r = check_stopped(vm, err);
 	if (r == 0)
 		r = set_pending(vm, "empty", err);
-	return r < 0 ? r : empty_finish(vm, err);
+	if (r < 0)
+		return r;
+	r = empty_finish(vm, err);
+	if (r < 0) /* it is noted, and can't be taken back */
+		fvm_error_hint(err, "it is begun: the next command of this VM goes on with it");
+	return r;
 }
 
 /* A copied layer counts when a snapshot names it, which is written together with the end of it. */

@@ -142,6 +142,16 @@ void fvm_task_push(pid_t task)
 	all_processors(task);
 }
 
+void fvm_task_wake(pid_t task, sem_t *sem)
+{
+	cpu_set_t others;
+	bool apart =
+		other_processors(&others) && sched_setaffinity(task, sizeof(others), &others) == 0;
+	sem_post(sem);
+	if (apart)
+		all_processors(task);
+}
+
 /* ---- threads ---- */
 
 /* What a thread starts with that begins on another processor. */

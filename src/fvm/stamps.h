@@ -84,7 +84,8 @@ void fvm_stamp_of(const struct stat *st, struct fvm_stamp *ret);
 /**
  * fvm_stamps_update() - write down the base of each change not yet known, forget what is none
  * To be called of a stopped or paused VM. Takes as long as the workspace is large. Needs no
- * libcrypto.
+ * libcrypto. One at a time: who waits longer than 2 s for another's, which may stand before a
+ * server that hangs, leaves it at that.
  */
 int fvm_stamps_update(const struct fvm_vm *vm, struct fvm_error *err);
 

@@ -17,7 +17,9 @@
 #include "fvm/stamps.h"
 #include "fvm/subids.h"
 
-#define NAME_SIZE 48 /* of an ancestor */
+#define NAME_SIZE    48	  /* of an ancestor */
+#define LOCK_WAIT_MS 2000 /* for an update that another process makes */
+#define LOCK_STEP_MS 20
 
 static int64_t ctime_ns(const struct stat *st)
 {
@@ -277,17 +279,24 @@ static int update_run(struct update *u, const struct fvm_vm *vm, const struct fv
 	return r < 0 ? fvm_error_set(err, -r, "write the list of stamps") : 0;
 }
 
-/* One update after the other: who comes later looks at what is there later, and must write last. */
+/*
+ * One update after the other: who comes later looks at what is there later, and must write last.
+ * Who is in it may stand before a server that hangs, so that his has to do.
+ * Return: descriptor, -EAGAIN, or -errno
+ */
 static int open_ancestors(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	if (mkdirat(vm->dir, "ancestors", 0700) < 0 && errno != EEXIST)
 		return fvm_error_set(err, errno, "make a directory for the base's text files");
-	int dir = fvm_open_nofollow(vm->dir, "ancestors", O_RDONLY | O_DIRECTORY);
+	scoped_fd dir = fvm_open_nofollow(vm->dir, "ancestors", O_RDONLY | O_DIRECTORY);
 	if (dir < 0)
 		return fvm_error_set(err, -dir, "open the base's text files");
-	while (flock(dir, LOCK_EX) < 0 && errno == EINTR)
-		;
-	return dir;
+	for (int ms = 0; flock(dir, LOCK_EX | LOCK_NB) < 0; ms += LOCK_STEP_MS) {
+		if ((errno != EWOULDBLOCK && errno != EINTR) || ms >= LOCK_WAIT_MS)
+			return -EAGAIN;
+		fvm_sleep_ms(LOCK_STEP_MS);
+	}
+	return fvm_fd_take(&dir);
 }
 
 int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *stacks,
@@ -295,7 +304,7 @@ int fvm_stamps_update_with(const struct fvm_vm *vm, const struct fvm_stacks *sta
 {
 	scoped_fd ancestors = open_ancestors(vm, err);
 	if (ancestors < 0)
-		return ancestors;
+		return ancestors == -EAGAIN ? 0 : ancestors;
 	struct update u = {
 		.stacks = stacks, .config = &vm->config, .digest = digest, .ancestors = ancestors
 	};

@@ -108,7 +108,8 @@ static int run_builder(struct start *s, struct fvm_error *err)
 	if (told_by_init(s, err))
 		return -err->code;
 	start_net_abandon(s);
-	const struct fvm_error *first = s->net_thread.ended_init ? &s->net_thread.err : &s->err;
+	bool by_net = s->net_thread.ended_init || !s->err.code;
+	const struct fvm_error *first = by_net ? &s->net_thread.err : &s->err;
 	if (err)
 		*err = *first;
 	return first->code ? -first->code : -EIO;
@@ -197,17 +198,23 @@ static int check_net(const struct fvm_config *c, struct fvm_error *err)
 	return -EOPNOTSUPP;
 }
 
+int start_look(const struct fvm_config *c, const char *store, struct fvm_plan *ret_plan,
+	       struct fvm_hide *ret_hide, struct fvm_error *err)
+{
+	int r = fvm_plan_make(ret_plan, err);
+	if (r == 0)
+		r = fvm_bases_ask(ret_plan, err);
+	if (r == 0 && !c->rootless)
+		r = fvm_bases_map(ret_plan, err);
+	return r < 0 ? r : fvm_hide_plan(c, store, ret_plan, ret_hide, err);
+}
+
 static int plan_world(struct start *s, struct fvm_error *err)
 {
 	const struct fvm_config *c = &s->vm->config;
 	const char *store = s->vm->store->path;
-	int r = fvm_plan_make(&s->plan, err);
-	if (r == 0)
-		r = fvm_bases_ask(&s->plan, err);
-	if (r == 0 && !c->rootless)
-		r = fvm_bases_map(&s->plan, err);
-	if (r == 0)
-		r = fvm_hide_plan(c, store, &s->plan, &s->hide, err);
+	bool looked = start_take_lookout(s);
+	int r = looked ? 0 : start_look(c, store, &s->plan, &s->hide, err);
 	if (r == 0)
 		r = fvm_binds_list(c, store, &s->binds, err);
 	if (r == 0)
@@ -219,7 +226,7 @@ static int plan_world(struct start *s, struct fvm_error *err)
 		r = fvm_natives_list(c, &s->hide, &s->natives, err);
 	if (r == 0 && !c->rootless)
 		r = start_unmapped_take(s, err);
-	if (r == 0 && !c->rootless) /* without it the builder makes the VM's own */
+	if (r == 0 && !c->rootless && !looked) /* without it the builder makes the VM's own */
 		s->hide_shared = fvm_hide_shared(s->vm->store->run, &s->hide, &s->plan);
 	return r;
 }
@@ -268,7 +275,9 @@ static int prepare(struct start *s, struct fvm_error *err)
 		r = plan_world(s, err);
 	if (r == 0)
 		r = start_take_planned(s, err);
-	if (r == 0)
+	/* the builder waits for that when it has a namespace of its own; but other processes, and
+	 * what the keeper has, come before */
+	if (r == 0 && (s->supervised || s->hide_shared < 0))
 		r = start_net_prepared(s, err);
 	return r;
 }

@@ -11,6 +11,7 @@
 #define FVM_START_H
 
 #include <pthread.h>
+#include <semaphore.h>
 
 #include "fvm/init.h"
 #include "fvm/layer_copy.h"
@@ -25,6 +26,7 @@ struct fvm_start_options {
 	bool trace;			 /* see fvm/trace.h */
 	const struct fvm_skeleton_progress *progress; /* of a rootless user's first start; or NULL */
 	struct fvm_ahead *ahead;	 /* of fvm_ahead_begin(), or NULL */
+	struct fvm_lookout *lookout;	 /* of fvm_lookout_begin(), or NULL */
 	const struct fvm_copy_progress *copying; /* of native directories; or NULL */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
 	gid_t user_gid;
@@ -65,6 +67,18 @@ struct fvm_ahead *fvm_ahead_begin(void);
 /** fvm_ahead_free() - also when no start came. @a: may be NULL */
 void fvm_ahead_free(struct fvm_ahead *a);
 
+/**
+ * fvm_lookout_begin() - root will soon start a VM that hides what @config says: look up the host's
+ * mounts and secrets in the background
+ * @store, @config: stay where they are until fvm_lookout_free(); of the latter nothing may change
+ *                  that hides or shows, nor how it has a network
+ * Return: for fvm_start_options and to be freed; NULL: none, which is no harm
+ */
+struct fvm_lookout *fvm_lookout_begin(const struct fvm_store *store,
+				      const struct fvm_config *config);
+/** fvm_lookout_free() - also when no start came. @l: may be NULL */
+void fvm_lookout_free(struct fvm_lookout *l);
+
 /** fvm_start_proof() - wait for the next row of the self-test
  *  Return: 1, 0 when there are no more, or -EBADE when the host's bait was touched */
 struct fvm_proof;
@@ -95,6 +109,10 @@ int fvm_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg);
 /** fvm_task_push() - let a process that we have just made begin on another processor. Nothing
  *  happens if we may not run on all of them. It must start no other before this returns */
 void fvm_task_push(pid_t task);
+
+/** fvm_task_wake() - post @sem for a thread of ours that sleeps on it, and let it go on on another
+ *  processor, as above */
+void fvm_task_wake(pid_t task, sem_t *sem);
 
 /** fvm_thread_start_apart() - a thread that begins on another processor */
 int fvm_thread_start_apart(pthread_t *ret, void *(*fn)(void *arg), void *arg);

@@ -169,6 +169,8 @@ int start_build(void *arg)
 	if (r < 0)
 		fvm_error_set(&s->err, -r, "join the VM's cgroups");
 	if (r == 0)
+		r = start_net_heard(s);
+	if (r == 0)
 		r = start_make_init(s);
 	if (r == 0)
 		r = start_map_ids(s);

@@ -83,11 +83,8 @@ static int make_spaces(const struct start *s, struct fvm_error *err)
 
 static int net_prepare(const struct start *s, struct fvm_error *err)
 {
-	if (s->has_net) {
-		int r = await(s->go[0], START_CONNECTED, err);
-		return r < 0 ? r : fvm_net_inside(&s->net, err);
-	}
-	if (has_outer_net(s))
+	/* the net thread connects it, and START_GO waits for that */
+	if (s->has_net || has_outer_net(s))
 		return 0;
 	if (s->vm->config.net != FVM_NET_HOST)
 		return fvm_net_lo_up(err);

@@ -3,13 +3,14 @@
  *
  * Rules, a link, addresses: a third of the time a start takes is netlink, and nothing of it has to
  * wait for a mount. So a thread does it, in two parts. The first needs the slot only and runs while
- * the starter plans; then the thread sleeps, as PID 1 is a copy of our memory in which nobody
- * else's lock may be held. The second needs PID 1's network namespace and runs while the builder
- * mounts; then it notes what runs. The builder shares memory and C library with both of us: all may
- * allocate.
+ * the starter plans, and the builder makes its own namespace; then the thread sleeps, as PID 1 is a
+ * copy of our memory in which nobody else's lock may be held. The second needs PID 1's network
+ * namespace and runs while the builder mounts; then it notes what runs. The builder shares memory
+ * and C library with both of us: all may allocate.
  */
 #include <errno.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "fvm/start_priv.h"
 #include "fvm/sys.h"
@@ -38,8 +39,6 @@ static int connect_guest(struct start *s)
 	r = fvm_net_attach(&s->net, -1, s->init, &t->err);
 	/* its helper ends with PID 1, and that with the builder: who failed first has said so */
 	t->ended_init = r < 0 && !atomic_load(&t->stopping) && !s->err.code;
-	if (r == 0 && start_let(s, START_CONNECTED) < 0)
-		r = fvm_error_set(&t->err, errno, "reach PID 1");
 	return r;
 }
 
@@ -57,6 +56,7 @@ static void *net_main(void *arg)
 {
 	struct start *s = arg;
 	struct start_net *t = &s->net_thread;
+	t->tid = gettid();
 	t->result = prepare(s);
 	sem_post(&t->prepared);
 	if (t->result < 0)
@@ -78,23 +78,28 @@ int start_net_begin(struct start *s, struct fvm_error *err)
 	if (sem_init(&t->prepared, 0, 0) < 0 || sem_init(&t->cloned, 0, 0) < 0 ||
 	    sem_init(&t->mounted, 0, 0) < 0)
 		return fvm_error_set(err, errno, "make a thread");
-	int r = fvm_thread_start(&t->thread, net_main, s);
+	int r = fvm_thread_start_apart(&t->thread, net_main, s);
 	t->running = r == 0;
 	return r < 0 ? fvm_error_set(err, -r, "make a thread") : 0;
 }
 
-int start_net_prepared(struct start *s, struct fvm_error *err)
+int start_net_heard(struct start *s)
 {
 	struct start_net *t = &s->net_thread;
-	if (!t->running)
-		return 0;
-	sem_await(&t->prepared);
-	return t->result < 0 ? start_net_end(s, err) : 0;
+	if (t->running && !t->heard)
+		sem_await(&t->prepared);
+	t->heard = true;
+	return t->result;
+}
+
+int start_net_prepared(struct start *s, struct fvm_error *err)
+{
+	return start_net_heard(s) < 0 ? start_net_end(s, err) : 0;
 }
 
 void start_net_connect(struct start *s)
 {
-	sem_post(&s->net_thread.cloned);
+	fvm_task_wake(s->net_thread.tid, &s->net_thread.cloned);
 }
 
 void start_net_mounted(struct start *s)

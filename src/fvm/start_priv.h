@@ -22,16 +22,17 @@
 
 /* What PID 1 waits for, in this order. */
 enum start_step {
-	START_MAPPED = 'm',    /* its user namespace has ids */
-	START_CONNECTED = 'n', /* nat: its network namespace has its end of the pair */
-	START_GO = 'g',	       /* its world is built, and noted for who finds it */
+	START_MAPPED = 'm', /* its user namespace has ids */
+	START_GO = 'g',	    /* its world is built, its network connected, and all is noted */
 };
 
 /* The net thread: start_net.c. */
 struct start_net {
 	pthread_t thread;
+	pid_t tid;
 	sem_t prepared, cloned, mounted;
 	bool running;
+	bool heard;	      /* past start_net_heard() */
 	bool abandoned;	      /* no PID 1 came */
 	atomic_bool stopping; /* others have failed, and end PID 1 under its hands */
 	bool ended_init;      /* it failed by itself, and so PID 1 had to end */
@@ -113,6 +114,16 @@ struct start {
 /** start_note_running() - state.json: once the builder has no more to say of mounts */
 int start_note_running(struct start *s, struct fvm_error *err);
 
+/** start_look() - what the host is, and what of it this configuration hides */
+int start_look(const struct fvm_config *c, const char *store, struct fvm_plan *ret_plan,
+	       struct fvm_hide *ret_hide, struct fvm_error *err);
+
+/* ---- start_plan.c: the same ahead ---- */
+
+/** start_take_lookout() - what fvm_lookout_begin() has led to. Return: false, and nothing: it was
+ *  not begun, has failed, was used already, or is for another configuration */
+bool start_take_lookout(struct start *s);
+
 /* ---- start_ids.c: for whom, and as whom ---- */
 
 /** start_find_account() - s->accounts of whom the VM is for; before there are threads */
@@ -152,10 +163,12 @@ _Noreturn void start_inside(const struct start *s);
 
 /** start_net_begin() - addresses, rules, ports: under way from here on; needs the slot */
 int start_net_begin(struct start *s, struct fvm_error *err);
-/** start_net_prepared() - wait for that; the thread sleeps now, so that a copy of our memory is
- *  sound. Return: 0 (also without nat), or the thread's error */
+/** start_net_heard() - wait for that; the thread sleeps now, so that a copy of our memory is sound.
+ *  Return: 0 (also without nat), or negative errno: the thread has the error */
+int start_net_heard(struct start *s);
+/** start_net_prepared() - the same, with the thread's error, and its end */
 int start_net_prepared(struct start *s, struct fvm_error *err);
-/** start_net_connect() - PID 1 is there: the thread makes its link and lets it go on */
+/** start_net_connect() - PID 1 is there: the thread connects it */
 void start_net_connect(struct start *s);
 /** start_net_mounted() - the VM's own trees are: the thread may note what runs */
 void start_net_mounted(struct start *s);

@@ -169,7 +169,7 @@ bool fvm_vm_has_ended(const struct fvm_vm *vm)
 		if (ms == LAG_MS || (dir >= 0 && load_from(dir, &r) == 0 &&
 				     fvm_process_start(r.init_pid) == r.init_start))
 			return false;
-		(void)usleep(1000);
+		fvm_sleep_ms(1);
 	}
 	return true;
 }
@@ -253,6 +253,14 @@ int fvm_tidy_later(const struct fvm_vm *vm)
 		(void)renameat(vm->store->run, from, vm->store->run, to);
 	}
 	return fvm_fd_take(&dir);
+}
+
+void fvm_tidy_again(const struct fvm_vm *vm)
+{
+	char path[48];
+	snprintf(path, sizeof(path), "ended/%s", vm->config.id);
+	(void)mkdirat(vm->store->run, "ended", 0700);
+	(void)mkdirat(vm->store->run, path, 0700);
 }
 
 void fvm_tidy_ended_dir(const struct fvm_store *store, const char *vm_id, int held)

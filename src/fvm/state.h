@@ -66,6 +66,9 @@ void fvm_tidy_stopped(const struct fvm_vm *vm);
  */
 int fvm_tidy_later(const struct fvm_vm *vm);
 
+/** fvm_tidy_again() - a VM to be thrown away could not be deleted: the next command tries again */
+void fvm_tidy_again(const struct fvm_vm *vm);
+
 /**
  * fvm_tidy_ended_dir() - the second half
  * @held: what fvm_tidy_later() returned; -1: take it, unless somebody else has it

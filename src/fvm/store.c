@@ -50,12 +50,12 @@ static bool is_rootless(void)
 	       !in_first_user_namespace();
 }
 
-/* mkdir -p with an absolute path; only what is missing is made, with @mode */
-static int make_dir(const char *path, mode_t mode, int *ret_fd)
+/* mkdir -p with an absolute path; only what is missing is made */
+static int make_dir(const char *path, int *ret_fd)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT) {
-		int r = fvm_mkdir_p(AT_FDCWD, path, mode);
+		int r = fvm_mkdir_p(AT_FDCWD, path, 0700);
 		if (r < 0)
 			return r;
 		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -102,7 +102,7 @@ static void spread_tmp(const struct fvm_store *s)
 		fvm_spread(tmp);
 }
 
-static int make_parts(struct fvm_store *s, struct fvm_error *err)
+static int make_parts(struct fvm_store *s, const char *run, struct fvm_error *err)
 {
 	static const char *const parts[] = { "vms", "layers", "commits", "hide", "trash", "tmp" };
 	for (size_t i = 0; i < FVM_COUNT(parts); i++) {
@@ -112,7 +112,7 @@ static int make_parts(struct fvm_store *s, struct fvm_error *err)
 	spread_tmp(s);
 	if ((mkdirat(s->run, "vms", 0700) < 0 && errno != EEXIST) ||
 	    (mkdirat(s->run, "slots", 0700) < 0 && errno != EEXIST))
-		return fvm_error_set(err, errno, "make %s/vms", s->run_path);
+		return fvm_error_set(err, errno, "make %s/vms", run);
 	return 0;
 }
 
@@ -160,25 +160,81 @@ static void tidy_ended(const struct fvm_store *s)
 	if (vms.st_nlink > MANY_VMS && fstatat(s->run, "tidied", &tidied, 0) == 0 &&
 	    time(NULL) - tidied.st_mtime < TIDY_EVERY_S)
 		return;
-	scoped_fd mark =
-		openat(s->run, "tidied", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	scoped_fd mark = openat(s->run, "tidied",
+				O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	if (mark >= 0)
 		(void)futimens(mark, NULL);
 	(void)fvm_store_tidy_ended(s, false);
 }
 
-static int open_parts(struct fvm_store *s, struct fvm_error *err)
+static int open_parts(struct fvm_store *s, const char *run, struct fvm_error *err)
 {
 	int r = 0;
 	s->vms = openat(s->dir, "vms", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->vms < 0 || faccessat(s->run, "slots", F_OK, 0) < 0 ||
 	    faccessat(s->dir, "tmp", F_OK, 0) < 0) {
-		r = make_parts(s, err);
+		r = make_parts(s, run, err);
 		if (r == 0 && s->vms < 0)
 			s->vms = openat(s->dir, "vms", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (r == 0 && s->vms < 0)
 			r = fvm_error_set(err, errno, "open %s/vms", s->path);
 	}
+	return r;
+}
+
+static void tidy(const struct fvm_store *s)
+{
+	tidy_dir(s, "tmp");
+	tidy_dir(s, "trash");
+	tidy_ended(s);
+}
+
+/* A part that is a link would lead root's hands to where the user wants them. */
+static int check_parts(const struct fvm_store *s, struct fvm_error *err)
+{
+	static const char *const parts[] = { "vms",   "layers", "commits", "hide",
+					     "trash", "tmp",	"run" };
+	for (size_t i = 0; i < FVM_COUNT(parts); i++) {
+		struct stat st = { 0 };
+		if (fstatat(s->dir, parts[i], &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+			continue;
+		if (S_ISDIR(st.st_mode))
+			continue;
+		fvm_error_hint(err, "its owner has made it something else; leave it alone");
+		return fvm_error_set(err, ENOTDIR, "open the store's %s/%s", s->path, parts[i]);
+	}
+	return 0;
+}
+
+/* Root in a user's store takes it as it is: what is missing there, or left over, is its owner's to
+ * make and to tidy. He may even run nothing, and have no run-time directory there. */
+static int open_theirs(struct fvm_store *s, const char *run, struct fvm_error *err)
+{
+	int r = check_parts(s, err);
+	if (r < 0)
+		return r;
+	if (faccessat(s->dir, "format", F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
+		fvm_error_hint(err, "set FVM_HOME to a directory of your own");
+		return fvm_error_set(err, errno, "find a store in another user's %s", s->path);
+	}
+	r = check_format(s, err);
+	if (r < 0)
+		return r;
+	s->run = open(run, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	s->vms = fvm_open_nofollow(s->dir, "vms", O_RDONLY | O_DIRECTORY);
+	return s->vms < 0 ? fvm_error_set(err, -s->vms, "open %s/vms", s->path) : 0;
+}
+
+static int open_ours(struct fvm_store *s, const char *run, struct fvm_error *err)
+{
+	int r = make_dir(run, &s->run);
+	if (r < 0)
+		return fvm_error_set(err, -r, "open the run-time directory %s", run);
+	r = check_format(s, err);
+	if (r == 0)
+		r = open_parts(s, run, err);
+	if (r == 0)
+		tidy(s);
 	return r;
 }
 
@@ -203,37 +259,25 @@ static void recover_commit(const struct fvm_store *s)
 int fvm_store_open(struct fvm_store *ret, struct fvm_error *err)
 {
 	scoped_store s = { .dir = -1, .vms = -1, .run = -1, .rootless = is_rootless() };
-	char store[PATH_MAX], run[PATH_MAX];
+	char store[PATH_MAX], run[PATH_MAX], link[64];
 	int r = fvm_store_place(store, run, err);
 	if (r < 0)
 		return r;
-	r = make_dir(store, 0700, &s.dir);
+	r = make_dir(store, &s.dir);
 	if (r < 0)
 		return fvm_error_set(err, -r, "open the store %s", store);
-	r = make_dir(run, 0700, &s.run);
-	if (r < 0)
-		return fvm_error_set(err, -r, "open the run-time directory %s", run);
-	char link[64];
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", s.dir);
 	ssize_t n = readlink(link, s.path, sizeof(s.path) - 1);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", s.run);
-	ssize_t m = readlink(link, s.run_path, sizeof(s.run_path) - 1);
-	if (n < 0 || m < 0) {
+	if (n < 0) {
 		r = fvm_error_set(err, errno, "resolve %.200s", store);
 		if (access("/proc/self", F_OK) < 0)
 			fvm_error_hint(err, "there is no /proc: mount -t proc proc /proc");
 		return r;
 	}
 	s.path[n] = '\0';
-	s.run_path[m] = '\0';
-	r = check_format(&s, err);
-	if (r == 0)
-		r = open_parts(&s, err);
+	r = fvm_is_callers(s.dir, NULL) ? open_ours(&s, run, err) : open_theirs(&s, run, err);
 	if (r < 0)
 		return r;
-	tidy_dir(&s, "tmp");
-	tidy_dir(&s, "trash");
-	tidy_ended(&s);
 	recover_commit(&s);
 	*ret = s;
 	s = (struct fvm_store){ .dir = -1, .vms = -1, .run = -1 };

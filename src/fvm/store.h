@@ -41,7 +41,6 @@ struct fvm_store {
 	int vms;	 /* STORE/vms */
 	int run;	 /* RUN */
 	char path[1024]; /* STORE, absolute, symlinks resolved */
-	char run_path[1024];
 	bool rootless; /* the caller has no privileges */
 };
 
@@ -60,6 +59,7 @@ struct fvm_vm {
 	struct fvm_strv used;	       /* names of those policies */
 	fvm_progress_fn progress; /* told of files being copied, in whichever process; or NULL */
 	void *progress_arg;
+	bool held; /* by the caller, who lets nobody run in it: it need not be paused */
 };
 
 /* FVM_LOCK_AS_IT_IS..: like FVM_LOCK.., but what an ended VM left is not tidied, as it is to be

@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/fault.h"
@@ -29,13 +28,6 @@
 #define LATER_STACK (256 * 1024)
 #define END_WAIT_MS 60000 /* for namespaces of a VM that has ended; a dead server may hold them */
 
-int64_t fvm_now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_REALTIME, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
 void fvm_random_hex(char *to, size_t digits)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -47,15 +39,25 @@ void fvm_random_hex(char *to, size_t digits)
 	to[digits] = '\0';
 }
 
-static int try_tmp_make(const struct fvm_store *store, const char *name)
+/* A part of the store for who makes or moves something there: root may be in a user's, who makes
+ * the part a link just now. */
+static int open_part(const struct fvm_store *store, const char *part)
+{
+	return fvm_open_nofollow(store->dir, part, O_RDONLY | O_DIRECTORY);
+}
+
+static int try_tmp_make(const struct fvm_store *store, const char *id)
 {
 	int r = FVM_FAULT("store.tmp");
 	if (r < 0)
 		return r;
-	if (mkdirat(store->dir, name, 0700) < 0)
+	scoped_fd tmp = open_part(store, "tmp");
+	if (tmp < 0)
+		return tmp;
+	if (mkdirat(tmp, id, 0700) < 0)
 		return -errno;
-	scoped_fd fd = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	r = fd < 0 ? -errno : fvm_lock_named(fd, store->dir, name, LOCK_EX);
+	scoped_fd fd = openat(tmp, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	r = fd < 0 ? -errno : fvm_lock_named(fd, tmp, id, LOCK_EX);
 	return r == 0 ? fvm_fd_take(&fd) : r == -ENOENT ? -EAGAIN : r;
 }
 
@@ -67,7 +69,7 @@ int fvm_tmp_make(const struct fvm_store *store, char *ret_name)
 	for (int i = 0; i < 100 && fd == -EAGAIN; i++) {
 		fvm_random_hex(id, 32);
 		snprintf(ret_name, 40, "tmp/%s", id);
-		fd = try_tmp_make(store, ret_name);
+		fd = try_tmp_make(store, id);
 	}
 	return fd;
 }
@@ -129,7 +131,10 @@ static int trash_take(const struct fvm_store *store, int dir, const char *name, 
 	int r = FVM_FAULT("store.trash");
 	if (r < 0)
 		return r;
-	return renameat(dir, name, store->dir, to) < 0 ? -errno : 0;
+	scoped_fd trash = open_part(store, "trash");
+	if (trash < 0)
+		return trash;
+	return renameat(dir, name, trash, id) < 0 ? -errno : 0;
 }
 
 struct trash {
@@ -332,6 +337,17 @@ static void hint_unwritable(int r, struct fvm_error *err)
 		fvm_error_hint(err, "set FVM_HOME to a directory that you can write");
 }
 
+/* Its owner could neither use nor delete a VM of somebody else's in there. */
+static int check_store(const struct fvm_store *store, struct fvm_error *err)
+{
+	uid_t owner = (uid_t)-1;
+	if (fvm_is_callers(store->dir, &owner))
+		return 0;
+	fvm_error_hint(err, "do it as that user: sudo -u '#%u' fvm ..; or set FVM_HOME", owner);
+	return fvm_error_say(err, EPERM, "the store %.200s is of the user with uid %u", store->path,
+			     owner);
+}
+
 int fvm_vm_create(const struct fvm_store *store, const struct fvm_config *config, bool sync,
 		  struct fvm_vm *ret, struct fvm_error *err)
 {
@@ -345,6 +361,8 @@ int fvm_vm_make(const struct fvm_store *store, const struct fvm_config *config,
 	struct fvm_error mine = { 0 };
 	char tmp[40];
 	int r = fvm_name_check(config->name, err);
+	if (r == 0)
+		r = check_store(store, err);
 	if (r < 0)
 		return r;
 	scoped_vm vm = { .store = store, .dir = -1, .lock = -1 };
@@ -489,6 +507,8 @@ static int vm_remove(struct removal *removal, bool later, struct fvm_error *err)
 		return fvm_error_wrap(err, r, "delete VM '%s'", name);
 	run_held = fvm_tidy_later(vm);
 	r = trash_take(vm->store, vm->store->vms, name, removal->path, &held);
+	if (r < 0 && vm->config.throw_away)
+		fvm_tidy_again(vm);
 	if (r < 0)
 		return fvm_error_set(err, -r, "delete VM '%s'", name);
 	removal->held = held;
@@ -534,7 +554,7 @@ int fvm_vm_rename(struct fvm_vm *vm, const char *name, struct fvm_error *err)
 	r = FVM_FAULT("vm.rename");
 	if (r < 0)
 		return fvm_error_set(err, -r, "rename VM '%s'", vm->config.name);
-	if (renameat2(store->dir, from, store->dir, to, RENAME_NOREPLACE) < 0)
+	if (renameat2(store->vms, vm->config.name, store->vms, name, RENAME_NOREPLACE) < 0)
 		return errno == EEXIST
 			       ? fvm_error_say(err, EEXIST, "there is a VM '%s' already", name)
 			       : fvm_error_set(err, errno, "rename VM '%s' to '%s'",

@@ -21,7 +21,7 @@
 #define COMMENT	    "fvm: packets of VMs"
 #define LOCK	    "/run/xtables.lock"
 #define LOCK_TRIES  50
-#define LOCK_US	    10000
+#define LOCK_MS	    10
 #define TRIES	    8
 #define TABLE_BYTES (64U << 20) /* more has nobody */
 
@@ -331,7 +331,7 @@ static int lock_take(void)
 {
 	int fd = open(LOCK, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && i < LOCK_TRIES; i++)
-		(void)usleep(LOCK_US);
+		fvm_sleep_ms(LOCK_MS);
 	return fd;
 }
 

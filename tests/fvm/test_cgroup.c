@@ -194,6 +194,34 @@ static void user_gets_a_place_beside_his_own_cgroup(void **state)
 	assert_true(g.v2_has[FVM_CG_PIDS] && !g.v2_has[FVM_CG_CPU]);
 }
 
+static void user_begins_below_his_limits_where_nothing_else_keeps_him_from_them(void **state)
+{
+	static const char line[] = "1 0 0:3 / %s/cg rw - cgroup2 cgroup2 rw%s\n";
+	const struct box *box = *state;
+	const struct fvm_config config = { 0 };
+	struct fvm_cgroup_host host;
+	struct fvm_cgroups g;
+	struct stat st, vm;
+	char mounts[512];
+	draw_group(box, "cg", "memory pids\n", "memory pids\n");
+	draw_group(box, "cg/u/app", "memory pids\n", "memory pids\n");
+	draw_group(box, "cg/u/app/fvm", "memory pids\n", "memory pids\n");
+	for (int delegates = 0; delegates < 2; delegates++) {
+		const char *id = delegates ? "safe" : "bare";
+		snprintf(mounts, sizeof(mounts), line, box->path, delegates ? ",nsdelegate" : "");
+		fvm_cgroup_find(mounts, "0::/u/app\n", &host);
+		assert_int_equal(fvm_cgroup_plan_on(&host, id, true, &g), 0);
+		assert_int_equal(fvm_cgroup_make(&g, &config, NULL), 0);
+		scoped_fd dir = fvm_cgroup_open_v2(&g);
+		assert_true(dir >= 0 && fstat(dir, &st) == 0);
+		assert_int_equal(stat(g.v2, &vm), 0);
+		assert_int_equal(st.st_ino == vm.st_ino, delegates);
+		/* root's VMs don't own their files */
+		assert_int_equal(fvm_cgroup_plan_on(&host, id, false, &g), 0);
+		assert_false(g.below);
+	}
+}
+
 static void user_without_delegation_gets_nothing_and_a_hint(void **state)
 {
 	const struct box *box = *state;
@@ -371,6 +399,7 @@ int main(void)
 		CASE(missing_controller_is_named),
 		CASE(no_cgroups_at_all_refuse_only_limits),
 		CASE(user_gets_a_place_beside_his_own_cgroup),
+		CASE(user_begins_below_his_limits_where_nothing_else_keeps_him_from_them),
 		CASE(user_without_delegation_gets_nothing_and_a_hint),
 		CASE(accounts_of_v2_are_read),
 		CASE(accounts_of_v1_are_read),

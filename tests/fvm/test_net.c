@@ -231,7 +231,7 @@ static void config_drop(struct fvm_config *c)
 	fvm_strv_free(&c->ports);
 }
 
-static void vm_start_with(struct lab *lab, struct vm *vm, uint32_t slot, struct fvm_config *c)
+static void vm_start_with(struct vm *vm, uint32_t slot, struct fvm_config *c)
 {
 	struct fvm_error err = { 0 };
 	machine_make(&vm->machine);
@@ -239,10 +239,6 @@ static void vm_start_with(struct lab *lab, struct vm *vm, uint32_t slot, struct 
 	if (r == 0)
 		r = fvm_net_attach(&vm->net, -1, vm->machine.holder, &err);
 	vm->relay = r == 0 ? fvm_net_serve(&vm->net, vm->machine.holder, &err) : -1;
-	enter(vm->machine.ns);
-	if (r == 0)
-		r = fvm_net_inside(&vm->net, &err);
-	enter(lab->host);
 	if (r < 0 || vm->relay < 0)
 		fvm_error_print("test", &err);
 	assert_int_equal(r, 0);
@@ -252,11 +248,11 @@ static void vm_start_with(struct lab *lab, struct vm *vm, uint32_t slot, struct 
 	config_drop(c);
 }
 
-static void vm_start(struct lab *lab, struct vm *vm, uint32_t slot, const char *const *ports)
+static void vm_start(struct vm *vm, uint32_t slot, const char *const *ports)
 {
 	struct fvm_config c;
 	config_make(&c, slot, ports);
-	vm_start_with(lab, vm, slot, &c);
+	vm_start_with(vm, slot, &c);
 }
 
 /* Does it succeed within three seconds? What the keeper does comes a moment later. */
@@ -375,7 +371,7 @@ static void a_vm_reaches_the_world_under_its_hosts_address(void **state)
 	char peer[46];
 	int s4 = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE4, 80);
 	int s6 = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE6, 80);
-	vm_start(lab, &vm, 7, NULL);
+	vm_start(&vm, 7, NULL);
 	assert_int_equal(vm.relay, 0);
 	assert_true(reaches(lab, vm.machine.ns, OUTSIDE4, 80));
 	peer_of(s4, peer, sizeof(peer));
@@ -394,7 +390,7 @@ static void a_vm_does_not_reach_its_host(void **state)
 	struct vm vm;
 	int s4 = server(lab, lab->host, SOCK_STREAM, "0.0.0.0", 2222);
 	int s6 = server(lab, lab->host, SOCK_STREAM, "::", 2223);
-	vm_start(lab, &vm, 7, NULL);
+	vm_start(&vm, 7, NULL);
 	assert_false(reaches(lab, vm.machine.ns, HOST4, 2222));
 	assert_false(reaches(lab, vm.machine.ns, vm.net.gateway4, 2222));
 	assert_false(reaches(lab, vm.machine.ns, HOST6, 2223));
@@ -415,8 +411,8 @@ static void a_vm_does_not_reach_another(void **state)
 	struct vm a, b;
 	const char *const ports[] = { "8080:80", NULL };
 	char command[128];
-	vm_start(lab, &a, 1, ports);
-	vm_start(lab, &b, 2, NULL);
+	vm_start(&a, 1, ports);
+	vm_start(&b, 2, NULL);
 	int sa = server(lab, a.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
 	int so = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE4, 81);
 	assert_false(reaches(lab, b.machine.ns, a.net.address4, 80));
@@ -450,7 +446,7 @@ static void private_networks_and_metadata_are_shut(void **state)
 			server(lab, lab->outside.ns, SOCK_STREAM, "64:ff9b::c633:6401", 80) };
 	assert_true(reaches(lab, lab->host, "169.254.169.254", 80));
 	assert_true(reaches(lab, lab->host, "64:ff9b::a9fe:a9fe", 80));
-	vm_start(lab, &vm, 7, NULL);
+	vm_start(&vm, 7, NULL);
 	assert_false(reaches(lab, vm.machine.ns, "10.9.9.53", 80));
 	assert_true(reaches(lab, vm.machine.ns, "10.9.9.53", 53)); /* the name server */
 	assert_false(reaches(lab, vm.machine.ns, "169.254.169.254", 80));
@@ -462,7 +458,7 @@ static void private_networks_and_metadata_are_shut(void **state)
 	struct fvm_config c;
 	config_make(&c, 8, NULL);
 	c.private_networks = true;
-	vm_start_with(lab, &vm, 8, &c);
+	vm_start_with(&vm, 8, &c);
 	assert_true(reaches(lab, vm.machine.ns, "10.9.9.53", 80));
 	assert_false(reaches(lab, vm.machine.ns, "169.254.169.254", 80));
 	assert_false(reaches(lab, vm.machine.ns, "fd00:ec2::254", 80));
@@ -482,7 +478,7 @@ static void a_published_port_is_reached_from_everywhere(void **state)
 	LAB(state);
 	struct vm vm;
 	const char *const ports[] = { "8080:80", "5353:53/udp", HOST4 ":8081:81", NULL };
-	vm_start(lab, &vm, 7, ports);
+	vm_start(&vm, 7, ports);
 	int s4 = server(lab, vm.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
 	int s81 = server(lab, vm.machine.ns, SOCK_STREAM, "0.0.0.0", 81);
 	int udp = server(lab, vm.machine.ns, SOCK_DGRAM, "0.0.0.0", 53);
@@ -517,7 +513,7 @@ static void a_vm_is_reached_at_its_published_ports_only(void **state)
 	LAB(state);
 	struct vm vm;
 	char command[128];
-	vm_start(lab, &vm, 7, NULL);
+	vm_start(&vm, 7, NULL);
 	int s = server(lab, vm.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
 	snprintf(command, sizeof(command), "ip route add %s/32 via " HOST4, vm.net.address4);
 	shell_in(lab, lab->outside.ns, command);
@@ -540,7 +536,7 @@ static void a_taken_port_is_told_with_its_owner(void **state)
 	assert_int_equal(fvm_net_prepare(3, &c, &net, &err), -EADDRINUSE);
 	assert_non_null(strstr(err.text, "8080/tcp, which belongs to test_fvm_net (pid "));
 	close(s);
-	vm_start(lab, &vm, 7, ports);
+	vm_start(&vm, 7, ports);
 	fvm_strv_free(&c.ports);
 	assert_int_equal(fvm_strv_add(&c.ports, HOST4 ":8080:81"), 0);
 	assert_int_equal(fvm_net_prepare(3, &c, &net, &again), -EADDRINUSE);
@@ -555,8 +551,8 @@ static void the_last_vm_leaves_nothing_behind(void **state)
 	struct vm a, b;
 	assert_true(all_is_gone());
 	assert_int_equal(sysctl("/proc/sys/net/ipv4/ip_forward"), '0');
-	vm_start(lab, &a, 1, NULL);
-	vm_start(lab, &b, 2, NULL);
+	vm_start(&a, 1, NULL);
+	vm_start(&b, 2, NULL);
 	assert_int_equal(sysctl("/proc/sys/net/ipv4/ip_forward"), '1');
 	assert_int_equal(sysctl("/proc/sys/net/ipv6/conf/all/forwarding"), '1');
 	vm_end(&a);
@@ -571,7 +567,7 @@ static void forwarding_that_somebody_relies_on_stays(void **state)
 {
 	LAB(state);
 	struct vm vm;
-	vm_start(lab, &vm, 1, NULL);
+	vm_start(&vm, 1, NULL);
 	assert_int_equal(shell("ip link add docker0 type bridge"), 0);
 	vm_end(&vm);
 	assert_true(all_is_gone());
@@ -589,7 +585,7 @@ static void routes_by_advertisement_survive_forwarding(void **state)
 	const char *path = "/proc/sys/net/ipv6/conf/up0/accept_ra";
 	assert_true(all_is_gone());
 	assert_int_equal(sysctl(path), '1');
-	vm_start(lab, &vm, 1, NULL);
+	vm_start(&vm, 1, NULL);
 	assert_int_equal(sysctl(path), '2');
 	vm_end(&vm);
 	assert_true(all_is_gone());
@@ -613,7 +609,7 @@ static void a_firewall_that_drops_forwarding_lets_vms_through(void **state)
 			       "add rule inet firewalld filter_FORWARD reject' && "
 			       "nft list table inet firewalld >/run/rejects"),
 			 0);
-	vm_start(lab, &vm, 7, ports);
+	vm_start(&vm, 7, ports);
 	int inside = server(lab, vm.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
 	assert_true(reaches(lab, vm.machine.ns, OUTSIDE4, 80));
 	assert_true(carries(lab, lab->outside.ns, HOST4, 8080, inside));
@@ -638,8 +634,8 @@ static void nobody_can_flush_the_rules_away(void **state)
 	LAB(state);
 	struct vm a, b;
 	const char *const ports[] = { "8080:80", NULL };
-	vm_start(lab, &a, 1, ports);
-	vm_start(lab, &b, 2, NULL);
+	vm_start(&a, 1, ports);
+	vm_start(&b, 2, NULL);
 	int inside = server(lab, a.machine.ns, SOCK_STREAM, "0.0.0.0", 80);
 	int outside = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE4, 80);
 	int here = server(lab, lab->host, SOCK_STREAM, "0.0.0.0", 2222);
@@ -656,7 +652,7 @@ static void nobody_can_flush_the_rules_away(void **state)
 		assert_true(soon("pid=$(pgrep -x -P $PPID fvm-keeper) && kill -KILL $pid"));
 	}
 	vm_end(&b);
-	vm_start(lab, &b, 2, NULL); /* makes another keeper */
+	vm_start(&b, 2, NULL); /* makes another keeper */
 	assert_false(reaches(lab, b.machine.ns, HOST4, 2222));
 	vm_end(&a);
 	vm_end(&b);
@@ -670,11 +666,11 @@ static void a_start_soon_after_finds_the_rules_ready(void **state)
 {
 	LAB(state);
 	struct vm vm;
-	vm_start(lab, &vm, 1, NULL);
+	vm_start(&vm, 1, NULL);
 	vm_end(&vm);
 	assert_int_equal(
 		shell("nft -a list table inet fvm | head -1 | cut -d' ' -f1-7 >/run/first"), 0);
-	vm_start(lab, &vm, 1, NULL);
+	vm_start(&vm, 1, NULL);
 	usleep(800000); /* longer than an unused table is kept */
 	assert_int_equal(
 		shell("nft -a list table inet fvm | head -1 | cut -d' ' -f1-7 | diff /run/first -"),
@@ -701,7 +697,7 @@ static void links_that_were_apart_stay_apart(void **state)
 		 "ip route add default via 203.0.113.2");
 	shell_in(lab, lab->outside.ns, "ip route add 203.0.113.0/24 via " HOST4);
 	int s = server(lab, lab->outside.ns, SOCK_STREAM, OUTSIDE4, 80);
-	vm_start(lab, &vm, 1, NULL);
+	vm_start(&vm, 1, NULL);
 	assert_true(reaches(lab, vm.machine.ns, OUTSIDE4, 80));
 	assert_false(reaches(lab, other.ns, OUTSIDE4, 80));
 	vm_end(&vm);
@@ -724,7 +720,7 @@ static void a_resolver_on_the_hosts_loopback_is_relayed_to(void **state)
 	file_write("/run/resolv.conf", "nameserver 127.0.0.53\n");
 	int udp = server(lab, lab->host, SOCK_DGRAM, "127.0.0.53", 53);
 	int tcp = server(lab, lab->host, SOCK_STREAM, "127.0.0.53", 53);
-	vm_start(lab, &vm, 7, NULL);
+	vm_start(&vm, 7, NULL);
 	assert_true(vm.relay > 0);
 	assert_int_equal(fvm_net_resolv_conf(&vm.net, &text, NULL), 0);
 	assert_string_equal(text, "nameserver 127.0.66.53\n");

@@ -1,0 +1,151 @@
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/image.h"
+#include "cli/live.h"
+#include "cli/vm_start.h"
+#include "fvm/checkpoint.h"
+#include "fvm/pause.h"
+
+#define KILL_MS 10000
+
+enum { LEAVE_RUNNING = 256, CHECK };
+
+struct checkpoint_options {
+	bool leave_running, check;
+};
+
+static const struct cli_option checkpoint_options[] = {
+	{ LEAVE_RUNNING, "leave-running", NULL, "the programs go on afterwards" },
+	{ CHECK, "check", NULL, "only say whether all that runs in it can be captured" },
+	{ 0 },
+};
+
+static int take_option(void *into, int key, const char *value, struct fvm_error *err)
+{
+	struct checkpoint_options *o = into;
+	(void)value, (void)err;
+	if (key == LEAVE_RUNNING)
+		o->leave_running = true;
+	else
+		o->check = true;
+	return 0;
+}
+
+static int check(const struct cli *cli, const struct fvm_vm *vm)
+{
+	struct fvm_error err = { 0 };
+	if (fvm_checkpoint_check(vm, &err) < 0)
+		return cli_fail(&err);
+	if (cli->json)
+		return cli_print_json(json_pack("{s:s, s:b}", "name", vm->config.name, "can", 1));
+	if (!cli->quiet)
+		fprintf(stderr, "fvm: VM '%s' can be captured\n", vm->config.name);
+	return 0;
+}
+
+static int tell(const struct cli *cli, const struct fvm_vm *vm, const char *file,
+		const struct fvm_checkpoint_options *o, const struct fvm_checkpoint_told *told)
+{
+	if (cli->json)
+		return cli_print_json(
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "name", vm->config.name, "file",
+				  file, "processes", (json_int_t)told->processes, "threads",
+				  (json_int_t)told->threads, "still_ns", (json_int_t)told->still_ns,
+				  "running", o->leave_running));
+	if (cli->quiet)
+		return 0;
+	fprintf(stderr, "fvm: %zu process%s, %zu thread%s\n", told->processes,
+		told->processes == 1 ? "" : "es", told->threads, told->threads == 1 ? "" : "s");
+	if (o->leave_running)
+		cli_say_still(cli, vm->config.name, told->still_ns);
+	return 0;
+}
+
+static int checkpoint_to(const struct cli *cli, const struct fvm_vm *vm, const char *file,
+			 struct fvm_checkpoint_options *o)
+{
+	struct fvm_error err = { 0 };
+	struct fvm_checkpoint_told told;
+	struct cli_progress bar;
+	const char *name;
+	scoped_fd dir = cli_image_dir(file, &name, &err);
+	if (dir < 0)
+		return cli_fail(&err);
+	cli_progress_start(&bar, cli, "checkpoint");
+	o->progress = cli_progress_bytes;
+	o->arg = &bar;
+	int r = fvm_checkpoint(vm, dir, name, o, &told, &err);
+	cli_progress_end(&bar);
+	return r < 0 ? cli_fail(&err) : tell(cli, vm, file, o, &told);
+}
+
+static int checkpoint_main(const struct cli *cli, int argc, char **argv)
+{
+	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	struct checkpoint_options o = { 0 };
+	struct fvm_error err = { 0 };
+	int first = cli_parse(&cli_checkpoint, argc, argv, take_option, &o);
+	if (first < 0)
+		return cli_exit_parse(first);
+	if (!o.check && argc - first < 2) {
+		fvm_error_hint(&err, "fvm checkpoint VM FILE, or: fvm checkpoint --check VM");
+		fvm_error_say(&err, EINVAL, "checkpoint: a FILE is missing");
+		return cli_fail(&err);
+	}
+	if (fvm_store_open(&store, &err) < 0 ||
+	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0)
+		return cli_fail(&err);
+	struct fvm_checkpoint_options with = { .leave_running = o.leave_running };
+	return o.check ? check(cli, &vm) : checkpoint_to(cli, &vm, argv[first + 1], &with);
+}
+
+const struct cli_command cli_checkpoint = {
+	.name = "checkpoint",
+	.operands = "VM [FILE]",
+	.summary = "Write a running VM with its programs to one file, and end it.",
+	.text = "fvm restore FILE lets them go on, here or on another machine. Until FILE is\n"
+		"whole, whatever goes wrong lets them go on where they are.",
+	.options = checkpoint_options,
+	.anywhere = true,
+	.min_operands = 1,
+	.max_operands = 2,
+	.main = checkpoint_main,
+};
+
+/* ---- restore ---- */
+
+int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_error *err)
+{
+	struct fvm_error ignored = { 0 };
+	int r = cli_vm_boot(vm, err);
+	if (r == 0)
+		r = fvm_restore_programs(vm, programs, err);
+	if (r == 0)
+		return 0;
+	(void)fvm_vm_kill(vm, KILL_MS, &ignored);
+	for (int i = 0; i < 100 && !fvm_vm_has_ended(vm); i++)
+		fvm_sleep_ms(10);
+	fvm_tidy_stopped(vm);
+	(void)fvm_vm_remove(vm, false, &ignored);
+	return r;
+}
+
+static int restore_main(const struct cli *cli, int argc, char **argv)
+{
+	return cli_image_import(cli, &cli_restore, true, argc, argv);
+}
+
+const struct cli_command cli_restore = {
+	.name = "restore",
+	.operands = "FILE [NAME]",
+	.summary = "Let programs that checkpoint wrote go on, in a new VM.",
+	.text = "FILE may be \"-\", the standard input. Without NAME the VM gets the name it had.\n"
+		"Terminals and output are there again: fvm attach, fvm logs.",
+	.min_operands = 1,
+	.max_operands = 2,
+	.main = restore_main,
+};

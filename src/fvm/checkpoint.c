@@ -1,0 +1,419 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "common/fault.h"
+#include "fvm/checkpoint_priv.h"
+#include "fvm/image_priv.h"
+#include "fvm/internal.h"
+#include "fvm/pause.h"
+#include "fvm/snapshot.h"
+#include "fvm/state.h"
+#include "fvm/subids.h"
+#include "fvm/volatile.h"
+#include "vin/image.h"
+#include "vin/task.h"
+
+#define STOP_MS 5000
+#define TRIES	50 /* of what may be otherwise a moment later */
+#define TRY_MS	20
+#define KILL_MS 10000
+
+/* ---- who is captured ---- */
+
+static int add_root(void *arg, pid_t child)
+{
+	struct fvm_world *w = arg;
+	if (child == w->foothold.pid)
+		return 0;
+	pid_t *more = realloc(w->roots, fvm_room(w->root_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	w->roots = more;
+	w->roots[w->root_count++] = child;
+	return 0;
+}
+
+static int find_roots(struct fvm_world *w, struct fvm_error *err)
+{
+	w->root_count = 0;
+	int r = vin_each_child(w->init, w->init, add_root, w);
+	if (r < 0)
+		return fvm_error_set(err, -r, "list the VM's processes");
+	if (w->root_count == 0)
+		return fvm_error_say(err, ENOENT, "nothing runs in VM '%s'", w->vm->config.name);
+	return 0;
+}
+
+static int check_sort(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	if (fvm_vm_state(vm) == FVM_PAUSED) {
+		fvm_error_hint(err, "fvm resume %s", vm->config.name);
+		return fvm_error_say(err, EBUSY, "VM '%s' is paused", vm->config.name);
+	}
+	return 0;
+}
+
+static int look(struct fvm_world *w, struct vin_capture **ret, struct fvm_error *err)
+{
+	const struct vin_capture_options options = { .root = w->root,
+						     .given = w->given,
+						     .given_count = w->given_count,
+						     .within = w->foothold.pid ?: w->init,
+						     .spaces = w->spaces,
+						     .filters = w->filters };
+	int r = find_roots(w, err);
+	return r < 0 ? r : vin_capture_open(w->roots, w->root_count, &options, ret, err);
+}
+
+/* What is queued in a terminal will be read; who has ended will not be looked at again. */
+static bool may_pass(int r)
+{
+	return r == -EAGAIN || r == -ESRCH;
+}
+
+int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct vin_capture *c = NULL;
+	scoped_world w = FVM_NO_WORLD;
+	int r = check_sort(vm, err);
+	if (r == 0)
+		r = fvm_world_open(vm, &w, err);
+	if (r == 0)
+		r = fvm_world_enter(&w, err);
+	if (r == 0)
+		r = fvm_world_hold(&w, err);
+	for (int i = 0; (r == 0 || may_pass(r)) && i < TRIES; i++) {
+		r = look(&w, &c, err);
+		if (!may_pass(r))
+			break;
+		fvm_sleep_ms(TRY_MS);
+	}
+	vin_capture_close(c);
+	return r < 0 ? fvm_error_wrap(err, r, "checkpoint VM '%s'", vm->config.name) : 0;
+}
+
+/* ---- the blob ---- */
+
+static int write_sessions(const struct fvm_world *w, int to)
+{
+	uint32_t count = (uint32_t)w->count;
+	int r = fvm_write_all(to, FVM_PROGRAMS_MAGIC, strlen(FVM_PROGRAMS_MAGIC));
+	if (r == 0)
+		r = fvm_write_all(to, &count, sizeof(count));
+	for (size_t i = 0; r == 0 && i < w->count; i++) {
+		uint32_t len = (uint32_t)w->held[i].len;
+		r = fvm_write_all(to, &len, sizeof(len));
+		if (r == 0)
+			r = fvm_write_all(to, w->held[i].told, len);
+	}
+	return r;
+}
+
+/* Its length is known when it is there. */
+static int write_volatile(const struct fvm_world *w, int to, struct fvm_error *err)
+{
+	uint64_t len = 0;
+	off_t at = lseek(to, 0, SEEK_CUR);
+	int r = at < 0 ? -errno : fvm_write_all(to, &len, sizeof(len));
+	if (r < 0)
+		return fvm_error_set(err, -r, "write the programs");
+	r = fvm_volatile_write(w->pidfd, w->root, to, err);
+	if (r < 0)
+		return r;
+	off_t end = lseek(to, 0, SEEK_CUR);
+	len = (uint64_t)(end - at) - sizeof(len);
+	if (end < 0 || pwrite(to, &len, sizeof(len), at) != sizeof(len))
+		return fvm_error_set(err, errno ? errno : EIO, "write the programs");
+	return 0;
+}
+
+static int write_programs(struct vin_capture *c, int to, struct fvm_error *err)
+{
+	struct vin_out *out = NULL;
+	int r = vin_out_open(to, &out, err);
+	if (r == 0)
+		r = vin_capture_write(c, out, err);
+	if (r == 0)
+		r = vin_out_end(out, err);
+	vin_out_close(out);
+	return r;
+}
+
+/* What PID 1 tells of the sessions, when nobody adds to it any more. */
+static int write_blob(struct fvm_world *w, struct vin_capture *c, int to, struct fvm_error *err)
+{
+	scoped_world now = FVM_NO_WORLD;
+	int r = ftruncate(to, 0) < 0 || lseek(to, 0, SEEK_SET) < 0 ? -errno : 0;
+	now.vm = w->vm;
+	now.foothold.number = w->foothold.number;
+	if (r == 0)
+		r = FVM_FAULT("checkpoint.programs");
+	if (r < 0)
+		return fvm_error_set(err, -r, "write the programs");
+	r = fvm_world_hold(&now, err);
+	if (r < 0)
+		return r;
+	r = write_sessions(&now, to);
+	if (r < 0)
+		return fvm_error_set(err, -r, "write the sessions");
+	r = write_volatile(w, to, err);
+	return r < 0 ? r : write_programs(c, to, err);
+}
+
+/* Stops them, and writes what they are; @ret goes on to hold them still. */
+static int capture_once(struct fvm_world *w, int to, struct vin_capture **ret,
+			struct fvm_error *err)
+{
+	struct vin_capture *c = NULL;
+	int r = look(w, &c, err);
+	if (r == 0)
+		r = vin_capture_stop(c, STOP_MS, err);
+	if (r == 0)
+		r = write_blob(w, c, to, err);
+	if (r < 0)
+		vin_capture_close(c);
+	else
+		*ret = c;
+	return r;
+}
+
+static int capture(struct fvm_world *w, int to, struct vin_capture **ret, int64_t *ret_since,
+		   struct fvm_error *err)
+{
+	int r = -EAGAIN;
+	for (int i = 0; may_pass(r) && i < TRIES; i++) {
+		if (i)
+			fvm_sleep_ms(TRY_MS);
+		if (err)
+			*err = (struct fvm_error){ 0 };
+		*ret_since = fvm_clock_ns();
+		r = capture_once(w, to, ret, err);
+	}
+	return r;
+}
+
+/* A file of the store that no name leads to. */
+static int open_blob(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	char tmp[40];
+	scoped_fd dir = fvm_tmp_make(vm->store, tmp);
+	int fd = dir < 0 ? dir : openat(dir, "programs", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 && dir >= 0)
+		fd = -errno;
+	if (dir >= 0)
+		(void)fvm_remove_tree(vm->store->dir, tmp);
+	return fd < 0 ? fvm_error_set(err, -fd, "make a file in %s", vm->store->path) : fd;
+}
+
+static void count(const struct vin_tree *tree, struct fvm_checkpoint_told *ret)
+{
+	for (size_t i = 0; i < tree->count; i++) {
+		ret->processes += !tree->procs[i].zombie;
+		ret->threads += tree->procs[i].thread_count;
+	}
+}
+
+/* Whether our command has ended, or was told to. */
+static bool is_abandoned(void)
+{
+	sigset_t waiting;
+	return sigpending(&waiting) == 0 && sigismember(&waiting, SIGTERM) == 1;
+}
+
+/* What becomes of a VM whose programs stand still. */
+struct job {
+	int blob; /* gets the programs */
+	bool leave_running;
+	fvm_progress_fn progress;
+	void *arg;
+	/* a file .. */
+	int dir;
+	const char *file;
+	/* .. or another VM */
+	const char *clone;
+};
+
+static int finish(const struct fvm_vm *vm, struct vin_capture *c, bool leave_running,
+		  struct fvm_error *err)
+{
+	if (leave_running || is_abandoned()) {
+		vin_capture_resume(c);
+		return 0;
+	}
+	vin_capture_kill(c);
+	int r = fvm_vm_kill(vm, KILL_MS, err);
+	return r == -ESRCH ? 0 : r; /* it ends with its first session */
+}
+
+struct standing {
+	struct vin_capture *capture;
+	int64_t since, still_ns;
+};
+
+static void go_on(void *arg)
+{
+	struct standing *s = arg;
+	vin_capture_resume(s->capture);
+	s->still_ns = fvm_clock_ns() - s->since;
+}
+
+static int export(const struct fvm_vm *vm, const struct job *job, void (*written)(void *arg),
+		  void *arg, struct fvm_error *err)
+{
+	const struct fvm_image_live live = { .programs = job->blob,
+					     .written = job->leave_running ? written : NULL,
+					     .arg = arg };
+	return fvm_vm_export_live(vm, job->dir, job->file, &live, job->progress, job->arg, err);
+}
+
+static void tell_written(void *arg)
+{
+	(void)!write(*(int *)arg, "w", 1);
+}
+
+/* Who reads layers that have files of subordinate ids loses the right to trace. */
+static int export_apart(const struct fvm_vm *vm, const struct job *job, struct standing *s,
+			struct fvm_error *err)
+{
+	int report[2], written[2];
+	char byte;
+	struct fvm_result result = { .code = -EPIPE };
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	if (pipe2(written, O_CLOEXEC) < 0) {
+		close(report[0]);
+		close(report[1]);
+		return fvm_error_set(err, EMFILE, "make a pipe");
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		result.code = fvm_subids_enter(vm, &result.err);
+		if (result.code == 0)
+			result.code = export(vm, job, tell_written, &written[1], &result.err);
+		(void)!write(report[1], &result, sizeof(result));
+		_exit(0);
+	}
+	close(report[1]);
+	close(written[1]);
+	if (fvm_read_full(written[0], &byte, 1) == 1)
+		go_on(s);
+	close(written[0]);
+	return fvm_result_take(report[0], pid, &result, err);
+}
+
+static int keep_files(const struct fvm_vm *vm, const struct job *job, struct standing *s,
+		      struct fvm_error *err)
+{
+	struct fvm_vm origin = *vm;
+	scoped_vm copy = { .dir = -1, .lock = -1 };
+	if (!job->clone)
+		return vm->config.rootless ? export_apart(vm, job, s, err)
+					   : export(vm, job, go_on, s, err);
+	origin.held = true;
+	return fvm_vm_clone(&origin, job->clone, &copy, NULL, err);
+}
+
+static int checkpoint(struct fvm_world *w, const struct job *job, struct fvm_checkpoint_told *ret,
+		      struct fvm_error *err)
+{
+	struct standing s = { .capture = NULL };
+	int r = fvm_world_hold(w, err);
+	if (r == 0)
+		r = capture(w, job->blob, &s.capture, &s.since, err);
+	if (r < 0)
+		return r;
+	count(vin_capture_tree(s.capture), ret);
+	r = keep_files(w->vm, job, &s, err);
+	if (r == 0)
+		r = finish(w->vm, s.capture, job->leave_running, err);
+	ret->still_ns = s.still_ns ? s.still_ns : fvm_clock_ns() - s.since;
+	vin_capture_close(s.capture);
+	return r;
+}
+
+/* Out of the terminal's reach; of our command's end it is told by a signal that it looks for. */
+static _Noreturn void be_tracer(struct fvm_world *w, const struct job *job, pid_t command,
+				int report)
+{
+	struct fvm_result result = { .code = -ECANCELED };
+	struct vin_watch watch;
+	sigset_t told;
+	sigemptyset(&told);
+	sigaddset(&told, SIGTERM);
+	sigprocmask(SIG_BLOCK, &told, NULL);
+	(void)setsid();
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+	vin_watch_begin(&watch);
+	if (getppid() == command)
+		result.code = checkpoint(w, job, &result.told, &result.err);
+	(void)!write(report, &result, sizeof(result));
+	_exit(0);
+}
+
+/* Who is killed while a program makes a call for him harms it. So it is not the command that asks
+ * for the calls, but a child, whom nobody thinks of killing. */
+static int do_apart(struct fvm_world *w, const struct job *job, struct fvm_checkpoint_told *ret,
+		    struct fvm_error *err)
+{
+	int report[2];
+	struct fvm_result result = { .code = -EPIPE };
+	const pid_t command = getpid();
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	pid_t pid = fork();
+	if (pid == 0)
+		be_tracer(w, job, command, report[1]);
+	close(report[1]);
+	int r = fvm_result_take(report[0], pid, &result, err);
+	*ret = result.told;
+	return r;
+}
+
+static int do_job(const struct fvm_vm *vm, struct job *job, struct fvm_checkpoint_told *ret,
+		  struct fvm_error *err)
+{
+	scoped_world w = FVM_NO_WORLD;
+	*ret = (struct fvm_checkpoint_told){ 0 };
+	int r = check_sort(vm, err);
+	if (r == 0)
+		r = fvm_world_open(vm, &w, err);
+	if (r == 0)
+		r = fvm_world_enter(&w, err);
+	if (r == 0)
+		r = job->blob = open_blob(vm, err);
+	return r < 0 ? r : do_apart(&w, job, ret, err);
+}
+
+int fvm_checkpoint(const struct fvm_vm *vm, int dir, const char *file,
+		   const struct fvm_checkpoint_options *options, struct fvm_checkpoint_told *ret,
+		   struct fvm_error *err)
+{
+	struct job job = { .blob = -1,
+			   .leave_running = options->leave_running,
+			   .progress = options->progress,
+			   .arg = options->arg,
+			   .dir = dir,
+			   .file = file };
+	int r = do_job(vm, &job, ret, err);
+	fvm_fd_closep(&job.blob);
+	return r < 0 ? fvm_error_wrap(err, r, "checkpoint VM '%s'", vm->config.name) : 0;
+}
+
+int fvm_clone_live(const struct fvm_vm *vm, const char *name, int *ret_programs,
+		   struct fvm_checkpoint_told *ret, struct fvm_error *err)
+{
+	struct job job = { .blob = -1, .leave_running = true, .clone = name };
+	int r = do_job(vm, &job, ret, err);
+	if (r == 0 && lseek(job.blob, 0, SEEK_SET) < 0)
+		r = fvm_error_set(err, errno, "read the programs");
+	if (r == 0)
+		*ret_programs = fvm_fd_take(&job.blob);
+	fvm_fd_closep(&job.blob);
+	return r < 0 ? fvm_error_wrap(err, r, "clone VM '%s'", vm->config.name) : 0;
+}

@@ -1,0 +1,155 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "common/fault.h"
+#include "fvm/checkpoint_priv.h"
+#include "fvm/internal.h"
+#include "fvm/volatile.h"
+#include "vin/image.h"
+#include "vin/replay.h"
+#include "vin/task.h"
+
+static int damaged(struct fvm_error *err)
+{
+	return fvm_error_say(err, EBADMSG, "the image is damaged: its sessions");
+}
+
+static int read_exact(int fd, void *to, size_t len)
+{
+	ssize_t n = fvm_read_full(fd, to, len);
+	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EBADMSG;
+}
+
+/* PID 1 looks at what it is told as closely as at anything. */
+static int adopt_one(struct fvm_world *w, int live, int sock, struct fvm_error *err)
+{
+	struct fvm_msg_live head;
+	uint32_t len = 0;
+	scoped_free char *told = malloc(FVM_MSG_MAX);
+	if (!told)
+		return fvm_error_set(err, ENOMEM, "read the sessions");
+	if (read_exact(live, &len, sizeof(len)) < 0 || len < sizeof(head) || len > FVM_MSG_MAX ||
+	    read_exact(live, told, len) < 0)
+		return damaged(err);
+	memcpy(&head, told, sizeof(head));
+	struct fvm_held *h = &w->held[w->count];
+	h->fd = -1;
+	int r = fvm_world_ask(sock, FVM_MSG_ADOPT, told, len, FVM_MSG_ADOPTED, h, err);
+	if (r < 0)
+		return r;
+	w->count++;
+	fvm_world_give(w, h, head.id);
+	return 0;
+}
+
+static int adopt_sessions(struct fvm_world *w, int live, struct fvm_error *err)
+{
+	char magic[sizeof(FVM_PROGRAMS_MAGIC)] = "";
+	uint32_t sessions = 0;
+	if (read_exact(live, magic, strlen(FVM_PROGRAMS_MAGIC)) < 0 ||
+	    strcmp(magic, FVM_PROGRAMS_MAGIC) != 0 ||
+	    read_exact(live, &sessions, sizeof(sessions)) < 0 || sessions > FVM_SESSIONS_MAX)
+		return damaged(err);
+	scoped_fd sock = fvm_control_connect(w->vm, err);
+	int r = sock < 0 ? sock : fvm_world_room(w, sessions, err);
+	for (uint32_t i = 0; r == 0 && i < sessions; i++)
+		r = adopt_one(w, live, sock, err);
+	return r;
+}
+
+/* Sockets and IPC objects are made by us, where the programs will have them. */
+static int enter(const struct fvm_world *w, struct fvm_error *err)
+{
+	if (w->vm->config.rootless)
+		return fvm_foothold_enter(&w->foothold, err);
+	if (setns(w->pidfd, CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS) < 0)
+		return fvm_error_set(err, errno, "enter the VM's namespaces");
+	return 0;
+}
+
+static int put_volatile_back(const struct fvm_world *w, int live, struct fvm_error *err)
+{
+	uint64_t len = 0;
+	if (read_exact(live, &len, sizeof(len)) < 0 || len > INT64_MAX / 2)
+		return damaged(err);
+	return fvm_volatile_read(w->pidfd, w->root, live, len, err);
+}
+
+static int replay(struct fvm_world *w, int live, struct fvm_error *err)
+{
+	const struct vin_replay_options options = { .root = w->root,
+						    .spaces = w->spaces,
+						    .ipc = true,
+						    .start = fvm_blank_start,
+						    .arg = (void *)(uintptr_t)w->vm,
+						    .given = w->given,
+						    .given_count = w->given_count,
+						    .users = &w->users,
+						    .user_count = w->users >= 0 };
+	struct vin_replay *r = NULL;
+	struct vin_in *in = NULL;
+	int e = vin_in_open(live, &in, err);
+	if (e == 0)
+		e = vin_replay_build(in, &options, &r, err);
+	if (e == 0)
+		e = FVM_FAULT("restore.go") < 0 ? fvm_error_set(err, EIO, "let them go")
+						: vin_replay_go(r, err);
+	vin_in_close(in);
+	vin_replay_close(r);
+	return e;
+}
+
+static int restore(const struct fvm_vm *vm, int live, struct fvm_error *err)
+{
+	struct vin_watch watch;
+	scoped_world w = FVM_NO_WORLD;
+	int r = fvm_world_open(vm, &w, err);
+	if (r == 0)
+		r = adopt_sessions(&w, live, err);
+	if (r == 0 && vm->config.rootless)
+		w.users = fvm_foothold_users(vm);
+	if (r == 0)
+		r = fvm_world_enter(&w, err);
+	if (r == 0)
+		r = put_volatile_back(&w, live, err);
+	if (r == 0)
+		r = enter(&w, err);
+	if (r < 0)
+		return r;
+	vin_watch_begin(&watch);
+	r = replay(&w, live, err);
+	vin_watch_end(&watch);
+	return r;
+}
+
+/* Who has become root of a namespace of the VM's is no longer the user. */
+static int restore_apart(const struct fvm_vm *vm, int live, struct fvm_error *err)
+{
+	int report[2];
+	struct fvm_result result = { .code = -EPIPE };
+	const pid_t command = getpid();
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "make a pipe");
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() == command)
+			result.code = restore(vm, live, &result.err);
+		(void)!write(report[1], &result, sizeof(result));
+		_exit(0);
+	}
+	close(report[1]);
+	return fvm_result_take(report[0], pid, &result, err);
+}
+
+int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_error *err)
+{
+	int r = vm->config.rootless ? restore_apart(vm, live, err) : restore(vm, live, err);
+	return r < 0 ? fvm_error_wrap(err, r, "restore VM '%s'", vm->config.name) : 0;
+}
