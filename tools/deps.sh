@@ -44,8 +44,10 @@ clang
 clang-format
 clang-tidy
 crun
+curl
 dbus-daemon
 debootstrap
+dpkg-dev
 e2fsprogs
 fish
 gocryptfs
@@ -61,6 +63,7 @@ mandoc
 mount
 netavark
 nftables
+patch
 podman
 procps
 python3-dbus
@@ -69,12 +72,15 @@ python3-gi
 python3-nftables
 shellcheck
 squashfs-tools
+strace
+sudo
 tmux
 ufw
 util-linux
-vim-tiny|vim
+vim
 xfsprogs
 zsh
+zstd
 '
 bench='
 bubblewrap
@@ -122,11 +128,13 @@ missing_of() {
 	done
 }
 
-# All that apt-get and dpkg say goes to follow(), progress too: sudo closes other descriptors.
+# All that apt-get and dpkg say goes to follow(), progress too, by a descriptor of its own that is
+# made behind sudo, which closes those it does not know. Not 1: apt keeps it from what it runs, and
+# maintainer scripts that write fail.
 apt() {
-	# shellcheck disable=SC2086  # $sudo is empty or one word
-	$sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -q -o DPkg::Lock::Timeout=600 \
-		-o Acquire::Retries=3 -o APT::Status-Fd=1 -o Dpkg::Use-Pty=0 \
+	# shellcheck disable=SC2086,SC2016  # $sudo is empty or one word; of the inner shell
+	$sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 sh -c 'exec apt-get "$@" 3>&1' apt-get \
+		-q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o APT::Status-Fd=3 -o Dpkg::Use-Pty=0 \
 		-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null 2>&1
 }
 
@@ -159,7 +167,7 @@ install() {
 				tr -d '\n')"
 			return 0
 		fi
-		say "try $try of 3 to install failed"
+		say "try $try of 3 to install failed: $(sed -n 's/^E: //p' "$log" | tail -n 1)"
 		sleep $((try * 5))
 	done
 	tail -n 30 "$log" >&2

@@ -2,14 +2,14 @@
 # limit: 600
 load helper
 
-# runs FILE: bench/fvm/FILE.sh in its short form, measuring something and failing nowhere
+# runs FILE [COMPONENT]: bench/COMPONENT/FILE.sh, fvm's unless said, in its short form, measuring something and failing nowhere
 runs() {
 	needs_root
 	needs_command jq
 	[ -x "$E2E_BUILD/bench/bench-timer" ] || skip "needs the build directory"
-	run env -u FVM_HOME TMPDIR="$E2E" BENCH_QUICK=1 bench/run.sh "$E2E_BUILD" "bench/fvm/$1.sh"
+	run env -u FVM_HOME TMPDIR="$E2E" BENCH_QUICK=1 bench/run.sh "$E2E_BUILD" "bench/${2:-fvm}/$1.sh"
 	[ "$status" = 0 ]
-	[[ $output =~ fvm/$1/ ]]
+	[[ $output =~ ${2:-fvm}/$1/ ]]
 	[[ $output != *"failed"* ]]
 	[ -z "$(find "$E2E" -maxdepth 1 -name 'fvm-bench*')" ]
 }
@@ -21,3 +21,4 @@ runs() {
 @test "bench/fvm/write.sh runs" { runs write; }
 @test "bench/fvm/changes.sh runs" { runs changes; }
 @test "bench/fvm/trace.sh runs" { runs trace; }
+@test "bench/vin/freeze.sh runs" { runs freeze vin; }

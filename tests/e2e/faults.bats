@@ -60,9 +60,10 @@ nothing_of() {
 	done
 }
 
-# Whose starter was killed may be about to end yet when the next command looks for what he left.
+# Whose starter was killed may be about to end yet when the next command looks for what he left; and
+# each command's own VM is cleared away behind it, which a busy machine takes its time for.
 tidied() {
-	nothing_of "$1" "$2" && return 0
+	wait_until 2 nothing_of "$1" "$2" && return 0
 	"${@:3}"
 	return 1
 }

@@ -166,9 +166,10 @@ assert_same_inventory() {
 # (unless no-ranges) subordinate ids; removed at the end of the file.
 user_make() {
 	local user=fvmt-$1 uid
-	id -u "$user" >/dev/null 2>&1 && return 0
-	# somebody else may be at the accounts
-	wait_until 20 useradd --create-home --shell /bin/bash "$user" || return 1
+	grep -qsx "$user" "$E2E/users" && return 0
+	# a killed run may have left him; somebody else may be at the accounts
+	id -u "$user" >/dev/null 2>&1 ||
+		wait_until 20 useradd --create-home --shell /bin/bash "$user" || return 1
 	echo "$user" >>"$E2E/users"
 	uid=$(id -u "$user")
 	install -d -m 0700 -o "$user" "/run/user/$uid"
@@ -214,6 +215,11 @@ users_remove() {
 # ---- what a test needs ----
 
 needs_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
+
+# The namespaces that the kernel starts its helpers in: this number is the first PID namespace's.
+needs_first_world() {
+	[ "$(readlink /proc/self/ns/pid)" = "pid:[4026531836]" ] || skip "needs the machine's first namespaces"
+}
 
 needs_command() {
 	local name

@@ -16,6 +16,7 @@ teardown() {
 		if id -u fvmt-$user >/dev/null 2>&1; then as_user $user fvm -q rm --force v 2>/dev/null || :; fi
 	done
 	rmdir /sys/fs/cgroup/{,*/}fvm-e2e-victim 2>/dev/null || :
+	[ -z "${cgroup:-}" ] || rmdir "$cgroup"/{fvm/*/vm,fvm/*,fvm,fvm-leaf,} 2>/dev/null || :
 	rm -rf "$E2E/target"
 }
 
@@ -90,6 +91,7 @@ print("full", flush=True); import time; time.sleep(30)'
 }
 
 @test "a crash in a VM starts no program of the host's" {
+	needs_first_world
 	pattern=$(cat /proc/sys/kernel/core_pattern)
 	printf '#!/bin/sh\necho "$2" >>"%s"\ncat >/dev/null\n' "$E2E/dumps" >"$E2E/handler"
 	chmod 0755 "$E2E/handler"
@@ -297,9 +299,37 @@ hostile() {
 	fails setpriv --reuid $((first + 32)) --regid $((first + 32)) --clear-groups ls "$home/.local/share/fvm/vms"
 }
 
+@test "the limits of a user's VM are out of its reach on cgroup v2, with nsdelegate or without" {
+	needs_user mal
+	local top x limits
+	top=$(findmnt -nfo TARGET -t cgroup2) && mkdir "$top/fvmt-mal" || skip "needs cgroup v2 to write to"
+	cgroup=$top/fvmt-mal # for teardown
+	chown fvmt-mal "$cgroup" "$cgroup"/cgroup.{procs,subtree_control}
+	# the test's own shell stays where it is
+	in_cgroup() { (echo $BASHPID >"$cgroup/cgroup.procs" && as_user mal "$@"); }
+	in_cgroup fvm create v
+	in_cgroup fvm start v
+	limits=$(dirname "$(find "$cgroup"/fvm/ -mindepth 2 -maxdepth 2 -name cgroup.max.descendants)")
+	as_user mal sh -c "echo 7 >'$limits/cgroup.max.descendants'"
+	expect 0 as_user mal fvm exec --root v -- bash -c 'mkdir /tmp/cg && mount -t cgroup2 none /tmp/cg && cd /tmp/cg || exit
+		echo mounted
+		for x in max 99 max 1; do
+			for f in $(find . -type f ! -name cgroup.freeze ! -name cgroup.kill); do echo $x >$f; done
+		done 2>/dev/null
+		mkdir -p a/b ; rmdir a/b a ; true'
+	says mounted
+	equal "$(<"$limits/cgroup.max.descendants")" 7
+	as_user mal fvm pause v
+	grep -q 'frozen 1' "$limits/cgroup.events"
+	as_user mal fvm resume v
+	expect 0 as_user mal fvm exec v true
+	as_user mal fvm rm --force v
+	wait_until 5 eval '! ls -d "$cgroup"/fvm 2>/dev/null'
+}
+
 @test "root who works in a user's store ends, starts and shares nothing that the user names there" {
 	needs_user mal
-	local store=/home/fvmt-mal/theirs victim controller shared=$E2E/target/roots
+	local store=/home/fvmt-mal/theirs victim controller command shared=$E2E/target/roots
 	mkdir -p "$shared" && chmod 0700 "$shared"
 	sleep 300 3>&- &
 	victim=$!
@@ -321,6 +351,15 @@ hostile() {
 	expect 125 env FVM_HOME=$store fvm clone v w
 	expect 125 env FVM_HOME=$store fvm stop v
 	expect 0 env FVM_HOME=$store fvm ls
+	# nor does root leave there what its owner could not get rid of
+	as_user mal env FVM_HOME=$store fvm export v /home/fvmt-mal/v.tar
+	for command in "create w" "run --name w true" "run --rm true" "import /home/fvmt-mal/v.tar w"; do
+		# shellcheck disable=SC2086  # words
+		expect 125 env FVM_HOME=$store fvm $command
+		says "is of the user with uid"
+	done
+	equal "$(as_user mal env FVM_HOME=$store fvm --json ls | jq -c '[.[].name]')" '["v"]'
+	equal "$(find $store -user root ! -name tidied)" ""
 	expect 0 env FVM_HOME=$store fvm diff v
 	expect 0 env FVM_HOME=$store fvm prune
 	expect 0 env FVM_HOME=$store fvm rm --force v

@@ -1,7 +1,9 @@
 /*
  * Both ends of a network path: hostile_net serve tcp|udp ADDRESS PORT says "ready" and answers each
  * who asks with his address as seen from there; hostile_net reach tcp|udp ADDRESS PORT prints that
- * and exits with 0, or with 1 when no answer came within a second.
+ * and exits with 0, or with 1 when no answer came within a second. hostile_net flood tcp|udp
+ * ADDRESS PORT COUNT opens that many connections, one after the other, and prints how many it got:
+ * by TCP to that port, and closes them; by UDP to the ports from there on, waiting for nobody.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -77,7 +79,7 @@ static int reach(int type, const union endpoint *to, socklen_t size)
 	socklen_t len = sizeof(error);
 	int fd = socket(to->any.sa_family, type | SOCK_NONBLOCK, 0);
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
-	connect(fd, &to->any, size);
+	(void)connect(fd, &to->any, size);
 	if (poll(&p, 1, 1000) != 1 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ||
 	    error || send(fd, "ask", 3, MSG_NOSIGNAL) != 3)
 		return 1;
@@ -88,12 +90,43 @@ static int reach(int type, const union endpoint *to, socklen_t size)
 	return 0;
 }
 
+static int is_there(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	int error = 0;
+	socklen_t len = sizeof(error);
+	return poll(&p, 1, 20) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 &&
+	       !error;
+}
+
+static int flood(int type, union endpoint *to, socklen_t size, int count)
+{
+	int fd = -1, got = 0, first = ntohs(to->v4.sin_port);
+	for (int i = 0; i < count; i++) {
+		if (type == SOCK_STREAM || i % 50000 == 0) {
+			close(fd);
+			fd = socket(to->any.sa_family, type | SOCK_NONBLOCK, 0);
+		}
+		if (type == SOCK_DGRAM) {
+			to->v4.sin_port = htons(first + i % 50000);
+			got += sendto(fd, "flood", 5, 0, &to->any, size) == 5;
+		} else {
+			(void)connect(fd, &to->any, size);
+			got += is_there(fd);
+		}
+	}
+	printf("%d\n", got);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	union endpoint e;
-	if (argc != 5)
+	if (argc != 5 + (argc > 1 && argv[1][0] == 'f'))
 		return 2;
 	socklen_t size = endpoint_make(&e, argv[3], atoi(argv[4]));
 	int type = strcmp(argv[2], "udp") == 0 ? SOCK_DGRAM : SOCK_STREAM;
+	if (argv[1][0] == 'f')
+		return flood(type, &e, size, atoi(argv[5]));
 	return argv[1][0] == 's' ? serve(type, &e, size) : reach(type, &e, size);
 }

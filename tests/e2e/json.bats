@@ -36,6 +36,8 @@ json() {
 	json inspect shown && documented inspect
 	json ps shown && documented ps
 	json stats shown && documented stats
+	json handles shown && documented handles && documented handles '.[].origin'
+	json rebind shown "$(fvm --json ps shown | jq '.[1].pid')" 0 /dev/zero && documented rebind
 	json attach --list shown && documented "attach --list"
 	fvm kill shown
 	output=$(fvm --json wait shown) || :

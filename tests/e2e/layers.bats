@@ -164,11 +164,11 @@ forge() {
 	fvm create a
 	fvm export a "$E2E/a.tar"
 	forge '{"show": ["/root/.ssh", "~/.ssh"], "private_networks": true, "i386_sockets": true,
-		"secrets": true, "io_uring": true, "net": "host", "direct": ["/"], "throw_away": true}' "$E2E/asks.tar"
+		"secrets": true, "io_uring": true, "connections": 4000000000, "net": "host", "direct": ["/"], "throw_away": true}' "$E2E/asks.tar"
 	fvm import "$E2E/asks.tar" b 2>"$E2E/said"
 	grep -q "not granted" "$E2E/said"
 	equal "$(fvm inspect b | jq -c '.config | [.show, .private_networks, .i386_sockets, .secrets, .io_uring,
-		.direct, .throw_away, .net]')" '[null,null,null,null,null,null,null,"nat"]'
+		.direct, .connections, .throw_away, .net]')" '[null,null,null,null,null,null,null,null,"nat"]'
 	# nor what would reach a terminal
 	local evil
 	for evil in '"snapshots": [{"tag": "\u001b]0;x\u0007", "created_ns": 1, "layers": []}]' \

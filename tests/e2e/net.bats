@@ -208,6 +208,42 @@ serve_all() { # WHERE PORT ADDRESS..
 	in_outside ip -6 route del "$a6"
 }
 
+entries() { in_host cat /proc/sys/net/netfilter/nf_conntrack_count; }
+few_entries() { [ "$(entries)" -lt "$1" ]; }
+
+@test "a VM can't fill the host's table of connections: not by open ones, not by closed ones" {
+	local most
+	most=$(in_host cat /proc/sys/net/netfilter/nf_conntrack_max) || skip "the kernel tracks no connections"
+	most=$((most / 64)) most=$((most > 4096 ? 4096 : most < 1024 ? 1024 : most))
+	serve_all in_outside 80 198.51.100.1
+	fvm_host create --connections 25 small
+	fvm_host create usual
+	fvm_host start small usual
+	others_connect() {
+		each 0 in_host <<<"198.51.100.1 80"
+		each 0 fvm_host exec "$@" <<<"198.51.100.1 80"
+	}
+	equal "$(fvm_host --json inspect small | jq .connections)" 25
+	equal "$(fvm_host --json inspect usual | jq .connections)" "$most"
+	# what is closed stays in the table for two minutes
+	fvm_host exec small "$E2E/hostile_net" flood tcp 198.51.100.1 80 130 >"$E2E/got"
+	[ "$(<"$E2E/got")" -ge 90 ] && [ "$(<"$E2E/got")" -le 102 ] || { cat "$E2E/got"; return 1; }
+	others_connect usual
+	# and each port of another host is one more
+	in_host sysctl -qw net.netfilter.nf_conntrack_udp_timeout=60
+	fvm_host exec usual "$E2E/hostile_net" flood udp 198.51.100.1 10000 $((most * 2)) >"$E2E/got"
+	[ "$(entries)" -gt $((most / 2)) ] && few_entries $((most + most / 8)) || { entries; return 1; }
+	each 0 in_host <<<"198.51.100.1 80"
+	each 1 fvm_host exec usual <<<"198.51.100.1 80"
+	fvm_host run --rm "$E2E/hostile_net" reach tcp 198.51.100.1 80
+	# they go with it, and who has its address next is not charged
+	fvm_host rm --force usual
+	wait_until 5 few_entries 1000
+	fvm_host create next
+	fvm_host start next
+	others_connect next
+}
+
 @test "flushed by an administrator: VMs stay confined, and reach what they did" {
 	serve_all in_host 2222 0.0.0.0 ::
 	serve_all in_outside 80 198.51.100.1 2001:db8::1 169.254.169.254
@@ -404,7 +440,7 @@ state_byte() {
 keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '; }
 
 @test "upgraded while VMs run: new ones get a network, old ones keep theirs" {
-	local first
+	local first rules
 	serve_all in_outside 80 198.51.100.1
 	# another version, by its name, and one whose rules differ, by what it leaves
 	mkdir -p "$E2E/other/bin" "$E2E/other/libexec"
@@ -419,9 +455,10 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 
 	# older rules: made anew for all, and the older keeper leaves
 	first=$(keeper_pid)
+	rules=$(state_byte 7)
 	state_byte 7 0
 	fvm_host run -d --name new -p 8082:80 -- sleep 600
-	equal "$(state_byte 7)" 1
+	equal "$(state_byte 7)" "$rules"
 	each 0 fvm_host exec old <<<"198.51.100.1 80"
 	each 0 fvm_host exec new <<<"198.51.100.1 80"
 	serve_in old tcp 0.0.0.0 80

@@ -72,6 +72,21 @@ setup() {
 	fvm start db
 	fvm exec db sh -ec 'install -d -o postgres /var/run/postgresql; pg_ctlcluster 15 main start'
 	wait_until 20 fvm exec --user postgres db psql -Atc 'select count(*) from t'
+	# under load into a file and out of it: nothing is lost, and nothing done twice
+	fvm exec --user postgres db sh -ec 'createdb bench; pgbench -qi bench' 2>/dev/null
+	fvm exec -d --user postgres db sh -c 'pgbench -c 4 -T 8 bench >/tmp/bench.out 2>&1; echo over >>/tmp/bench.out' >/dev/null
+	fvm exec -d db redis-server --port 6400 --dir /tmp >/dev/null
+	fvm exec -d db sh -c 'sleep 1; redis-benchmark -p 6400 -n 100000 -c 10 -t incr -q >/tmp/redis.out; echo over >>/tmp/redis.out' >/dev/null
+	sleep 3
+	fvm checkpoint db "$E2E/db.fvm"
+	fvm restore "$E2E/db.fvm" db2
+	rm "$E2E/db.fvm"
+	wait_until 30 fvm exec db2 grep -q over /tmp/bench.out
+	wait_until 30 fvm exec db2 grep -q over /tmp/redis.out
+	fvm exec db2 grep -q 'failed transactions: 0' /tmp/bench.out
+	equal "$(fvm exec db2 sed -n 's/^number of transactions actually processed: //p' /tmp/bench.out)" \
+		"$(fvm exec --user postgres db2 psql -Atc 'select count(*) from pgbench_history' bench)"
+	equal "$(fvm exec db2 redis-cli -p 6400 get counter:__rand_int__)" 100000
 }
 
 @test "a source package is configured, built and installed" {

@@ -40,16 +40,18 @@ packages() {
 }
 
 database() {
-	local user=$1
+	local user=$1 own=/var/lib/postgresql
+	# its own "test -O" is true with one id, and then it is not given away
+	[ "$user" = many ] || own=
 	as_user "$user" fvm -q run --keep --name pg --root -- sh -ec 'apt-get -qq update
 		DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends \
 			postgresql postgresql-contrib >/dev/null 2>&1'
 	# the distribution's own scripts, which ask whose the data are
 	expect 0 as_user "$user" fvm -q run --name pg --root -- sh -ec 'v=$(ls /usr/lib/postgresql | tail -n 1)
 		pg_createcluster $v e2e --start >/dev/null 2>&1; pg_lsclusters -h | grep -c " e2e .*online postgres"
-		stat -c %U /var/lib/postgresql /var/lib/postgresql/$v/e2e /var/lib/postgresql/$v/e2e/base
-		pg_dropcluster --stop $v e2e'
-	equal "${lines[*]}" "1 postgres postgres postgres"
+		stat -c %U $1 /var/lib/postgresql/$v/e2e /var/lib/postgresql/$v/e2e/base
+		pg_dropcluster --stop $v e2e' sh $own
+	equal "${lines[*]}" "1 ${own:+postgres }postgres postgres"
 	as_user "$user" fvm -q run -d --name pg --root -- sh "$E2E/software/database.sh"
 	wait_until 60 as_user "$user" fvm exec --user postgres pg psql -Atqc 'select 1'
 	as_user "$user" fvm exec --user postgres pg pgbench -q -i postgres 2>/dev/null
