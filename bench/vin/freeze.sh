@@ -1,0 +1,67 @@
+# How long do programs stand still while they are captured, and while they are made again from what
+# was captured? vin alone, without what a VM has besides: a small process, 41 processes, 201 threads,
+# and what one more thread, process, descriptor, area and GiB costs, each with its parts.
+#
+# Memory goes into an image (mib) and, as it is for a clone or another machine, through a pipe whose
+# other end makes the programs again meanwhile (stream). Beside it in the same run the same memory
+# copied between two processes into fresh memory by two threads (copy). Beside all of it criu, where
+# it works.
+#
+# Targets: a small process 2.5 ms, 200 threads 50 ms; stream at least 80 % of the speed of copy.
+# shellcheck shell=sh
+. bench/lib.sh
+rounds_of 30
+
+cp "$BENCH_BUILD/bench/bench-vin" "$BENCH_DIR/bin/"
+vin=$BENCH_DIR/bin/bench-vin
+
+# of NAME KIND COUNT: what bench-vin measures, or what it said
+of() {
+	"$vin" -n "$ROUNDS" -w "$WARM_UP" "vin/freeze/$1" "$2" "$3" 2>"$BENCH_DIR/said" && return
+	echo "# vin/freeze/$1: failed" >&2
+	sed 's/^/#   /' "$BENCH_DIR/said" >&2
+	BENCH_STATUS=1
+}
+
+# each NAME FEW MANY PART: what one more of it costs, by the medians printed for both
+each() {
+	cheap=$(awk -v name="vin/freeze/$1-$2/$4" '$1 == name { print $2 }' "$BENCH_DIR/lines")
+	dear=$(awk -v name="vin/freeze/$1-$3/$4" '$1 == name { print $2 }' "$BENCH_DIR/lines")
+	awk -v cheap="$cheap" -v dear="$dear" -v count="$(($3 - $2))" -v name="$1/$4" 'BEGIN {
+		printf "vin/freeze/each/%s %.2f us\n", name, (dear - cheap) * 1000 / count }'
+}
+
+of small small 1
+for kind in processes-40 threads-200 descriptors-1000 areas-1000; do
+	name=${kind%-*}
+	many=$(sized "${kind#*-}" 3)
+	{
+		of "$name-0" "$name" 0
+		of "$name-$many" "$name" "$many"
+	} | tee "$BENCH_DIR/lines"
+	each "$name" 0 "$many" still
+	each "$name" 0 "$many" freeze
+done
+
+rounds_of 5
+WARM_UP=$(sized 1 0)
+mib=$(sized 1024 4)
+of copy-"$mib"-mib copy "$mib"
+of stream-"$mib"-mib stream "$mib"
+of image-"$mib"-mib mib "$mib"
+
+# It looks at the kernel first, and refuses some.
+if ! have criu; then
+	skip "vin/freeze/criu: not installed"
+elif ! criu check >"$BENCH_DIR/said" 2>&1; then
+	skip "vin/freeze/criu: $(criu --version | head -n 1): $(tail -n 1 "$BENCH_DIR/said")"
+else
+	sleep 100000 >/dev/null 2>&1 &
+	sleeper=$!
+	at_end "kill $sleeper 2>/dev/null"
+	mkdir "$BENCH_DIR/criu"
+	rounds_of 30
+	turns vin/freeze/criu/ dump-and-go-on \
+		"criu dump --tree $sleeper --leave-running --shell-job --images-dir $BENCH_DIR/criu"
+fi
+exit "$BENCH_STATUS"
