@@ -39,10 +39,25 @@ home_clear() {
 	local home=/home/fvmt-swap
 	awk -v home="$home/" 'index($5, home) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
 		xargs -r umount --lazy || :
-	rm -rf --one-file-system -- "${home:?}"/{s,d,d.l,etc,good,.local}
+	rm -rf --one-file-system -- "${home:?}"/{s,d,d.l,etc,good,swapper,.local}
 }
 
-swap_end() { [ -z "${swapper:-}" ] || kill -9 "$swapper" 2>/dev/null || :; swapper=; }
+# swap_begin A B [A B]..: the user exchanges them from now on
+swap_begin() {
+	# shellcheck disable=SC2016  # the other shell expands
+	as_user swap sh -c 'echo $$ >swapper; exec "$@"' - "$E2E/hostile_swap" "$@" 3>&- >/dev/null &
+	starter=$!
+	until [ -s /home/fvmt-swap/swapper ]; do sleep 0.05; done
+	swapper=$(cat /home/fvmt-swap/swapper)
+}
+# He is gone when this returns: who still exchanges names disturbs those who clear up.
+swap_end() {
+	[ -n "${swapper:-}" ] || return 0
+	kill -9 "$swapper"
+	wait "$starter" 2>/dev/null || :
+	swapper=
+	rm -f /home/fvmt-swap/swapper
+}
 target_state() { find "$target" -printf '%P %y %m %U:%G %s %T@ %C@\n' -type f -exec sha256sum {} + | sort; }
 held() {
 	equal "$(target_state)" "$before" || return 1
@@ -137,8 +152,7 @@ again() {
 	as_user swap bash -c "cd $upper; ln -s $target ../d.l; ln -s $target/x x.l
 		ln -s $target/secret f.l; ln -s $target/x/y x/y.l; mkfifo g.p; echo g >g"
 	# shellcheck disable=SC2046  # words
-	as_user swap "$E2E/hostile_swap" $(pairs "$upper") $(pairs /home/fvmt-swap/d) 3>&- >/dev/null &
-	swapper=$!
+	swap_begin $(pairs "$upper") $(pairs /home/fvmt-swap/d)
 	export store
 	again 20 env FVM_HOME=$store fvm diff v
 	again 20 env FVM_HOME=$store fvm diff --patch v
@@ -176,8 +190,7 @@ again() {
 	done
 	as_user swap ln -s "$target" "$store/vms/v/workspace.l"
 	swaps+=("$store/vms/v/workspace" "$store/vms/v/workspace.l")
-	as_user swap "$E2E/hostile_swap" "${swaps[@]}" 3>&- >/dev/null &
-	swapper=$!
+	swap_begin "${swaps[@]}"
 	again 20 env FVM_HOME=$store fvm snapshot v t
 	again 10 env FVM_HOME=$store fvm rollback v t
 	again 10 env FVM_HOME=$store fvm export v "$E2E/out/v.tar"
