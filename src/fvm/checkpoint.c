@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/fault.h"
+#include "fvm/apart.h"
 #include "fvm/checkpoint_priv.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
@@ -281,30 +282,24 @@ static void tell_written(void *arg)
 static int export_apart(const struct fvm_vm *vm, const struct job *job, struct standing *s,
 			struct fvm_error *err)
 {
-	int report[2], written[2];
+	int written[2];
 	char byte;
-	struct fvm_result result = { .code = -EPIPE };
-	if (pipe2(report, O_CLOEXEC) < 0)
+	struct fvm_apart a;
+	struct fvm_error why = { 0 };
+	if (pipe2(written, O_CLOEXEC) < 0)
 		return fvm_error_set(err, errno, "make a pipe");
-	if (pipe2(written, O_CLOEXEC) < 0) {
-		close(report[0]);
-		close(report[1]);
-		return fvm_error_set(err, EMFILE, "make a pipe");
+	int r = fvm_apart_begin(&a, err);
+	if (r == 0 && a.pid == 0) {
+		r = fvm_subids_enter(vm, &why);
+		if (r == 0)
+			r = export(vm, job, tell_written, &written[1], &why);
+		fvm_apart_tell(&a, r, &why, NULL, 0);
 	}
-	pid_t pid = fork();
-	if (pid == 0) {
-		result.code = fvm_subids_enter(vm, &result.err);
-		if (result.code == 0)
-			result.code = export(vm, job, tell_written, &written[1], &result.err);
-		(void)!write(report[1], &result, sizeof(result));
-		_exit(0);
-	}
-	close(report[1]);
 	close(written[1]);
-	if (fvm_read_full(written[0], &byte, 1) == 1)
+	if (r == 0 && fvm_read_full(written[0], &byte, 1) == 1)
 		go_on(s);
 	close(written[0]);
-	return fvm_result_take(report[0], pid, &result, err);
+	return r < 0 ? r : fvm_apart_end(&a, NULL, 0, err);
 }
 
 static int keep_files(const struct fvm_vm *vm, const struct job *job, struct standing *s,
@@ -338,22 +333,23 @@ static int checkpoint(struct fvm_world *w, const struct job *job, struct fvm_che
 }
 
 /* Out of the terminal's reach; of our command's end it is told by a signal that it looks for. */
-static _Noreturn void be_tracer(struct fvm_world *w, const struct job *job, pid_t command,
-				int report)
+static _Noreturn void be_tracer(struct fvm_world *w, const struct job *job,
+				const struct fvm_apart *a)
 {
-	struct fvm_result result = { .code = -ECANCELED };
+	struct fvm_checkpoint_told told = { 0 };
+	struct fvm_error why = { 0 };
 	struct vin_watch watch;
-	sigset_t told;
-	sigemptyset(&told);
-	sigaddset(&told, SIGTERM);
-	sigprocmask(SIG_BLOCK, &told, NULL);
+	int r = -ECANCELED;
+	sigset_t end;
+	sigemptyset(&end);
+	sigaddset(&end, SIGTERM);
+	sigprocmask(SIG_BLOCK, &end, NULL);
 	(void)setsid();
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	vin_watch_begin(&watch);
-	if (getppid() == command)
-		result.code = checkpoint(w, job, &result.told, &result.err);
-	(void)!write(report, &result, sizeof(result));
-	_exit(0);
+	if (getppid() == a->parent)
+		r = checkpoint(w, job, &told, &why);
+	fvm_apart_tell(a, r, &why, &told, sizeof(told));
 }
 
 /* Who is killed while a program makes a call for him harms it. So it is not the command that asks
@@ -361,18 +357,13 @@ static _Noreturn void be_tracer(struct fvm_world *w, const struct job *job, pid_
 static int do_apart(struct fvm_world *w, const struct job *job, struct fvm_checkpoint_told *ret,
 		    struct fvm_error *err)
 {
-	int report[2];
-	struct fvm_result result = { .code = -EPIPE };
-	const pid_t command = getpid();
-	if (pipe2(report, O_CLOEXEC) < 0)
-		return fvm_error_set(err, errno, "make a pipe");
-	pid_t pid = fork();
-	if (pid == 0)
-		be_tracer(w, job, command, report[1]);
-	close(report[1]);
-	int r = fvm_result_take(report[0], pid, &result, err);
-	*ret = result.told;
-	return r;
+	struct fvm_apart a;
+	int r = fvm_apart_begin(&a, err);
+	if (r < 0)
+		return r;
+	if (a.pid == 0)
+		be_tracer(w, job, &a);
+	return fvm_apart_end(&a, ret, sizeof(*ret), err);
 }
 
 static int do_job(const struct fvm_vm *vm, struct job *job, struct fvm_checkpoint_told *ret,

@@ -58,15 +58,4 @@ int fvm_world_hold(struct fvm_world *w, struct fvm_error *err);
 int fvm_world_room(struct fvm_world *w, size_t count, struct fvm_error *err);
 void fvm_world_give(struct fvm_world *w, struct fvm_held *h, int id);
 
-/* What a child of ours did. */
-struct fvm_result {
-	struct fvm_checkpoint_told told;
-	struct fvm_error err;
-	int code;
-};
-
-/** fvm_result_take() - what the child @pid (negative: there is none) writes to @report, which is
- *  closed; it ends. Return: its code, or negative errno */
-int fvm_result_take(int report, pid_t pid, struct fvm_result *ret, struct fvm_error *err);
-
 #endif

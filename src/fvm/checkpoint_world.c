@@ -3,7 +3,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fvm/checkpoint_priv.h"
@@ -133,17 +132,4 @@ int fvm_world_enter(struct fvm_world *w, struct fvm_error *err)
 	w->pidfd = fcntl(w->foothold.pidfd, F_DUPFD_CLOEXEC, 0);
 	w->root = fcntl(w->foothold.root, F_DUPFD_CLOEXEC, 0);
 	return w->pidfd < 0 || w->root < 0 ? fvm_error_set(err, errno, "hold a descriptor") : 0;
-}
-
-/* ---- children of ours ---- */
-
-int fvm_result_take(int report, pid_t pid, struct fvm_result *ret, struct fvm_error *err)
-{
-	ssize_t n = pid < 0 ? -EAGAIN : fvm_read_full(report, ret, sizeof(*ret));
-	close(report);
-	if (pid < 0 || waitpid(pid, NULL, 0) != pid || n != sizeof(*ret))
-		return fvm_error_set(err, n < 0 ? (int)-n : EPIPE, "have a process do it");
-	if (ret->code < 0)
-		(void)fvm_error_take(err, &ret->err, sizeof(ret->err));
-	return ret->code;
 }

@@ -19,18 +19,17 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "fvm/apart.h"
 #include "fvm/handles.h"
 #include "fvm/rebind.h"
 #include "vin/fdinfo.h"
 #include "vin/rebind.h"
 #include "vin/status.h"
 
-#define STOP_MS	 5000
-#define OPEN_MS	 5000
-#define NS_PER_S 1000000000LL
+#define STOP_MS 5000
+#define OPEN_MS 5000
 /* of the old one, for the new one */
 #define KEPT_FLAGS (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
 
@@ -57,13 +56,6 @@ static void job_free(struct job *j)
 	free(j->ends);
 }
 #define scoped_job __attribute__((cleanup(job_free))) struct job
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
 
 /* ---- what is there ---- */
 
@@ -388,7 +380,7 @@ static int still_he(const struct job *j, struct fvm_error *err)
 static int change(struct job *j, struct fvm_rebound *ret, struct fvm_error *err)
 {
 	struct vin_tree tree = { 0 };
-	const int64_t since = now_ns();
+	const int64_t since = fvm_clock_ns();
 	int r = j->what->all ? vin_tree_seize_below(j->init, STOP_MS, &tree, err)
 			     : vin_tree_seize(&j->proc->pid, 1, STOP_MS, &tree, err);
 	if (r < 0)
@@ -402,48 +394,33 @@ static int change(struct job *j, struct fvm_rebound *ret, struct fvm_error *err)
 	if (r == -ESTALE) /* in the VM's numbers */
 		fvm_error_say(err, ESTALE, "descriptor %d of process %d was changed meanwhile",
 			      j->what->number, j->what->pid);
-	*ret = (struct fvm_rebound){ .descriptors = j->count, .still_ns = now_ns() - since };
+	*ret = (struct fvm_rebound){ .descriptors = j->count, .still_ns = fvm_clock_ns() - since };
 	for (size_t i = 0; i < j->count; i++)
 		ret->processes += i == 0 || j->ends[i].pid != j->ends[i - 1].pid;
 	return r;
 }
 
-struct result {
-	struct fvm_rebound told;
-	struct fvm_error err;
-	int code;
-};
-
 /* Who is killed while a program makes a call for him harms it: so nobody reaches this process. */
-static _Noreturn void be_tracer(struct job *j, int report)
+static _Noreturn void be_tracer(struct job *j, const struct fvm_apart *a)
 {
-	struct result result = { .code = 0 };
+	struct fvm_rebound told = { 0 };
+	struct fvm_error why = { 0 };
 	struct vin_watch watch;
 	(void)setsid();
 	vin_watch_begin(&watch);
-	result.code = change(j, &result.told, &result.err);
-	(void)!write(report, &result, sizeof(result));
-	_exit(0);
+	int r = change(j, &told, &why);
+	fvm_apart_tell(a, r, &why, &told, sizeof(told));
 }
 
 static int change_apart(struct job *j, struct fvm_rebound *ret, struct fvm_error *err)
 {
-	int report[2];
-	struct result result = { .code = -EPIPE };
-	if (pipe2(report, O_CLOEXEC) < 0)
-		return fvm_error_set(err, errno, "make a pipe");
-	pid_t pid = fork();
-	if (pid == 0)
-		be_tracer(j, report[1]);
-	close(report[1]);
-	ssize_t n = pid < 0 ? -errno : fvm_read_full(report[0], &result, sizeof(result));
-	close(report[0]);
-	if (pid < 0 || waitpid(pid, NULL, 0) != pid || n != sizeof(result))
-		return fvm_error_set(err, n < 0 ? (int)-n : EPIPE, "have a process do it");
-	*ret = result.told;
-	if (result.code < 0)
-		(void)fvm_error_take(err, &result.err, sizeof(result.err));
-	return result.code;
+	struct fvm_apart a;
+	int r = fvm_apart_begin(&a, err);
+	if (r < 0)
+		return r;
+	if (a.pid == 0)
+		be_tracer(j, &a);
+	return fvm_apart_end(&a, ret, sizeof(*ret), err);
 }
 
 int fvm_rebind(const struct fvm_vm *vm, const struct fvm_rebind *what, struct fvm_rebound *ret,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/fault.h"
+#include "fvm/apart.h"
 #include "fvm/checkpoint_priv.h"
 #include "fvm/internal.h"
 #include "fvm/volatile.h"
@@ -131,21 +132,17 @@ static int restore(const struct fvm_vm *vm, int live, struct fvm_error *err)
 /* Who has become root of a namespace of the VM's is no longer the user. */
 static int restore_apart(const struct fvm_vm *vm, int live, struct fvm_error *err)
 {
-	int report[2];
-	struct fvm_result result = { .code = -EPIPE };
-	const pid_t command = getpid();
-	if (pipe2(report, O_CLOEXEC) < 0)
-		return fvm_error_set(err, errno, "make a pipe");
-	pid_t pid = fork();
-	if (pid == 0) {
+	struct fvm_apart a;
+	struct fvm_error why = { 0 };
+	int r = fvm_apart_begin(&a, err);
+	if (r < 0)
+		return r;
+	if (a.pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() == command)
-			result.code = restore(vm, live, &result.err);
-		(void)!write(report[1], &result, sizeof(result));
-		_exit(0);
+		r = getppid() == a.parent ? restore(vm, live, &why) : -ECANCELED;
+		fvm_apart_tell(&a, r, &why, NULL, 0);
 	}
-	close(report[1]);
-	return fvm_result_take(report[0], pid, &result, err);
+	return fvm_apart_end(&a, NULL, 0, err);
 }
 
 int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_error *err)
