@@ -15,21 +15,6 @@
 
 /* ---- mountinfo ---- */
 
-/* "\040" for a space and so on. */
-static void unescape(char *text)
-{
-	char *to = text;
-	for (const char *from = text; *from; to++) {
-		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] && from[3]) {
-			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
-			from += 4;
-		} else {
-			*to = *from++;
-		}
-	}
-	*to = '\0';
-}
-
 /* The mount point and type in a line, which is taken apart. Return: whether they are there */
 static bool parse_line(char *line, char **ret_point, char **ret_type)
 {
@@ -44,7 +29,7 @@ static bool parse_line(char *line, char **ret_point, char **ret_type)
 		word = strtok_r(NULL, " ", &save);
 	if (!word)
 		return false;
-	unescape(word);
+	fvm_unoctal(word);
 	*ret_point = word;
 	return true;
 }

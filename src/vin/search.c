@@ -263,22 +263,6 @@ static int walk(struct walk *w, char *const *mounts)
 
 /* ---- mounts ---- */
 
-/* "\040" and such, in place. */
-static void unescape(char *text)
-{
-	char *to = text;
-	for (const char *p = text; *p;) {
-		unsigned int c;
-		if (*p == '\\' && sscanf(p + 1, "%3o", &c) == 1 && strlen(p) >= 4) {
-			*to++ = (char)c;
-			p += 4;
-		} else {
-			*to++ = *p++;
-		}
-	}
-	*to = '\0';
-}
-
 static void free_names(char **names)
 {
 	for (size_t i = 0; names && names[i]; i++)
@@ -300,7 +284,7 @@ static char **mounts_of(pid_t pid, dev_t dev)
 		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &high, &low, point) != 3 ||
 		    makedev(high, low) != dev)
 			continue;
-		unescape(point);
+		fvm_unoctal(point);
 		char **more = realloc(names, (count + 2) * sizeof(*names));
 		if (!more)
 			break;
