@@ -122,7 +122,7 @@ static int put_address(const struct vin_open *o, bool peer, struct fvm_buf *to)
 	return 0;
 }
 
-static socklen_t address_size(int family)
+socklen_t vin_sock_len(int family)
 {
 	switch (family) {
 	case AF_INET:
@@ -144,8 +144,8 @@ static int get_address(struct vin_payload *p, int family, struct vin_address *re
 	if (p->failed || len > sizeof(ret->at) || strlen(link) >= sizeof(ret->link))
 		return -EBADMSG;
 	memcpy(&ret->at, at, len);
-	if (len > 0 && (ret->at.ss_family != family || len < address_size(family) ||
-			(family != AF_PACKET && len != address_size(family))))
+	if (len > 0 && (ret->at.ss_family != family || len < vin_sock_len(family) ||
+			(family != AF_PACKET && len != vin_sock_len(family))))
 		return -EBADMSG;
 	ret->len = (socklen_t)len;
 	strcpy(ret->link, link);

@@ -135,6 +135,9 @@ struct vin_segment {
 int vin_sock_say(int fd, const struct sockaddr_storage *from, const struct sockaddr_storage *to,
 		 const struct vin_segment *s);
 
+/** vin_sock_len() - bytes of an address of AF_INET, AF_INET6 or AF_NETLINK; the least, of AF_PACKET */
+socklen_t vin_sock_len(int family);
+
 /** vin_sock_port() - of an address, as on the line */
 uint16_t vin_sock_port(const struct sockaddr_storage *a);
 

@@ -121,9 +121,7 @@ static bool is_ours(const struct sockaddr_storage *to)
 		((struct sockaddr_in *)&at)->sin_port = 0;
 	else
 		((struct sockaddr_in6 *)&at)->sin6_port = 0;
-	return fd >= 0 && bind(fd, (struct sockaddr *)&at,
-			       to->ss_family == AF_INET ? sizeof(struct sockaddr_in)
-							: sizeof(struct sockaddr_in6)) == 0;
+	return fd >= 0 && bind(fd, (struct sockaddr *)&at, vin_sock_len(to->ss_family)) == 0;
 }
 
 int vin_sock_say(int fd, const struct sockaddr_storage *from, const struct sockaddr_storage *to,

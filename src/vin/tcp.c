@@ -191,8 +191,7 @@ static int get_begun(struct vin_payload *p, struct tcp *t)
 	struct vin_address *peer = &t->sock.peer;
 	size_t len;
 	const void *at = vin_get_blob(p, &len);
-	if (p->failed || len != (t->sock.family == AF_INET ? sizeof(struct sockaddr_in)
-							   : sizeof(struct sockaddr_in6)))
+	if (p->failed || len != vin_sock_len(t->sock.family))
 		return -EBADMSG;
 	*peer = (struct vin_address){ .len = (socklen_t)len };
 	memcpy(&peer->at, at, len);
@@ -320,9 +319,7 @@ static int open_connected(int fd, const struct tcp *t, struct fvm_error *err)
 	r = peer_of(fd, t, &peer);
 	if (r == 0)
 		r = vin_filter_deaf(fd);
-	if (r == 0 && connect(fd, (struct sockaddr *)&peer,
-			      t->sock.family == AF_INET ? sizeof(struct sockaddr_in)
-							: sizeof(struct sockaddr_in6)) < 0)
+	if (r == 0 && connect(fd, (struct sockaddr *)&peer, vin_sock_len(t->sock.family)) < 0)
 		r = -errno;
 	return r < 0 ? fvm_error_set(err, -r, "make a connection again")
 		     : vin_stream_fill(fd, &t->stream, err);

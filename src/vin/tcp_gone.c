@@ -10,11 +10,6 @@
 
 #include "vin/tcp.h"
 
-static socklen_t length_of(const struct sockaddr_storage *a)
-{
-	return a->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-}
-
 /* It has said what the end that is left has in its queue, and heard what that one knows it has. */
 static int begin(int fd, const struct vin_stream *left, struct fvm_error *err)
 {
@@ -34,7 +29,7 @@ int vin_tcp_gone(int left_fd, const struct sockaddr_storage *peer, const struct 
 	if (r == 0)
 		r = begin(fd, left, NULL);
 	/* where it is not ours to have it is another host's; where it is there it was not closed */
-	if (r == 0 && (bind(fd, (const struct sockaddr *)peer, length_of(peer)) < 0 ||
+	if (r == 0 && (bind(fd, (const struct sockaddr *)peer, vin_sock_len(peer->ss_family)) < 0 ||
 		       connect(fd, (struct sockaddr *)&left_at, len) < 0))
 		return errno == EADDRNOTAVAIL || errno == EADDRINUSE ? 0 : -errno;
 	if (r == 0)
