@@ -571,49 +571,36 @@ int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_
 
 /* ---- the image ---- */
 
-static int write_thread(const struct vin_post *post, struct vin_thread *t, struct vin_out *out,
+static int write_thread(const struct vin_thread *t, struct vin_thread_state *s, struct vin_out *out,
 			struct fvm_error *err)
 {
-	struct vin_thread_state s = { 0 };
 	scoped_buf payload = { 0 };
-	int r = vin_thread_capture(post, t, &s, err);
-	if (r == 0) {
-		s.pid = vin_inner_number(t->pid);
-		s.tid = vin_inner_number(t->tid);
-		vin_thread_put(&payload, &s);
-		r = vin_out_record(out, VIN_TAG_THREAD, &payload, err);
-	}
-	vin_thread_state_free(&s);
-	return r;
+	s->pid = vin_inner_number(t->pid);
+	s->tid = vin_inner_number(t->tid);
+	vin_thread_put(&payload, s);
+	return vin_out_record(out, VIN_TAG_THREAD, &payload, err);
 }
 
-/* One thread at a time stands on the post. */
-static int write_threads(const struct vin_proc *p, struct vin_post *post, struct vin_out *out,
-			 struct fvm_error *err)
+/* All that threads are asked for at once: each stands on the post in its turn. */
+static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
+			 struct vin_post *post, struct vin_out *out, struct fvm_error *err)
 {
-	int r = 0;
-	for (size_t i = 0; r == 0 && i < p->thread_count; i++) {
-		struct vin_thread *t = &p->threads[i];
-		r = vin_post_move(post, t, err);
+	scoped_buf payload = { 0 };
+	struct vin_thread_state *states = calloc(p->thread_count + 1, sizeof(*states));
+	if (!states)
+		return fvm_error_set(err, ENOMEM, "capture process %d", p->pid);
+	vin_put_u64(&payload, (uint64_t)vin_inner_number(p->pid));
+	int r = vin_traits_capture(post, p->threads, p->thread_count, c->options.filters, states,
+				   c->options.bare ? NULL : &payload, err);
+	if (r == 0 && !c->options.bare)
+		r = vin_out_record(out, VIN_TAG_PROCESS, &payload, err);
+	for (size_t i = 0; i < p->thread_count; i++) {
 		if (r == 0)
-			r = write_thread(post, t, out, err);
-		int parked = vin_post_leave(post, t, r < 0 ? NULL : err);
-		r = r < 0 ? r : parked;
+			r = write_thread(&p->threads[i], &states[i], out, err);
+		vin_thread_state_free(&states[i]);
 	}
+	free(states);
 	return r;
-}
-
-static int write_traits(const struct vin_capture *c, const struct vin_proc *p,
-			struct vin_post *post, pid_t number, struct vin_out *out,
-			struct fvm_error *err)
-{
-	scoped_buf payload = { 0 };
-	if (c->options.bare)
-		return 0;
-	vin_put_u64(&payload, (uint64_t)number);
-	int r = vin_traits_capture(post, p->threads, p->thread_count, c->options.filters, &payload,
-				   err);
-	return r < 0 ? r : vin_out_record(out, VIN_TAG_PROCESS, &payload, err);
 }
 
 static int write_process(const struct vin_capture *c, const struct vin_proc *p, struct subject *s,
@@ -632,9 +619,7 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 		r = vin_out_record(out, VIN_TAG_MAPS, &maps, err);
 	}
 	if (r == 0)
-		r = write_traits(c, p, &post, number, out, err);
-	if (r == 0)
-		r = write_threads(p, &post, out, err);
+		r = write_threads(c, p, &post, out, err);
 	int closed = vin_post_close(&post, &p->threads[0], r < 0 ? NULL : err);
 	if (r == 0)
 		r = closed;

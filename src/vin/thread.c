@@ -30,14 +30,17 @@ void vin_thread_state_free(struct vin_thread_state *s)
 
 /* ---- capture ---- */
 
+/* As long as it is: those of all threads are there at once. */
 static int read_extended(pid_t tid, struct vin_thread_state *s)
 {
-	struct iovec iov = { malloc(EXTENDED_MAX), EXTENDED_MAX };
-	if (!iov.iov_base)
-		return -ENOMEM;
-	s->extended = iov.iov_base;
+	unsigned char room[EXTENDED_MAX];
+	struct iovec iov = { room, sizeof(room) };
 	if (ptrace(PTRACE_GETREGSET, tid, VIN_ARCH_EXTENDED, &iov) < 0)
 		return -errno;
+	s->extended = malloc(iov.iov_len + 1);
+	if (!s->extended)
+		return -ENOMEM;
+	memcpy(s->extended, room, iov.iov_len);
 	s->extended_len = iov.iov_len;
 	return 0;
 }
@@ -53,15 +56,14 @@ static void read_comm(const struct vin_thread *t, struct vin_thread_state *s)
 }
 
 /* Since we looked, by somebody who was not stopped yet: a stop would have dropped the signal. */
-static bool is_continued(const struct vin_thread *t)
+static bool is_continued(const struct vin_status *st)
 {
-	scoped_status st = { 0 };
-	return vin_status_read(t->pid, t->tid, &st, NULL) == 0 &&
-	       ((st.pending | st.process_pending) >> (SIGCONT - 1) & 1);
+	return (st->pending | st->process_pending) >> (SIGCONT - 1) & 1;
 }
 
-static int read_from_outside(const struct vin_thread *t, struct vin_thread_state *s)
+static int read_from_outside(const struct vin_steps *steps, struct vin_thread_state *s)
 {
+	const struct vin_thread *t = steps->t;
 	struct __ptrace_rseq_configuration rseq = { 0 };
 	unsigned char code[5] = { 0 };
 	s->regs = t->regs;
@@ -69,7 +71,7 @@ static int read_from_outside(const struct vin_thread *t, struct vin_thread_state
 			   sizeof(code));
 	vin_arch_recall(&s->regs, code, sizeof(code));
 	s->mask = t->mask;
-	s->stopped = t->stopped_by_signal && !is_continued(t);
+	s->stopped = t->stopped_by_signal && !is_continued(&steps->status);
 	read_comm(t, s);
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(rseq), &rseq) ==
 	    (long)sizeof(rseq)) {
@@ -91,38 +93,32 @@ static void read_rest(pid_t tid, struct vin_thread_state *s)
 		s->rest_ns = (uint64_t)rest.tv_sec * 1000000000 + (uint64_t)rest.tv_nsec;
 }
 
-int vin_thread_capture(const struct vin_post *post, struct vin_thread *t,
-		       struct vin_thread_state *ret, struct fvm_error *err)
+void vin_thread_ask(struct vin_steps *s)
 {
-	struct vin_thread_state s = { .pid = t->pid, .tid = t->tid };
-	struct {
-		uint64_t tid_address;
-		struct alternate stack;
-	} told = { 0 };
-	size_t done;
-	struct vin_call ask[] = {
-		{ SYS_prctl, { PR_GET_TID_ADDRESS, post->data } },
-		{ SYS_sigaltstack, { 0, post->data + sizeof(uint64_t) } },
-	};
-	int r = read_from_outside(t, &s);
-	if (r == 0)
-		r = vin_mem_write(post->pid, post->data, &told, sizeof(told));
-	if (r < 0)
-		fvm_error_set(err, -r, "read thread %d", t->tid);
-	else
-		r = vin_batch(post, t, ask, 2, true, &done, err);
-	if (r == 0 && vin_mem_read(post->pid, post->data, &told, sizeof(told)) < 0)
-		r = fvm_error_set(err, EIO, "read thread %d", t->tid);
+	const uint64_t tid_address = vin_steps_data(s, NULL, sizeof(uint64_t));
+	VIN_STEP(s, NULL, SYS_prctl, PR_GET_TID_ADDRESS, tid_address);
+	const uint64_t stack = vin_steps_data(s, NULL, sizeof(struct alternate));
+	VIN_STEP(s, "sigaltstack", SYS_sigaltstack, 0, stack);
+}
+
+int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin_thread_state *ret,
+		    struct fvm_error *err)
+{
+	struct vin_thread_state state = { .pid = s->t->pid, .tid = s->t->tid };
+	struct alternate stack;
+	int r = read_from_outside(s, &state);
 	if (r < 0) {
-		vin_thread_state_free(&s);
-		return r;
+		vin_thread_state_free(&state);
+		return fvm_error_set(err, -r, "read thread %d", s->t->tid);
 	}
-	s.tid_address = ask[0].result < 0 ? 0 : told.tid_address;
-	s.stack = told.stack.at;
-	s.stack_flags = (uint32_t)told.stack.flags;
-	s.stack_size = told.stack.size;
-	read_rest(t->tid, &s);
-	*ret = s;
+	if (told[0].result >= 0)
+		memcpy(&state.tid_address, vin_steps_told(s, told[0].args[1]), sizeof(uint64_t));
+	memcpy(&stack, vin_steps_told(s, told[1].args[1]), sizeof(stack));
+	state.stack = stack.at;
+	state.stack_flags = (uint32_t)stack.flags;
+	state.stack_size = stack.size;
+	read_rest(s->t->tid, &state);
+	*ret = state;
 	return 0;
 }
 

@@ -4,7 +4,8 @@
  * Theory of operation
  *   Read from outside where the kernel allows it: registers of all sorts, mask, name, restartable
  *   sequences, robust futexes. Two things only the thread itself is told: the word that is cleared
- *   when it ends, and its alternate stack. All go into one THREAD record.
+ *   when it ends, and its alternate stack: they are asked for with all else that is asked of the
+ *   thread (vin/traits), so that it stands on the post once. All go into one THREAD record.
  *
  *   In a blank the thread sets them for itself (vin_thread_dress); registers and mask come last
  *   (vin_thread_ready), after which it is parked where its program was.
@@ -22,7 +23,7 @@
 #define VIN_THREAD_H
 
 #include "vin/image.h"
-#include "vin/rcall.h"
+#include "vin/steps.h"
 
 struct vin_thread_state {
 	pid_t pid, tid; /* in their own namespace */
@@ -41,9 +42,13 @@ struct vin_thread_state {
 
 void vin_thread_state_free(struct vin_thread_state *s);
 
-/** vin_thread_capture() - @t stands on the post. Return: 0 or negative errno */
-int vin_thread_capture(const struct vin_post *post, struct vin_thread *t,
-		       struct vin_thread_state *ret, struct fvm_error *err);
+/** vin_thread_ask() - add the calls that tell what only the thread itself is told */
+void vin_thread_ask(struct vin_steps *s);
+
+/** vin_thread_told() - all of it, when they have been run. @told: the first of those calls
+ *  Return: 0 or negative errno */
+int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin_thread_state *ret,
+		    struct fvm_error *err);
 
 /** vin_thread_put() - into a payload; vin_thread_get() takes it apart, to its end
  *  Return of the latter: 0, -EBADMSG or -ENOMEM */

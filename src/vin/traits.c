@@ -54,12 +54,16 @@ int vin_traits_check(pid_t pid, uint64_t filters, struct fvm_error *err)
 
 /* ---- what both directions do at each thread ---- */
 
-static int ask_all(struct vin_steps *s, struct vin_thread *t, const struct vin_trait *const *traits,
-		   size_t at[TRAITS_MAX], struct fvm_error *err)
+static int begin(struct vin_steps *s, struct vin_thread *t, struct fvm_error *err)
 {
 	int r = vin_steps_at(s, t, err);
-	if (r == 0)
-		r = vin_steps_begin(s, err);
+	return r < 0 ? r : vin_steps_begin(s, err);
+}
+
+static int ask_all(struct vin_steps *s, const struct vin_trait *const *traits,
+		   size_t at[TRAITS_MAX], struct fvm_error *err)
+{
+	int r = 0;
 	for (size_t i = 0; r == 0 && traits[i]; i++) {
 		at[i] = s->count;
 		r = traits[i]->ask ? traits[i]->ask(s, err) : 0;
@@ -84,36 +88,63 @@ static int each_thread(struct vin_steps *s, struct vin_thread *threads, size_t c
 
 /* ---- capture ---- */
 
-static int capture_thread(struct vin_steps *s, struct vin_thread *t,
-			  const struct vin_trait *const *traits, void *arg, struct fvm_error *err)
+struct taking {
+	struct vin_thread *threads;
+	struct vin_thread_state *states; /* of the threads */
+	struct fvm_buf *to;		 /* NULL: states are all that is wanted */
+};
+
+static int put_all(struct vin_steps *s, const struct vin_trait *const *traits,
+		   const size_t at[TRAITS_MAX], struct fvm_buf *to, struct fvm_error *err)
 {
-	size_t at[TRAITS_MAX];
-	struct fvm_buf *to = arg;
-	int r = ask_all(s, t, traits, at, err);
-	for (size_t i = 0; r == 0 && traits[i]; i++) {
+	for (size_t i = 0; traits[i]; i++) {
 		scoped_buf one = { 0 };
-		r = traits[i]->put(s, s->calls + at[i], &one, err);
+		int r = traits[i]->put(s, s->calls + at[i], &one, err);
 		vin_put_string(to, traits[i]->name);
 		vin_put_blob(to, one.data, one.len);
 		to->failed |= one.failed;
 		if (r < 0)
 			return fvm_error_wrap(err, r, "capture %s of thread %d", traits[i]->name,
-					      t->tid);
+					      s->t->tid);
 	}
-	return r;
+	return 0;
+}
+
+/* The leader is met twice, its state is asked for at the end. */
+static int capture_thread(struct vin_steps *s, struct vin_thread *t,
+			  const struct vin_trait *const *traits, void *arg, struct fvm_error *err)
+{
+	static const struct vin_trait *const none[] = { NULL };
+	const struct taking *taking = arg;
+	size_t at[TRAITS_MAX];
+	struct vin_thread_state *state =
+		traits == first || !taking->states ? NULL : &taking->states[t - taking->threads];
+	if (!taking->to)
+		traits = none;
+	int r = begin(s, t, err);
+	if (r == 0 && state)
+		vin_thread_ask(s);
+	if (r == 0)
+		r = ask_all(s, traits, at, err);
+	if (r == 0 && state)
+		r = vin_thread_told(s, s->calls, state, err);
+	return r < 0 || !taking->to ? r : put_all(s, traits, at, taking->to, err);
 }
 
 int vin_traits_capture(struct vin_post *post, struct vin_thread *threads, size_t count,
-		       uint64_t filters, struct fvm_buf *ret, struct fvm_error *err)
+		       uint64_t filters, struct vin_thread_state *states, struct fvm_buf *ret,
+		       struct fvm_error *err)
 {
+	struct taking taking = { threads, states, ret };
 	scoped_steps *s = vin_steps_new(post);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "capture process %d", post->pid);
 	s->t = &threads[0];
 	s->filters = filters;
-	vin_put_u64(ret, count);
-	int r = each_thread(s, threads, count, capture_thread, ret, err);
-	if (r == 0 && ret->failed)
+	if (ret)
+		vin_put_u64(ret, count);
+	int r = each_thread(s, threads, count, capture_thread, &taking, err);
+	if (r == 0 && ret && ret->failed)
 		r = fvm_error_set(err, ENOMEM, "capture process %d", post->pid);
 	int back = vin_steps_at(s, &threads[0], r < 0 ? NULL : err);
 	return r < 0 ? r : back;
@@ -145,7 +176,9 @@ static int replay_thread(struct vin_steps *s, struct vin_thread *t,
 {
 	size_t at[TRAITS_MAX];
 	struct vin_payload *from = arg;
-	int r = ask_all(s, t, traits, at, err);
+	int r = begin(s, t, err);
+	if (r == 0)
+		r = ask_all(s, traits, at, err);
 	for (size_t i = 0; r == 0 && traits[i]; i++) {
 		struct vin_payload part;
 		if (next_part(from, traits[i], &part) < 0)

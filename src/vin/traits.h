@@ -48,7 +48,7 @@
 #ifndef VIN_TRAITS_H
 #define VIN_TRAITS_H
 
-#include "vin/steps.h"
+#include "vin/thread.h"
 #include "vin/tree.h"
 
 struct vin_trait {
@@ -79,11 +79,14 @@ int vin_traits_check(pid_t pid, uint64_t filters, struct fvm_error *err);
  * vin_traits_capture() - all of a stopped process into a payload
  * @post: of the process; its first thread is there, and is there again afterwards
  * @filters: as above
- * @ret:  is added to
+ * @states: what the threads are besides, as many; freed by the caller, after a failure too. NULL:
+ *         they are not asked for
+ * @ret:  is added to. NULL: only @states are of interest
  * Return: 0, -ENOTSUP (it can't be captured), or another negative errno; nothing was changed
  */
 int vin_traits_capture(struct vin_post *post, struct vin_thread *threads, size_t count,
-		       uint64_t filters, struct fvm_buf *ret, struct fvm_error *err);
+		       uint64_t filters, struct vin_thread_state *states, struct fvm_buf *ret,
+		       struct fvm_error *err);
 
 /**
  * vin_traits_replay() - make a stopped process what a payload says; the last thing before its

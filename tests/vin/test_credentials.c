@@ -261,7 +261,7 @@ static void a_strict_one_stays_strict(void **state)
 		OK(vin_post_open(&post, t0, &err));
 		if (i == 0)
 			OK(vin_call(&post, t0, "seccomp", &strict, NULL, &err));
-		OK(i == 0 ? vin_traits_capture(&post, t0, 1, 0, &payload, &err)
+		OK(i == 0 ? vin_traits_capture(&post, t0, 1, 0, NULL, &payload, &err)
 			  : vin_traits_replay(&post, t0, 1, payload.data, payload.len, &err));
 		OK(vin_post_close(&post, t0, &err));
 		scoped_status status = { 0 };

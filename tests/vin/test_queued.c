@@ -226,7 +226,8 @@ static void one_that_is_stopped_meanwhile_stops_when_it_is_let_go(void **state)
 		OK(vin_post_open(&post, t0, &err));
 		if (late)
 			assert_int_equal(kill(pid, SIGSTOP), 0);
-		assert_int_equal(vin_traits_capture(&post, t0, 1, 0, &payload, &err), -EAGAIN);
+		assert_int_equal(vin_traits_capture(&post, t0, 1, 0, NULL, &payload, &err),
+				 -EAGAIN);
 		OK(vin_post_close(&post, t0, &err));
 		vin_tree_release(&tree);
 		for (int i = 0; i < 5000 && process_state(pid) != 'T'; i++)

@@ -478,7 +478,7 @@ static bool refused_at_the_stop(const struct twins *t, const char *word)
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
 	struct vin_thread *t0 = tree.procs[0].threads;
 	OK(vin_post_open(&post, t0, &err));
-	int r = vin_traits_capture(&post, t0, 1, 0, &payload, &err);
+	int r = vin_traits_capture(&post, t0, 1, 0, NULL, &payload, &err);
 	OK(vin_post_close(&post, t0, NULL));
 	vin_tree_release(&tree);
 	board->end = 1;

@@ -156,8 +156,8 @@ static void carry(void)
 	struct vin_tree tree = { 0 };
 	struct vin_post post = { 0 };
 	stop(pair[0], &tree, &post);
-	OK(vin_traits_capture(&post, tree.procs[0].threads, tree.procs[0].thread_count, 0, &payload,
-			      &err));
+	OK(vin_traits_capture(&post, tree.procs[0].threads, tree.procs[0].thread_count, 0, NULL,
+			      &payload, &err));
 	let_go(&tree, &post);
 	started = 0;
 	pair[1] = victim(life_of_b, false);
@@ -285,7 +285,7 @@ static void asking_leaves_no_trace(void **state)
 	look_at(before, last);
 	stop(pair[0], &tree, &post);
 	for (int i = 0; i < 3; i++)
-		OK(vin_traits_capture(&post, tree.procs[0].threads, 1, 0, &payload, &err));
+		OK(vin_traits_capture(&post, tree.procs[0].threads, 1, 0, NULL, &payload, &err));
 	let_go(&tree, &post);
 	look_at(now, then);
 	assert_memory_equal(before, now, sizeof(now));

@@ -189,7 +189,7 @@ static void capture_a(pid_t pid, struct fvm_buf *payload, uint64_t masks[THREADS
 	struct vin_proc *p = &tree.procs[0];
 	assert_int_equal(p->thread_count, twins->threads + 1);
 	OK(vin_post_open(&post, &p->threads[0], &err));
-	OK(vin_traits_capture(&post, p->threads, p->thread_count, 0, payload, &err));
+	OK(vin_traits_capture(&post, p->threads, p->thread_count, 0, NULL, payload, &err));
 	OK(vin_post_close(&post, &p->threads[0], &err));
 	for (size_t i = 0; i < p->thread_count; i++)
 		masks[i] = p->threads[i].mask;
