@@ -181,6 +181,7 @@ static int write_record(const struct vin_object *o, struct vin_out *out, struct 
 	vin_put_string(&head, o->name);
 	vin_put_u64(&head, o->size);
 	vin_put_u64(&head, (uint64_t)o->seals);
+	vin_put_u64(&head, o->mode);
 	vin_put_u64(&head, o->huge_kb);
 	vin_put_u64(&head, o->file);
 	if (o->kind == VIN_OBJECT_SEGMENT)
@@ -247,6 +248,7 @@ static int find_content(struct vin_object *o)
 	o->size = (uint64_t)st.st_size;
 	int seals = fcntl(fd, F_GET_SEALS);
 	o->seals = o->kind == VIN_OBJECT_MEMFD && seals > 0 ? seals : 0;
+	o->mode = st.st_mode & 07777;
 	return fvm_fd_take(&fd);
 }
 
@@ -289,7 +291,7 @@ int vin_object_get(struct vin_payload *p, struct vin_objects *to)
 	const uint64_t kind = vin_get_u64(p);
 	o.name = vin_get_string(p);
 	o.size = vin_get_u64(p);
-	const uint64_t seals = vin_get_u64(p);
+	const uint64_t seals = vin_get_u64(p), mode = vin_get_u64(p);
 	o.huge_kb = vin_get_u64(p);
 	o.file = vin_get_u64(p);
 	o.kind = kind < VIN_OBJECT_KINDS ? (enum vin_object_kind)kind : VIN_OBJECT_NAMELESS;
@@ -298,10 +300,11 @@ int vin_object_get(struct vin_payload *p, struct vin_objects *to)
 		r = vin_get_done(p);
 	if (r == 0 && kind == VIN_OBJECT_SEGMENT && vin_objects_segment(to, o.segment.id) >= 0)
 		r = -EBADMSG;
-	if (r == 0 &&
-	    (kind >= VIN_OBJECT_KINDS || !fits_pages(&o) || o.size > SIZE_MAX_ || seals > 0x3f))
+	if (r == 0 && (kind >= VIN_OBJECT_KINDS || !fits_pages(&o) || o.size > SIZE_MAX_ ||
+		       seals > 0x3f || mode > 07777))
 		r = -EBADMSG;
 	o.seals = (int)seals;
+	o.mode = (mode_t)mode;
 	if (r == 0 && vin_objects_add(to, &o) < 0)
 		r = -ENOMEM;
 	if (r < 0)
@@ -352,6 +355,8 @@ int vin_object_make(struct vin_objects *objects, struct fvm_error *err)
 	if (o->fd >= 0 && o->kind != VIN_OBJECT_NAMELESS && ftruncate(o->fd, (off_t)o->size) < 0)
 		return fvm_error_set(err, errno, "make shared memory of %" PRIu64 " bytes",
 				     o->size);
+	if (o->fd >= 0 && o->kind == VIN_OBJECT_MEMFD && fchmod(o->fd, o->mode) < 0)
+		return fvm_error_set(err, errno, "give shared memory its mode");
 	if (o->fd >= 0 && o->kind == VIN_OBJECT_NAMELESS)
 		(void)ftruncate(o->fd, (off_t)o->size); /* when it had to be a memfd */
 	return o->fd < 0 ? fvm_error_set(err, -o->fd, "make shared memory") : 0;

@@ -52,6 +52,7 @@ struct vin_object {
 	char *name; /* of a memfd; path that a deleted file had */
 	uint64_t size;
 	int seals;
+	mode_t mode;	  /* of a memfd: F_SEAL_EXEC seals more when it may be executed */
 	uint64_t huge_kb; /* size of its pages, if that is no ordinary one; no segment's */
 	/* when it is captured */
 	dev_t dev;

@@ -16,6 +16,9 @@
 #define WANTED	 8 /* huge pages */
 #define MSEAL	 462
 #define SECRET	 447
+#ifndef MFD_NOEXEC_SEAL /* of Linux 6.3 */
+#define MFD_NOEXEC_SEAL 8U
+#endif
 
 static unsigned char *at, *second;
 static char flags[2][256];
@@ -503,6 +506,32 @@ static void still_sealed_memfd(void)
 	CHECK(pwrite(AT, "x", 1, 0) < 0 && errno == EPERM);
 }
 
+/* As browsers have their shared memory: never to be executed, mapped, and open by nobody. */
+static void unexecutable_memfd(void)
+{
+	int fd = memfd_create("data", MFD_NOEXEC_SEAL | MFD_ALLOW_SEALING);
+	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+		fd = memfd_create("data", MFD_ALLOW_SEALING);
+	CHECK(fd >= 0 && ftruncate(fd, PAGE) == 0);
+	CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0);
+	at = map(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	memcpy(at, "data", 4);
+	CHECK(close(fd) == 0);
+}
+
+static void still_unexecutable_memfd(void)
+{
+	CHECK(memcmp(at, "data", 4) == 0);
+	memcpy(at, "more", 4);
+}
+
+static void a_memfd_that_nobody_may_execute_is_mapped(void **state)
+{
+	(void)state;
+	bare.bare = false;
+	goes_on(unexecutable_memfd, still_unexecutable_memfd, 0);
+}
+
 static void a_sealed_memfd_is_mapped_and_open(void **state)
 {
 	(void)state;
@@ -591,6 +620,7 @@ static int run(void)
 		WORLD(zeros_of_dev_zero),
 		WORLD(a_memfd_is_mapped_and_open),
 		WORLD(a_deleted_file_is_mapped_and_open),
+		WORLD(a_memfd_that_nobody_may_execute_is_mapped),
 		WORLD(a_sealed_memfd_is_mapped_and_open),
 		WORLD(secret_memory_is_refused),
 		WORLD(memory_that_another_serves_is_refused),
