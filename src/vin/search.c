@@ -186,13 +186,17 @@ static DIR *open_directory(const struct walk *w, const char *path)
 	return d;
 }
 
-static bool on_device(int dir, const char *name, dev_t dev)
+/* Return: its inode number, or 0: it is no directory of this device */
+static ino_t directory_on(int dir, const char *name, dev_t dev)
 {
 	struct statx x;
 	return statx(dir, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
-		     STATX_TYPE, &x) == 0 &&
-	       makedev(x.stx_dev_major, x.stx_dev_minor) == dev &&
-	       !(x.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+		     STATX_TYPE | STATX_INO, &x) == 0 &&
+			       S_ISDIR(x.stx_mode) &&
+			       makedev(x.stx_dev_major, x.stx_dev_minor) == dev &&
+			       !(x.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		       ? x.stx_ino
+		       : 0;
 }
 
 static int walk_directory(struct walk *w, const char *path)
@@ -204,16 +208,20 @@ static int walk_directory(struct walk *w, const char *path)
 			continue;
 		if (++w->entries > VIN_WALK_MAX)
 			break;
-		if (is_sought(w, e->d_ino)) {
+		const ino_t below = e->d_type == DT_DIR || e->d_type == DT_UNKNOWN
+					    ? directory_on(dirfd(d), e->d_name, w->dev)
+					    : 0;
+		/* an overlay may list a directory of several layers under another number */
+		const ino_t ino = below ? below : e->d_ino;
+		if (is_sought(w, ino)) {
 			char *whole = NULL;
 			if (asprintf(&whole, "%s/%s", strcmp(path, "/") == 0 ? "" : path,
 				     e->d_name) < 0)
 				return -ENOMEM;
-			try_entry(w, whole, e->d_ino);
+			try_entry(w, whole, ino);
 			free(whole);
 		}
-		if ((e->d_type == DT_DIR || e->d_type == DT_UNKNOWN) &&
-		    on_device(dirfd(d), e->d_name, w->dev))
+		if (below)
 			r = enqueue(w, path, e->d_name);
 	}
 	return r;

@@ -105,6 +105,28 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	in_order two
 }
 
+@test "who watches directories of several layers is told of them after two hops, too" {
+	needs_root
+	fvm create --net none one
+	fvm start one
+	fvm exec one touch /etc/fvm-first /root/first
+	fvm exec --detach one perl -e '
+		my $fd = syscall(294, 0); my $w = 0;
+		for my $d ("/etc", "/root", "/usr", "/var") { my $s = $d; $w += syscall(254, $fd, $s, 0x100) > 0 }
+		open my $f, "<&=", $fd; $| = 1; open my $o, ">", "/run/told"; $o->autoflush; print $o "$w\n";
+		while (sysread $f, my $b, 4096) { print $o unpack("x16 Z*", $b), "\n" }'
+	wait_until 10 fvm exec one grep -q 4 /run/told
+	fvm checkpoint one "$FILE"
+	fvm restore "$FILE" two
+	fvm exec two touch /etc/fvm-second
+	wait_until 10 fvm exec two grep -q fvm-second /run/told
+	rm "$FILE"
+	fvm checkpoint two "$FILE"
+	fvm restore "$FILE" three
+	fvm exec three touch /etc/fvm-third
+	wait_until 10 fvm exec three grep -q fvm-third /run/told
+}
+
 @test "what runs can be asked for before, and nothing happens to it" {
 	counter one
 	expect 0 fvm checkpoint --check one
