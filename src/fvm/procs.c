@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "fvm/procs.h"
+#include "fvm/sys.h"
 
 #define COMMAND_MAX 4096 /* bytes of a command line that anybody wants to see */
 
@@ -183,12 +183,12 @@ int fvm_procs_list(const struct fvm_cgroups *g, pid_t init, struct fvm_procs *re
 int fvm_proc_signal(const struct fvm_proc *p, int signal)
 {
 	struct fvm_proc now;
-	scoped_fd fd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+	scoped_fd fd = sys_pidfd_open(p->pid, 0);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (fvm_proc_read(p->pid, &now) < 0 || now.start != p->start)
 		return -ESRCH;
-	return fvm_nerr(syscall(SYS_pidfd_send_signal, fd, signal, NULL, 0));
+	return sys_pidfd_send_signal(fd, signal);
 }
 
 /* ---- command lines ---- */

@@ -55,7 +55,7 @@ int vin_tcp_await(int fd, int state)
 	for (int i = 0; i < 1000; i++) {
 		if (vin_tcp_state(fd) == state)
 			return 0;
-		usleep(1000);
+		fvm_sleep_ms(1);
 	}
 	return -ETIMEDOUT;
 }
