@@ -72,6 +72,11 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, cli_opti
  *  @command has none of that name. Return: the new @argc */
 int cli_globals_take(const struct cli_command *command, struct cli *cli, int argc, char **argv);
 
+/** cli_parse_number() - an operand that is the number, at least @least, of a @what: "process"
+ *  Return: 0, or -EINVAL */
+int cli_parse_number(const char *text, const char *what, int least, int *ret,
+		     struct fvm_error *err);
+
 /** cli_exit_parse() - exit status for a negative result of cli_parse() */
 int cli_exit_parse(int r);
 

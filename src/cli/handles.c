@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -110,18 +109,6 @@ static int show(const struct fvm_handle *h, void *arg)
 	return ferror(stdout) ? 1 : 0;
 }
 
-/* A number of a process as the VM counts. Return: it, or 0 with @err */
-static pid_t parse_pid(const char *text, struct fvm_error *err)
-{
-	char *end;
-	long pid = strtol(text, &end, 10);
-	if (*end || end == text || pid <= 0 || pid > 1 << 22) {
-		fvm_error_say(err, EINVAL, "'%.80s' is no number of a process", text);
-		return 0;
-	}
-	return (pid_t)pid;
-}
-
 static int handles_main(const struct cli *cli, int argc, char **argv)
 {
 	scoped_store store = { .dir = -1, .vms = -1, .run = -1 };
@@ -131,8 +118,9 @@ static int handles_main(const struct cli *cli, int argc, char **argv)
 	int first = cli_parse(&cli_handles, argc, argv, take_option, &v);
 	if (first < 0)
 		return cli_exit_parse(first);
-	pid_t pid = argc - first > 1 ? parse_pid(argv[first + 1], &err) : 0;
-	if (err.code || fvm_store_open(&store, &err) < 0 ||
+	pid_t pid = 0;
+	if ((argc - first > 1 && cli_parse_number(argv[first + 1], "process", 1, &pid, &err) < 0) ||
+	    fvm_store_open(&store, &err) < 0 ||
 	    fvm_vm_open(&store, argv[first], FVM_NO_LOCK, &vm, &err) < 0)
 		return cli_fail(&err);
 	(void)gethostname(v.host, sizeof(v.host) - 1);

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -213,6 +214,16 @@ int cli_globals_take(const struct cli_command *command, struct cli *cli, int arg
 	}
 	memmove(argv + kept, argv + at, (size_t)(argc - at + 1) * sizeof(*argv));
 	return argc - (at - kept);
+}
+
+int cli_parse_number(const char *text, const char *what, int least, int *ret, struct fvm_error *err)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+	if (*end || end == text || n < least || n > 1 << 30)
+		return fvm_error_say(err, EINVAL, "'%.80s' is no number of a %s", text, what);
+	*ret = (int)n;
+	return 0;
 }
 
 int cli_exit_parse(int r)

@@ -1,6 +1,4 @@
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "cli/commands.h"
 #include "fvm/rebind.h"
@@ -15,16 +13,6 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 	struct fvm_rebind *what = into;
 	(void)key, (void)value, (void)err;
 	what->all = true;
-	return 0;
-}
-
-static int parse_number(const char *text, const char *what, int *ret, struct fvm_error *err)
-{
-	char *end;
-	long n = strtol(text, &end, 10);
-	if (*end || end == text || n < 0 || n > 1 << 30)
-		return fvm_error_say(err, EINVAL, "'%.80s' is no number of a %s", text, what);
-	*ret = (int)n;
 	return 0;
 }
 
@@ -52,8 +40,8 @@ static int rebind_main(const struct cli *cli, int argc, char **argv)
 	if (first < 0)
 		return cli_exit_parse(first);
 	what.target = argv[first + 3];
-	if (parse_number(argv[first + 1], "process", &what.pid, &err) < 0 ||
-	    parse_number(argv[first + 2], "descriptor", &what.number, &err) < 0 ||
+	if (cli_parse_number(argv[first + 1], "process", 1, &what.pid, &err) < 0 ||
+	    cli_parse_number(argv[first + 2], "descriptor", 0, &what.number, &err) < 0 ||
 	    fvm_store_open(&store, &err) < 0 ||
 	    fvm_vm_open(&store, argv[first], FVM_LOCK, &vm, &err) < 0 ||
 	    fvm_rebind(&vm, &what, &told, &err) < 0)
