@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 #include "fvm/state.h"
 #include "vin/fdinfo.h"
 #include "vin/maps.h"
+#include "vin/spaces.h"
 #include "vin/status.h"
 
 #define NS_PER_S    1000000000LL
@@ -493,12 +493,9 @@ static int tell_object(struct walk *w, const struct ipc_file *f, char *line)
 }
 
 /* Our /proc shows the namespace of who reads: a child that has entered the VM's. */
-static int child_reads(const struct walk *w, int to)
+static int read_objects(void *arg, struct fvm_buf *to, struct fvm_error *err)
 {
-	scoped_fd pidfd = (int)syscall(SYS_pidfd_open, w->init, 0);
-	const int spaces = CLONE_NEWIPC | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
-	if (pidfd < 0 || setns(pidfd, spaces) < 0)
-		return -errno;
+	(void)arg, (void)err;
 	for (size_t i = 0; i < FVM_COUNT(ipc_files); i++) {
 		char path[32];
 		size_t len = 0;
@@ -506,40 +503,21 @@ static int child_reads(const struct walk *w, int to)
 		snprintf(path, sizeof(path), "/proc/sysvipc/%s", ipc_files[i].file);
 		if (fvm_read_file(AT_FDCWD, path, SYSVIPC_MAX, &text, &len) < 0)
 			len = 0; /* a kernel without them */
-		int r = fvm_write_all(to, text ?: "", len);
-		if (r == 0)
-			r = fvm_write_all(to, "", 1);
-		if (r < 0)
-			return r;
+		fvm_buf_add(to, text ?: "", len);
+		fvm_buf_add(to, "", 1);
 	}
 	return 0;
-}
-
-static int read_objects(const struct walk *w, struct fvm_buf *ret)
-{
-	int ends[2], status = 0;
-	char piece[4096];
-	ssize_t n;
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return -errno;
-	pid_t child = fork();
-	if (child == 0)
-		_exit(child_reads(w, ends[1]) < 0);
-	close(ends[1]);
-	while (child > 0 && (n = fvm_read_full(ends[0], piece, sizeof(piece))) > 0)
-		fvm_buf_add(ret, piece, (size_t)n);
-	close(ends[0]);
-	if (child < 0 || waitpid(child, &status, 0) < 0)
-		return -EAGAIN;
-	return ret->failed ? -ENOMEM : status ? -EPERM : 0;
 }
 
 static int tell_objects(struct walk *w)
 {
 	scoped_buf text = { 0 };
-	int r = read_objects(w, &text);
+	struct fvm_error ignored = { 0 };
+	int r = vin_space_visit(w->init, CLONE_NEWIPC, read_objects, NULL, &text, &ignored);
 	char *at = text.data;
-	if (r == -EPERM)
+	if (text.failed || r == -ENOMEM || r == -EAGAIN)
+		return r ?: -ENOMEM;
+	if (r < 0)
 		return 0; /* it has none of its own that we could enter */
 	for (size_t i = 0; r == 0 && at && i < FVM_COUNT(ipc_files); i++) {
 		char *next = at + strlen(at) + 1;
