@@ -13,8 +13,10 @@
 struct binding {
 	int fd;
 	const struct unix_place *place;
-	int room; /* directory of our own */
-	int dir;  /* that the file is moved to; -1: it goes */
+	int parent;    /* directory that the room is made in */
+	char name[40]; /* of the room, a directory of our own */
+	int room;      /* that directory */
+	int dir;       /* that the file is moved to; -1: it goes */
 	const char *base;
 	int node;   /* number for what the name leads to */
 	int within; /* pidfd of who is in the programs' user namespace; -1: we are */
@@ -36,7 +38,7 @@ socklen_t unix_reach(const struct unix_name *name, int node, struct sockaddr_un 
 	return sizeof(*ret);
 }
 
-/* ---- in the child, whose root is the room ---- */
+/* ---- in the child, whose root is the room; he clears it away even if nobody waits for him ---- */
 
 /* All directories on the way to the last part; those above the root are the root. */
 static int make_way(const char *name)
@@ -71,9 +73,8 @@ static int enter_room(const struct binding *b)
 	return fvm_nerr(chdir("/"));
 }
 
-static int bind_here(void *arg)
+static int bind_here(const struct binding *b)
 {
-	const struct binding *b = arg;
 	struct sockaddr_un a;
 	const char *name = b->place->name->bytes;
 	const socklen_t len = address(b->place->name, &a);
@@ -94,6 +95,22 @@ static int bind_here(void *arg)
 	return b->dir < 0 ? 0 : fvm_nerr(renameat(AT_FDCWD, name, b->dir, b->base));
 }
 
+static int bind_in_room(void *arg)
+{
+	struct binding *b = arg;
+	struct stat st;
+	if (fstat(b->parent, &st) < 0 || mkdirat(b->parent, b->name, 0700) < 0)
+		return -errno;
+	b->room = fvm_nerr(
+		openat(b->parent, b->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+	int r = b->room < 0 ? b->room : bind_here(b);
+	fvm_fd_closep(&b->room);
+	int gone = fvm_remove_tree(b->parent, b->name);
+	const struct timespec times[2] = { st.st_atim, st.st_mtim };
+	(void)utimensat(b->parent, "", times, AT_EMPTY_PATH);
+	return r < 0 ? r : gone;
+}
+
 /* ---- here ---- */
 
 /* Only a socket gives way: the file that the name had when it was captured. */
@@ -105,21 +122,12 @@ static int may_replace(int dir, const char *base)
 	return S_ISSOCK(st.st_mode) ? 0 : -EEXIST;
 }
 
-static int bind_in_room(int dir, struct binding *b)
+static int have_bound(int dir, struct binding *b)
 {
-	char room[40];
 	static unsigned int rooms;
-	struct stat st;
-	snprintf(room, sizeof(room), ".vin-%d-%u", getpid(), rooms++);
-	if (fstat(dir, &st) < 0 || mkdirat(dir, room, 0700) < 0)
-		return -errno;
-	b->room = fvm_nerr(openat(dir, room, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-	int r = b->room < 0 ? b->room : unix_apart(bind_here, b);
-	fvm_fd_closep(&b->room);
-	int gone = fvm_remove_tree(dir, room);
-	const struct timespec times[2] = { st.st_atim, st.st_mtim };
-	(void)utimensat(dir, "", times, AT_EMPTY_PATH);
-	return r < 0 ? r : gone;
+	b->parent = dir;
+	snprintf(b->name, sizeof(b->name), ".vin-%d-%u", getpid(), rooms++);
+	return unix_apart(bind_in_room, b);
 }
 
 /* A directory that a name without a file may be given in. */
@@ -142,7 +150,7 @@ static int bind_to_file(const struct vin_reopen *r, struct binding *b)
 	scoped_free char *way = NULL;
 	if (!slash) {
 		scoped_fd any = any_directory(r);
-		return any < 0 ? any : bind_in_room(any, b);
+		return any < 0 ? any : have_bound(any, b);
 	}
 	b->base = slash + 1;
 	if (!b->base[0] || strcmp(b->base, ".") == 0 || strcmp(b->base, "..") == 0)
@@ -155,7 +163,7 @@ static int bind_to_file(const struct vin_reopen *r, struct binding *b)
 		return dir;
 	b->dir = dir;
 	int e = may_replace(dir, b->base);
-	return e < 0 ? e : bind_in_room(dir, b);
+	return e < 0 ? e : have_bound(dir, b);
 }
 
 int unix_bind(const struct vin_reopen *r, int fd, const struct unix_place *place, int *ret_node)
@@ -169,6 +177,7 @@ int unix_bind(const struct vin_reopen *r, int fd, const struct unix_place *place
 	if (node < 0)
 		return node;
 	struct binding b = {
+
 		.fd = fd, .place = place, .room = -1, .dir = -1, .node = node, .within = r->within
 	};
 	int e = bind_to_file(r, &b);
