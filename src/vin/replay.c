@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -11,6 +12,7 @@
 
 #include "vin/family.h"
 #include "vin/files.h"
+#include "vin/guard.h"
 #include "vin/mem.h"
 #include "vin/replay_priv.h"
 #include "vin/spaces.h"
@@ -534,6 +536,7 @@ int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options
 	}
 	if (e == 0)
 		e = finish(r, err);
+	r->first = r->nest.init.thread.pid;
 	if (e < 0)
 		vin_replay_close(r);
 	else
@@ -543,9 +546,11 @@ int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options
 
 /* ---- after that ---- */
 
+/* The nest forgets it when it lives alone. */
 pid_t vin_replay_init(const struct vin_replay *r)
 {
-	return r->nest.init.thread.pid;
+	assert(!r->nest.guest && r->first > 0);
+	return r->first;
 }
 
 static int release(struct vin_thread *t, const struct vin_thread_state *s, struct fvm_error *err)
@@ -566,9 +571,24 @@ static int release_actor(struct actor *a, struct fvm_error *err)
 	return e;
 }
 
+/* With a PID 1 of ours goes its namespace; of guests each has to end. */
+static int guard(const struct vin_replay *r, struct vin_guard *ret, struct fvm_error *err)
+{
+	size_t count = 0;
+	scoped_free pid_t *pids = calloc(r->family.count + 1, sizeof(*pids));
+	if (!pids)
+		return fvm_error_set(err, ENOMEM, "guard the programs");
+	for (size_t i = 0; i < r->family.count; i++) {
+		if (!r->actors[i].member->zombie)
+			pids[count++] = r->actors[i].blank.thread.pid;
+	}
+	return r->nest.guest ? vin_guard_begin(pids, count, ret, err) : 0;
+}
+
 int vin_replay_go(struct vin_replay *r, struct fvm_error *err)
 {
-	int e = 0;
+	struct vin_guard g = { .line = -1 };
+	int e = guard(r, &g, err);
 	/* children first: a parent that goes on may look at them */
 	for (size_t i = r->family.count; e == 0 && i-- > 0;) {
 		if (!r->actors[i].member->zombie)
@@ -578,6 +598,7 @@ int vin_replay_go(struct vin_replay *r, struct fvm_error *err)
 		e = vin_nest_release(&r->nest, err);
 	if (e < 0)
 		vin_nest_kill(&r->nest);
+	vin_guard_end(&g);
 	r->running = e == 0;
 	return e;
 }

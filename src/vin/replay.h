@@ -16,8 +16,9 @@
  *                   zombies; what the kernel remembers of each (vin/traits); then the registers.
  *                   Everybody stands where the image has him
  *
- *   vin_replay_go() lets them run. Until then, failure and our death alike leave nothing: all are
- *   ended (vin_replay_close). PID 1 goes last; it ends when all others have, as the last one did.
+ *   vin_replay_go() lets them run. Until it is done, failure and our death alike leave nothing: all
+ *   are ended (vin_replay_close), those that were let go already, too (vin/guard). PID 1 goes last;
+ *   it ends when all others have, as the last one did.
  *
  *   Sessions. A process is born in the session its parent has then. So a leader makes those of its
  *   children that stayed in its parent's session before it calls setsid(2), the others after. Where
@@ -60,7 +61,8 @@ struct vin_replay;
 int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options,
 		     struct vin_replay **ret, struct fvm_error *err);
 
-/** vin_replay_init() - PID 1 of the programs: a child of ours, which is not reaped by us */
+/** vin_replay_init() - PID 1 of the programs, while they are built and when they run: a child of
+ *  ours, which is not reaped by us. Not to be asked of guests, whose PID 1 is somebody else's */
 pid_t vin_replay_init(const struct vin_replay *r);
 
 /** vin_replay_go() - let them run. Return: 0, or negative errno (then none is left) */

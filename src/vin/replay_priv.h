@@ -47,6 +47,7 @@ struct vin_replay {
 	struct vin_family family;
 	struct vin_users users;
 	struct actor *actors; /* as the family's members */
+	pid_t first; /* PID 1 of a world of its own */
 	bool running;
 };
 

@@ -338,6 +338,14 @@ __attribute__((unused)) static void goes_on(void (*program)(void), int places)
 	goes_on_as(program, places, true);
 }
 
+__attribute__((unused)) static void not_sanitized(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	print_message("skipped: not under the address sanitizer\n");
+	skip();
+#endif
+}
+
 __attribute__((unused)) static void become_nobody(void)
 {
 	int status;

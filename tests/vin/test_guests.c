@@ -39,14 +39,6 @@ static void some(void)
 
 #define SOME 3
 
-static void not_sanitized(void)
-{
-#ifdef __SANITIZE_ADDRESS__
-	print_message("skipped: not under the address sanitizer\n");
-	skip();
-#endif
-}
-
 /* ---- failures ---- */
 
 /* What ended may still be on its way to PID 1. */
