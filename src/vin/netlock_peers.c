@@ -16,10 +16,9 @@
 #include <sys/socket.h>
 
 #include "vin/netlock.h"
+#include "vin/rtnl.h"
 #include "vin/tcp.h"
 #include "vin/unix.h"
-
-#define ANSWER_MAX (32U << 10)
 
 /* IPv4 as it looks in IPv6. */
 struct end {
@@ -103,78 +102,45 @@ static int gather(struct vin_files *f, struct waiters *ret)
 	return 0;
 }
 
-static int look_at(const struct inet_diag_msg *m, int asker, const struct waiters *all,
-		   struct fvm_error *err)
+struct look {
+	int asker;
+	const struct waiters *all;
+	bool met; /* somebody who has to come before */
+};
+
+/* To the end, also of what is of no use any more: who asks next reads answers of his own. */
+static int look_at(void *arg, const struct nlmsghdr *head, struct fvm_error *err)
 {
+	struct look *l = arg;
 	struct end local, peer;
-	if (m->idiag_inode != 0)
+	const struct inet_diag_msg *m = NLMSG_DATA(head);
+	if (head->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) || m->idiag_inode != 0 || l->met)
 		return 0;
 	end_told(m, m->id.idiag_src, m->id.idiag_sport, &local);
 	end_told(m, m->id.idiag_dst, m->id.idiag_dport, &peer);
-	for (size_t i = 0; i < all->count; i++) {
-		const struct waiter *w = &all->list[i];
-		if (w->asker == asker && same_end(&w->local, &peer) && same_end(&w->peer, &local))
-			return fvm_error_say(
-				err, EAGAIN,
-				"process %d: descriptor %d (%s) can't be captured now: "
-				"the other end was closed and still has to say so",
-				w->open->pid, w->open->number, w->open->link);
+	for (size_t i = 0; !l->met && i < l->all->count; i++) {
+		const struct waiter *w = &l->all->list[i];
+		l->met = w->asker == l->asker && same_end(&w->local, &peer) &&
+			 same_end(&w->peer, &local);
+		if (l->met)
+			fvm_error_say(err, EAGAIN,
+				      "process %d: descriptor %d (%s) can't be captured now: "
+				      "the other end was closed and still has to say so",
+				      w->open->pid, w->open->number, w->open->link);
 	}
 	return 0;
 }
 
-/* Return: 1 (that was all), 0, or negative errno */
-static int take(const char *answer, size_t len, int asker, const struct waiters *all,
-		struct fvm_error *err)
-{
-	int r = 0;
-	for (size_t at = 0; r == 0 && at + sizeof(struct nlmsghdr) <= len;) {
-		const struct nlmsghdr *h = (const void *)(answer + at);
-		if (h->nlmsg_len < sizeof(*h) || h->nlmsg_len > len - at)
-			return -EBADMSG;
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 1;
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return h->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr))
-				       ? -EBADMSG
-				       : ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: 1;
-		if (h->nlmsg_len >= NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
-			r = look_at(NLMSG_DATA(h), asker, all, err);
-		at += NLMSG_ALIGN(h->nlmsg_len);
-	}
-	return r;
-}
-
 static int ask(int asker, int family, const struct waiters *all, struct fvm_error *err)
 {
-	struct {
-		struct nlmsghdr head;
-		struct inet_diag_req_v2 req;
-	} q = {
-		.head = { .nlmsg_len = sizeof(q),
-			  .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		.req = { .sdiag_family = (uint8_t)family,
-			 .sdiag_protocol = IPPROTO_TCP,
-			 .idiag_states = 1U << TCP_SYN_RECV | 1U << TCP_FIN_WAIT1 |
-					 1U << TCP_CLOSING | 1U << TCP_LAST_ACK },
-	};
-	scoped_free char *answer = malloc(ANSWER_MAX);
-	int r = 0, met = 0;
-	if (!answer)
-		return -ENOMEM;
-	if (send(asker, &q, sizeof(q), 0) < 0)
-		return -errno;
-	/* to the end, also of what is of no use any more: who asks next reads answers of his own */
-	while (r == 0) {
-		ssize_t n = recv(asker, answer, ANSWER_MAX, 0);
-		r = n <= 0 ? (n < 0 ? -errno : -EBADMSG) : take(answer, (size_t)n, asker, all, err);
-		if (r == -EAGAIN) {
-			met = r;
-			r = 0;
-		}
-	}
-	return met < 0 ? met : r == 1 || r == -ENOENT ? 0 : r;
+	const struct inet_diag_req_v2 q = { .sdiag_family = (uint8_t)family,
+					    .sdiag_protocol = IPPROTO_TCP,
+					    .idiag_states =
+						    1U << TCP_SYN_RECV | 1U << TCP_FIN_WAIT1 |
+						    1U << TCP_CLOSING | 1U << TCP_LAST_ACK };
+	struct look l = { .asker = asker, .all = all };
+	int r = vin_rtnl_dump(asker, SOCK_DIAG_BY_FAMILY, &q, sizeof(q), look_at, &l, err);
+	return l.met ? -EAGAIN : r == -ENOENT ? 0 : r;
 }
 
 int vin_netlock_peers(struct vin_files *f, struct fvm_error *err)
