@@ -44,19 +44,34 @@ static int enter(int userns)
 	return 0;
 }
 
-/* Return: what @e->fn did, which is 0 or a small negative errno */
-static int send_out(const struct errand *e)
+/* @keep_out: a descriptor that is not to be the child's, or -1. Return: child, or negative errno */
+static pid_t start(const struct errand *e, int keep_out)
 {
-	int status;
 	pid_t pid = fork();
 	if (pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		fvm_fd_closep(&keep_out);
 		int r = enter(e->within);
 		_exit(-(r < 0 ? r : e->fn(e->arg)) & 0xff);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+	return (pid_t)fvm_nerr(pid);
+}
+
+/* What the child @pid ends with: 0 or a small negative errno. A negative @pid is passed on. */
+static int outcome(pid_t pid)
+{
+	int status;
+	if (pid < 0)
+		return pid;
+	if (waitpid(pid, &status, 0) != pid)
 		return -errno;
 	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+/* Return: what @e->fn did, which is 0 or a small negative errno */
+static int send_out(const struct errand *e)
+{
+	return outcome(start(e, -1));
 }
 
 /* ---- capture ---- */
@@ -337,22 +352,10 @@ static int make_inside(void *arg)
 	return r;
 }
 
-static pid_t send_maker(const struct errand *e, int keep_out)
-{
-	pid_t pid = fork();
-	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(keep_out);
-		int r = enter(e->within);
-		_exit(-(r < 0 ? r : e->fn(e->arg)) & 0xff);
-	}
-	return pid;
-}
-
 /* The namespace is held by a descriptor of ours, when the one who is in it ends. */
 static int make_one(struct vin_userns *n, int parent)
 {
-	int told[2], end[2], status = 0;
+	int told[2], end[2];
 	pid_t inside = 0;
 	if (pipe2(told, O_CLOEXEC) < 0)
 		return -errno;
@@ -363,18 +366,15 @@ static int make_one(struct vin_userns *n, int parent)
 	}
 	struct making m = { n, told[1], end[0] };
 	const struct errand e = { parent, make_inside, &m };
-	pid_t pid = send_maker(&e, end[1]);
+	pid_t pid = start(&e, end[1]);
 	close(told[1]);
 	close(end[0]);
 	if (pid > 0 && fvm_read_full(told[0], &inside, sizeof(inside)) == sizeof(inside))
 		n->fd = open_ns(inside, "user");
 	close(told[0]);
 	close(end[1]);
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -ECHILD;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
-	return n->fd < 0 ? n->fd : 0;
+	int r = outcome(pid);
+	return r < 0 ? r : n->fd < 0 ? n->fd : 0;
 }
 
 static bool has_maps(int fd, const struct vin_userns *n)
@@ -440,15 +440,12 @@ static int set_last(const struct number *n)
 static int set_last_inside(void *arg)
 {
 	const struct number *n = arg;
-	int status;
 	if (setns(n->pids, CLONE_NEWPID) < 0)
 		return -errno;
 	pid_t pid = fork();
 	if (pid == 0)
 		_exit(-set_last(n) & 0xff);
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -errno;
-	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+	return outcome((pid_t)fvm_nerr(pid));
 }
 
 int vin_users_next(const struct vin_users *u, pid_t number, struct fvm_error *err)
