@@ -119,8 +119,10 @@ static int replay(struct vin_steps *s, const struct vin_call *told, struct vin_p
 	if (!name || len != NAME_SIZE)
 		return -EBADMSG;
 	numbers(s, told, now);
-	uint64_t at = vin_steps_data(s, name, len);
-	VIN_STEP(s, "prctl(PR_SET_NAME)", SYS_prctl, PR_SET_NAME, at);
+	if (memcmp(name, vin_steps_told(s, told[NAME].args[1]), len) != 0) {
+		uint64_t at = vin_steps_data(s, name, len);
+		VIN_STEP(s, "prctl(PR_SET_NAME)", SYS_prctl, PR_SET_NAME, at);
+	}
 	for (int i = 0; i < ASKED; i++) {
 		uint64_t want = vin_get_u64(from);
 		if (want != now[i] && (int64_t)want >= 0 && !from->failed)

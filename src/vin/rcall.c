@@ -417,10 +417,10 @@ static void find_frame(struct vin_post *post, struct vin_thread *t)
 int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, size_t size,
 		     struct fvm_error *err)
 {
-	struct vin_post post = { .pid = t->tid, .base = base, .size = size };
+	struct vin_post post = { .pid = t->tid, .base = base, .size = size, .blank = base != 0 };
 	find_traps(t);
 	/* a blank has nothing to lose, and others' memory where its stack was */
-	if (!base)
+	if (!post.blank)
 		find_frame(&post, t);
 	if (!post.bare)
 		post.bare = find_in_vdso(t);

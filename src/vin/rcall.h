@@ -49,6 +49,7 @@ struct vin_post {
 					stub from the first call to the last */
 	unsigned int slot;	     /* which of the two frames that is */
 	bool ready;		     /* the rescue handler is there */
+	bool blank; /* of a program that dies with us: its threads have nothing to be brought back to */
 };
 
 /**

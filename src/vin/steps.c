@@ -23,7 +23,8 @@ int vin_steps_at(struct vin_steps *s, struct vin_thread *t, struct fvm_error *er
 {
 	if (!s->post || s->t == t)
 		return 0;
-	int r = s->t ? vin_post_leave(s->post, s->t, err) : 0;
+	/* those of a blank stay, one behind the other, until they get their own registers */
+	int r = s->t && !s->post->blank ? vin_post_leave(s->post, s->t, err) : 0;
 	if (r == 0)
 		r = vin_post_move(s->post, t, err);
 	if (r == 0)

@@ -34,6 +34,7 @@ struct vin_steps {
 	size_t count, ran, kept;	 /* calls: added, made, of which results are of use */
 	size_t used, kept_used;		 /* bytes of data */
 	uint64_t filters;		 /* that a thread has of its world: vin/capture */
+	long processors;		 /* of this machine; 0: nobody has wanted to know */
 	bool old_timers;		 /* never ask for numbers of timers; for tests */
 	struct vin_call calls[VIN_BATCH_MAX];
 	const char *names[VIN_BATCH_MAX]; /* NULL: may fail */
@@ -45,7 +46,8 @@ struct vin_steps *vin_steps_new(struct vin_post *post);
 void vin_steps_freep(struct vin_steps *const *s);
 #define scoped_steps __attribute__((cleanup(vin_steps_freep))) struct vin_steps
 
-/** vin_steps_at() - let @t make the calls; whoever made them until now is parked */
+/** vin_steps_at() - let @t make the calls; whoever made them until now is parked, but in
+ *  a blank */
 int vin_steps_at(struct vin_steps *s, struct vin_thread *t, struct fvm_error *err);
 
 /** vin_steps_begin() - nothing is added, and /proc is read of the thread. Return: 0 or -errno */
