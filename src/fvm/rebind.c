@@ -81,26 +81,12 @@ static int pull(const struct job *j, pid_t pid, int number, int *ret_pidfd, stru
 	return fd;
 }
 
-/* Whether some epoll of the process has it: then the new one must be of a sort that can be waited
- * for */
-static bool is_polled(const struct job *j)
+static int note_polled(void *arg, int epoll, const struct vin_epoll_item *item)
 {
-	char path[40], link[32];
-	bool found = false;
-	struct fvm_error ignored = { 0 };
-	snprintf(path, sizeof(path), "/proc/%d/fd", j->proc->pid);
-	scoped_dir d = opendir(path);
-	for (struct dirent *e; !found && d && (e = fvm_dir_next(d));) {
-		scoped_fdinfo info = { 0 };
-		ssize_t n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
-		link[n < 0 ? 0 : n] = '\0';
-		if (strcmp(link, "anon_inode:[eventpoll]") != 0 ||
-		    vin_fdinfo_read(j->proc->pid, atoi(e->d_name), &info, &ignored) < 0)
-			continue;
-		for (size_t i = 0; i < info.item_count; i++)
-			found |= info.items[i].fd == j->what->number;
-	}
-	return found;
+	struct job *j = arg;
+	(void)epoll, (void)item;
+	j->polled = true;
+	return 0;
 }
 
 static int look(struct job *j, struct fvm_error *err)
@@ -125,7 +111,8 @@ static int look(struct job *j, struct fvm_error *err)
 			err, EOPNOTSUPP,
 			"descriptor %d of process %d is '%s', which nothing can stand for",
 			w->number, w->pid, link);
-	j->polled = is_polled(j);
+	/* then the new one must be of a sort that can be waited for; who runs may end meanwhile */
+	(void)vin_polled_each(j->proc->pid, w->number, note_polled, j, NULL);
 	return 0;
 }
 

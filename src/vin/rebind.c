@@ -12,7 +12,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "vin/fdinfo.h"
 #include "vin/rcall.h"
 #include "vin/rebind.h"
 
@@ -147,8 +146,33 @@ static int give(struct hand *h, int fd, int *ret, struct fvm_error *err)
 
 /* ---- epolls ---- */
 
-static int add_watched(struct end *e, int epoll, const struct vin_epoll_item *item)
+int vin_polled_each(pid_t pid, int number, vin_polled_fn fn, void *arg, struct fvm_error *err)
 {
+	char path[40], link[32];
+	int r = 0;
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	scoped_dir d = opendir(path);
+	for (struct dirent *entry; r == 0 && d && (entry = fvm_dir_next(d));) {
+		scoped_fdinfo info = { 0 };
+		const int epoll = atoi(entry->d_name);
+		ssize_t n = readlinkat(dirfd(d), entry->d_name, link, sizeof(link) - 1);
+		link[n < 0 ? 0 : n] = '\0';
+		if (strcmp(link, "anon_inode:[eventpoll]") != 0)
+			continue;
+		r = vin_fdinfo_read(pid, epoll, &info, err);
+		for (size_t i = 0; r == 0 && i < info.item_count; i++) {
+			if (info.items[i].fd == number)
+				r = fn(arg, epoll, &info.items[i]);
+		}
+		if (r == -ENOENT)
+			r = 0; /* closed meanwhile */
+	}
+	return r;
+}
+
+static int add_watched(void *arg, int epoll, const struct vin_epoll_item *item)
+{
+	struct end *e = arg;
 	struct watched *more = realloc(e->watched, fvm_room(e->watched_count + 1) * sizeof(*more));
 	if (!more)
 		return -ENOMEM;
@@ -163,24 +187,8 @@ static int add_watched(struct end *e, int epoll, const struct vin_epoll_item *it
 /* Items by this number; whether one is of our description, epoll_ctl(2) will tell. */
 static int find_watched(struct end *e, struct fvm_error *err)
 {
-	char path[40], link[32];
 	const pid_t pid = e->hand->thread->pid;
-	int r = 0;
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	scoped_dir d = opendir(path);
-	for (struct dirent *entry; r == 0 && d && (entry = fvm_dir_next(d));) {
-		scoped_fdinfo info = { 0 };
-		const int number = atoi(entry->d_name);
-		ssize_t n = readlinkat(dirfd(d), entry->d_name, link, sizeof(link) - 1);
-		link[n < 0 ? 0 : n] = '\0';
-		if (strcmp(link, "anon_inode:[eventpoll]") != 0)
-			continue;
-		r = vin_fdinfo_read(pid, number, &info, err);
-		for (size_t i = 0; r == 0 && i < info.item_count; i++) {
-			if (info.items[i].fd == e->number)
-				r = add_watched(e, number, &info.items[i]);
-		}
-	}
+	int r = vin_polled_each(pid, e->number, add_watched, e, err);
 	return r < 0 ? fvm_error_set(err, -r, "look at the epolls of process %d", pid) : 0;
 }
 

@@ -18,6 +18,7 @@
 #ifndef VIN_REBIND_H
 #define VIN_REBIND_H
 
+#include "vin/fdinfo.h"
 #include "vin/tree.h"
 
 struct vin_end {
@@ -34,6 +35,14 @@ struct vin_end {
  */
 int vin_rebind(const struct vin_tree *tree, const struct vin_end *ends, size_t count, int old,
 	       int fresh, struct fvm_error *err);
+
+/**
+ * vin_polled_each() - @fn of each item that an epoll of process @pid has under @number
+ * It may be of a description that had this number before: the kernel does not tell.
+ * Return: 0, what @fn did, or negative errno; an epoll that is closed meanwhile is passed over
+ */
+typedef int (*vin_polled_fn)(void *arg, int epoll, const struct vin_epoll_item *item);
+int vin_polled_each(pid_t pid, int number, vin_polled_fn fn, void *arg, struct fvm_error *err);
 
 /** vin_leads_to() - whether descriptor @number of process @pid and our @fd are one description */
 bool vin_leads_to(pid_t pid, int number, int fd);
