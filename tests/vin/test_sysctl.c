@@ -3,6 +3,16 @@
 
 #define NET "/proc/sys/net/"
 
+struct parameter { /* a table of them ends with { 0 } */
+	const char *path, *value;
+};
+
+static void set(const struct parameter *p)
+{
+	for (; p->path; p++)
+		CHECK(put(p->path, p->value) == 0);
+}
+
 static void is(const char *path, const char *value)
 {
 	char text[64] = "";
@@ -12,22 +22,26 @@ static void is(const char *path, const char *value)
 	CHECK(strcmp(text, value) == 0);
 }
 
+static void are_set(const struct parameter *p)
+{
+	for (; p->path; p++)
+		is(p->path, p->value);
+}
+
+static const struct parameter some[] = {
+	{ NET "ipv4/ip_default_ttl", "17" },   { NET "ipv4/tcp_keepalive_time", "1234" },
+	{ NET "core/somaxconn", "77" },	       { NET "ipv4/ping_group_range", "0\t0" },
+	{ NET "ipv4/conf/lo/rp_filter", "2" }, { 0 },
+};
+
 static void set_some(void)
 {
-	CHECK(put(NET "ipv4/ip_default_ttl", "17") == 0);
-	CHECK(put(NET "ipv4/tcp_keepalive_time", "1234") == 0);
-	CHECK(put(NET "core/somaxconn", "77") == 0);
-	CHECK(put(NET "ipv4/ping_group_range", "0\t0") == 0);
-	CHECK(put(NET "ipv4/conf/lo/rp_filter", "2") == 0);
+	set(some);
 }
 
 static void some_are_set(void)
 {
-	is(NET "ipv4/ip_default_ttl", "17");
-	is(NET "ipv4/tcp_keepalive_time", "1234");
-	is(NET "core/somaxconn", "77");
-	is(NET "ipv4/ping_group_range", "0\t0");
-	is(NET "ipv4/conf/lo/rp_filter", "2");
+	are_set(some);
 }
 
 static void parameters_come_back(void **state)
@@ -36,20 +50,23 @@ static void parameters_come_back(void **state)
 	goes_on(set_some, some_are_set, CLONE_NEWNET);
 }
 
+/* In this order: the first sets others. */
+static const struct parameter forwarding[] = {
+	{ NET "ipv4/ip_forward", "1" },
+	{ NET "ipv4/conf/lo/forwarding", "0" },
+	{ NET "ipv4/conf/all/log_martians", "1" },
+	{ NET "ipv4/conf/lo/accept_redirects", "0" },
+	{ 0 },
+};
+
 static void forward(void)
 {
-	CHECK(put(NET "ipv4/ip_forward", "1") == 0);
-	CHECK(put(NET "ipv4/conf/lo/forwarding", "0") == 0);
-	CHECK(put(NET "ipv4/conf/all/log_martians", "1") == 0);
-	CHECK(put(NET "ipv4/conf/lo/accept_redirects", "0") == 0);
+	set(forwarding);
 }
 
 static void forwards(void)
 {
-	is(NET "ipv4/ip_forward", "1");
-	is(NET "ipv4/conf/lo/forwarding", "0");
-	is(NET "ipv4/conf/all/log_martians", "1");
-	is(NET "ipv4/conf/lo/accept_redirects", "0");
+	are_set(forwarding);
 }
 
 static void one_that_sets_others_leaves_them_as_they_were(void **state)
