@@ -378,6 +378,15 @@ static void check_loop(void)
 	CHECK(poll(&p, 1, 10000) == 1 && recv(5, &c, 1, 0) <= 0);
 }
 
+static void in_all_ways(void (*make)(void), void (*check)(void))
+{
+	loop_ip = "127.0.0.1";
+	moved(make, check);
+	stayed(make, check);
+	loop_ip = "::1";
+	moved(make, check);
+}
+
 static void loop(const char *ip)
 {
 	loop_ip = ip;
@@ -436,11 +445,7 @@ static void check_half(void)
 static void one_way_is_closed(void **state)
 {
 	(void)state;
-	loop_ip = "127.0.0.1";
-	moved(make_half, check_half);
-	stayed(make_half, check_half);
-	loop_ip = "::1";
-	moved(make_half, check_half);
+	in_all_ways(make_half, check_half);
 }
 
 /* Nobody has the other end of 4 any more; whatever 4 says, be it an ACK, is not answered by RST. */
@@ -464,11 +469,7 @@ static void check_left(void)
 static void whose_peer_has_closed_hears_no_more_of_it(void **state)
 {
 	(void)state;
-	loop_ip = "127.0.0.1";
-	moved(make_left, check_left);
-	stayed(make_left, check_left);
-	loop_ip = "::1";
-	moved(make_left, check_left);
+	in_all_ways(make_left, check_left);
 }
 
 /* What 5 said does not fit into 4's queue, and nobody has 5 any more. */
