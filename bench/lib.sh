@@ -17,9 +17,7 @@ BENCH_DIR=$(mktemp -d "${TMPDIR:-/tmp}/fvm-bench.XXXXXX")
 chmod 0755 "$BENCH_DIR"
 FVM_HOME=$BENCH_DIR/home
 export FVM_HOME
-mkdir -p "$BENCH_DIR/bin" "$BENCH_DIR/libexec/fvm"
-cp "$BENCH_BUILD/src/cli/fvm" "$BENCH_DIR/bin/"
-cp "$BENCH_BUILD/src/cli/fvm-changes" "$BENCH_DIR/libexec/fvm/"
+tools/stage.sh "$BENCH_BUILD" "$BENCH_DIR"
 # shellcheck disable=SC2034  # for the files that source this
 FVM=$BENCH_DIR/bin/fvm
 # Readable for every user and inside of every VM, as the checkout need not be.

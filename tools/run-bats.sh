@@ -44,13 +44,8 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-lay_out() {
-	mkdir -p "$2/bin" "$2/libexec/fvm"
-	cp "$1/src/cli/fvm" "$2/bin/" && cp "$1/src/cli/fvm-changes" "$2/libexec/fvm/"
-}
-
-lay_out "$build" "$E2E_STAGE" || exit 1
-[ -x "$faults/src/cli/fvm" ] && lay_out "$faults" "$E2E_STAGE/faults"
+tools/stage.sh "$build" "$E2E_STAGE" || exit 1
+[ -x "$faults/src/cli/fvm" ] && tools/stage.sh "$faults" "$E2E_STAGE/faults"
 mkdir -p "$E2E_STAGE/tools"
 find "$build/tests" -maxdepth 2 -type f -perm -u+x ! -name 'test_*' -exec cp {} "$E2E_STAGE/tools/" \;
 

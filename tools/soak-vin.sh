@@ -15,9 +15,7 @@ patience=60
 FVM_HOME=$(mktemp -d "${TMPDIR:-/tmp}/fvm-soak.XXXXXX")
 export FVM_HOME
 stage=$FVM_HOME/programs
-mkdir -p "$stage/bin" "$stage/libexec/fvm"
-cp "$build/src/cli/fvm" "$stage/bin/"
-cp "$build/src/cli/fvm-changes" "$stage/libexec/fvm/"
+"$(dirname "$0")/stage.sh" "$build" "$stage" || exit 1
 PATH=$stage/bin:$PATH
 file=$FVM_HOME/soak.fvm
 

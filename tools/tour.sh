@@ -12,9 +12,7 @@ package=hello
 FVM_HOME=$(mktemp -d "${TMPDIR:-/tmp}/fvm-tour.XXXXXX")
 export FVM_HOME
 stage=$FVM_HOME/programs
-mkdir -p "$stage/bin" "$stage/libexec/fvm"
-cp "$build/src/cli/fvm" "$stage/bin/"
-cp "$build/src/cli/fvm-changes" "$stage/libexec/fvm/"
+"$(dirname "$0")/stage.sh" "$build" "$stage"
 PATH=$stage/bin:$PATH
 
 tidy() {
