@@ -266,6 +266,33 @@ static int carry_teardown(void **state)
 	return r < 0 ? r : ended;
 }
 
+/* Somebody who has @stdio (-1: /dev/null) three times, and @third (-1: nothing) as 3, whose other
+ * ends are ours: captured without us he is refused, and err says why. He is left to victim_kill(). */
+__attribute__((unused)) static void bystander_refused(int stdio, int third)
+{
+	board->ready = 0;
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		const int std = stdio < 0 ? open("/dev/null", O_RDWR) : stdio;
+		for (int i = 0; i < 3; i++)
+			dup2(std, i);
+		if (third >= 0)
+			dup2(third, 3);
+		fvm_close_range(third >= 0 ? 4 : 3, ~0U);
+		board->ready = 1;
+		for (;;)
+			pause();
+	}
+	last_victim = pid;
+	for (int i = 0; i < 30000 && !board->ready; i++)
+		nap(1);
+	assert_int_equal(board->ready, 1);
+	err = (struct fvm_error){ 0 };
+	assert_int_equal(carry_capture(&pid, 1), -1);
+}
+
 static int put(const char *path, const char *text)
 {
 	scoped_fd fd = open(path, O_WRONLY | O_CLOEXEC);

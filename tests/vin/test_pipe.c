@@ -223,24 +223,7 @@ static void a_pipe_that_leads_out_is_refused(void **state)
 {
 	(void)state;
 	assert_int_equal(pipe(outside), 0);
-	board->ready = 0;
-	pid_t pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		int null = open("/dev/null", O_RDWR);
-		for (int i = 0; i < 3; i++)
-			dup2(null, i);
-		dup2(outside[1], 3);
-		fvm_close_range(4, ~0U);
-		board->ready = 1;
-		for (;;)
-			pause();
-	}
-	last_victim = pid;
-	while (!board->ready)
-		nap(1);
-	err = (struct fvm_error){ 0 };
-	assert_int_equal(carry_capture(&pid, 1), -1);
+	bystander_refused(-1, outside[1]);
 	assert_non_null(strstr(err.text, "descriptor 3"));
 	assert_non_null(strstr(err.text, "who reads it is another program"));
 	victim_kill(NULL);

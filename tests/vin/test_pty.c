@@ -227,22 +227,7 @@ static void another_programs_terminal_is_refused(void **state)
 	(void)state;
 	scoped_fd own = master(), slave = open("/dev/pts/0", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	assert_true(own >= 0 && slave >= 0);
-	board->ready = 0;
-	pid_t pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (int i = 0; i < 3; i++)
-			dup2(slave, i);
-		fvm_close_range(3, ~0U);
-		board->ready = 1;
-		for (;;)
-			pause();
-	}
-	last_victim = pid;
-	while (!board->ready)
-		nap(1);
-	err = (struct fvm_error){ 0 };
-	assert_int_equal(carry_capture(&pid, 1), -1);
+	bystander_refused(slave, -1);
 	assert_non_null(strstr(err.text, "whose terminal it is, is another program"));
 }
 

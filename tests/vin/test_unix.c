@@ -613,24 +613,7 @@ static void a_peer_outside_is_refused_and_named(void **state)
 	char number[40];
 	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, outside), 0);
-	board->ready = 0;
-	pid_t pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		int null = open("/dev/null", O_RDWR);
-		for (int i = 0; i < 3; i++)
-			dup2(null, i);
-		dup2(outside[1], 3);
-		fvm_close_range(4, ~0U);
-		board->ready = 1;
-		for (;;)
-			pause();
-	}
-	last_victim = pid;
-	while (!board->ready)
-		nap(1);
-	err = (struct fvm_error){ 0 };
-	assert_int_equal(carry_capture(&pid, 1), -1);
+	bystander_refused(-1, outside[1]);
 	assert_non_null(strstr(err.text, "descriptor 3"));
 	snprintf(number, sizeof(number), "descriptor %d of process %d", outside[0], getpid());
 	if (!strstr(err.text, number))
