@@ -23,10 +23,8 @@
 
 #include <cmocka.h>
 
-#include "checks.h"
+#include "images.h"
 #include "user.h"
-#include "vin/capture.h"
-#include "vin/replay.h"
 
 /* A file, so that those who were made again write on the same one. */
 static struct board {
@@ -136,23 +134,8 @@ static void world_end(pid_t pid)
 
 static FILE *world_capture(pid_t pid, bool resume)
 {
-	struct vin_capture *c;
-	struct vin_out *out;
-	FILE *image = tmpfile();
-	assert_non_null(image);
 	bare.spaces = world_spaces;
-	OK(vin_capture_open(&pid, 1, &bare, &c, &err));
-	OK(vin_capture_stop(c, 5000, &err));
-	OK(vin_out_open(fileno(image), &out, &err));
-	OK(vin_capture_write(c, out, &err));
-	OK(vin_out_end(out, &err));
-	vin_out_close(out);
-	if (resume)
-		vin_capture_resume(c);
-	else
-		vin_capture_kill(c);
-	vin_capture_close(c);
-	return image;
+	return image_capture(pid, &bare, resume);
 }
 
 /* In a child, whose namespace becomes the world's. */
