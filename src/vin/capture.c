@@ -716,6 +716,15 @@ void vin_capture_kill(struct vin_capture *c)
 	c->tree = (struct vin_tree){ 0 };
 }
 
+int vin_capture_outside(struct vin_capture *c, vin_outside_fn fn, void *arg, struct fvm_error *err)
+{
+	int r = look_at_files(c, err);
+	if (r == 0)
+		vin_files_outside(&c->files, fn, arg);
+	vin_files_free(&c->files);
+	return r;
+}
+
 const struct vin_tree *vin_capture_tree(const struct vin_capture *c)
 {
 	return &c->tree;

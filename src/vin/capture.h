@@ -63,6 +63,10 @@ void vin_capture_resume(struct vin_capture *c);
  *  silent and deaf, until vin_capture_close() */
 void vin_capture_kill(struct vin_capture *c);
 
+/** vin_capture_outside() - tell of each TCP connection that running programs have with somebody
+ *  outside. Return: 0, or as vin_files_look() */
+int vin_capture_outside(struct vin_capture *c, vin_outside_fn fn, void *arg, struct fvm_error *err);
+
 /** vin_capture_tree() - who was stopped */
 const struct vin_tree *vin_capture_tree(const struct vin_capture *c);
 

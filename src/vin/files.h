@@ -62,6 +62,7 @@
 struct vin_kind;
 struct vin_netlock;
 struct vin_sought_list;
+struct vin_moved;
 
 /* A description that is on its way through another one. */
 struct vin_carried {
@@ -175,6 +176,13 @@ typedef void (*vin_refusal_fn)(void *arg, const struct vin_open *o, const struct
  */
 int vin_files_check(const struct vin_files *f, vin_refusal_fn fn, void *arg, struct fvm_error *err);
 
+/**
+ * vin_files_outside() - tell of each TCP connection whose peer is not of the tree
+ * vin_outside_fn - @pid, @number: somebody who has it; @peer: "ADDRESS:PORT"
+ */
+typedef void (*vin_outside_fn)(void *arg, pid_t pid, int number, const char *peer);
+void vin_files_outside(const struct vin_files *f, vin_outside_fn fn, void *arg);
+
 /** vin_files_share() - tell those of @objects that a description of @f leads to which it is */
 void vin_files_share(const struct vin_files *f, struct vin_objects *objects);
 
@@ -200,6 +208,23 @@ int vin_reopen_begin(int root, struct vin_payload *p, struct vin_reopen **ret,
 
 /** vin_reopen_given() - what there is in the new world; the caller's, to be kept until the end */
 void vin_reopen_given(struct vin_reopen *r, const struct vin_given *given, size_t count);
+
+/**
+ * vin_reopen_moved() - addresses that are others here than they were; @m stays the caller's
+ * @outside_gone: no TCP connection with a peer outside can go on (vin/lost)
+ */
+void vin_reopen_moved(struct vin_reopen *r, const struct vin_moved *m, bool outside_gone);
+
+/** vin_reopen_apart() - TCP sockets are made by somebody else than the other files, who has rights over
+ *  their network: FILE records of which vin_reopen_ours() says so, and at the end vin_reopen_settle() */
+void vin_reopen_apart(struct vin_reopen *r);
+bool vin_reopen_ours(const struct vin_payload *p);
+/** vin_reopen_settle() - after vin_reopen_finish(), which leaves them out. Return: 0 or -errno */
+int vin_reopen_settle(struct vin_reopen *r, struct fvm_error *err);
+
+/** vin_reopen_lost() - tell of each TCP connection that came back as one that was reset; @fn gets
+ *  pids as the image has them */
+void vin_reopen_lost(const struct vin_reopen *r, vin_outside_fn fn, void *arg);
 
 /** vin_reopen_within() - who makes a file and is remembered by it (a socket's peer) is born in the
  *  namespaces of @first, where nobody has the programs' numbers yet. Without it: among our children.

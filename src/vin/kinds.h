@@ -74,6 +74,9 @@ struct vin_reopen {
 	bool filled;
 	struct vin_table *tables;
 	size_t table_count;
+	const struct vin_moved *moved; /* the caller's; NULL: no address is another */
+	bool outside_gone;	       /* see vin_reopen_moved() */
+	bool apart;		       /* see vin_reopen_ours() */
 	const struct vin_given *given; /* the caller's */
 	size_t given_count;
 };

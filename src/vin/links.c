@@ -382,8 +382,9 @@ static int meet(int sock, const struct links *now, struct links *all, struct fvm
 	return 0;
 }
 
-static int make(struct vin_payload *p, struct fvm_error *err)
+static int make(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err)
 {
+	(void)moved;
 	scoped_links all = { 0 }, now = { 0 };
 	struct fvm_error mine = { 0 };
 	int r = take(p, &all);

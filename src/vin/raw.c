@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vin/sock.h"
+#include "vin/lost.h"
 
 struct raw {
 	struct vin_sock sock;
@@ -81,9 +81,9 @@ static void forget(void *its)
 
 static int open_raw(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
-	const struct raw *raw = f->its;
+	struct raw *raw = f->its;
 	struct sockaddr_storage peer;
-	(void)r;
+	vin_sock_move(r, &raw->sock);
 	scoped_fd fd = vin_sock_make(&raw->sock, err);
 	int ret = fd < 0 ? fd : vin_sock_name(fd, &raw->sock, err);
 	if (ret == 0)

@@ -251,6 +251,12 @@ void vin_reopen_given(struct vin_reopen *r, const struct vin_given *given, size_
 	r->given_count = count;
 }
 
+void vin_reopen_moved(struct vin_reopen *r, const struct vin_moved *m, bool outside_gone)
+{
+	r->moved = m;
+	r->outside_gone = outside_gone;
+}
+
 int vin_reopen_within(struct vin_reopen *r, pid_t first, struct fvm_error *err)
 {
 	scoped_fd pidfd = pidfd_open(first, 0);
@@ -354,6 +360,28 @@ int vin_reopen_fill(struct vin_reopen *r, struct fvm_error *err)
 	return ret;
 }
 
+bool vin_reopen_ours(const struct vin_payload *p)
+{
+	struct vin_payload head = *p;
+	(void)vin_get_u64(&head); /* its number */
+	return vin_get_u64(&head) == VIN_KIND_TCP && !head.failed;
+}
+
+void vin_reopen_apart(struct vin_reopen *r)
+{
+	r->apart = true;
+}
+
+int vin_reopen_settle(struct vin_reopen *r, struct fvm_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; ret == 0 && i < r->count; i++) {
+		if (r->files[i].kind == &vin_kind_tcp)
+			ret = vin_kind_tcp.settle(r, &r->files[i], err);
+	}
+	return ret;
+}
+
 int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
 {
 	int ret = vin_reopen_fill(r, err);
@@ -372,7 +400,7 @@ int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
 		r->files[i].maker = -1;
 	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++) {
-		if (r->files[i].kind->settle)
+		if (r->files[i].kind->settle && !(r->apart && r->files[i].kind == &vin_kind_tcp))
 			ret = r->files[i].kind->settle(r, &r->files[i], err);
 	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++)

@@ -109,6 +109,9 @@ static int begin_files(void *arg)
 		return e;
 	vin_reopen_share(r->files, &r->objects);
 	vin_reopen_given(r->files, r->options.given, r->options.given_count);
+	vin_reopen_moved(r->files, &r->moved, r->options.outside_gone);
+	if (r->opener && r->options.outer_net)
+		vin_reopen_apart(r->files);
 	return vin_reopen_within(r->files, r->nest.init.thread.pid, j->err);
 }
 
@@ -140,13 +143,14 @@ static int finish_files(void *arg)
 
 int vin_replay_finish_files(struct vin_replay *r, struct fvm_error *err)
 {
-	return have_opened(r, finish_files, VIN_TAG_TREE, NULL, err);
+	int e = have_opened(r, finish_files, VIN_TAG_TREE, NULL, err);
+	return e == 0 && r->opener && r->options.outer_net ? vin_reopen_settle(r->files, err) : e;
 }
 
 static int set_space(void *arg)
 {
 	const struct job *j = arg;
-	return vin_space_take(j->p, j->r->options.spaces, j->err);
+	return vin_space_take(j->p, j->r->options.spaces, &j->r->moved, j->err);
 }
 
 static int make_ipc(void *arg)
@@ -174,6 +178,8 @@ static int take_file(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
 	if (r->actors || !r->files)
 		return bad("a file out of its place", err);
 	int e = vin_in_payload(in, &p, err);
+	if (e == 0 && tag == VIN_TAG_FILE && r->options.outer_net && vin_reopen_ours(&p))
+		return vin_reopen_take(r->files, tag, &p, err);
 	return e < 0 ? e : have_opened(r, open_file, tag, &p, err);
 }
 
@@ -480,6 +486,13 @@ static int place_actor(struct actor *a, struct fvm_error *err)
 	return e < 0 ? e : vin_post_close(&a->blank.post, last, err);
 }
 
+static void tell_lost(void *arg, pid_t number, int fd, const char *peer)
+{
+	struct vin_replay *r = arg;
+	const struct actor *a = vin_replay_actor(r, number);
+	r->options.lost(r->options.lost_arg, a ? a->blank.thread.pid : 0, fd, peer);
+}
+
 static int finish(struct vin_replay *r, struct fvm_error *err)
 {
 	int e = check_whole(r, err);
@@ -513,6 +526,8 @@ static int finish(struct vin_replay *r, struct fvm_error *err)
 		if (e == 0)
 			e = place_actor(&r->actors[i], err);
 	}
+	if (e == 0 && r->files && r->options.lost)
+		vin_reopen_lost(r->files, tell_lost, r);
 	vin_reopen_close(r->files);
 	r->files = NULL;
 	return e;

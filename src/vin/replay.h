@@ -40,6 +40,10 @@ struct vin_replay_options {
 	int root;  /* directory that paths of programs begin at */
 	bool user; /* in a user namespace of its own: for who is not root */
 	int spaces; /* CLONE_NEW*: namespaces of this process that are the programs', too */
+	bool outer_net; /* only we, not the programs' root, have rights over the network namespace */
+	bool outside_gone; /* connections out of the world can't go on, whatever its address is */
+	vin_outside_fn lost; /* told of each that came back as one that was reset; may be NULL */
+	void *lost_arg;
 	bool ipc;  /* this process's IPC namespace is empty, and to be the programs' */
 	/* into a pid namespace that there is already, as children of its PID 1 (vin/blank); NULL:
 	 * into one of their own */

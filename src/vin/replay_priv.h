@@ -13,6 +13,7 @@
 #include "vin/mem.h"
 #include "vin/opener.h"
 #include "vin/replay.h"
+#include "vin/spaces.h"
 #include "vin/thread.h"
 #include "vin/users.h"
 
@@ -40,6 +41,7 @@ struct vin_replay {
 	struct vin_opener *opener; /* NULL: we are that ourselves */
 	struct vin_ipc_new ipc;
 	struct vin_objects objects;
+	struct vin_moved moved;
 	struct vin_reopen *files; /* NULL: a bare image */
 	int pool;		  /* first number of the files */
 	pid_t last;		  /* number of a guest that waits */

@@ -438,7 +438,19 @@ static int change(int sock, enum sort sort, const struct state *want, struct fvm
 	return r < 0 ? r : add_missing(sock, sort, &want->of[sort], &now.of[sort], err);
 }
 
-static int make(struct vin_payload *p, struct fvm_error *err)
+static void tell_moved(const struct own *from, const struct own *to, struct vin_moved *ret)
+{
+	for (int six = 0; six < 2; six++) {
+		const size_t len = from->address[six].len;
+		if (len == 0 || len != to->address[six].len)
+			continue;
+		ret->of[six].len = len;
+		memcpy(ret->of[six].was, from->address[six].bytes, len);
+		memcpy(ret->of[six].is, to->address[six].bytes, len);
+	}
+}
+
+static int make(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err)
 {
 	scoped_state want = { 0 }, now = { 0 };
 	struct fvm_error mine = { 0 };
@@ -451,6 +463,7 @@ static int make(struct vin_payload *p, struct fvm_error *err)
 	find_own(&want, outside, &theirs);
 	find_own(&now, here, &ours);
 	move_all(&want, &theirs, &ours);
+	tell_moved(&theirs, &ours, moved);
 	scoped_fd sock = vin_rtnl_open(NETLINK_ROUTE);
 	if (r == 0 && sock < 0)
 		r = fvm_error_set(&mine, -sock, "open netlink");

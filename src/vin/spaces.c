@@ -233,7 +233,8 @@ int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm
 	return r;
 }
 
-int vin_space_take(struct vin_payload *p, int spaces, struct fvm_error *err)
+int vin_space_take(struct vin_payload *p, int spaces, struct vin_moved *moved,
+		   struct fvm_error *err)
 {
 	const uint64_t nr = vin_get_u64(p);
 	if (p->failed || nr == 0 || nr >= FVM_COUNT(kinds))
@@ -241,7 +242,7 @@ int vin_space_take(struct vin_payload *p, int spaces, struct fvm_error *err)
 	if (!(kinds[nr]->space & spaces))
 		return fvm_error_say(err, EOPNOTSUPP,
 				     "programs had namespaces, and there are none for them");
-	int r = kinds[nr]->make(p, err);
+	int r = kinds[nr]->make(p, moved, err);
 	return r == -EBADMSG ? fvm_error_say(err, EBADMSG, "the image is damaged: no namespace")
 			     : r;
 }

@@ -56,12 +56,22 @@ int vin_spaces_settings_check(pid_t within, int spaces, struct fvm_error *err);
  */
 int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm_error *err);
 
+/* Addresses of the world's own device (vin/rtnl), one of each family: what they were and are. */
+struct vin_moved {
+	struct {
+		size_t len; /* bytes; 0: there is no such */
+		unsigned char was[16], is[16];
+	} of[2];
+};
+
 /**
  * vin_space_take() - make it so in the namespaces of this process
  * @spaces: CLONE_NEW* of those that are to be the programs'
+ * @moved: is filled in by the record that knows of it
  * Return: 0, -EBADMSG, -EOPNOTSUPP (not in @spaces, or not to be had here), or another -errno
  */
-int vin_space_take(struct vin_payload *p, int spaces, struct fvm_error *err);
+int vin_space_take(struct vin_payload *p, int spaces, struct vin_moved *moved,
+		   struct fvm_error *err);
 
 /* ---- what the files of this share ---- */
 
@@ -75,7 +85,7 @@ struct vin_space_kind {
 	int space; /* CLONE_NEW* */
 	vin_space_fn check;   /* adds nothing; NULL: all can be captured */
 	vin_space_fn capture; /* arg of both is NULL */
-	int (*make)(struct vin_payload *p, struct fvm_error *err);
+	int (*make)(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err);
 };
 extern const struct vin_space_kind vin_space_uts, vin_space_sysctls, vin_space_links,
 	vin_space_routes;

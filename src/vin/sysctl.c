@@ -145,8 +145,9 @@ static int set_all(int top, const struct list *l, bool first, bool *ret_changed,
 	return 0;
 }
 
-static int make(struct vin_payload *p, struct fvm_error *err)
+static int make(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err)
 {
+	(void)moved;
 	scoped_list l = { 0 };
 	bool changed = true;
 	int r = take(p, &l);

@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <linux/sockios.h>
 #include <unistd.h>
 
+#include "vin/lost.h"
 #include "vin/netlock.h"
 #include "vin/tcp.h"
 
@@ -14,8 +17,10 @@
 struct tcp {
 	struct vin_sock sock;
 	uint64_t state;
-	uint64_t ended; /* TCP_CLOSE, and was connected */
-	uint64_t deaf;	/* SHUT_RD */
+	uint64_t ended;	 /* TCP_CLOSE, and was connected */
+	uint64_t untold; /* of what has ended: errno value, or 0 */
+	bool lost;	 /* it can't be had in the new world */
+	uint64_t deaf;	 /* SHUT_RD */
 	uint64_t backlog;
 	uint64_t mss; /* that the program asked for */
 	struct vin_stream stream;
@@ -73,7 +78,7 @@ static int check_moment(const struct vin_open *o, int state, struct fvm_error *e
 {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
-	int r = vin_sock_ready(o, err);
+	int r = state == TCP_CLOSE ? 0 : vin_sock_ready(o, err);
 	if (r < 0)
 		return r;
 	if (state == TCP_SYN_RECV)
@@ -127,16 +132,28 @@ static int put_stream(const struct vin_open *o, int state, struct fvm_buf *to,
 	return r;
 }
 
-/* What was received before it ended is still to be read. */
-static int put_ended(const struct vin_open *o, struct fvm_buf *to)
+/* What was received before it ended is still to be read. Nobody looks behind that: an error is told
+ * once, and not to us. */
+static int put_ended(const struct vin_open *o, struct fvm_buf *to, struct fvm_error *err)
 {
-	scoped_free char *in = malloc(VIN_TCP_QUEUE_MAX);
-	ssize_t n = in ? recv(o->fd, in, VIN_TCP_QUEUE_MAX, MSG_PEEK | MSG_DONTWAIT) : -1;
+	int queued = 0;
+	const int untold = vin_tcp_untold(o->fd);
+	if (untold == -EAGAIN)
+		return fvm_error_say(err, EAGAIN, "an error of it is not told to the program yet");
+	if (untold < 0 || ioctl(o->fd, SIOCINQ, &queued) < 0 || queued < 0)
+		return fvm_error_set(err, untold < 0 ? -untold : EIO, "ask what a connection has");
+	if ((unsigned int)queued > VIN_TCP_QUEUE_MAX)
+		return fvm_error_set(err, EFBIG, "read what is queued in a connection");
+	scoped_free char *in = malloc((size_t)queued + 1);
 	if (!in)
-		return -ENOMEM;
+		return fvm_error_set(err, ENOMEM, "read what is queued in a connection");
+	ssize_t n = 0;
+	if (queued > 0 || !untold)
+		n = recv(o->fd, in, queued > 0 ? (size_t)queued : 1, MSG_PEEK | MSG_DONTWAIT);
 	vin_put_u64(to, n >= 0);
+	vin_put_u64(to, (uint64_t)untold);
 	vin_put_blob(to, in, n > 0 ? (size_t)n : 0);
-	return n == VIN_TCP_QUEUE_MAX ? -EFBIG : 0;
+	return 0;
 }
 
 static int put_state(const struct vin_open *o, int state, struct fvm_buf *to, struct fvm_error *err)
@@ -150,8 +167,7 @@ static int put_state(const struct vin_open *o, int state, struct fvm_buf *to, st
 		return put_begun(o, to, err);
 	if (connected((uint64_t)state))
 		return put_stream(o, state, to, err);
-	int r = state == TCP_CLOSE ? put_ended(o, to) : 0;
-	return r < 0 ? fvm_error_set(err, -r, "read what is queued in a connection") : 0;
+	return state == TCP_CLOSE ? put_ended(o, to, err) : 0;
 }
 
 static int capture(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to,
@@ -174,9 +190,11 @@ static int capture(const struct vin_files *all, const struct vin_open *o, struct
 static int get_ended(struct vin_payload *p, struct tcp *t)
 {
 	t->ended = vin_get_u64(p);
+	t->untold = vin_get_u64(p);
 	size_t len;
 	const void *in = vin_get_blob(p, &len);
-	if (p->failed || t->ended > 1 || len > VIN_TCP_QUEUE_MAX)
+	if (p->failed || t->ended > 1 || len > VIN_TCP_QUEUE_MAX ||
+	    (t->untold != 0 && t->untold != ECONNRESET && (t->untold != ECONNREFUSED || len > 0)))
 		return -EBADMSG;
 	t->stream.in = malloc(len + 1);
 	if (!t->stream.in)
@@ -281,31 +299,28 @@ static int begin_repair(int fd, const struct tcp *t, struct fvm_error *err)
 	return vin_stream_begin(fd, &t->stream, err);
 }
 
-/* A connection that has ended has no peer any more; it gets one of its own. */
-static void invent_peer(const struct tcp *t, struct sockaddr_storage *ret)
+static bool is_dead(const struct tcp *t)
 {
-	struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
-	*ret = t->sock.local.at;
-	ret->ss_family = (sa_family_t)t->sock.family;
-	if (t->sock.family == AF_INET) {
-		v4->sin_port = htons(9);
-		if (v4->sin_addr.s_addr == 0)
-			v4->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	} else {
-		v6->sin6_port = htons(9);
-		if (IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr))
-			v6->sin6_addr = in6addr_loopback;
-	}
+	return t->ended || t->lost;
 }
 
-static int peer_of(int fd, const struct tcp *t, struct sockaddr_storage *ret)
+static bool heard_fin(const struct tcp *t)
 {
-	if (t->state == TCP_CLOSE) {
-		invent_peer(t, ret);
-		return 0;
-	}
-	return vin_address_of(fd, &t->sock.peer, ret);
+	return t->state == TCP_CLOSE_WAIT || t->state == TCP_LAST_ACK || t->state == TCP_CLOSING;
+}
+
+/* Of what had ended the program was told, perhaps. */
+static int open_dead(int fd, const struct tcp *t, struct fvm_error *err)
+{
+	if (t->untold == ECONNREFUSED)
+		return vin_tcp_refused(fd, err);
+	int r = vin_repair(fd, TCP_REPAIR_ON);
+	if (r < 0)
+		return fvm_error_set(err, -r, "put a connection in repair");
+	r = vin_tcp_dead(fd, &t->sock, &t->stream, t->lost && heard_fin(t), err);
+	if (r == 0 && !t->lost && !t->untold)
+		(void)vin_sock_option(fd, SOL_SOCKET, SO_ERROR);
+	return r;
 }
 
 static int open_connected(int fd, const struct tcp *t, struct fvm_error *err)
@@ -316,7 +331,7 @@ static int open_connected(int fd, const struct tcp *t, struct fvm_error *err)
 		r = vin_sock_name(fd, &t->sock, err);
 	if (r < 0)
 		return r;
-	r = peer_of(fd, t, &peer);
+	r = vin_address_of(fd, &t->sock.peer, &peer);
 	if (r == 0)
 		r = vin_filter_deaf(fd);
 	if (r == 0 && connect(fd, (struct sockaddr *)&peer, vin_sock_len(t->sock.family)) < 0)
@@ -366,10 +381,8 @@ static int make(const struct tcp *t, struct fvm_error *err)
 	return make_wide(t, err);
 }
 
-static int open_tcp(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
+static int open_one(const struct tcp *t, struct fvm_error *err)
 {
-	const struct tcp *t = f->its;
-	(void)r;
 	scoped_fd fd = make(t, err);
 	if (fd < 0)
 		return fd;
@@ -380,11 +393,40 @@ static int open_tcp(struct vin_reopen *r, struct vin_file *f, struct fvm_error *
 		ret = open_listening(fd, t, err);
 	else if (t->state == TCP_SYN_SENT)
 		ret = open_begun(fd, t, err);
-	else if (connected(t->state) || t->ended)
+	else if (is_dead(t))
+		ret = open_dead(fd, t, err);
+	else if (connected(t->state))
 		ret = open_connected(fd, t, err);
 	else
 		ret = name_idle(fd, t, err);
 	return ret < 0 ? ret : fvm_fd_take(&fd);
+}
+
+/* What is sent to nobody needs no room. */
+static void lose(struct tcp *t)
+{
+	t->lost = true;
+	t->stream.out_len = t->stream.unsent = 0;
+}
+
+static int open_tcp(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
+{
+	struct tcp *t = f->its;
+	struct fvm_error mine = { 0 };
+	if (!connected(t->state))
+		vin_sock_move(r, &t->sock);
+	else if (vin_sock_lost(r, &t->sock))
+		lose(t);
+	int fd = open_one(t, &mine);
+	/* its address is not here, or somebody else has the very connection */
+	if (fd == -EADDRNOTAVAIL && connected(t->state) && !t->lost) {
+		lose(t);
+		mine = (struct fvm_error){ 0 };
+		fd = open_one(t, &mine);
+	}
+	if (fd < 0 && err)
+		*err = mine;
+	return fd;
 }
 
 /* ---- when all are there ---- */
@@ -392,7 +434,7 @@ static int open_tcp(struct vin_reopen *r, struct vin_file *f, struct fvm_error *
 static int hear(int fd, const struct tcp *t, enum vin_tcp_says what, int state)
 {
 	struct sockaddr_storage peer;
-	int r = peer_of(fd, t, &peer);
+	int r = vin_address_of(fd, &t->sock.peer, &peer);
 	if (r == 0)
 		r = vin_tcp_hear(fd, &peer, what, &t->stream);
 	return r < 0 ? r : vin_tcp_await(fd, state);
@@ -413,11 +455,6 @@ static int hear_again(int fd, const struct tcp *t)
 	case TCP_CLOSE_WAIT:
 	case TCP_LAST_ACK:
 		return hear(fd, t, VIN_TCP_FIN, TCP_CLOSE_WAIT);
-	case TCP_CLOSE:
-		if (t->ended)
-			r = hear(fd, t, VIN_TCP_RST, TCP_CLOSE);
-		(void)vin_sock_option(fd, SOL_SOCKET, SO_ERROR); /* told already */
-		return r;
 	default:
 		return 0;
 	}
@@ -458,9 +495,9 @@ static int bring_peer(struct vin_file *f, struct fvm_error *err)
 {
 	const struct tcp *t = f->its;
 	struct sockaddr_storage peer;
-	if (t->state != TCP_CLOSE_WAIT && t->state != TCP_LAST_ACK && t->state != TCP_CLOSING)
+	if (t->lost || !heard_fin(t))
 		return 0;
-	int r = peer_of(f->fd, t, &peer);
+	int r = vin_address_of(f->fd, &t->sock.peer, &peer);
 	if (r == 0)
 		r = vin_tcp_gone(f->fd, &peer, &t->stream);
 	return r < 0 ? fvm_error_set(err, -r, "make the closed end of the connection of file %zu",
@@ -471,8 +508,9 @@ static int bring_peer(struct vin_file *f, struct fvm_error *err)
 static int listen_to_peer(struct vin_file *f, struct fvm_error *err)
 {
 	const struct tcp *t = f->its;
-	int r = connected(t->state) || t->ended ? vin_filter_set(f->fd, NULL, 0) : 0;
-	if (r == 0)
+	const bool lives = connected(t->state) && !t->lost;
+	int r = lives ? vin_filter_set(f->fd, NULL, 0) : 0;
+	if (r == 0 && lives)
 		r = hear_again(f->fd, t);
 	return r < 0 ? fvm_error_set(err, -r, "bring the connection of file %zu to its state",
 				     f->id)
@@ -483,9 +521,11 @@ static int go_on(struct vin_file *f, struct fvm_error *err)
 {
 	const struct tcp *t = f->its;
 	int r = vin_filter_set(f->fd, t->sock.filter, t->sock.filter_len);
+	if (is_dead(t))
+		return vin_sock_finish(f->fd, &t->sock, err);
 	/* which forgets SO_REUSEADDR */
-	if (r == 0 && (connected(t->state) || t->ended))
-		r = vin_repair(f->fd, t->ended ? TCP_REPAIR_OFF_NO_WP : TCP_REPAIR_OFF);
+	if (r == 0 && connected(t->state))
+		r = vin_repair(f->fd, TCP_REPAIR_OFF);
 	if (r == 0)
 		r = t->state == TCP_SYN_SENT ? connect_begun(f->fd, t) : say_rest(f->fd, t);
 	return r < 0 ? fvm_error_set(err, -r, "let the connection of file %zu go on", f->id)
@@ -513,6 +553,35 @@ static int settle(struct vin_reopen *r, struct vin_file *f, struct fvm_error *er
 			ret = go_on(&r->files[i], err);
 	}
 	return ret;
+}
+
+/* Return: the number of a descriptor that leads to it; -1: it is on its way through another */
+static int find_owner(const struct vin_reopen *r, size_t file, pid_t *ret)
+{
+	for (size_t i = 0; i < r->table_count; i++) {
+		for (size_t j = 0; j < r->tables[i].count; j++) {
+			if (r->tables[i].entries[j].file == file) {
+				*ret = r->tables[i].pid;
+				return r->tables[i].entries[j].number;
+			}
+		}
+	}
+	return -1;
+}
+
+void vin_reopen_lost(const struct vin_reopen *r, vin_outside_fn fn, void *arg)
+{
+	for (size_t i = 0; i < r->taken; i++) {
+		const struct vin_file *f = &r->files[i];
+		const struct tcp *t = f->kind == &vin_kind_tcp ? f->its : NULL;
+		char peer[VIN_PEER_MAX];
+		pid_t pid = 0;
+		if (!t || !t->lost)
+			continue;
+		const int number = find_owner(r, f->id, &pid);
+		vin_peer_print(&t->sock.peer.at, peer);
+		fn(arg, pid, number, peer);
+	}
 }
 
 const struct vin_kind vin_kind_tcp = {

@@ -19,13 +19,15 @@
  *   Nobody is told a thing that was not so: every segment that leaves could have left before.
  *
  *   A socket of SYN_SENT connects again, with the number that its SYN had. Listening ones listen.
+ *   What had ended, and connections that can't be had in the new world (vin/lost), are made with a
+ *   peer of our own, who resets them at once (tcp_dead.c).
  * Limits, which are refused: connections that wait to be accepted (they have no descriptor and can
  * be made by nothing but a handshake), urgent data that is not read, an ULP (TLS), MPTCP, errors
- * that are not told yet; all of them pass with time.
+ * that are not told yet, unless a RST brought them; all of them pass with time.
  * Limits that do no harm: handshakes under way at a listener begin anew; segments out of order come
  * again; congestion window and round trip time are learnt anew; ECN is not used any more; that a
  * byte was sent as urgent is forgotten if it was not received; SHUT_RD of a socket without a
- * connection.
+ * connection; that a RST came behind a FIN (it is told as ECONNRESET, not as EPIPE).
  * Sources: tcp(7), RFC 9293.
  */
 #ifndef VIN_TCP_H
@@ -88,6 +90,26 @@ int vin_tcp_await(int fd, int state);
 
 /** vin_tcp_say_fin() - of a socket in repair: as if it had been sent. Return: 0 or negative errno */
 int vin_tcp_say_fin(int fd);
+
+/**
+ * vin_tcp_dead() - a connection that has ended by a RST, with what is still to be read
+ * @fd:   a new socket in repair, without a name; its error is ECONNRESET afterwards
+ * @sock: where it was; where that can't be, it is at an address of loopback
+ * @fin:  its peer had said FIN before, so that the error is EPIPE and the end is read without one
+ * Return: 0 or negative errno
+ */
+int vin_tcp_dead(int fd, const struct vin_sock *sock, const struct vin_stream *left, bool fin,
+		 struct fvm_error *err);
+
+/** vin_tcp_refused() - a new socket whose connect(2) was refused, which is not told yet */
+int vin_tcp_refused(int fd, struct fvm_error *err);
+
+/**
+ * vin_tcp_untold() - which error the program of a socket in TCP_CLOSE is still to be told
+ * To ask the kernel would be to be told in its place, so it is found by what the connection heard.
+ * Return: 0 (none), ECONNRESET, ECONNREFUSED, -EAGAIN (another one), or another negative errno
+ */
+int vin_tcp_untold(int fd);
 
 /**
  * vin_tcp_gone() - the other end of a connection, which was closed, if it is of this network namespace

@@ -13,7 +13,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "vin/sock.h"
+#include "vin/lost.h"
 
 #define DATAGRAM_MAX 65536
 #define QUEUE_MAX    (8U << 20)
@@ -223,9 +223,9 @@ static void forget(void *its)
 
 static int open_udp(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
-	const struct udp *u = f->its;
+	struct udp *u = f->its;
 	struct sockaddr_storage peer;
-	(void)r;
+	vin_sock_move(r, &u->sock);
 	scoped_fd fd = vin_sock_make(&u->sock, err);
 	int ret = fd < 0 ? fd : vin_sock_name(fd, &u->sock, err);
 	if (ret == 0)
@@ -276,12 +276,12 @@ static int settle(struct vin_reopen *r, struct vin_file *f, struct fvm_error *er
 {
 	const struct udp *u = f->its;
 	struct vin_payload q = { .at = u->queue, .end = u->queue + u->queue_len };
-	(void)r;
 	(void)vin_sock_room(f->fd, u->queue_len, 0);
 	while (q.at < q.end) {
 		struct datagram d;
 		if (get_datagram(&q, u->sock.family, &d) < 0)
 			return fvm_error_set(err, EBADMSG, "read datagrams");
+		(void)vin_moved_place(r->moved, &d.to);
 		const size_t piece = d.piece ? d.piece : d.len;
 		for (size_t at = 0; to_one(&d.to) && (at < d.len || at == 0); at += piece) {
 			send_piece(f->fd, u, &d, at, d.len - at < piece ? d.len - at : piece);

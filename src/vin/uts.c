@@ -32,8 +32,9 @@ static int set(const char *host, const char *domain, struct fvm_error *err)
 	return 0;
 }
 
-static int make(struct vin_payload *p, struct fvm_error *err)
+static int make(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err)
 {
+	(void)moved;
 	struct utsname now;
 	scoped_free char *host = vin_get_string(p), *domain = vin_get_string(p);
 	if (vin_get_done(p) < 0 || strlen(host) >= sizeof(now.nodename) ||

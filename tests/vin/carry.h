@@ -88,6 +88,9 @@ static pid_t carry_who(void *arg, pid_t number)
 	return number == 1 ? getpid() : number < 64 ? carry_people[number] : 0;
 }
 
+static const struct vin_moved *carry_moved; /* addresses that are others; may be NULL */
+static bool carry_apart;		    /* nobody outside can be talked to */
+
 static int carry_read(int image, struct vin_reopen **ret)
 {
 	struct vin_in *in = NULL;
@@ -102,6 +105,8 @@ static int carry_read(int image, struct vin_reopen **ret)
 		if (r == 0)
 			r = tag == VIN_TAG_FILES ? vin_reopen_begin(root, &p, ret, &why)
 						 : vin_reopen_take(*ret, tag, &p, &why);
+		if (r == 0 && tag == VIN_TAG_FILES)
+			vin_reopen_moved(*ret, carry_moved, carry_apart);
 	}
 	vin_in_close(in);
 	if (r == 0)
@@ -137,6 +142,17 @@ static void carry_place(struct vin_reopen *r, const struct vin_table *t)
 	free(calls);
 }
 
+/* What was said of the last connection that was lost, and how many there were. */
+static int carry_lost;
+static char carry_lost_text[100];
+
+static void carry_hear_lost(void *arg, pid_t pid, int number, const char *peer)
+{
+	(void)arg;
+	carry_lost++;
+	snprintf(carry_lost_text, sizeof(carry_lost_text), "%d: %d: %s", pid, number, peer);
+}
+
 static void carry_restore(int image, void (*check)(void))
 {
 	struct vin_reopen *r = NULL;
@@ -148,6 +164,7 @@ static void carry_restore(int image, void (*check)(void))
 	CHECK(carry_read(high, &r) == 0);
 	if (!r)
 		_exit(1);
+	vin_reopen_lost(r, carry_hear_lost, NULL);
 	close(high);
 	struct vin_table *t = r->tables;
 	CHECK(r->table_count > 0);

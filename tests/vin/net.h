@@ -27,6 +27,9 @@ static int worlds[WORLDS] = { -1, -1, -1 };
 #define OUT6 "2001:db8::1"
 #define IN6  "2001:db8::2"
 
+/* What the program's world has when it is the new one. */
+static const char *there4 = IN4, *there6 = IN6;
+
 union address {
 	struct sockaddr any;
 	struct sockaddr_in v4;
@@ -265,8 +268,8 @@ static void follow_there(int image, void (*check)(void))
 	enter(NEW);
 	OK(vin_netlock_shut(&err));
 	if (linked) {
-		dress("in", IN4, IN6);
-		await_link(IN4, IN6, OUT4, OUT6);
+		dress("in", there4, there6);
+		await_link(there4, there6, OUT4, OUT6);
 	}
 	assert_true(!new_world_ready || new_world_ready());
 	carry_follow(image, check);

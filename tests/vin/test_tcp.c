@@ -669,21 +669,12 @@ static void make_urgent(void)
 	CHECK(poll(&p, 1, 2000) == 1);
 }
 
-static void make_reset(void)
-{
-	const struct linger now = { 1, 0 };
-	make_pair();
-	CHECK(setsockopt(4, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0 && close(4) == 0);
-	CHECK(gets_to(5, TCP_CLOSE));
-}
-
 static void what_can_not_be_had_now_is_told(void **state)
 {
 	(void)state;
 	loop_ip = "127.0.0.1";
 	not_now(make_unaccepted, "1 connections wait to be accepted");
 	not_now(make_urgent, "an urgent byte is not read yet");
-	not_now(make_reset, "an error of it is not told to the program yet");
 }
 
 static void make_locked(void)
