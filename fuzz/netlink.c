@@ -77,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	batch(data, size);
 	begin(data, size);
-	(void)fvm_net_range_choose(0, &range);
+	(void)fvm_net_range_choose(0, NULL, &range);
 	begin(data, size);
 	(void)fvm_net_address_is_local(0, &a);
 	begin(data, size);

@@ -34,15 +34,48 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 	return 0;
 }
 
+void cli_say_connections(const struct cli *cli, const struct fvm_connections *c,
+			 const char *came_to)
+{
+	if (cli->quiet || cli->json || c->count == 0)
+		return;
+	fprintf(stderr, "fvm: %zu connection%s with the outside %s:\n", c->count,
+		c->count == 1 ? "" : "s", came_to);
+	for (size_t i = 0; i < c->count; i++) {
+		const struct fvm_connection *one = &c->list[i];
+		fprintf(stderr, "fvm:   process %d (%s): descriptor %d, with %s\n", one->pid,
+			one->command, one->number, one->peer);
+	}
+}
+
+json_t *cli_json_connections(const struct fvm_connections *c)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < c->count; i++) {
+		const struct fvm_connection *one = &c->list[i];
+		json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:s}", "pid", one->pid,
+						      "command", one->command, "descriptor",
+						      one->number, "peer", one->peer));
+	}
+	return list;
+}
+
 static int check(const struct cli *cli, const struct fvm_vm *vm)
 {
 	struct fvm_error err = { 0 };
-	if (fvm_checkpoint_check(vm, &err) < 0)
+	scoped_connections outside = { 0 };
+	if (fvm_checkpoint_check(vm, &outside, &err) < 0)
 		return cli_fail(&err);
 	if (cli->json)
-		return cli_print_json(json_pack("{s:s, s:b}", "name", vm->config.name, "can", 1));
+		return cli_print_json(json_pack("{s:s, s:b, s:o}", "name", vm->config.name, "can",
+						1, "outside", cli_json_connections(&outside)));
 	if (!cli->quiet)
 		fprintf(stderr, "fvm: VM '%s' can be captured\n", vm->config.name);
+	cli_say_connections(
+		cli, &outside,
+		vm->config.rootless
+			? "will come back reset"
+			: "will come back reset where its address is another (in a live clone)");
 	return 0;
 }
 
@@ -118,12 +151,16 @@ const struct cli_command cli_checkpoint = {
 
 /* ---- restore ---- */
 
-int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_error *err)
+int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+		   struct fvm_error *err)
 {
 	struct fvm_error ignored = { 0 };
-	int r = cli_vm_boot(vm, err);
+	struct fvm_net_wish wish;
+	int r = fvm_restore_wish(programs, &wish, err);
 	if (r == 0)
-		r = fvm_restore_programs(vm, programs, err);
+		r = cli_vm_boot(vm, &wish, err);
+	if (r == 0)
+		r = fvm_restore_programs(vm, programs, ret_lost, err);
 	if (r == 0)
 		return 0;
 	(void)fvm_vm_kill(vm, KILL_MS, &ignored);

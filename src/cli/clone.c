@@ -18,12 +18,15 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 }
 
 static int tell(const struct cli *cli, const struct fvm_vm *vm, const struct fvm_vm *copy,
-		int64_t still_ns)
+		int64_t still_ns, const struct fvm_connections *lost)
 {
 	cli_say_still(cli, vm->config.name, still_ns);
 	if (cli->json)
-		return cli_print_json(json_pack("{s:s, s:s, s:I}", "name", copy->config.name, "id",
-						copy->config.id, "still_ns", (json_int_t)still_ns));
+		return cli_print_json(json_pack("{s:s, s:s, s:I, s:o}", "name", copy->config.name,
+						"id", copy->config.id, "still_ns",
+						(json_int_t)still_ns, "reset",
+						cli_json_connections(lost)));
+	cli_say_connections(cli, lost, "came back reset in the clone");
 	return 0;
 }
 
@@ -31,6 +34,7 @@ static int clone_live(const struct cli *cli, const struct fvm_vm *vm, const char
 {
 	scoped_vm copy = { .dir = -1, .lock = -1 };
 	struct fvm_checkpoint_told told;
+	scoped_connections lost = { 0 };
 	struct fvm_error err = { 0 };
 	int programs = -1;
 	int r = fvm_clone_live(vm, name, &programs, &told, &err);
@@ -38,8 +42,8 @@ static int clone_live(const struct cli *cli, const struct fvm_vm *vm, const char
 	if (r == 0)
 		r = fvm_vm_open(vm->store, name, FVM_LOCK, &copy, &err);
 	if (r == 0)
-		r = cli_live_start(&copy, live, &err);
-	return r < 0 ? cli_fail(&err) : tell(cli, vm, &copy, told.still_ns);
+		r = cli_live_start(&copy, live, &lost, &err);
+	return r < 0 ? cli_fail(&err) : tell(cli, vm, &copy, told.still_ns, &lost);
 }
 
 static int clone_main(const struct cli *cli, int argc, char **argv)
@@ -65,7 +69,7 @@ static int clone_main(const struct cli *cli, int argc, char **argv)
 	cli_progress_end(&bar);
 	if (r < 0)
 		return cli_fail(&err);
-	return tell(cli, &vm, &copy, still_ns);
+	return tell(cli, &vm, &copy, still_ns, &(const struct fvm_connections){ 0 });
 }
 
 const struct cli_command cli_clone = {

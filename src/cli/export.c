@@ -72,6 +72,7 @@ int cli_image_import(const struct cli *cli, const struct cli_command *command, b
 	struct fvm_error err = { 0 };
 	struct cli_progress bar;
 	scoped_fd programs = -1;
+	scoped_connections lost = { 0 };
 	int first = cli_parse(command, argc, argv, NULL, NULL);
 	if (first < 0)
 		return cli_exit_parse(first);
@@ -88,12 +89,17 @@ int cli_image_import(const struct cli *cli, const struct cli_command *command, b
 				   live ? &programs : NULL, &err);
 	cli_progress_end(&bar);
 	if (r == 0 && live)
-		r = cli_live_start(&vm, programs, &err);
+		r = cli_live_start(&vm, programs, &lost, &err);
 	if (r < 0)
 		return cli_fail(&err);
+	if (cli->json && live)
+		return cli_print_json(json_pack("{s:s, s:s, s:o}", "name", vm.config.name, "id",
+						vm.config.id, "reset",
+						cli_json_connections(&lost)));
 	if (cli->json)
 		return cli_print_json(
 			json_pack("{s:s, s:s}", "name", vm.config.name, "id", vm.config.id));
+	cli_say_connections(cli, &lost, "came back reset");
 	printf("%s\n", vm.config.name);
 	return 0;
 }

@@ -4,10 +4,18 @@
 #ifndef FVM_CLI_LIVE_H
 #define FVM_CLI_LIVE_H
 
-#include "fvm/store.h"
+#include "cli/cli.h"
+#include "fvm/checkpoint.h"
 
 /** cli_live_start() - start the VM, open FVM_LOCK, with @programs (fvm/checkpoint.h); if that can't
- *  be, it is deleted. Return: 0 or negative errno */
-int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_error *err);
+ *  be, it is deleted. @ret_lost: see fvm_restore_programs(). Return: 0 or negative errno */
+int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+		   struct fvm_error *err);
+
+/** cli_say_connections() - that they @came_to what is said, one line each, unless we are to be quiet */
+void cli_say_connections(const struct cli *cli, const struct fvm_connections *c,
+			 const char *came_to);
+/** cli_json_connections() - a new reference */
+json_t *cli_json_connections(const struct fvm_connections *c);
 
 #endif

@@ -18,7 +18,7 @@ static int start_one(const struct fvm_store *store, const char *name, struct fvm
 {
 	scoped_vm vm = { .dir = -1, .lock = -1 };
 	int r = fvm_vm_open(store, name, FVM_LOCK, &vm, err);
-	return r < 0 ? r : cli_vm_boot(&vm, err);
+	return r < 0 ? r : cli_vm_boot(&vm, NULL, err);
 }
 
 static int start_main(const struct cli *cli, int argc, char **argv)

@@ -39,10 +39,12 @@ int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 	return r;
 }
 
-int cli_vm_boot(struct fvm_vm *vm, struct fvm_error *err)
+int cli_vm_boot(struct fvm_vm *vm, const struct fvm_net_wish *wish, struct fvm_error *err)
 {
 	struct fvm_started started = FVM_STARTED_NONE;
-	const struct fvm_start_options options = { .user_uid = geteuid(), .user_gid = getegid() };
+	const struct fvm_start_options options = { .user_uid = geteuid(),
+						   .user_gid = getegid(),
+						   .wish = wish };
 	int r = cli_vm_start(vm, &options, &started, err);
 	if (r == 0)
 		r = fvm_start_wait_exec(&started, err);

@@ -11,7 +11,8 @@
 int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 		 struct fvm_started *ret, struct fvm_error *err);
 
-/** cli_vm_boot() - start the VM, open FVM_LOCK, without a command. Return: 0 or negative errno */
-int cli_vm_boot(struct fvm_vm *vm, struct fvm_error *err);
+/** cli_vm_boot() - start the VM, open FVM_LOCK, without a command; @wish (fvm/start.h) may be NULL
+ *  Return: 0 or negative errno */
+int cli_vm_boot(struct fvm_vm *vm, const struct fvm_net_wish *wish, struct fvm_error *err);
 
 #endif

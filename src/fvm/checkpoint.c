@@ -18,6 +18,7 @@
 #include "fvm/subids.h"
 #include "fvm/volatile.h"
 #include "vin/image.h"
+#include "vin/status.h"
 #include "vin/task.h"
 
 #define STOP_MS 5000
@@ -78,8 +79,32 @@ static bool may_pass(int r)
 	return r == -EAGAIN || r == -ESRCH;
 }
 
-int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_error *err)
+struct outside {
+	struct fvm_connections *to;
+	int result;
+};
+
+static void add_outside(void *arg, pid_t pid, int number, const char *peer)
 {
+	struct outside *o = arg;
+	struct fvm_connection one = { .pid = vin_inner_number(pid), .number = number };
+	snprintf(one.peer, sizeof(one.peer), "%s", peer);
+	if (o->result == 0)
+		o->result = fvm_connections_add(o->to, pid, &one);
+}
+
+static int list_outside(struct vin_capture *c, struct fvm_connections *ret, struct fvm_error *err)
+{
+	struct outside o = { .to = ret };
+	fvm_connections_free(ret);
+	int r = vin_capture_outside(c, add_outside, &o, err);
+	return r == 0 && o.result < 0 ? fvm_error_set(err, -o.result, "list connections") : r;
+}
+
+int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_connections *ret,
+			 struct fvm_error *err)
+{
+	scoped_connections outside = { 0 };
 	struct vin_capture *c = NULL;
 	scoped_world w = FVM_NO_WORLD;
 	int r = check_sort(vm, err);
@@ -91,12 +116,19 @@ int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_error *err)
 		r = fvm_world_hold(&w, err);
 	for (int i = 0; (r == 0 || may_pass(r)) && i < TRIES; i++) {
 		r = look(&w, &c, err);
+		if (r == 0)
+			r = list_outside(c, &outside, err);
+		vin_capture_close(c);
+		c = NULL;
 		if (!may_pass(r))
 			break;
 		fvm_sleep_ms(TRY_MS);
 	}
-	vin_capture_close(c);
-	return r < 0 ? fvm_error_wrap(err, r, "checkpoint VM '%s'", vm->config.name) : 0;
+	if (r < 0)
+		return fvm_error_wrap(err, r, "checkpoint VM '%s'", vm->config.name);
+	*ret = outside;
+	outside = (struct fvm_connections){ 0 };
+	return 0;
 }
 
 /* ---- the blob ---- */
@@ -105,6 +137,8 @@ static int write_sessions(const struct fvm_world *w, int to)
 {
 	uint32_t count = (uint32_t)w->count;
 	int r = fvm_write_all(to, FVM_PROGRAMS_MAGIC, strlen(FVM_PROGRAMS_MAGIC));
+	if (r == 0)
+		r = fvm_write_all(to, &w->addresses, sizeof(w->addresses));
 	if (r == 0)
 		r = fvm_write_all(to, &count, sizeof(count));
 	for (size_t i = 0; r == 0 && i < w->count; i++) {
@@ -152,6 +186,7 @@ static int write_blob(struct fvm_world *w, struct vin_capture *c, int to, struct
 	scoped_world now = FVM_NO_WORLD;
 	int r = ftruncate(to, 0) < 0 || lseek(to, 0, SEEK_SET) < 0 ? -errno : 0;
 	now.vm = w->vm;
+	now.addresses = w->addresses;
 	now.foothold.number = w->foothold.number;
 	if (r == 0)
 		r = FVM_FAULT("checkpoint.programs");

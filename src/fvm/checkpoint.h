@@ -5,9 +5,9 @@
  *   The file is an image as export writes it (fvm/image.h) with one blob more, named by annotation
  *   "org.fvm.programs" of the manifest's descriptor: so export's readers read it, too. The blob:
  *
- *     "fvm programs 1\n", u32 number of sessions, for each u32 length and struct fvm_msg_live with
- *     its last output; u64 length and the tar of fvm/volatile; then the image stream of vin/capture
- *     up to the end
+ *     "fvm programs 2\n", struct fvm_net_wish (addresses that it had), u32 number of sessions, for
+ *     each u32 length and struct fvm_msg_live with its last output; u64 length and the tar of
+ *     fvm/volatile; then the image stream of vin/capture up to the end
  *
  *   PID 1 is not captured but made anew. It holds the ends of its sessions' terminals and pipes:
  *   to vin these are given (vin/files.h), by the name "session N".
@@ -23,6 +23,7 @@
 #ifndef FVM_CHECKPOINT_H
 #define FVM_CHECKPOINT_H
 
+#include "fvm/net.h"
 #include "fvm/store.h"
 
 struct fvm_checkpoint_options {
@@ -31,6 +32,21 @@ struct fvm_checkpoint_options {
 	void *arg;
 };
 
+/* A TCP connection with somebody outside of the VM. */
+struct fvm_connection {
+	pid_t pid; /* as the VM counts */
+	int number;
+	char command[16], peer[64];
+};
+
+struct fvm_connections { /* starts as { 0 } */
+	struct fvm_connection *list;
+	size_t count;
+};
+
+void fvm_connections_free(struct fvm_connections *c);
+#define scoped_connections __attribute__((cleanup(fvm_connections_free))) struct fvm_connections
+
 struct fvm_checkpoint_told {
 	size_t processes, threads;
 	int64_t still_ns; /* how long they stood still, if they go on */
@@ -38,9 +54,12 @@ struct fvm_checkpoint_told {
 
 /**
  * fvm_checkpoint_check() - whether all programs of the running VM can be captured now
+ * @ret: connections that go on only where the VM has the address again that it has; on success to be
+ *       freed
  * Return: 0, -EOPNOTSUPP (process, resource and reason), -ESRCH (it does not run), ...
  */
-int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_error *err);
+int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_connections *ret,
+			 struct fvm_error *err);
 
 /**
  * fvm_checkpoint() - the running VM, open FVM_LOCK, into @file of directory @dir
@@ -58,12 +77,18 @@ int fvm_checkpoint(const struct fvm_vm *vm, int dir, const char *file,
 int fvm_clone_live(const struct fvm_vm *vm, const char *name, int *ret_programs,
 		   struct fvm_checkpoint_told *ret, struct fvm_error *err);
 
+/** fvm_restore_wish() - what the network of the VM that the blob @live, at its start, is put into
+ *  should be like (fvm/net.h). Return: 0, or -EBADMSG (damaged) */
+int fvm_restore_wish(int live, struct fvm_net_wish *ret, struct fvm_error *err);
+
 /**
- * fvm_restore_programs() - into the VM that was just started without a command
+ * fvm_restore_programs() - into the VM that was just started without a command, as wished for
  * @live: the blob, at its start
+ * @ret_lost: connections that can't go on and were reset; on success to be freed
  * This process enters namespaces of the VM and has to end soon.
  * Return: 0, -EBADMSG (damaged), or another negative errno; the VM has to be ended then
  */
-int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_error *err);
+int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_connections *ret_lost,
+			 struct fvm_error *err);
 
 #endif

@@ -10,7 +10,7 @@
 #include "fvm/init_priv.h"
 #include "vin/capture.h"
 
-#define FVM_PROGRAMS_MAGIC "fvm programs 1\n"
+#define FVM_PROGRAMS_MAGIC "fvm programs 2\n"
 #define FVM_SESSIONS_MAX   4096
 
 /* A session as PID 1 told it, and what it gave. */
@@ -28,6 +28,7 @@ struct fvm_world {
 	int pidfd;  /* the same; a user's: of our foothold */
 	int spaces; /* CLONE_NEW*: namespaces of the VM's own, whose settings are its, too */
 	int root;
+	struct fvm_net_wish addresses; /* that it has */
 	struct fvm_foothold foothold; /* in an ordinary user's */
 	int users;		      /* of sessions with his ids, or -1 */
 	uint64_t filters; /* that every session has, if they can be told apart by their number */
@@ -57,5 +58,9 @@ int fvm_world_hold(struct fvm_world *w, struct fvm_error *err);
 /** fvm_world_room() - for so many sessions; fvm_world_give() - what @h has goes to the programs */
 int fvm_world_room(struct fvm_world *w, size_t count, struct fvm_error *err);
 void fvm_world_give(struct fvm_world *w, struct fvm_held *h, int id);
+
+/** fvm_connections_add() - one of process @pid (0: nobody), whose name is asked of @here
+ *  Return: 0 or -ENOMEM */
+int fvm_connections_add(struct fvm_connections *c, pid_t here, const struct fvm_connection *one);
 
 #endif

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fvm/checkpoint_priv.h"
@@ -10,6 +11,29 @@
 #include "fvm/state.h"
 #include "vin/spaces.h"
 #include "vin/status.h"
+
+void fvm_connections_free(struct fvm_connections *c)
+{
+	free(c->list);
+	*c = (struct fvm_connections){ 0 };
+}
+
+int fvm_connections_add(struct fvm_connections *c, pid_t here, const struct fvm_connection *one)
+{
+	char path[40];
+	scoped_free char *name = NULL;
+	struct fvm_connection *more = reallocarray(c->list, fvm_room(c->count + 1), sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	c->list = more;
+	more[c->count] = *one;
+	snprintf(path, sizeof(path), "/proc/%d/comm", here);
+	if (fvm_read_file(AT_FDCWD, path, 64, &name, NULL) == 0)
+		snprintf(more[c->count].command, sizeof(more->command), "%.*s",
+			 (int)strcspn(name, "\n"), name);
+	c->count++;
+	return 0;
+}
 
 void fvm_world_close(struct fvm_world *w)
 {
@@ -105,6 +129,8 @@ int fvm_world_open(const struct fvm_vm *vm, struct fvm_world *w, struct fvm_erro
 	if (w->pidfd < 0)
 		return fvm_error_set(err, -w->pidfd, "find PID 1 of the VM");
 	w->init = running.init_pid;
+	memcpy(w->addresses.address4, running.address4, sizeof(running.address4));
+	memcpy(w->addresses.address6, running.address6, sizeof(running.address6));
 	r = world_filters(w, err);
 	if (r < 0)
 		return r;

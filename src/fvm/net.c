@@ -18,6 +18,7 @@
 #include "fvm/net_table.h"
 #include "fvm/resolv.h"
 #include "fvm/sys.h"
+#include "vin/netlock.h"
 
 #define GUEST_LINK     "eth0"
 #define GUEST_INDEX    4096U /* beyond what modules put into a new namespace (tunl0, sit0...) */
@@ -184,13 +185,15 @@ static void tell(const struct net_work *w, struct fvm_net *net)
 }
 
 static int prepare_locked(struct net_work *w, const struct fvm_net *net, const char *vm,
-			  struct fvm_error *err)
+			  const struct fvm_net_wish *wish, struct fvm_error *err)
 {
 	struct net_state *state = w->state;
+	struct fvm_net_range range;
+	const bool wished = wish && fvm_net_wish_range(wish, &range) == 0;
 	int r = 0;
 	/* a table that waits for its end has the addresses already */
 	if (state->owner_count == 0 && !w->owns)
-		r = fvm_net_range_choose(w->rtnl, &state->range);
+		r = fvm_net_range_choose(w->rtnl, wished ? &range : NULL, &state->range);
 	if (r < 0)
 		return fvm_error_set(err, -r,
 				     "find a network of 65536 addresses for VMs that "
@@ -225,13 +228,14 @@ static int names_open(const struct net_work *w)
 	return r < 0 ? 0 : r;
 }
 
-int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_net *ret,
-		    struct fvm_error *err)
+int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, const struct fvm_net_wish *wish,
+		    struct fvm_net *ret, struct fvm_error *err)
 {
 	struct fvm_net net = {
 		.slot = slot,
 		.private_networks = config->private_networks,
 		.connections = config->connections,
+		.shut = wish != NULL,
 	};
 	scoped_net_work w = { .rtnl = -1, .nft = -1, .lock.fd = -1 };
 	strcpy(net.id, config->id);
@@ -239,7 +243,7 @@ int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_n
 	if (r == 0)
 		r = fvm_net_work_open(&w, slot, true, err);
 	if (r == 0)
-		r = prepare_locked(&w, &net, config->name, err);
+		r = prepare_locked(&w, &net, config->name, wish, err);
 	if (r < 0) {
 		fvm_net_free(&net);
 		return fvm_error_wrap(err, r, "set up its network");
@@ -297,7 +301,7 @@ static int lead_packets(int rtnl, unsigned int index, const struct fvm_net *net,
 }
 
 /* A socket of the VM's namespace, for us who stay in the host's. */
-static int open_inside(int netns, pid_t pid)
+static int open_inside(const struct fvm_net *net, int netns, pid_t pid)
 {
 	scoped_fd home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	scoped_fd pidfd = pid > 0 ? sys_pidfd_open(pid, 0) : -1;
@@ -305,7 +309,8 @@ static int open_inside(int netns, pid_t pid)
 		return home < 0 ? -errno : pidfd;
 	if (setns(pid > 0 ? pidfd : netns, CLONE_NEWNET) < 0)
 		return -errno;
-	int sock = fvm_nl_open(NETLINK_ROUTE);
+	const int shut = net->shut ? vin_netlock_shut(NULL) : 0;
+	int sock = shut < 0 ? shut : fvm_nl_open(NETLINK_ROUTE);
 	if (setns(home, CLONE_NEWNET) < 0) {
 		fvm_fd_closep(&sock);
 		return -errno;
@@ -397,7 +402,7 @@ int fvm_net_attach(const struct fvm_net *net, int netns, pid_t pid, struct fvm_e
 	if (r < 0)
 		return fvm_error_set(err, -r, "make the link %s", net->interface);
 	const unsigned int index = HOST_INDEX + net->slot;
-	scoped_fd inside = open_inside(netns, pid);
+	scoped_fd inside = open_inside(net, netns, pid);
 	r = inside < 0 ? inside : turn_on_guest(inside);
 	if (r < 0)
 		return fvm_error_set(err, -r, "turn on the VM's end of %s", net->interface);

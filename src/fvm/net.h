@@ -33,6 +33,12 @@ struct fvm_port {
 	bool udp;
 };
 
+/* What a VM that goes on should have again, because its connections have it: as text; "" none. */
+struct fvm_net_wish {
+	char address4[16];
+	char address6[48];
+};
+
 struct fvm_net { /* what one VM got */
 	uint32_t slot;
 	char id[33]; /* the VM's: a slot that another VM has by now is left alone */
@@ -43,6 +49,7 @@ struct fvm_net { /* what one VM got */
 	size_t port_count;
 	bool private_networks; /* policy: RFC 1918 and ULA destinations allowed */
 	uint32_t connections;  /* a limit of its own; 0: as most VMs */
+	bool shut; /* nothing comes in until vin_netlock_open() */
 	/* for PID 1 to hold; 0: none */
 	int socket; /* the table's: net_table.h */
 	int names;  /* resolv.conf as it should be, when it has changed: resolv.h */
@@ -59,10 +66,15 @@ int fvm_port_parse(const char *text, struct fvm_port *ret, struct fvm_error *err
 int fvm_ports_check(const struct fvm_port *ports, size_t count, struct fvm_error *err);
 
 /** fvm_net_prepare() - choose addresses for @slot, open its ports, make the host ready
+ *  @wish: addresses to have again, of which the slot was made (fvm_net_wish_slot()), if they are free;
+ *         the VM's network is shut then (vin/netlock), until its programs are there; may be NULL
  *  A few hundred microseconds for the first VM, less for others. fvm_net_detach() undoes it.
  *  Return: 0, -EADDRINUSE (port taken: by whom if known), -EOPNOTSUPP (no nft, no veth: which) */
-int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, struct fvm_net *ret,
-		    struct fvm_error *err);
+int fvm_net_prepare(uint32_t slot, const struct fvm_config *config, const struct fvm_net_wish *wish,
+		    struct fvm_net *ret, struct fvm_error *err);
+
+/** fvm_net_wish_slot() - whose addresses they were. Return: slot, or -1: of none */
+int fvm_net_wish_slot(const struct fvm_net_wish *wish);
 
 /** fvm_net_attach() - make the pair, put one end into @netns, and give both addresses and routes
  *  @netns: descriptor of the VM's network namespace, or with @pid > 0 that process' */

@@ -115,8 +115,12 @@ void fvm_net_gateway(const struct fvm_net_range *range, uint8_t family, uint32_t
 
 /* ---- subnet.c ---- */
 
-/** fvm_net_range_choose() - addresses that nothing here routes to. Return: 0 or -errno */
-int fvm_net_range_choose(int rtnl, struct fvm_net_range *ret);
+/** fvm_net_range_choose() - addresses that nothing here routes to; @wish, if it is of those and ours
+ *  to choose; may be NULL. Return: 0 or -errno */
+int fvm_net_range_choose(int rtnl, const struct fvm_net_range *wish, struct fvm_net_range *ret);
+
+/** fvm_net_wish_range() - the range in which the addresses are. Return: 0, or -EINVAL: none of ours */
+int fvm_net_wish_range(const struct fvm_net_wish *wish, struct fvm_net_range *ret);
 
 /** fvm_net_has_ipv6() - does this host have a way to the IPv6 world? */
 bool fvm_net_has_ipv6(int rtnl);

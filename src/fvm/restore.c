@@ -2,8 +2,10 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -13,7 +15,9 @@
 #include "fvm/internal.h"
 #include "fvm/volatile.h"
 #include "vin/image.h"
+#include "vin/netlock.h"
 #include "vin/replay.h"
+#include "vin/status.h"
 #include "vin/task.h"
 
 static int damaged(struct fvm_error *err)
@@ -49,13 +53,32 @@ static int adopt_one(struct fvm_world *w, int live, int sock, struct fvm_error *
 	return 0;
 }
 
-static int adopt_sessions(struct fvm_world *w, int live, struct fvm_error *err)
+static int read_head(int live, struct fvm_net_wish *ret, struct fvm_error *err)
 {
 	char magic[sizeof(FVM_PROGRAMS_MAGIC)] = "";
-	uint32_t sessions = 0;
 	if (read_exact(live, magic, strlen(FVM_PROGRAMS_MAGIC)) < 0 ||
-	    strcmp(magic, FVM_PROGRAMS_MAGIC) != 0 ||
-	    read_exact(live, &sessions, sizeof(sessions)) < 0 || sessions > FVM_SESSIONS_MAX)
+	    strcmp(magic, FVM_PROGRAMS_MAGIC) != 0 || read_exact(live, ret, sizeof(*ret)) < 0)
+		return damaged(err);
+	ret->address4[sizeof(ret->address4) - 1] = '\0';
+	ret->address6[sizeof(ret->address6) - 1] = '\0';
+	return 0;
+}
+
+int fvm_restore_wish(int live, struct fvm_net_wish *ret, struct fvm_error *err)
+{
+	int r = read_head(live, ret, err);
+	if (lseek(live, 0, SEEK_SET) < 0 && r == 0)
+		r = fvm_error_set(err, errno, "read the programs");
+	return r;
+}
+
+static int adopt_sessions(struct fvm_world *w, int live, struct fvm_error *err)
+{
+	struct fvm_net_wish had;
+	uint32_t sessions = 0;
+	if (read_head(live, &had, err) < 0)
+		return -EBADMSG;
+	if (read_exact(live, &sessions, sizeof(sessions)) < 0 || sessions > FVM_SESSIONS_MAX)
 		return damaged(err);
 	scoped_fd sock = fvm_control_connect(w->vm, err);
 	int r = sock < 0 ? sock : fvm_world_room(w, sessions, err);
@@ -82,10 +105,44 @@ static int put_volatile_back(const struct fvm_world *w, int live, struct fvm_err
 	return fvm_volatile_read(w->pidfd, w->root, live, len, err);
 }
 
-static int replay(struct fvm_world *w, int live, struct fvm_error *err)
+struct lost {
+	int to; /* gets each of them */
+	int result;
+};
+
+static void write_lost(void *arg, pid_t pid, int number, const char *peer)
 {
+	struct lost *l = arg;
+	struct fvm_connection one = { .pid = vin_inner_number(pid), .number = number };
+	scoped_connections named = { 0 };
+	snprintf(one.peer, sizeof(one.peer), "%s", peer);
+	if (l->result == 0)
+		l->result = fvm_connections_add(&named, pid, &one);
+	if (l->result == 0)
+		l->result = fvm_write_all(l->to, named.list, sizeof(*named.list));
+}
+
+/* Who talks to us meanwhile is not answered as if nobody were there: fvm/net had shut it. */
+static int go(const struct fvm_world *w, struct vin_replay *r, struct fvm_error *err)
+{
+	const bool shut = !w->vm->config.rootless && w->vm->config.net == FVM_NET_NAT;
+	int e = shut ? vin_netlock_open(err) : 0;
+	if (e == 0 && FVM_FAULT("restore.go") < 0)
+		e = fvm_error_set(err, EIO, "let them go");
+	return e < 0 ? e : vin_replay_go(r, err);
+}
+
+static int replay(struct fvm_world *w, int live, int lost_to, struct fvm_error *err)
+{
+	/* its network is that of the namespace around the VM's, and what carried it has ended */
+	const bool users_nat = w->vm->config.rootless && w->vm->config.net == FVM_NET_NAT;
+	struct lost lost = { .to = lost_to };
 	const struct vin_replay_options options = { .root = w->root,
 						    .spaces = w->spaces,
+						    .outer_net = users_nat,
+						    .outside_gone = users_nat,
+						    .lost = write_lost,
+						    .lost_arg = &lost,
 						    .ipc = true,
 						    .start = fvm_blank_start,
 						    .arg = (void *)(uintptr_t)w->vm,
@@ -99,14 +156,14 @@ static int replay(struct fvm_world *w, int live, struct fvm_error *err)
 	if (e == 0)
 		e = vin_replay_build(in, &options, &r, err);
 	if (e == 0)
-		e = FVM_FAULT("restore.go") < 0 ? fvm_error_set(err, EIO, "let them go")
-						: vin_replay_go(r, err);
+		e = lost.result < 0 ? fvm_error_set(err, -lost.result, "list connections")
+				    : go(w, r, err);
 	vin_in_close(in);
 	vin_replay_close(r);
 	return e;
 }
 
-static int restore(const struct fvm_vm *vm, int live, struct fvm_error *err)
+static int restore(const struct fvm_vm *vm, int live, int lost, struct fvm_error *err)
 {
 	struct vin_watch watch;
 	scoped_world w = FVM_NO_WORLD;
@@ -124,13 +181,13 @@ static int restore(const struct fvm_vm *vm, int live, struct fvm_error *err)
 	if (r < 0)
 		return r;
 	vin_watch_begin(&watch);
-	r = replay(&w, live, err);
+	r = replay(&w, live, lost, err);
 	vin_watch_end(&watch);
 	return r;
 }
 
 /* Who has become root of a namespace of the VM's is no longer the user. */
-static int restore_apart(const struct fvm_vm *vm, int live, struct fvm_error *err)
+static int restore_apart(const struct fvm_vm *vm, int live, int lost, struct fvm_error *err)
 {
 	struct fvm_apart a;
 	struct fvm_error why = { 0 };
@@ -139,14 +196,32 @@ static int restore_apart(const struct fvm_vm *vm, int live, struct fvm_error *er
 		return r;
 	if (a.pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		r = getppid() == a.parent ? restore(vm, live, &why) : -ECANCELED;
+		r = getppid() == a.parent ? restore(vm, live, lost, &why) : -ECANCELED;
 		fvm_apart_tell(&a, r, &why, NULL, 0);
 	}
 	return fvm_apart_end(&a, NULL, 0, err);
 }
 
-int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_error *err)
+static int read_lost(int lost, struct fvm_connections *ret, struct fvm_error *err)
 {
-	int r = vm->config.rootless ? restore_apart(vm, live, err) : restore(vm, live, err);
+	const off_t len = lseek(lost, 0, SEEK_END);
+	struct fvm_connection *list = len < 0 ? NULL : malloc((size_t)len + 1);
+	if (!list || pread(lost, list, (size_t)len, 0) != len) {
+		free(list);
+		return fvm_error_set(err, ENOMEM, "list connections");
+	}
+	*ret = (struct fvm_connections){ list, (size_t)len / sizeof(*list) };
+	return 0;
+}
+
+int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_connections *ret_lost,
+			 struct fvm_error *err)
+{
+	scoped_fd lost = memfd_create("lost", MFD_CLOEXEC);
+	int r = lost < 0	      ? fvm_error_set(err, errno, "list connections")
+		: vm->config.rootless ? restore_apart(vm, live, lost, err)
+				      : restore(vm, live, lost, err);
+	if (r == 0)
+		r = read_lost(lost, ret_lost, err);
 	return r < 0 ? fvm_error_wrap(err, r, "restore VM '%s'", vm->config.name) : 0;
 }

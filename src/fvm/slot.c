@@ -34,14 +34,16 @@ static int try_slot(int dir, uint32_t slot)
 	return r < 0 ? r : fvm_fd_take(&fd);
 }
 
-int fvm_slot_take(const char *vm_id, uint32_t *ret_slot, int *ret_fd, struct fvm_error *err)
+int fvm_slot_take(const char *vm_id, int wish, uint32_t *ret_slot, int *ret_fd,
+		  struct fvm_error *err)
 {
 	scoped_fd dir = open_dir(err);
 	if (dir < 0)
 		return dir;
 	char head[9];
 	snprintf(head, sizeof(head), "%.8s", vm_id);
-	uint32_t first = (uint32_t)strtoul(head, NULL, 16) % FVM_SLOTS_GIVEN;
+	uint32_t first = wish >= 0 ? (uint32_t)wish : (uint32_t)strtoul(head, NULL, 16);
+	first %= FVM_SLOTS_GIVEN;
 	for (uint32_t i = 0; i < FVM_SLOTS_GIVEN; i++) {
 		uint32_t slot = (first + i) % FVM_SLOTS_GIVEN;
 		int fd = try_slot(dir, slot);

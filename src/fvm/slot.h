@@ -25,9 +25,11 @@ static inline uint32_t fvm_slot_uid(uint32_t slot)
 	return FVM_UID_FIRST + slot * FVM_UID_SPAN;
 }
 
-/** fvm_slot_take() - @ret_fd keeps it while open (in whichever process). Return: 0, or -EBUSY when
- *  all are taken */
-int fvm_slot_take(const char *vm_id, uint32_t *ret_slot, int *ret_fd, struct fvm_error *err);
+/** fvm_slot_take() - @ret_fd keeps it while open (in whichever process)
+ *  @wish: the slot to be had if it is free; < 0: none
+ *  Return: 0, or -EBUSY when all are taken */
+int fvm_slot_take(const char *vm_id, int wish, uint32_t *ret_slot, int *ret_fd,
+		  struct fvm_error *err);
 
 /** fvm_slot_drop() - remove the file of a slot that nobody holds any more */
 void fvm_slot_drop(uint32_t slot);

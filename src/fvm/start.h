@@ -28,6 +28,7 @@ struct fvm_start_options {
 	struct fvm_ahead *ahead;	 /* of fvm_ahead_begin(), or NULL */
 	struct fvm_lookout *lookout;	 /* of fvm_lookout_begin(), or NULL */
 	const struct fvm_copy_progress *copying; /* of native directories; or NULL */
+	const struct fvm_net_wish *wish; /* programs will come that had a network; or NULL */
 	uid_t user_uid;			 /* whose /run/user/UID is made */
 	gid_t user_gid;
 };

@@ -26,8 +26,9 @@ int start_take_slot(struct start *s, struct fvm_error *err)
 	int passed[SLOT_TRIES];
 	size_t tries = 0;
 	int r;
-	for (;;) {
-		r = fvm_slot_take(s->vm->config.id, &s->running.slot, &s->slot, err);
+	int wish = s->options->wish ? fvm_net_wish_slot(s->options->wish) : -1;
+	for (;; wish = -1) {
+		r = fvm_slot_take(s->vm->config.id, wish, &s->running.slot, &s->slot, err);
 		if (r < 0)
 			break;
 		s->running.uid_base = fvm_slot_uid(s->running.slot);

@@ -24,7 +24,8 @@ static void sem_await(sem_t *sem)
 static int prepare(struct start *s)
 {
 	struct start_net *t = &s->net_thread;
-	int r = fvm_net_prepare(s->running.slot, &s->vm->config, &s->net, &t->err);
+	int r = fvm_net_prepare(s->running.slot, &s->vm->config, s->options->wish, &s->net,
+				&t->err);
 	s->has_net = r == 0;
 	t->needs_relay = r == 0 && fvm_net_needs_relay(&s->net) != 0;
 	return r == 0 ? fvm_net_resolv_conf(&s->net, &s->resolv, &t->err) : r;

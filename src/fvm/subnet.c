@@ -75,7 +75,40 @@ static int taken_route(const struct nlmsghdr *nlh, void *arg)
 	return MNL_CB_OK;
 }
 
-int fvm_net_range_choose(int rtnl, struct fvm_net_range *ret)
+static bool is_candidate(const uint8_t base[2])
+{
+	for (size_t i = 0; i < FVM_COUNT(candidates); i++) {
+		if (memcmp(base, candidates[i], sizeof(candidates[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
+int fvm_net_wish_range(const struct fvm_net_wish *wish, struct fvm_net_range *ret)
+{
+	struct fvm_address a4, a6;
+	struct fvm_net_range range = { 0 };
+	if (fvm_address_parse(wish->address4, &a4) < 0 || a4.family != AF_INET ||
+	    !is_candidate(a4.bytes))
+		return -EINVAL;
+	memcpy(range.base4, a4.bytes, sizeof(range.base4));
+	if (fvm_address_parse(wish->address6, &a6) == 0 && a6.family == AF_INET6 &&
+	    a6.bytes[0] == 0xfd)
+		memcpy(range.base6, a6.bytes, sizeof(range.base6));
+	*ret = range;
+	return 0;
+}
+
+int fvm_net_wish_slot(const struct fvm_net_wish *wish)
+{
+	struct fvm_address a;
+	if (fvm_address_parse(wish->address4, &a) < 0 || a.family != AF_INET)
+		return -1;
+	const int host = a.bytes[2] << 8 | a.bytes[3];
+	return host >= 3 && host % 2 && (host - 3) / 2 < (int)FVM_SLOTS_GIVEN ? (host - 3) / 2 : -1;
+}
+
+int fvm_net_range_choose(int rtnl, const struct fvm_net_range *wish, struct fvm_net_range *ret)
 {
 	struct fvm_net_range range = { .base6 = { 0xfd } };
 	struct fvm_net_taken taken = { 0 };
@@ -86,12 +119,17 @@ int fvm_net_range_choose(int rtnl, struct fvm_net_range *ret)
 	int r = fvm_nl_ask(rtnl, &b, taken_route, &taken);
 	if (r == 0 && taken.failed)
 		r = -ENOMEM;
-	if (r == 0)
+	if (r == 0 && wish &&
+	    !overlaps(&taken, (uint32_t)wish->base4[0] << 24 | wish->base4[1] << 16, 16))
+		memcpy(range.base4, wish->base4, sizeof(range.base4));
+	else if (r == 0)
 		r = fvm_net_range4_pick(&taken, range.base4);
 	free(taken.items);
 	if (r < 0)
 		return r;
-	if (getrandom(range.base6 + 1, sizeof(range.base6) - 1, 0) < 0)
+	if (wish && wish->base6[0])
+		memcpy(range.base6, wish->base6, sizeof(range.base6));
+	else if (getrandom(range.base6 + 1, sizeof(range.base6) - 1, 0) < 0)
 		return -errno;
 	*ret = range;
 	return 0;

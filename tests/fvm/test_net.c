@@ -235,7 +235,7 @@ static void vm_start_with(struct vm *vm, uint32_t slot, struct fvm_config *c)
 {
 	struct fvm_error err = { 0 };
 	machine_make(&vm->machine);
-	int r = fvm_net_prepare(slot, c, &vm->net, &err);
+	int r = fvm_net_prepare(slot, c, NULL, &vm->net, &err);
 	if (r == 0)
 		r = fvm_net_attach(&vm->net, -1, vm->machine.holder, &err);
 	vm->relay = r == 0 ? fvm_net_serve(&vm->net, vm->machine.holder, &err) : -1;
@@ -533,13 +533,13 @@ static void a_taken_port_is_told_with_its_owner(void **state)
 	const char *const ports[] = { "8080:80", NULL };
 	int s = server(lab, lab->host, SOCK_STREAM, "0.0.0.0", 8080);
 	config_make(&c, 3, ports);
-	assert_int_equal(fvm_net_prepare(3, &c, &net, &err), -EADDRINUSE);
+	assert_int_equal(fvm_net_prepare(3, &c, NULL, &net, &err), -EADDRINUSE);
 	assert_non_null(strstr(err.text, "8080/tcp, which belongs to test_fvm_net (pid "));
 	close(s);
 	vm_start(&vm, 7, ports);
 	fvm_strv_free(&c.ports);
 	assert_int_equal(fvm_strv_add(&c.ports, HOST4 ":8080:81"), 0);
-	assert_int_equal(fvm_net_prepare(3, &c, &net, &again), -EADDRINUSE);
+	assert_int_equal(fvm_net_prepare(3, &c, NULL, &net, &again), -EADDRINUSE);
 	config_drop(&c);
 	vm_end(&vm);
 	(void)lab;
@@ -747,7 +747,7 @@ static int start_and_end(uint32_t slot)
 		struct fvm_net net;
 		config_make(&c, slot, slot % 2 ? ports : NULL);
 		machine_make(&m);
-		r = fvm_net_prepare(slot, &c, &net, &err);
+		r = fvm_net_prepare(slot, &c, NULL, &net, &err);
 		if (r == 0)
 			r = fvm_net_attach(&net, m.ns, 0, &err);
 		machine_end(&m);
