@@ -161,11 +161,62 @@ static int wait_parked(pid_t tid, unsigned int timeout_ms, bool *ret_signal)
 	}
 }
 
+#define FAULTS                                                                                     \
+	(1ULL << (SIGSEGV - 1) | 1ULL << (SIGBUS - 1) | 1ULL << (SIGILL - 1) |                     \
+	 1ULL << (SIGTRAP - 1) | 1ULL << (SIGFPE - 1) | 1ULL << (SIGSYS - 1))
+#define AT_ONCE 32
+
+/* Whether the thread has stopped between a fault and its signal. */
+static bool has_fault(pid_t tid)
+{
+	uint64_t mask;
+	siginfo_t queued[AT_ONCE];
+	struct __ptrace_peeksiginfo_args which = { .nr = AT_ONCE };
+	long n = AT_ONCE;
+	if (ptrace(PTRACE_GETSIGMASK, tid, sizeof(mask), &mask) < 0)
+		return false;
+	for (; n == AT_ONCE; which.off += AT_ONCE) {
+		n = ptrace(PTRACE_PEEKSIGINFO, tid, &which, queued);
+		for (long i = 0; i < n; i++) {
+			const uint64_t bit = 1ULL << (queued[i].si_signo - 1);
+			if ((bit & FAULTS & ~mask) && queued[i].si_code > 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* The kernel gives such a signal before any other, even when it has been blocked since: instead of
+ * the one of our breakpoint, which would be the program's end. So it is let through first. */
+static int let_faults_through(pid_t tid, unsigned int timeout_ms, bool *ret_signal)
+{
+	int r = 0, status;
+	while (r == 0 && !*ret_signal && has_fault(tid)) {
+		/* asked to stop, it would stop before it takes the signal */
+		if (ptrace(PTRACE_CONT, tid, 0, 0) < 0)
+			return -errno;
+		r = vin_thread_wait(tid, timeout_ms, &status);
+		if (r < 0)
+			return r;
+		if (event_of(status) == PTRACE_EVENT_STOP) {
+			*ret_signal = WSTOPSIG(status) != SIGTRAP;
+			continue;
+		}
+		if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 ||
+		    ptrace(PTRACE_CONT, tid, 0, event_of(status) ? 0 : WSTOPSIG(status)) < 0)
+			return -errno;
+		r = wait_parked(tid, timeout_ms, ret_signal);
+	}
+	return r;
+}
+
 int vin_thread_settle(pid_t pid, pid_t tid, unsigned int timeout_ms, struct vin_thread *ret,
 		      struct fvm_error *err)
 {
 	struct vin_thread t = { .pid = pid, .tid = tid };
 	int r = wait_parked(tid, timeout_ms, &t.stopped_by_signal);
+	if (r == 0)
+		r = let_faults_through(tid, timeout_ms, &t.stopped_by_signal);
 	if (r < 0)
 		return fvm_error_set(err, -r, "wait for thread %d to stop", tid);
 	r = vin_arch_get(tid, &t.regs);

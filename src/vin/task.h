@@ -4,8 +4,9 @@
  * Theory of operation
  *   A thread is seized (PTRACE_SEIZE: it runs on) and interrupted. It stops on its way back to its
  *   program, wherever it was: in its own code, or in a system call that the kernel will start
- *   again. A signal that was just being delivered is let through first, so that at the stop there
- *   is nothing half done but an interrupted call, and that is written in the registers.
+ *   again. A signal that was just being delivered, or that a fault of its own is about to send, is
+ *   let through first, so that at the stop there is nothing half done but an interrupted call, and
+ *   that is written in the registers.
  *
  *   parked   stopped with its own registers and mask. When the controller dies now, the kernel
  *            lets the thread go, and it goes on as if nothing had been: this is the state that a
