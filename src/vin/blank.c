@@ -17,8 +17,9 @@
 #include "vin/blank.h"
 #include "vin/maps.h"
 
-#define LOAD_AT 0x20000ULL /* above what the kernel keeps free at the bottom */
-#define WAIT_MS 10000
+#define LOAD_AT	  0x20000ULL /* above what the kernel keeps free at the bottom */
+#define WAIT_MS	  10000
+#define REAPED_MS 100 /* for PID 1 to reap a guest */
 #define OPTIONS                                                                                    \
 	(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |    \
 	 PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC)
@@ -378,8 +379,12 @@ int vin_nest_leave(struct vin_nest *nest, struct fvm_error *err)
 	int r = nest->guest && t->pid ? end(&nest->init) : 0;
 	if (r < 0)
 		return fvm_error_set(err, -r, "end the first process");
-	if (nest->guest)
-		t->pid = t->tid = 0;
+	if (!nest->guest)
+		return 0;
+	/* whoever looks at the programs next shall not find it among them, as a zombie */
+	for (int ms = 0; t->pid && ms < REAPED_MS && kill(t->pid, 0) == 0; ms++)
+		fvm_sleep_ms(1);
+	t->pid = t->tid = 0;
 	return 0;
 }
 
