@@ -10,6 +10,7 @@
 #include "common/fault.h"
 #include "fvm/apart.h"
 #include "fvm/checkpoint_priv.h"
+#include "fvm/early.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
 #include "fvm/pause.h"
@@ -202,15 +203,16 @@ static int write_blob(struct fvm_world *w, struct vin_capture *c, int to, struct
 	return r < 0 ? r : write_programs(c, to, err);
 }
 
-/* Stops them, and writes what they are; @ret goes on to hold them still. */
-static int capture_once(struct fvm_world *w, int to, struct vin_capture **ret,
+/* Stops them, and writes what they are, if @to >= 0; @ret goes on to hold them still. */
+static int capture_once(struct fvm_world *w, int to, struct vin_capture **ret, int64_t *ret_since,
 			struct fvm_error *err)
 {
 	struct vin_capture *c = NULL;
 	int r = look(w, &c, err);
+	*ret_since = fvm_clock_ns();
 	if (r == 0)
 		r = vin_capture_stop(c, STOP_MS, err);
-	if (r == 0)
+	if (r == 0 && to >= 0)
 		r = write_blob(w, c, to, err);
 	if (r < 0)
 		vin_capture_close(c);
@@ -228,8 +230,7 @@ static int capture(struct fvm_world *w, int to, struct vin_capture **ret, int64_
 			fvm_sleep_ms(TRY_MS);
 		if (err)
 			*err = (struct fvm_error){ 0 };
-		*ret_since = fvm_clock_ns();
-		r = capture_once(w, to, ret, err);
+		r = capture_once(w, to, ret, ret_since, err);
 	}
 	return r;
 }
@@ -289,20 +290,25 @@ static int finish(const struct fvm_vm *vm, struct vin_capture *c, bool leave_run
 
 struct standing {
 	struct vin_capture *capture;
+	struct fvm_early early;
 	int64_t since, still_ns;
+	int64_t before_ns; /* they stood still already, for the early copy */
 };
 
 static void go_on(void *arg)
 {
 	struct standing *s = arg;
+	if (s->still_ns)
+		return; /* when the early copy was finished */
 	vin_capture_resume(s->capture);
 	s->still_ns = fvm_clock_ns() - s->since;
 }
 
-static int export(const struct fvm_vm *vm, const struct job *job, void (*written)(void *arg),
-		  void *arg, struct fvm_error *err)
+static int export(const struct fvm_vm *vm, const struct job *job, const struct standing *s,
+		  void (*written)(void *arg), void *arg, struct fvm_error *err)
 {
 	const struct fvm_image_live live = { .programs = job->blob,
+					     .layer = s->early.dir,
 					     .written = job->leave_running ? written : NULL,
 					     .arg = arg };
 	return fvm_vm_export_live(vm, job->dir, job->file, &live, job->progress, job->arg, err);
@@ -327,7 +333,7 @@ static int export_apart(const struct fvm_vm *vm, const struct job *job, struct s
 	if (r == 0 && a.pid == 0) {
 		r = fvm_subids_enter(vm, &why);
 		if (r == 0)
-			r = export(vm, job, tell_written, &written[1], &why);
+			r = export(vm, job, s, tell_written, &written[1], &why);
 		fvm_apart_tell(&a, r, &why, NULL, 0);
 	}
 	close(written[1]);
@@ -337,33 +343,90 @@ static int export_apart(const struct fvm_vm *vm, const struct job *job, struct s
 	return r < 0 ? r : fvm_apart_end(&a, NULL, 0, err);
 }
 
+/* The image is written when they run again, of a copy; if there can't be one, before that. */
+static int write_file(const struct fvm_vm *vm, const struct job *job, struct standing *s,
+		      struct fvm_error *err)
+{
+	if (s->early.dir >= 0 && fvm_early_finish(&s->early, NULL) == 0)
+		go_on(s);
+	else
+		fvm_early_close(&s->early);
+	return vm->config.rootless ? export_apart(vm, job, s, err)
+				   : export(vm, job, s, go_on, s, err);
+}
+
 static int keep_files(const struct fvm_vm *vm, const struct job *job, struct standing *s,
 		      struct fvm_error *err)
 {
 	struct fvm_vm origin = *vm;
 	scoped_vm copy = { .dir = -1, .lock = -1 };
 	if (!job->clone)
-		return vm->config.rootless ? export_apart(vm, job, s, err)
-					   : export(vm, job, go_on, s, err);
+		return write_file(vm, job, s, err);
 	origin.held = true;
+	origin.early = s->early.dir >= 0 ? &s->early : NULL;
+	origin.copied = go_on;
+	origin.copied_arg = s;
 	return fvm_vm_clone(&origin, job->clone, &copy, NULL, err);
+}
+
+/* They stand still for a moment: so nobody is in a write that began before the copy. */
+static int mark(struct fvm_world *w, struct standing *s, struct fvm_error *err)
+{
+	struct vin_capture *c = NULL;
+	int64_t since = 0;
+	int r = capture(w, -1, &c, &since, err);
+	if (r < 0)
+		return r;
+	fvm_early_mark(&s->early);
+	vin_capture_resume(c);
+	s->before_ns = fvm_clock_ns() - since;
+	vin_capture_close(c);
+	return 0;
+}
+
+/* An image can do without it: see write_file(). */
+static int copy_early(struct fvm_world *w, const struct job *job, struct standing *s,
+		      struct fvm_error *err)
+{
+	struct fvm_early *e = &s->early;
+	if (!job->leave_running)
+		return 0;
+	int r = fvm_early_open(w->vm, job->clone, e, err);
+	if (r < 0 || !fvm_early_can(w->vm))
+		return r;
+	e->progress = job->progress;
+	e->arg = job->arg;
+	r = mark(w, s, err);
+	if (r < 0)
+		return r;
+	r = fvm_early_copy(e, job->clone ? err : NULL);
+	if (r < 0)
+		fvm_early_close(e);
+	if (is_abandoned())
+		return -ECANCELED;
+	return job->clone ? r : 0;
 }
 
 static int checkpoint(struct fvm_world *w, const struct job *job, struct fvm_checkpoint_told *ret,
 		      struct fvm_error *err)
 {
-	struct standing s = { .capture = NULL };
+	struct standing s = { .early = FVM_NO_EARLY };
 	int r = fvm_world_hold(w, err);
 	if (r == 0)
+		r = copy_early(w, job, &s, err);
+	if (r == 0)
 		r = capture(w, job->blob, &s.capture, &s.since, err);
-	if (r < 0)
+	if (r < 0) {
+		fvm_early_close(&s.early);
 		return r;
+	}
 	count(vin_capture_tree(s.capture), ret);
 	r = keep_files(w->vm, job, &s, err);
 	if (r == 0)
 		r = finish(w->vm, s.capture, job->leave_running, err);
-	ret->still_ns = s.still_ns ? s.still_ns : fvm_clock_ns() - s.since;
+	ret->still_ns = s.before_ns + (s.still_ns ? s.still_ns : fvm_clock_ns() - s.since);
 	vin_capture_close(s.capture);
+	fvm_early_close(&s.early);
 	return r;
 }
 
@@ -435,7 +498,9 @@ int fvm_clone_live(const struct fvm_vm *vm, const char *name, int *ret_programs,
 		   struct fvm_checkpoint_told *ret, struct fvm_error *err)
 {
 	struct job job = { .blob = -1, .leave_running = true, .clone = name };
-	int r = do_job(vm, &job, ret, err);
+	int r = fvm_vm_check_clone(vm, name, err);
+	if (r == 0)
+		r = do_job(vm, &job, ret, err);
 	if (r == 0 && lseek(job.blob, 0, SEEK_SET) < 0)
 		r = fvm_error_set(err, errno, "read the programs");
 	if (r == 0)

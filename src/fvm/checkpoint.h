@@ -13,8 +13,9 @@
  *   to vin these are given (vin/files.h), by the name "session N".
  *
  *   checkpoint  look while all run (what can't be captured is said now); stop; write programs, then
- *               layers; let them go or end the VM. Until the file has its name, whatever happens to
- *               us lets the programs go on, as they are our tracees and no more.
+ *               layers; let them go or end the VM. If they are to go on, their files were copied
+ *               before (fvm/early.h), and they go before layers are written. Until the file has its
+ *               name, whatever happens to us lets the programs go on, as they are our tracees.
  *   restore     import the layers, start the VM without a command, have PID 1 take over the
  *               sessions, replay the programs as its children.
  *   Who restores a file does with it what it says, in a VM that has what this host grants: ports,

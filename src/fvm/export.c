@@ -44,7 +44,7 @@ static int add_layer(struct export *x, int top)
 	return r;
 }
 
-static int write_layers(struct export *x)
+static int write_layers(struct export *x, int copy)
 {
 	const struct fvm_strv *layers = &x->vm->config.layers;
 	char path[80];
@@ -57,6 +57,8 @@ static int write_layers(struct export *x)
 		if (r < 0)
 			return r;
 	}
+	if (copy >= 0)
+		return add_layer(x, copy);
 	scoped_fd workspace = fvm_open_nofollow(x->vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
 	if (workspace < 0)
 		return fvm_error_set(x->err, -workspace, "open the workspace");
@@ -342,7 +344,7 @@ int fvm_vm_export_live(const struct fvm_vm *vm, int dir, const char *file,
 			      .progress = progress,
 			      .arg = arg,
 			      .err = err };
-	int r = write_layers(x);
+	int r = write_layers(x, live ? live->layer : -1);
 	if (r == 0 && live && live->written)
 		live->written(live->arg);
 	if (r == 0 && live)

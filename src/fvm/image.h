@@ -32,6 +32,7 @@ int fvm_vm_export(const struct fvm_vm *vm, int dir, const char *file, fvm_progre
 /* Of a VM that runs, and whose programs the caller holds still. */
 struct fvm_image_live {
 	int programs;		  /* file with what they are, which becomes a blob (checkpoint.h) */
+	int layer;		  /* a copy of its workspace, which is read instead; or -1 */
 	void (*written)(void *arg); /* its files are read: they may go on; may be NULL */
 	void *arg;
 };

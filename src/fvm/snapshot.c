@@ -10,6 +10,7 @@
 
 #include "common/fault.h"
 #include "fvm/disk.h"
+#include "fvm/early.h"
 #include "fvm/hide_record.h"
 #include "fvm/internal.h"
 #include "fvm/layer_copy.h"
@@ -229,10 +230,39 @@ static int copy_workspace(void *arg, struct fvm_error *err)
 	return r < 0 ? r : fvm_layer_copy(from, to, c->vm->progress, c->vm->progress_arg, err);
 }
 
+/* Copies made early have births from before, and programs wait for who makes them: the stamps are
+ * written when they go on. */
+static int update_stamps(void *arg, struct fvm_error *err)
+{
+	return fvm_stamps_update(arg, err);
+}
+
 /* Ids of the VM's services, and what the user may do with his own files, take a namespace. */
 static int copy_in_namespace(void *arg, struct fvm_error *err)
 {
 	return fvm_subids_call_always(copy_workspace, arg, err);
+}
+
+/* Into the empty @layer. */
+static int copy_files(struct fvm_vm *vm, int layer, int64_t *ret_still_ns, struct fvm_error *err)
+{
+	struct copying c = { vm, layer };
+	if (mkdirat(layer, "fs", 0700) < 0)
+		return fvm_error_set(err, errno, "make a layer in %s", vm->store->path);
+	int r = fvm_vm_while_paused(vm, copy_in_namespace, &c, ret_still_ns, err);
+	if (r == 0 && vm->copied)
+		vm->copied(vm->copied_arg);
+	return r;
+}
+
+static int finish_files(struct fvm_vm *vm, int layer, struct fvm_error *err)
+{
+	int r = fvm_early_finish(vm->early, err);
+	if (r == 0 && vm->copied)
+		vm->copied(vm->copied_arg);
+	if (r == 0 && renameat(vm->early->dir, "fs", layer, "fs") < 0)
+		r = fvm_error_set(err, errno, "make a layer in %s", vm->store->path);
+	return r < 0 ? r : fvm_subids_call_always(update_stamps, vm, err);
 }
 
 static int check_on_disk(const struct fvm_vm *vm, struct fvm_error *err)
@@ -252,13 +282,9 @@ static int copy_to_tmp(struct fvm_vm *vm, const char *vm_id, char tmp[40], int64
 	if (r < 0)
 		return r;
 	scoped_fd layer = make_layer_tmp(vm->store, vm_id, tmp);
-	struct copying c = { vm, layer };
 	if (layer < 0)
 		return fvm_error_set(err, -layer, "make a layer in %s", vm->store->path);
-	if (mkdirat(layer, "fs", 0700) < 0)
-		r = fvm_error_set(&mine, errno, "make a layer in %s", vm->store->path);
-	if (r == 0)
-		r = fvm_vm_while_paused(vm, copy_in_namespace, &c, ret_still_ns, &mine);
+	r = vm->early ? finish_files(vm, layer, &mine) : copy_files(vm, layer, ret_still_ns, &mine);
 	if (r == 0)
 		r = FVM_FAULT("layer.sync");
 	/* the configuration will tell that it is there, also after a power cut */
@@ -478,12 +504,8 @@ static int clone_running(struct fvm_vm *vm, struct fvm_config *config, struct fv
 	return r;
 }
 
-int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_t *ret_still_ns,
-		 struct fvm_error *err)
+int fvm_vm_check_clone(const struct fvm_vm *vm, const char *name, struct fvm_error *err)
 {
-	scoped_config config = { 0 };
-	int64_t still_ns = 0;
-	bool alive = fvm_lock_alive(vm->dir);
 	int r = fvm_vm_check_owner(vm, err);
 	if (r == 0)
 		r = fvm_name_check(name, err);
@@ -491,6 +513,16 @@ int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_
 		fvm_error_hint(err, "choose another name, or: fvm rm %s", name);
 		r = fvm_error_say(err, EEXIST, "there is a VM '%s' already", name);
 	}
+	return r;
+}
+
+int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_t *ret_still_ns,
+		 struct fvm_error *err)
+{
+	scoped_config config = { 0 };
+	int64_t still_ns = 0;
+	bool alive = fvm_lock_alive(vm->dir);
+	int r = fvm_vm_check_clone(vm, name, err);
 	if (r == 0 && !alive)
 		r = freeze(vm, err);
 	if (r == 0)

@@ -40,6 +40,9 @@ int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *e
 int fvm_vm_clone(struct fvm_vm *vm, const char *name, struct fvm_vm *ret, int64_t *ret_still_ns,
 		 struct fvm_error *err);
 
+/** fvm_vm_check_clone() - whether there can be a clone @name. Return: 0, -EEXIST, -EINVAL, ... */
+int fvm_vm_check_clone(const struct fvm_vm *vm, const char *name, struct fvm_error *err);
+
 /** fvm_vm_empty() - throw the workspace away, with the configuration as it is in @vm */
 int fvm_vm_empty(struct fvm_vm *vm, struct fvm_error *err);
 

@@ -60,6 +60,10 @@ struct fvm_vm {
 	fvm_progress_fn progress; /* told of files being copied, in whichever process; or NULL */
 	void *progress_arg;
 	bool held; /* by the caller, who lets nobody run in it: it need not be paused */
+	/* with that, while its files are copied: most of them, copied before; may be NULL */
+	struct fvm_early *early;
+	void (*copied)(void *arg); /* and who is told that all are, and it may go on; may be NULL */
+	void *copied_arg;
 };
 
 /* FVM_LOCK_AS_IT_IS..: like FVM_LOCK.., but what an ended VM left is not tidied, as it is to be

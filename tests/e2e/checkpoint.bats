@@ -294,3 +294,42 @@ refuses() {
 	says already
 	equal "$(fvm --json ls | jq length)" 2
 }
+
+# right NAME COUNT: its program saw nothing wrong, and has told as many rounds since it was restored
+right() {
+	! fvm logs "$1" | grep wrong &&
+		[ "$(fvm logs "$1" | sed -n '/^restored/,$p' | grep -c ^round)" -ge "$2" ]
+}
+# rounds COUNT: VM one has told as many
+rounds() { [ "$(fvm logs one | grep -c ^round)" -ge "$1" ]; }
+
+@test "files that are copied while programs change them are those of the instant" {
+	needs_root
+	fvm run -d --net none --name one "$E2E_STAGE/tools/lockstep" /root/work 48 >/dev/null
+	wait_until 30 rounds 2
+	local vm
+	for vm in two three; do
+		fvm checkpoint --leave-running one "$FILE"
+		fvm restore "$FILE" $vm
+	done
+	fvm clone --live one four
+	for vm in two three four; do
+		wait_until 30 right $vm 2
+	done
+	wait_until 30 rounds $(($(fvm logs one | grep -c ^round) + 1))
+	equal "$(fvm logs one | grep wrong)" ""
+}
+
+@test "what a checkpoint or a clone copied early does not stay" {
+	needs_root
+	fvm run -d --net none --name one sh -c 'echo kept >/root/file; exec sleep 1000' >/dev/null
+	wait_until 10 fvm exec one test -s /root/file
+	fvm checkpoint --leave-running one "$FILE"
+	fvm clone --live one two
+	equal "$(fvm exec two cat /root/file)" kept
+	equal "$(find "$FVM_HOME/tmp" -mindepth 1)" ""
+	# nothing was there to be copied
+	fvm run -d --net none --name three sleep 1000 >/dev/null
+	fvm clone --live three four
+	fvm checkpoint --leave-running four "$FILE"
+}
