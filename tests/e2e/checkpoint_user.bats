@@ -235,3 +235,25 @@ assert count == most >= 20, (count, most)'
 	expect 0 as_user cpone fvm restore one.fvm two
 	wait_until 10 counts cpone two $((at + 5))
 }
+
+# right USER NAME COUNT: its program saw nothing wrong, and has told as many rounds since then
+right() {
+	[ -z "$(as_user "$1" fvm logs "$2" | grep wrong)" ] &&
+		[ "$(as_user "$1" fvm logs "$2" | sed -n '/^restored/,$p' | grep -c ^round)" -ge "$3" ]
+}
+rounds() { [ "$(as_user "$1" fvm logs one | grep -c ^round)" -ge "$2" ]; }
+
+@test "a user's files that are copied while programs change them are those of the instant" {
+	local user
+	for user in $(kinds); do
+		as_user "$user" fvm run -d --net none --root --name one -- \
+			"$E2E_STAGE/tools/lockstep" /tmp/work 16 >/dev/null
+		wait_until 60 rounds "$user" 2
+		expect 0 as_user "$user" fvm checkpoint --leave-running one one.fvm
+		expect 0 as_user "$user" fvm restore one.fvm two
+		wait_until 60 right "$user" two 1
+		expect 0 as_user "$user" fvm clone --live one three
+		wait_until 60 right "$user" three 1
+		equal "$(as_user "$user" fvm logs one | grep wrong)" ""
+	done
+}
