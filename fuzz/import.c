@@ -68,10 +68,10 @@ static void check(const struct fvm_config *c)
 	if (c->binds.count || c->direct.count || c->devices.count || c->show.count ||
 	    c->policies.count || c->ports.count || c->env.count || c->secrets || c->io_uring ||
 	    c->private_networks || c->i386_sockets || c->connections || c->net == FVM_NET_HOST ||
-	    c->throw_away)
+	    c->throw_away || c->before.count)
 		abort();
 	for (size_t i = 0; i < c->snapshot_count; i++) {
-		if (fvm_name_check(c->snapshots[i].tag, NULL) < 0)
+		if (fvm_name_check(c->snapshots[i].tag, NULL) < 0 || c->snapshots[i].programs)
 			abort();
 	}
 }

@@ -9,8 +9,6 @@
 #include "fvm/checkpoint.h"
 #include "fvm/pause.h"
 
-#define KILL_MS 10000
-
 enum { LEAVE_RUNNING = 256, CHECK };
 
 struct checkpoint_options {
@@ -151,23 +149,27 @@ const struct cli_command cli_checkpoint = {
 
 /* ---- restore ---- */
 
+int cli_live_try(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+		 struct fvm_error *err)
+{
+	struct fvm_net_wish wish;
+	int r = fvm_restore_wish(programs, &wish, err);
+	if (r < 0)
+		return r;
+	r = cli_vm_boot(vm, &wish, err);
+	if (r == 0)
+		r = fvm_restore_programs(vm, programs, ret_lost, err);
+	if (r < 0)
+		(void)fvm_vm_end(vm, NULL);
+	return r;
+}
+
 int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
 		   struct fvm_error *err)
 {
-	struct fvm_error ignored = { 0 };
-	struct fvm_net_wish wish;
-	int r = fvm_restore_wish(programs, &wish, err);
-	if (r == 0)
-		r = cli_vm_boot(vm, &wish, err);
-	if (r == 0)
-		r = fvm_restore_programs(vm, programs, ret_lost, err);
-	if (r == 0)
-		return 0;
-	(void)fvm_vm_kill(vm, KILL_MS, &ignored);
-	for (int i = 0; i < 100 && !fvm_vm_has_ended(vm); i++)
-		fvm_sleep_ms(10);
-	fvm_tidy_stopped(vm);
-	(void)fvm_vm_remove(vm, false, &ignored);
+	int r = cli_live_try(vm, programs, ret_lost, err);
+	if (r < 0)
+		(void)fvm_vm_remove(vm, false, NULL);
 	return r;
 }
 

@@ -7,8 +7,12 @@
 #include "cli/cli.h"
 #include "fvm/checkpoint.h"
 
-/** cli_live_start() - start the VM, open FVM_LOCK, with @programs (fvm/checkpoint.h); if that can't
- *  be, it is deleted. @ret_lost: see fvm_restore_programs(). Return: 0 or negative errno */
+/** cli_live_try() - start the VM, open FVM_LOCK, with @programs (fvm/checkpoint.h); if that can't
+ *  be, it is stopped again. @ret_lost: see fvm_restore_programs(). Return: 0 or negative errno */
+int cli_live_try(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+		 struct fvm_error *err);
+
+/** cli_live_start() - the same, and a VM of which that can't be is deleted */
 int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
 		   struct fvm_error *err);
 

@@ -240,7 +240,9 @@ static int open_blob(const struct fvm_vm *vm, struct fvm_error *err)
 {
 	char tmp[40];
 	scoped_fd dir = fvm_tmp_make(vm->store, tmp);
-	int fd = dir < 0 ? dir : openat(dir, "programs", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = dir < 0 ? dir : openat(dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd < 0 && dir >= 0)
+		fd = openat(dir, "programs", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 && dir >= 0)
 		fd = -errno;
 	if (dir >= 0)
@@ -272,8 +274,8 @@ struct job {
 	/* a file .. */
 	int dir;
 	const char *file;
-	/* .. or another VM */
-	const char *clone;
+	/* .. or another VM, or a snapshot */
+	const char *clone, *tag;
 };
 
 static int finish(const struct fvm_vm *vm, struct vin_capture *c, bool leave_running,
@@ -360,12 +362,14 @@ static int keep_files(const struct fvm_vm *vm, const struct job *job, struct sta
 {
 	struct fvm_vm origin = *vm;
 	scoped_vm copy = { .dir = -1, .lock = -1 };
-	if (!job->clone)
+	if (!job->clone && !job->tag)
 		return write_file(vm, job, s, err);
 	origin.held = true;
 	origin.early = s->early.dir >= 0 ? &s->early : NULL;
 	origin.copied = go_on;
 	origin.copied_arg = s;
+	if (job->tag)
+		return fvm_vm_snapshot_live(&origin, job->tag, job->blob, err);
 	return fvm_vm_clone(&origin, job->clone, &copy, NULL, err);
 }
 
@@ -391,7 +395,8 @@ static int copy_early(struct fvm_world *w, const struct job *job, struct standin
 	struct fvm_early *e = &s->early;
 	if (!job->leave_running)
 		return 0;
-	int r = fvm_early_open(w->vm, job->clone, e, err);
+	const bool wanted = job->clone || job->tag;
+	int r = fvm_early_open(w->vm, wanted, e, err);
 	if (r < 0 || !fvm_early_can(w->vm))
 		return r;
 	e->progress = job->progress;
@@ -399,12 +404,12 @@ static int copy_early(struct fvm_world *w, const struct job *job, struct standin
 	r = mark(w, s, err);
 	if (r < 0)
 		return r;
-	r = fvm_early_copy(e, job->clone ? err : NULL);
+	r = fvm_early_copy(e, wanted ? err : NULL);
 	if (r < 0)
 		fvm_early_close(e);
 	if (is_abandoned())
 		return -ECANCELED;
-	return job->clone ? r : 0;
+	return wanted ? r : 0;
 }
 
 static int checkpoint(struct fvm_world *w, const struct job *job, struct fvm_checkpoint_told *ret,
@@ -507,4 +512,16 @@ int fvm_clone_live(const struct fvm_vm *vm, const char *name, int *ret_programs,
 		*ret_programs = fvm_fd_take(&job.blob);
 	fvm_fd_closep(&job.blob);
 	return r < 0 ? fvm_error_wrap(err, r, "clone VM '%s'", vm->config.name) : 0;
+}
+
+int fvm_snapshot_live(const struct fvm_vm *vm, const char *tag, struct fvm_checkpoint_told *ret,
+		      struct fvm_error *err)
+{
+	struct job job = { .blob = -1, .leave_running = true, .tag = tag };
+	int r = fvm_vm_check_tag(vm, tag, err);
+	if (r < 0)
+		return r;
+	r = do_job(vm, &job, ret, err);
+	fvm_fd_closep(&job.blob);
+	return r < 0 ? fvm_error_wrap(err, r, "snapshot VM '%s'", vm->config.name) : 0;
 }

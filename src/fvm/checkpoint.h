@@ -83,6 +83,14 @@ int fvm_clone_live(const struct fvm_vm *vm, const char *name, int *ret_programs,
 int fvm_restore_wish(int live, struct fvm_net_wish *ret, struct fvm_error *err);
 
 /**
+ * fvm_snapshot_live() - a snapshot @tag of the files and programs of the running VM, open FVM_LOCK
+ * @vm's configuration is another one afterwards than is known here: open it again.
+ * Return: as fvm_checkpoint_check(), -EEXIST, -EINVAL (tag), or another negative errno
+ */
+int fvm_snapshot_live(const struct fvm_vm *vm, const char *tag, struct fvm_checkpoint_told *ret,
+		      struct fvm_error *err);
+
+/**
  * fvm_restore_programs() - into the VM that was just started without a command, as wished for
  * @live: the blob, at its start
  * @ret_lost: connections that can't go on and were reset; on success to be freed

@@ -64,6 +64,7 @@ static const struct field {
 	FIELD("hostname", K_STRING, hostname),
 	FIELD("layers", K_LIST, layers),
 	FIELD("pending", K_STRING, pending),
+	FIELD("before", K_LIST, before),
 #undef FIELD
 };
 
@@ -77,6 +78,7 @@ static void snapshots_free(struct fvm_config *c)
 	for (size_t i = 0; i < c->snapshot_count; i++) {
 		free(c->snapshots[i].tag);
 		fvm_strv_free(&c->snapshots[i].layers);
+		free(c->snapshots[i].programs);
 	}
 	free(c->snapshots);
 }
@@ -175,17 +177,30 @@ static int read_field(struct fvm_config *c, const struct field *f, const json_t 
 	return -EBADMSG;
 }
 
+/* It becomes a file's name. */
+static bool is_programs(const json_t *value)
+{
+	const char *text = json_string_value(value);
+	return text && strlen(text) == FVM_PROGRAMS_NAME &&
+	       strspn(text, "0123456789abcdef") == FVM_PROGRAMS_NAME;
+}
+
 static int read_snapshot(struct fvm_config *c, const json_t *value)
 {
 	struct fvm_snapshot *s = &c->snapshots[c->snapshot_count];
 	const json_t *tag = json_object_get(value, "tag");
 	const json_t *created = json_object_get(value, "created_ns");
-	if (!json_is_string(tag) || !json_is_integer(created) || json_object_size(value) != 3)
+	const json_t *programs = json_object_get(value, "programs");
+	if (!json_is_string(tag) || !json_is_integer(created) ||
+	    (programs && !is_programs(programs)) || json_object_size(value) != (programs ? 4 : 3))
 		return -EBADMSG;
 	s->tag = strdup(json_string_value(tag));
 	s->created_ns = json_integer_value(created);
 	c->snapshot_count++; /* from here on it is freed with the rest */
-	return s->tag ? read_list(&s->layers, json_object_get(value, "layers")) : -ENOMEM;
+	if (!s->tag ||
+	    fvm_config_set_programs(c, c->snapshot_count - 1, json_string_value(programs)) < 0)
+		return -ENOMEM;
+	return read_list(&s->layers, json_object_get(value, "layers"));
 }
 
 static int read_snapshots(struct fvm_config *c, const json_t *value)
@@ -331,9 +346,10 @@ char *fvm_config_print(const struct fvm_config *c)
 	json_t *snapshots = json_array();
 	for (size_t i = 0; i < c->snapshot_count; i++) {
 		const struct fvm_snapshot *s = &c->snapshots[i];
-		json_array_append_new(snapshots, json_pack("{s:s, s:I, s:o}", "tag", s->tag,
-							   "created_ns", (json_int_t)s->created_ns,
-							   "layers", print_list(&s->layers)));
+		json_array_append_new(snapshots,
+				      json_pack("{s:s, s:I, s:o, s:s*}", "tag", s->tag,
+						"created_ns", (json_int_t)s->created_ns, "layers",
+						print_list(&s->layers), "programs", s->programs));
 	}
 	if (c->snapshot_count)
 		json_object_set(root, "snapshots", snapshots);
@@ -448,6 +464,8 @@ static int add_once(struct fvm_strv *to, const struct fvm_strv *from)
 int fvm_config_layers(const struct fvm_config *c, struct fvm_strv *ret)
 {
 	int r = add_once(ret, &c->layers);
+	if (r == 0)
+		r = add_once(ret, &c->before);
 	for (size_t i = 0; r == 0 && i < c->snapshot_count; i++)
 		r = add_once(ret, &c->snapshots[i].layers);
 	return r;
@@ -475,4 +493,14 @@ int fvm_config_add_snapshot(struct fvm_config *c, const char *tag, int64_t creat
 		return -ENOMEM;
 	c->snapshot_count++;
 	return fvm_strv_copy(&more->layers, layers);
+}
+
+int fvm_config_set_programs(struct fvm_config *c, size_t at, const char *programs)
+{
+	char *copy = programs ? strdup(programs) : NULL;
+	if (programs && !copy)
+		return -ENOMEM;
+	free(c->snapshots[at].programs);
+	c->snapshots[at].programs = copy;
+	return 0;
 }

@@ -19,6 +19,7 @@
 
 #define FVM_FORMAT   1
 #define FVM_NAME_MAX 64
+#define FVM_PROGRAMS_NAME 64 /* digits of a SHA-256 */
 
 enum fvm_net_mode { FVM_NET_NAT, FVM_NET_NONE, FVM_NET_HOST };
 enum fvm_init_kind { FVM_INIT_FVM, FVM_INIT_SYSTEMD };
@@ -28,6 +29,7 @@ struct fvm_snapshot {
 	char *tag;
 	int64_t created_ns;
 	struct fvm_strv layers;
+	char *programs; /* what ran in it: see programs.h; NULL: of its files only */
 };
 
 struct fvm_config {
@@ -72,7 +74,8 @@ struct fvm_config {
 	size_t snapshot_count;
 
 	/* what a command was doing to the layers when this was written; see snapshot.h */
-	char *pending; /* "freeze ID", "empty", or NULL */
+	char *pending; /* "freeze ID", "empty", .., or NULL */
+	struct fvm_strv before; /* layers to go back to should a rollback fail */
 };
 
 void fvm_config_free(struct fvm_config *c);
@@ -96,7 +99,7 @@ int fvm_config_save(int dir, const struct fvm_config *c, bool sync, struct fvm_e
  *  and that a power cut may take; makes and deletes no inode */
 int fvm_config_overwrite(int dir, const struct fvm_config *c, struct fvm_error *err);
 
-/** fvm_config_layers() - every layer that layers and snapshots name, each once */
+/** fvm_config_layers() - every layer that layers, before and snapshots name, each once */
 int fvm_config_layers(const struct fvm_config *c, struct fvm_strv *ret);
 
 /** fvm_config_find_snapshot() - index of snapshot @tag, or -1 */
@@ -105,6 +108,9 @@ int fvm_config_find_snapshot(const struct fvm_config *c, const char *tag);
 /** fvm_config_add_snapshot() - remember @layers under @tag. Return: 0 or -ENOMEM */
 int fvm_config_add_snapshot(struct fvm_config *c, const char *tag, int64_t created_ns,
 			    const struct fvm_strv *layers);
+
+/** fvm_config_set_programs() - .. and @programs (NULL: none) with the snapshot at @at */
+int fvm_config_set_programs(struct fvm_config *c, size_t at, const char *programs);
 
 /** fvm_config_copy() - deep copy into an empty *@to. Return: 0 or -ENOMEM */
 int fvm_config_copy(struct fvm_config *to, const struct fvm_config *from);

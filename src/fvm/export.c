@@ -91,11 +91,13 @@ static json_t *portable_config(const struct fvm_config *config)
 		return NULL;
 	for (size_t i = 0; i < c.snapshot_count; i++) {
 		size_t n = c.snapshots[i].layers.count;
+		(void)fvm_config_set_programs(&c, i, NULL); /* which stay here */
 		fvm_strv_free(&c.snapshots[i].layers);
 		for (size_t j = 0; j < n; j++)
 			(void)fvm_strv_addf(&c.snapshots[i].layers, "%zu", j);
 	}
 	fvm_strv_free(&c.layers);
+	fvm_strv_free(&c.before);
 	scoped_free char *text = fvm_config_print(&c);
 	return text ? json_string(text) : NULL;
 }

@@ -391,6 +391,7 @@ static int map_snapshots(struct import *m)
 		struct fvm_strv *layers = &m->config.snapshots[i].layers;
 		scoped_strv ids = { 0 };
 		const char *tag = m->config.snapshots[i].tag;
+		(void)fvm_config_set_programs(&m->config, i, NULL);
 		if (fvm_name_check(tag, NULL) < 0 ||
 		    fvm_config_find_snapshot(&m->config, tag) != (int)i)
 			return damaged(m, "a snapshot's tag is none, or comes twice");
@@ -425,6 +426,7 @@ static int adapt_config(struct import *m, const char *name)
 	c->throw_away = false;
 	free(c->pending);
 	c->pending = NULL;
+	fvm_strv_free(&c->before);
 	strip_grants(c);
 	return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "common/fault.h"
 #include "fvm/cgroup.h"
+#include "fvm/lock.h"
 #include "fvm/pause.h"
 #include "fvm/sys.h"
 
@@ -93,6 +94,7 @@ int fvm_vm_resume(const struct fvm_vm *vm, struct fvm_error *err)
 
 /* ---- for a moment ---- */
 
+#define END_MS	10000
 #define HELD	"held"
 #define HOLD_MS 10000
 
@@ -203,4 +205,22 @@ int fvm_vm_kill(const struct fvm_vm *vm, unsigned int timeout_ms, struct fvm_err
 		return 0;
 	fvm_error_hint(err, "one of its processes is stuck inside the kernel");
 	return fvm_error_set(err, ETIMEDOUT, "wait for VM '%s' to end", vm->config.name);
+}
+
+int fvm_vm_end(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	/* one whose starter was killed is about to end, and has no state yet */
+	int r = fvm_vm_has_ended(vm) ? 0 : fvm_vm_kill(vm, END_MS, &mine);
+	if (r < 0 && r != -ESRCH) {
+		if (err)
+			*err = mine;
+		return r;
+	}
+	for (int ms = 0; ms < END_MS && !fvm_vm_has_ended(vm); ms++)
+		fvm_sleep_ms(1);
+	if (fvm_lock_alive(vm->dir))
+		return fvm_error_set(err, ETIMEDOUT, "wait for VM '%s' to end", vm->config.name);
+	fvm_tidy_stopped(vm);
+	return 0;
 }

@@ -44,4 +44,8 @@ void fvm_vm_let_go(const struct fvm_vm *vm);
  */
 int fvm_vm_kill(const struct fvm_vm *vm, unsigned int timeout_ms, struct fvm_error *err);
 
+/** fvm_vm_end() - the same to a VM, open FVM_LOCK, that may have ended; nothing of it is left
+ *  Return: 0, -ETIMEDOUT */
+int fvm_vm_end(const struct fvm_vm *vm, struct fvm_error *err);
+
 #endif

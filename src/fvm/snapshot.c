@@ -17,9 +17,13 @@
 #include "fvm/lock.h"
 #include "fvm/native.h"
 #include "fvm/pause.h"
+#include "fvm/programs.h"
 #include "fvm/snapshot.h"
 #include "fvm/stamps.h"
 #include "fvm/subids.h"
+
+#define BEFORE "before"	  /* the workspace, while a rollback is tried */
+#define TRIED  "rollback" /* .. which config.json calls so */
 
 static int check_stopped(const struct fvm_vm *vm, struct fvm_error *err)
 {
@@ -191,11 +195,22 @@ static int copy_finish(struct fvm_vm *vm, const char *id, struct fvm_error *err)
 	return set_pending(vm, NULL, err);
 }
 
+static int undo_tried(struct fvm_vm *vm, struct fvm_error *err);
+
+void fvm_layers_tidy(const struct fvm_vm *vm)
+{
+	fvm_programs_tidy(vm);
+	if (!vm->config.pending && faccessat(vm->dir, BEFORE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		(void)fvm_trash(vm->store, vm->dir, BEFORE, true);
+}
+
 int fvm_layers_finish(struct fvm_vm *vm, struct fvm_error *err)
 {
 	char id[33], path[48];
 	if (sscanf(vm->config.pending, "copy %32[0-9a-f]", id) == 1)
 		return copy_finish(vm, id, err);
+	if (strcmp(vm->config.pending, TRIED) == 0)
+		return undo_tried(vm, err);
 	if (fvm_lock_alive(vm->dir))
 		return 0; /* nobody starts a VM with something pending */
 	if (strcmp(vm->config.pending, "empty") == 0)
@@ -326,19 +341,38 @@ static int copy_to_layer(struct fvm_vm *vm, char id[33], int64_t *ret_still_ns,
 	return r;
 }
 
-static int tag_running(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
-		       struct fvm_error *err)
+/* The record of what is the VM's layers, and layer @id above them if there is one. */
+static int add_tag(struct fvm_vm *vm, const char *tag, const char *id, const char *programs)
 {
-	char id[33];
 	scoped_strv layers = { 0 };
-	int r = copy_to_layer(vm, id, ret_still_ns, err);
-	if (r < 0)
-		return r;
-	r = fvm_strv_copy(&layers, &vm->config.layers);
+	int r = fvm_strv_copy(&layers, &vm->config.layers);
 	if (r == 0 && id[0])
 		r = fvm_strv_add(&layers, id);
 	if (r == 0)
 		r = fvm_config_add_snapshot(&vm->config, tag, fvm_now_ns(), &layers);
+	if (r == 0)
+		r = fvm_config_set_programs(&vm->config, vm->config.snapshot_count - 1, programs);
+	return r;
+}
+
+/* @blob: what its programs are, or negative */
+static int tag_running(struct fvm_vm *vm, const char *tag, int blob, int64_t *ret_still_ns,
+		       struct fvm_error *err)
+{
+	char id[33], programs[FVM_DIGEST_HEX];
+	int r = copy_to_layer(vm, id, ret_still_ns, err);
+	if (r < 0)
+		return r;
+	if (!id[0] && vm->copied)
+		vm->copied(vm->copied_arg);
+	if (blob >= 0)
+		r = fvm_programs_keep(vm, blob, programs, err);
+	if (r < 0) {
+		if (id[0])
+			(void)copy_finish(vm, id, NULL);
+		return r;
+	}
+	r = add_tag(vm, tag, id, blob >= 0 ? programs : NULL);
 	return r < 0 ? fvm_error_set(err, -r, "add the tag") : set_pending(vm, NULL, err);
 }
 
@@ -351,26 +385,39 @@ static int tag_stopped(struct fvm_vm *vm, const char *tag, struct fvm_error *err
 	return r < 0 ? fvm_error_set(err, -r, "add the tag") : fvm_vm_save(vm, err);
 }
 
-int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
-		    struct fvm_error *err)
+int fvm_vm_check_tag(const struct fvm_vm *vm, const char *tag, struct fvm_error *err)
 {
-	int64_t still_ns = 0;
 	if (fvm_name_check(tag, NULL) < 0) {
 		fvm_error_hint(err, "use up to %d letters, digits, '.', '_', '-'", FVM_NAME_MAX);
 		return fvm_error_say(err, EINVAL, "'%.80s' can't be a tag", tag);
 	}
-	if (fvm_config_find_snapshot(&vm->config, tag) >= 0) {
-		fvm_error_say(err, EEXIST, "VM '%s' has a snapshot '%s' already", vm->config.name,
-			      tag);
-		fvm_error_hint(err, "choose another tag, or: fvm snapshot --drop %s %s",
-			       vm->config.name, tag);
-		return -EEXIST;
-	}
-	bool alive = fvm_lock_alive(vm->dir);
-	int r = alive ? tag_running(vm, tag, &still_ns, err) : tag_stopped(vm, tag, err);
+	if (fvm_config_find_snapshot(&vm->config, tag) < 0)
+		return 0;
+	fvm_error_say(err, EEXIST, "VM '%s' has a snapshot '%s' already", vm->config.name, tag);
+	fvm_error_hint(err, "choose another tag, or: fvm snapshot --drop %s %s", vm->config.name,
+		       tag);
+	return -EEXIST;
+}
+
+int fvm_vm_snapshot(struct fvm_vm *vm, const char *tag, int64_t *ret_still_ns,
+		    struct fvm_error *err)
+{
+	int64_t still_ns = 0;
+	int r = fvm_vm_check_tag(vm, tag, err);
+	if (r < 0)
+		return r;
+	r = fvm_lock_alive(vm->dir) ? tag_running(vm, tag, -1, &still_ns, err)
+				    : tag_stopped(vm, tag, err);
 	if (ret_still_ns)
 		*ret_still_ns = still_ns;
 	return r < 0 ? fvm_error_wrap(err, r, "snapshot VM '%s'", vm->config.name) : 0;
+}
+
+int fvm_vm_snapshot_live(struct fvm_vm *vm, const char *tag, int blob, struct fvm_error *err)
+{
+	int64_t still_ns = 0;
+	int r = fvm_vm_check_tag(vm, tag, err);
+	return r < 0 ? r : tag_running(vm, tag, blob, &still_ns, err);
 }
 
 static int find_tag(const struct fvm_vm *vm, const char *tag, struct fvm_error *err)
@@ -398,28 +445,144 @@ static void drop_unused(const struct fvm_vm *vm, const struct fvm_strv *before)
 	}
 }
 
-int fvm_vm_rollback(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
+/* Take the layers of snapshot @tag for the VM's own. */
+static int take_layers(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
 {
-	scoped_strv before = { 0 };
 	int at = find_tag(vm, tag, err);
 	if (at < 0)
 		return at;
 	if (fvm_lock_alive(vm->dir)) {
-		fvm_error_hint(err, "fvm stop %s first, or try the state out beside it: fvm clone",
+		fvm_error_hint(err,
+			       "fvm stop %s first, or rollback --force, or try the state out "
+			       "beside it: fvm clone",
 			       vm->config.name);
 		return fvm_error_set(err, EBUSY, "VM '%s' is running", vm->config.name);
 	}
-	if (fvm_config_layers(&vm->config, &before) < 0)
-		return fvm_error_set(err, ENOMEM, "list the layers");
 	fvm_strv_free(&vm->config.layers);
 	int r = fvm_strv_copy(&vm->config.layers, &vm->config.snapshots[at].layers);
+	return r < 0 ? fvm_error_set(err, -r, "list the layers") : 0;
+}
+
+int fvm_vm_rollback(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
+{
+	scoped_strv before = { 0 };
+	if (fvm_config_layers(&vm->config, &before) < 0)
+		return fvm_error_set(err, ENOMEM, "list the layers");
+	int r = take_layers(vm, tag, err);
 	if (r < 0)
-		return fvm_error_set(err, -r, "list the layers");
+		return r;
 	r = fvm_vm_empty(vm, err);
 	if (r < 0)
 		return fvm_error_wrap(err, r, "roll VM '%s' back", vm->config.name);
 	drop_unused(vm, &before);
 	return 0;
+}
+
+int fvm_vm_snapshot_programs(const struct fvm_vm *vm, const char *tag, int *ret_fd,
+			     struct fvm_error *err)
+{
+	int at = find_tag(vm, tag, err);
+	if (at < 0)
+		return at;
+	if (!vm->config.snapshots[at].programs) {
+		*ret_fd = -1;
+		return 0;
+	}
+	int fd = fvm_programs_open(vm, &vm->config.snapshots[at], err);
+	if (fd >= 0)
+		*ret_fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
+/* ---- a rollback that may be taken back ---- */
+
+static int set_aside(struct fvm_vm *vm)
+{
+	int r = FVM_FAULT("rollback.aside");
+	if (r == 0 && renameat2(vm->dir, "workspace", vm->dir, BEFORE, RENAME_NOREPLACE) < 0)
+		r = -errno;
+	if (r == 0)
+		r = FVM_FAULT("rollback.workspace");
+	if (r == 0 &&
+	    (mkdirat(vm->dir, "workspace", 0700) < 0 || mkdirat(vm->dir, "workspace/fs", 0700) < 0))
+		r = -errno;
+	return r;
+}
+
+int fvm_vm_rollback_try(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
+{
+	scoped_strv before = { 0 };
+	/* of a crash right at the end of one before */
+	int r = fvm_trash(vm->store, vm->dir, BEFORE, false);
+	if (r == 0)
+		r = fvm_strv_copy(&before, &vm->config.layers);
+	if (r < 0)
+		return fvm_error_set(err, -r, "roll VM '%s' back", vm->config.name);
+	r = take_layers(vm, tag, err);
+	if (r < 0)
+		return r;
+	fvm_strv_free(&vm->config.before);
+	vm->config.before = before;
+	before = (struct fvm_strv){ 0 };
+	r = set_pending(vm, TRIED, err);
+	if (r < 0)
+		return r;
+	r = set_aside(vm);
+	if (r == 0)
+		return 0;
+	(void)fvm_vm_rollback_undo(vm, NULL);
+	return fvm_error_set(err, -r, "roll VM '%s' back", vm->config.name);
+}
+
+int fvm_vm_rollback_undo(struct fvm_vm *vm, struct fvm_error *err)
+{
+	int r = FVM_FAULT("rollback.undo");
+	if (r == 0 && faccessat(vm->dir, BEFORE, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		scoped_fd workspace =
+			fvm_open_nofollow(vm->dir, "workspace", O_RDONLY | O_DIRECTORY);
+		if (workspace >= 0)
+			fvm_disk_release(workspace);
+		r = fvm_trash(vm->store, vm->dir, "workspace", true);
+		if (r == 0)
+			r = FVM_FAULT("rollback.back");
+		if (r == 0 && renameat(vm->dir, BEFORE, vm->dir, "workspace") < 0)
+			r = -errno;
+	}
+	if (r < 0)
+		return fvm_error_set(err, -r, "take the rollback of VM '%s' back", vm->config.name);
+	fvm_strv_free(&vm->config.layers);
+	vm->config.layers = vm->config.before;
+	vm->config.before = (struct fvm_strv){ 0 };
+	return set_pending(vm, NULL, err);
+}
+
+int fvm_vm_rollback_settle(struct fvm_vm *vm, struct fvm_error *err)
+{
+	scoped_strv before = vm->config.before;
+	vm->config.before = (struct fvm_strv){ 0 };
+	int r = set_pending(vm, NULL, err);
+	if (r < 0)
+		return r;
+	drop_unused(vm, &before);
+	scoped_fd workspace = fvm_open_nofollow(vm->dir, BEFORE, O_RDONLY | O_DIRECTORY);
+	if (workspace >= 0)
+		fvm_disk_release(workspace);
+	(void)fvm_trash(vm->store, vm->dir, BEFORE, true);
+	return 0;
+}
+
+/* Nobody knows how far its programs came. */
+static int undo_tried(struct fvm_vm *vm, struct fvm_error *err)
+{
+	if (fvm_lock_alive(vm->dir)) {
+		log_warn("VM '%s': a command that rolled it back was killed: it is as before, "
+			 "stopped",
+			 vm->config.name);
+		int r = fvm_vm_end(vm, err);
+		if (r < 0)
+			return r;
+	}
+	return fvm_vm_rollback_undo(vm, err);
 }
 
 int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *err)
@@ -433,12 +596,15 @@ int fvm_vm_drop_snapshot(struct fvm_vm *vm, const char *tag, struct fvm_error *e
 	struct fvm_config *c = &vm->config;
 	free(c->snapshots[at].tag);
 	fvm_strv_free(&c->snapshots[at].layers);
+	free(c->snapshots[at].programs);
 	memmove(c->snapshots + at, c->snapshots + at + 1,
 		(c->snapshot_count - (size_t)at - 1) * sizeof(*c->snapshots));
 	c->snapshot_count--;
 	int r = fvm_vm_save(vm, err);
 	if (r == 0)
 		drop_unused(vm, &before);
+	if (r == 0)
+		fvm_programs_tidy(vm);
 	return r;
 }
 
@@ -475,6 +641,9 @@ static int place_clone(void *arg, int dir, struct fvm_error *err)
 	/* without its stamps births count alone, which is no reason to fail */
 	if (fvm_stamps_copy(p->origin->dir, dir) < 0)
 		log_warn("clone of VM '%s': its stamps are not copied", p->origin->config.name);
+	r = fvm_programs_share(p->origin, dir);
+	if (r < 0)
+		return fvm_error_set(err, -r, "take its snapshots' programs along");
 	r = copied ? fvm_layer_place(p->origin->store, p->tmp, p->id) : 0;
 	return r < 0 ? fvm_error_set(err, -r, "add the layer") : 0;
 }

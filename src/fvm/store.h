@@ -9,6 +9,8 @@
  *     STORE/format            "1": number of the store's layout
  *     STORE/vms/NAME/         config.json  lock  log  status  stamps
  *     STORE/vms/NAME/workspace/fs/KEY/{upper,work}   one pair per overlaid mount
+ *     STORE/vms/NAME/programs/DIGEST                 what ran at a snapshot (programs.h)
+ *     STORE/vms/NAME/before/                         the workspace while a rollback is tried
  *     STORE/vms/NAME/workspace/fs/+native/at-KEY     a native directory (native.h)
  *     STORE/layers/ID/fs/KEY/upper                   frozen: a snapshot's or a clone's
  *     STORE/layers/ID/refs/VMID                      which VMs stand on it
@@ -62,7 +64,7 @@ struct fvm_vm {
 	bool held; /* by the caller, who lets nobody run in it: it need not be paused */
 	/* with that, while its files are copied: most of them, copied before; may be NULL */
 	struct fvm_early *early;
-	void (*copied)(void *arg); /* and who is told that all are, and it may go on; may be NULL */
+	void (*copied)(void *arg); /* told then when that need not be any more; or NULL */
 	void *copied_arg;
 };
 

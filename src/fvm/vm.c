@@ -235,6 +235,7 @@ int fvm_vm_open(const struct fvm_store *store, const char *name, enum fvm_lock l
 		r = vm.config.pending ? fvm_layers_finish(&vm, err) : 0;
 		if (r < 0)
 			return r;
+		fvm_layers_tidy(&vm);
 	}
 	*ret = vm;
 	vm = (struct fvm_vm){ .dir = -1, .lock = -1 };

@@ -3,7 +3,8 @@
 #include "fvm/config.h"
 #include "tests/box.h"
 
-#define ID "0123456789abcdef0123456789abcdef"
+#define PROGRAMS "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define ID	 "0123456789abcdef0123456789abcdef"
 
 static int parse(const char *json, struct fvm_error *err)
 {
@@ -25,12 +26,16 @@ static void what_is_written_is_read_again(void **state)
 	assert_int_equal(fvm_strv_add(&a.binds, "/srv:/data:ro"), 0);
 	assert_int_equal(fvm_strv_add(&a.layers, "l1"), 0);
 	assert_int_equal(fvm_config_add_snapshot(&a, "t", 7, &a.layers), 0);
+	assert_int_equal(fvm_config_set_programs(&a, 0, PROGRAMS), 0);
+	assert_int_equal(fvm_strv_add(&a.before, "l0"), 0);
 	assert_int_equal(fvm_config_copy(&b, &a), 0);
 	scoped_free char *one = fvm_config_print(&a), *two = fvm_config_print(&b);
 	assert_string_equal(one, two);
 	assert_int_equal(b.memory_bytes, 1ULL << 40);
 	assert_int_equal(b.net, FVM_NET_NONE);
 	assert_string_equal(b.snapshots[0].layers.items[0], "l1");
+	assert_string_equal(b.snapshots[0].programs, PROGRAMS);
+	assert_string_equal(b.before.items[0], "l0");
 }
 
 static void unknown_key_is_named(void **state)
@@ -65,6 +70,10 @@ static void garbage_is_refused(void **state)
 		"{\"format\":1,\"name\":\"a\",\"id\":\"" ID "\",\"net\":\"x\"}",
 		"{\"format\":1,\"name\":\"a\",\"id\":\"" ID "\",\"binds\":[1]}",
 		"{\"format\":1,\"name\":\"a\",\"id\":\"" ID "\",\"snapshots\":[{}]}",
+		"{\"format\":1,\"name\":\"a\",\"id\":\"" ID "\",\"snapshots\":[{\"tag\":\"t\","
+		"\"created_ns\":1,\"layers\":[],\"programs\":\"../../one\"}]}",
+		"{\"format\":1,\"name\":\"a\",\"id\":\"" ID "\",\"snapshots\":[{\"tag\":\"t\","
+		"\"created_ns\":1,\"layers\":[],\"programs\":\"" PROGRAMS "0\"}]}",
 		"{\"format\":1,\"name\":\"a\",\"name\":\"b\",\"id\":\"" ID "\"}",
 	};
 	(void)state;

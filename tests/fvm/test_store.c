@@ -1,9 +1,12 @@
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/prune.h"
+#include "fvm/checkpoint_priv.h"
+#include "fvm/programs.h"
 #include "fvm/snapshot.h"
 #include "fvm/store.h"
 #include "tests/box.h"
@@ -128,6 +131,65 @@ static void snapshot_moves_and_rollback_brings_back(void **state)
 	assert_int_equal(faccessat(vm.dir, "workspace/fs/root", F_OK, 0), -1);
 }
 
+static void rollback_that_was_tried_can_be_taken_back(void **state)
+{
+	scoped_store store;
+	scoped_vm vm;
+	struct fvm_error err = { 0 };
+	open_store(*state, &store);
+	make(&store, "web", &vm);
+	assert_int_equal(fvm_vm_snapshot(&vm, "none", NULL, &err), 0);
+	assert_int_equal(fvm_mkdir_p(vm.dir, "workspace/fs/root/upper", 0700), 0);
+	write_in(&vm, "workspace/fs/root/upper/one", "1");
+	assert_int_equal(fvm_vm_snapshot(&vm, "one", NULL, &err), 0);
+	assert_int_equal(fvm_mkdir_p(vm.dir, "workspace/fs/root/upper", 0700), 0);
+	write_in(&vm, "workspace/fs/root/upper/two", "2");
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(fvm_vm_rollback_try(&vm, "none", &err), 0);
+		assert_int_equal(vm.config.layers.count, 0);
+		assert_int_equal(faccessat(vm.dir, "workspace/fs/root", F_OK, 0), -1);
+		assert_int_equal(fvm_vm_rollback_undo(&vm, &err), 0);
+		assert_int_equal(vm.config.layers.count, 1);
+		assert_int_equal(faccessat(vm.dir, "workspace/fs/root/upper/two", F_OK, 0), 0);
+	}
+	assert_int_equal(fvm_vm_rollback_try(&vm, "none", &err), 0);
+	assert_int_equal(fvm_vm_rollback_settle(&vm, &err), 0);
+	assert_int_equal(vm.config.layers.count, 0);
+	assert_int_equal(faccessat(vm.dir, "workspace/fs/root", F_OK, 0), -1);
+	assert_int_equal(faccessat(vm.dir, "before", F_OK, 0), -1);
+}
+
+static void kept_programs_are_what_was_kept(void **state)
+{
+	scoped_store store;
+	scoped_vm vm;
+	struct fvm_error err = { 0 };
+	char name[FVM_DIGEST_HEX], path[100];
+	open_store(*state, &store);
+	make(&store, "web", &vm);
+	assert_int_equal(fvm_vm_snapshot(&vm, "one", NULL, &err), 0);
+	/* with a way to a name, and without: the file is linked, or copied */
+	scoped_fd blob = openat(vm.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	scoped_fd memory = memfd_create("blob", MFD_CLOEXEC);
+	const int blobs[] = { blob, memory };
+	for (size_t i = 0; i < FVM_COUNT(blobs); i++) {
+		assert_int_equal(fvm_write_all(blobs[i], FVM_PROGRAMS_MAGIC "x", 16), 0);
+		assert_int_equal(fvm_programs_keep(&vm, blobs[i], name, &err), 0);
+		assert_int_equal(fvm_config_set_programs(&vm.config, 0, name), 0);
+		scoped_fd kept = fvm_programs_open(&vm, &vm.config.snapshots[0], &err);
+		assert_true(kept >= 0);
+		fvm_programs_tidy(&vm);
+		snprintf(path, sizeof(path), "programs/%s", name);
+		assert_int_equal(faccessat(vm.dir, path, F_OK, 0), 0);
+		scoped_fd hit = openat(vm.dir, path, O_WRONLY | O_CLOEXEC);
+		assert_int_equal(pwrite(hit, "y", 1, 15), 1);
+		assert_int_equal(fvm_programs_open(&vm, &vm.config.snapshots[0], &err), -EBADMSG);
+		assert_int_equal(fvm_config_set_programs(&vm.config, 0, NULL), 0);
+		fvm_programs_tidy(&vm);
+		assert_int_equal(faccessat(vm.dir, "programs", F_OK, 0), -1);
+	}
+}
+
 static void layer_goes_with_its_last_vm(void **state)
 {
 	scoped_store store;
@@ -222,6 +284,8 @@ int main(void)
 		IN_BOX(running_vm_is_not_deleted),
 		IN_BOX(what_a_crash_left_is_tidied),
 		IN_BOX(snapshot_moves_and_rollback_brings_back),
+		IN_BOX(rollback_that_was_tried_can_be_taken_back),
+		IN_BOX(kept_programs_are_what_was_kept),
 		IN_BOX(layer_goes_with_its_last_vm),
 		IN_BOX(interrupted_freeze_is_finished_or_taken_back),
 		IN_BOX(ended_vm_of_run_rm_is_deleted_by_the_next_command),

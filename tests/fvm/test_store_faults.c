@@ -139,6 +139,20 @@ static int run_rename(struct fvm_store *s, struct fvm_vm *vm, int dir, struct fv
 	return fvm_vm_rename(vm, "n", err);
 }
 
+static int run_try(struct fvm_store *s, struct fvm_vm *vm, int dir, struct fvm_error *err)
+{
+	(void)s, (void)dir;
+	int r = fvm_vm_rollback_try(vm, "t", err);
+	return r < 0 ? r : fvm_vm_rollback_settle(vm, err);
+}
+
+static int run_undo(struct fvm_store *s, struct fvm_vm *vm, int dir, struct fvm_error *err)
+{
+	(void)s, (void)dir;
+	int r = fvm_vm_rollback_try(vm, "t", err);
+	return r < 0 ? r : fvm_vm_rollback_undo(vm, err);
+}
+
 static int run_export(struct fvm_store *s, struct fvm_vm *vm, int dir, struct fvm_error *err)
 {
 	(void)s;
@@ -169,6 +183,8 @@ static const struct operation operations[] = {
 	{ "drop", run_drop, { BEFORE, "one two " }, { "-", "-" }, 3 },
 	{ "clone", run_clone, { BEFORE, BEFORE }, { "-", BEFORE }, 15 },
 	{ "rollback", run_rollback, { BEFORE, "one t" }, { "-", "-" }, 8 },
+	{ "try", run_try, { BEFORE, "one t" }, { "-", "-" }, 8 },
+	{ "undo", run_undo, { BEFORE, BEFORE }, { "-", "-" }, 8 },
 	{ "empty", run_empty, { BEFORE, "one t" }, { "-", "-" }, 8 },
 	{ "rename", run_rename, { BEFORE, "-" }, { "-", BEFORE }, 4 },
 	{ "export", run_export, { BEFORE, BEFORE }, { "-", "-" }, 8 },
