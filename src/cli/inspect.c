@@ -6,6 +6,7 @@
 #include "fvm/native.h"
 #include "fvm/net.h"
 #include "fvm/state.h"
+#include "fvm/watchdog.h"
 
 static json_t *left_out(const struct fvm_running *r)
 {
@@ -53,6 +54,18 @@ static json_t *natives(const struct fvm_vm *vm)
 	return list;
 }
 
+static json_t *watchdog(const struct fvm_vm *vm)
+{
+	struct fvm_watchdog_record r;
+	if (fvm_watchdog_load(vm, &r) < 0)
+		return json_null();
+	json_t *event = r.event ? json_string(fvm_watchdog_event_name(r.event)) : json_null();
+	json_t *at = r.event ? json_integer(r.at_ns) : json_null();
+	return json_pack("{s:i, s:s, s:i, s:b, s:o, s:o}", "seconds", (int)r.what.seconds, "action",
+			 fvm_watchdog_action_name(r.what.action), "restarts", (int)r.restarts,
+			 "notifies", r.notifies, "event", event, "at", at);
+}
+
 /* The configuration as it is stored, the state, the layers, and what only a running VM has. */
 static json_t *inspect(const struct fvm_vm *vm)
 {
@@ -72,6 +85,7 @@ static json_t *inspect(const struct fvm_vm *vm)
 				 "directory", vm->store->path, "/vms/", vm->config.name, "layers",
 				 layers, "policy", policy, "config", config ? config : json_null());
 	json_object_set_new(root, "native", natives(vm));
+	json_object_set_new(root, "watchdog", watchdog(vm));
 	add_running(root, vm);
 	return root;
 }

@@ -22,13 +22,14 @@
 
 #define ORPHANS_MS 1000 /* they end with the VM, more or less */
 
-enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE, OPT_PROVE };
+enum { OPT_NAME = 400, OPT_RM, OPT_KEEP, OPT_COMMIT, OPT_TRACE, OPT_PROVE, OPT_WATCHDOG };
 
 struct run_options {
 	struct fvm_config config;
 	struct cli_command_options command;
 	const char *name;
 	bool rm, keep, commit, detach, trace, prove;
+	struct fvm_watchdog watchdog;
 	/* options that say what the VM is, for one that exists already */
 	struct {
 		int key;
@@ -44,6 +45,8 @@ static const struct cli_option options[] = {
 	{ OPT_COMMIT, "commit", NULL, "apply its changes to the host when CMD succeeds" },
 	{ OPT_PROVE, "prove", NULL, "try from inside that it is confined before CMD starts" },
 	{ OPT_TRACE, "trace", NULL, "note what its programs open, write, execute, connect to" },
+	{ OPT_WATCHDOG, "watchdog", "SEC[:DO]",
+	  "notice when CMD crashes or hangs for SEC s; DO: log (default) or restart" },
 	{ 'd', "detach", NULL, "in the background; print the VM's name" },
 	CLI_COMMAND_OPTIONS,
 	VM_OPTIONS,
@@ -72,6 +75,8 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 	case OPT_TRACE:
 		o->trace = true;
 		return 0;
+	case OPT_WATCHDOG:
+		return fvm_watchdog_parse(value, &o->watchdog, err);
 	case 'd':
 		o->detach = true;
 		return 0;
@@ -329,6 +334,7 @@ static int start(struct run *run, const struct fvm_command *command, struct fvm_
 		.throw_away = run->options->rm && run->made,
 		.prove = run->options->prove,
 		.trace = run->options->trace,
+		.watchdog = run->options->watchdog,
 		.user_uid = command->uid,
 		.user_gid = command->gid,
 		.ahead = run->ahead,
@@ -421,11 +427,12 @@ static int run_new(struct run *run, struct fvm_command *command)
 static int check_running(const struct run *run, struct fvm_error *err)
 {
 	const struct run_options *o = run->options;
-	const char *what = o->prove    ? "--prove"
-			   : o->trace  ? "--trace"
-			   : o->commit ? "--commit"
-			   : o->rm     ? "--rm"
-				       : NULL;
+	const char *what = o->prove		 ? "--prove"
+			   : o->trace		 ? "--trace"
+			   : o->watchdog.seconds ? "--watchdog"
+			   : o->commit		 ? "--commit"
+			   : o->rm		 ? "--rm"
+						 : NULL;
 	if (!what)
 		return 0;
 	fvm_error_hint(err, "fvm stop %s first, or run it without %s", run->vm.config.name, what);
@@ -464,6 +471,10 @@ static int run_with(struct run *run, struct run_options *o, int argc, char **arg
 		return start_failed(run, &err);
 	if (cli_command_make(&run->vm, &o->command, o->detach, argc, argv, &command, &err) < 0)
 		return start_failed(run, &err);
+	if (o->watchdog.seconds && fvm_watchdog_env(&o->watchdog, &command.env) < 0) {
+		fvm_error_set(&err, ENOMEM, "tell the program of its watchdog");
+		return start_failed(run, &err);
+	}
 	return run_new(run, &command);
 }
 

@@ -39,6 +39,9 @@ int session_hold(struct init *init, int sock, const void *payload, size_t len,
 	struct session *s = session_by_id(init, id);
 	if (!s)
 		return fvm_error_set(err, ENOENT, "hold session %d: there is none", id);
+	if (s->pid <= 0)
+		return fvm_error_set(err, EAGAIN, "hold session %d: its watchdog starts it anew",
+				     id);
 	if (s->out.fd >= 0)
 		session_read(init, s);
 	if (s->terminal && ioctl(s->out.fd, TIOCGPTN, &number) < 0)

@@ -136,13 +136,15 @@ static void take_descriptors(struct init *init, struct fvm_command *first)
 	struct fvm_init_args *a = &init->args;
 	if (!a->bait)
 		a->prove = -1;
+	if (!a->watchdog.seconds)
+		a->watchdog_file = -1;
 	if (!a->enter)
 		a->enter_fd = -1;
-	int *const keep[] = { &a->control,    &a->alive,      &a->keep,	 &a->guard,
-			      &a->net,	      &a->names,      &a->hide,	 &a->log,
-			      &a->status,     &a->report,     &a->prove, &a->client,
-			      &a->enter_fd,   &a->supervisor, &a->ended, &first->fds[0],
-			      &first->fds[1], &first->fds[2] };
+	int *const keep[] = { &a->control,    &a->alive,      &a->keep,	     &a->guard,
+			      &a->net,	      &a->names,      &a->hide,	     &a->log,
+			      &a->status,     &a->report,     &a->prove,     &a->client,
+			      &a->enter_fd,   &a->supervisor, &a->ended,     &a->watchdog_file,
+			      &first->fds[0], &first->fds[1], &first->fds[2] };
 	for (size_t i = 0; i < FVM_COUNT(keep); i++)
 		own_fd(keep[i]);
 	close_others(keep, FVM_COUNT(keep));
@@ -192,10 +194,13 @@ static _Noreturn void give_up(const struct init *init, const struct fvm_error *e
 static void start_first(struct init *init, const struct fvm_command *command)
 {
 	struct fvm_error err = { 0 };
+	if (watchdog_start(init, command, &err) < 0)
+		give_up(init, &err);
 	if (session_start(init, command, init->args.report, &init->first, &err) < 0)
 		give_up(init, &err);
 	init->args.report = -1; /* taken over */
-	for (int i = 0; i < 3; i++) {
+	watchdog_started(init);
+	for (int i = 0; i < 3 && !watchdog_keeps(init); i++) {
 		if (command->fds[i] >= 0)
 			close(command->fds[i]);
 	}
@@ -230,6 +235,7 @@ void init_shutdown(struct init *init, unsigned int grace_ms)
 	if (!init->ending || deadline < init->deadline_ms)
 		init->deadline_ms = deadline;
 	init->ending = true;
+	watchdog_give_up(init);
 	kill(-1, SIGTERM);
 	kill(-1, SIGCONT); /* a stopped process would not hear of it */
 	/* interactive shells ignore SIGTERM, and go when their terminal does */
@@ -287,6 +293,8 @@ static bool reap(struct init *init)
 		if (!s)
 			continue;
 		bool first = s == init->first;
+		if (watchdog_ended(init, s, status))
+			continue;
 		session_ended(init, s, status);
 		if (first)
 			first_ended(init, status);
@@ -302,7 +310,7 @@ static void forward(struct init *init, int sig)
 	if (sig == SIGCHLD || sig == SIGCONT)
 		return;
 	if (init->first)
-		session_signal(init->first, sig);
+		watchdog_signal(init, init->first, sig);
 	else if (sig == SIGTERM || sig == SIGINT || sig == SIGPWR)
 		init_shutdown(init, SIGNALLED_GRACE_MS);
 }
@@ -390,10 +398,12 @@ static __attribute__((noinline)) void settle(struct init *init)
 
 static int next_timeout(struct init *init, bool more_to_reap)
 {
-	int wait = init->settled ? -1 : SETTLE_MS;
+	int wait = init->settled ? -1 : SETTLE_MS, tick = watchdog_tick(init);
+	if (tick >= 0 && (wait < 0 || tick < wait))
+		wait = tick;
 	if (more_to_reap)
 		return 0;
-	if (clients_overdue(init))
+	if (clients_overdue(init) && (wait < 0 || wait > 500))
 		wait = 500;
 	if (!init->ending)
 		return wait;

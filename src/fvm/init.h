@@ -44,6 +44,7 @@
 #include <sys/types.h>
 
 #include "common/common.h"
+#include "fvm/watchdog.h"
 
 /* Instead of executing a program of the VM, the session's child does this itself (copy.h). */
 enum fvm_helper {
@@ -106,6 +107,8 @@ struct fvm_init_args {
 	int supervisor;
 	unsigned int session_filter;
 	bool session_trace; /* and of what a trace notes (recorder.h) */
+	struct fvm_watchdog watchdog; /* of the first command; its record is kept in */
+	int watchdog_file;	      /* that; or -1 */
 	uid_t plain_uid; /* sessions of this user see owners as the kernel knows them */
 	/* when PID 1 is ready before the VM's world is: called to wait for it and enter it, with
 	 * the one descriptor that this takes; or NULL */

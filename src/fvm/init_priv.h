@@ -157,6 +157,7 @@ struct session {
 	int id;
 	pid_t pid;
 	bool terminal, ended, drained, dead;
+	bool again; /* its program may be started again: what it was given is kept */
 	int status;	  /* wait status once ended */
 	size_t after_end; /* bytes read since it ended */
 	char *ring;	  /* RING_BYTES */
@@ -185,6 +186,7 @@ struct init {
 	int spare; /* closed to have one descriptor when there are no more */
 	struct source control, signals, guard;
 	struct session *sessions, *first;
+	struct watchdog *watchdog; /* or NULL */
 	struct client *clients;
 	int next_id;
 	struct rlimit nofile; /* the starter's, for the commands */
@@ -214,6 +216,9 @@ void renew_names(struct init *init);
  *  @report: descriptor that gets the error of exec, taken over; -1: session's own pipe
  *  Return: 0 or negative errno with @err */
 int session_start(struct init *init, const struct fvm_command *c, int report, struct session **ret,
+		  struct fvm_error *err);
+/** session_again() - start @c in a session whose program has ended, with its terminal or pipe */
+int session_again(struct init *init, struct session *s, const struct fvm_command *c,
 		  struct fvm_error *err);
 /** session_new() - one that nobody runs in yet; NULL without memory. @id: 0: the next */
 struct session *session_new(struct init *init, const char *command, int id);
@@ -251,6 +256,24 @@ const void *fvm_live_parse(const void *payload, size_t len, struct fvm_msg_live 
 /** session_adopt() - answer FVM_MSG_ADOPT on @sock */
 int session_adopt(struct init *init, int sock, const void *payload, size_t len,
 		  struct fvm_error *err);
+
+/* ---- watchdog_init.c ---- */
+
+/** watchdog_start() - before the first command starts: get ready to watch it, if that is wanted
+ *  Return: 0 or negative errno with @err */
+int watchdog_start(struct init *init, const struct fvm_command *command, struct fvm_error *err);
+/** watchdog_started() - it runs, as init->first */
+void watchdog_started(struct init *init);
+/** watchdog_keeps() - whether it starts the first command again, and so needs its descriptors */
+bool watchdog_keeps(const struct init *init);
+/** watchdog_tick() - do what is due. Return: ms until the next time, -1: nothing will be due */
+int watchdog_tick(struct init *init);
+/** watchdog_ended() - the program of @s has ended. Return: whether it will be started again */
+bool watchdog_ended(struct init *init, struct session *s, int status);
+/** watchdog_give_up() - the VM is to end: who waits to be started again has ended for good */
+void watchdog_give_up(struct init *init);
+/** watchdog_signal() - session_signal() on somebody's wish; ends who waits to be started again */
+void watchdog_signal(struct init *init, const struct session *s, int sig);
 
 /* ---- serve.c ---- */
 

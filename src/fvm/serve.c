@@ -341,7 +341,7 @@ static void stream(struct init *init, struct client *c, const struct fvm_msg *he
 	} else if (head->type == FVM_MSG_SIGNAL && q->len == sizeof(sig)) {
 		memcpy(&sig, q->payload, sizeof(sig));
 		if (sig > 0 && sig < 65)
-			session_signal(c->session, sig);
+			watchdog_signal(init, c->session, sig);
 	} else {
 		client_drop(init, c);
 	}

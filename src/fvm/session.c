@@ -114,6 +114,17 @@ int session_ring(struct session *s, struct fvm_error *err)
 	return 0;
 }
 
+static void pass_stdio(const struct session *s, struct child *child)
+{
+	const struct fvm_command *c = child->command;
+	for (int i = 0; i < 3; i++) {
+		child->stdio[i] = c->fds[i];
+		if (c->fds[i] < 0 && (c->terminal || i > 0))
+			child->stdio[i] = s->slave;
+	}
+	child->tty = c->terminal ? s->slave : -1;
+}
+
 static int open_stdio(struct init *init, struct session *s, struct child *child,
 		      struct fvm_error *err)
 {
@@ -129,12 +140,7 @@ static int open_stdio(struct init *init, struct session *s, struct child *child,
 		r = session_ring(s, err);
 	if (r < 0)
 		return r;
-	for (int i = 0; i < 3; i++) {
-		child->stdio[i] = c->fds[i];
-		if (c->fds[i] < 0 && (c->terminal || i > 0))
-			child->stdio[i] = s->slave;
-	}
-	child->tty = c->terminal ? s->slave : -1;
+	pass_stdio(s, child);
 	return 0;
 }
 
@@ -241,17 +247,16 @@ static int session_fork(struct init *init, struct session *s, struct child *chil
 		fvm_error_hint(err, "the VM may have reached its limit of processes");
 		return r;
 	}
-	if (!s->terminal && s->slave >= 0) {
+	if (!s->terminal && s->slave >= 0 && !s->again) {
 		close(s->slave); /* a pipe's end must come when the last writer is gone */
 		s->slave = -1;
 	}
 	return s->out.fd < 0 ? 0 : source_watch(init, &s->out, EPOLLIN);
 }
 
-int session_start(struct init *init, const struct fvm_command *c, int report, struct session **ret,
-		  struct fvm_error *err)
+static struct child child_of(const struct init *init, const struct fvm_command *c)
 {
-	struct child child = {
+	return (struct child){
 		.command = c,
 		.tty = -1,
 		.report = -1,
@@ -261,12 +266,33 @@ int session_start(struct init *init, const struct fvm_command *c, int report, st
 		.filter = init->args.session_filter |
 			  (c->uid == init->args.plain_uid ? 0 : FVM_FILTER_OWNERS),
 	};
+}
+
+int session_again(struct init *init, struct session *s, const struct fvm_command *c,
+		  struct fvm_error *err)
+{
+	struct child child = child_of(init, c);
+	scoped_fd write_end = -1;
+	source_close(init, &s->exec);
+	int r = open_report(init, s, -1, &write_end, err);
+	if (r < 0)
+		return r;
+	pass_stdio(s, &child);
+	child.report = write_end;
+	return session_fork(init, s, &child, err);
+}
+
+int session_start(struct init *init, const struct fvm_command *c, int report, struct session **ret,
+		  struct fvm_error *err)
+{
+	struct child child = child_of(init, c);
 	char command[sizeof(((struct session *)NULL)->command)];
 	name_command(c, command, sizeof(command));
 	struct session *s = session_new(init, command, 0);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "keep a session");
 	s->terminal = c->terminal;
+	s->again = report >= 0 && watchdog_keeps(init); /* the first has the starter's report */
 	scoped_fd write_end = -1;
 	int r = open_report(init, s, report, &write_end, err);
 	if (r == 0)
@@ -431,7 +457,7 @@ void session_input(struct init *init, struct session *s, const void *data, size_
 void session_signal(const struct session *s, int sig)
 {
 	pid_t group = 0;
-	if (s->ended)
+	if (s->ended || s->pid <= 0)
 		return;
 	if (!s->terminal || ioctl(s->out.fd, TIOCGPGRP, &group) < 0 || group <= 1)
 		group = s->pid;

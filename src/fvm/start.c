@@ -21,7 +21,8 @@
 static void start_init(struct start *s, struct fvm_vm *vm, const struct fvm_start_options *options)
 {
 	*s = (struct start){ .vm = vm, .options = options };
-	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = -1;
+	s->alive = s->slot = s->run_dir = s->control = s->log = s->status = s->pidfd = s->watchdog =
+		-1;
 	s->spaces = s->hide_shared = s->hide_kept = s->trace_file = s->userns = -1;
 	s->owners = s->world = s->skeleton.tree = s->skeleton.lock = -1;
 	s->builder.net = s->slirp.vm = s->slirp.ready = -1;
@@ -49,7 +50,7 @@ static void start_free(struct start *s)
 			    s->status,	  s->pidfd,    s->spaces,    s->hide_shared, s->hide_kept,
 			    s->go[0],	  s->go[1],    s->report[0], s->report[1],   s->client[0],
 			    s->client[1], s->trace[0], s->trace[1],  s->prove[0],    s->prove[1],
-			    s->ended[0],  s->ended[1], s->world,     s->userns };
+			    s->ended[0],  s->ended[1], s->world,     s->userns,	     s->watchdog };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }

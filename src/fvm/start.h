@@ -24,6 +24,7 @@ struct fvm_start_options {
 	bool prove;			 /* the self-test of fvm/prove.h comes first */
 	bool throw_away;		 /* nothing of it needs to reach the disk */
 	bool trace;			 /* see fvm/trace.h */
+	struct fvm_watchdog watchdog;	 /* of the first command; seconds 0: none */
 	const struct fvm_skeleton_progress *progress; /* of a rootless user's first start; or NULL */
 	struct fvm_ahead *ahead;	 /* of fvm_ahead_begin(), or NULL */
 	struct fvm_lookout *lookout;	 /* of fvm_lookout_begin(), or NULL */

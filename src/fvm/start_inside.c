@@ -164,6 +164,8 @@ _Noreturn void start_inside(const struct start *s)
 		.supervisor = s->supervisor[1],
 		.session_filter = filter | start_user_filter(s),
 		.session_trace = s->options->trace,
+		.watchdog = s->options->watchdog,
+		.watchdog_file = s->watchdog,
 		.plain_uid = s->ids.uid,
 		.enter = gets_ready_early(s) ? enter_world : NULL,
 		.enter_fd = s->go[0],

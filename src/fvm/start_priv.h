@@ -73,7 +73,7 @@ struct start {
 	bool has_cgroup, has_net;
 	char *resolv; /* /etc/resolv.conf for the VM, NULL: the host's */
 
-	int alive, slot, run_dir, control, log, status;
+	int alive, slot, run_dir, control, log, status, watchdog;
 	int go[2];  /* to PID 1: a byte for each enum start_step; its end: somebody died */
 	int spaces; /* eventfd: its namespaces are made; a count for each who waits */
 	int world;  /* see struct fvm_started */

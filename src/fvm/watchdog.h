@@ -1,0 +1,83 @@
+/*
+ * fvm/watchdog - notices that the program of a VM does not go on, and deals with it
+ *
+ * Theory of operation
+ *   PID 1 is the program's parent: it watches (watchdog_init.c), and nothing more has to run for
+ *   it. It looks at the program, the VM's first command, four times in the given span, on the /proc
+ *   it opened before anybody could mount something there. It counts only time in which it ran
+ *   itself, so that a paused VM, or a busy host, is nobody's fault. What it takes for trouble:
+ *
+ *     crashed  ended by a signal, but HUP, INT, QUIT, TERM, PIPE, or one that was asked for
+ *     stopped  by a signal (state T) all the time. Job control can't do that to it: it leads a
+ *              session of which its parent is no member, so only SIGSTOP can
+ *     stuck    a thread waits in the kernel, not to be woken (state D), and has not run once
+ *              meanwhile: its counts of context switches tell a busy disk from a dead one
+ *     silent   it said WATCHDOG=1 before, as sd_notify(3) does, and then no more
+ *
+ *   A program that sleeps is none of that, nor one that computes for ever: who wants those told
+ *   apart has to say WATCHDOG=1. What it does is written to the log, once for each time. To restart:
+ *   it and what it left behind are killed (not sessions beside it, as of exec), and it is started
+ *   again in the same session, so that terminal and clients stay; later each time, if it does not
+ *   last. The record that others read is a file which PID 1 overwrites in one write.
+ *
+ * Limits: only the program itself is watched, not what it starts: that is its own business.  An
+ *   end by exit is no crash.  Sources: sd_notify(3), sd_watchdog_enabled(3), proc(5).
+ */
+#ifndef FVM_WATCHDOG_H
+#define FVM_WATCHDOG_H
+
+#include "fvm/store.h"
+
+#define FVM_WATCHDOG_SOCKET    "/run/fvm-notify"
+#define FVM_WATCHDOG_MAX_S     86400u
+#define FVM_WATCHDOG_RECORD_SZ 256 /* of the record, filled up with blanks */
+
+enum fvm_watchdog_action { FVM_WATCHDOG_LOG, FVM_WATCHDOG_RESTART };
+
+struct fvm_watchdog {
+	unsigned int seconds; /* 0: nobody watches */
+	enum fvm_watchdog_action action;
+};
+
+enum fvm_watchdog_event {
+	FVM_WATCHDOG_NONE,
+	FVM_WATCHDOG_CRASHED,
+	FVM_WATCHDOG_STOPPED,
+	FVM_WATCHDOG_STUCK,
+	FVM_WATCHDOG_SILENT,
+	FVM_WATCHDOG_EVENTS
+};
+
+struct fvm_watchdog_record {
+	struct fvm_watchdog what;
+	enum fvm_watchdog_event event; /* the last one */
+	int64_t at_ns;		       /* when that was; 0: there was none */
+	unsigned int restarts;
+	bool notifies; /* it has said WATCHDOG=1 since it was started */
+};
+
+/** fvm_watchdog_parse() - "SEC" or "SEC:ACTION". Return: 0, -EINVAL, or -ENOTSUP (restore) */
+int fvm_watchdog_parse(const char *text, struct fvm_watchdog *ret, struct fvm_error *err);
+
+/** fvm_watchdog_env() - what sd_notify(3) looks for, in @env instead of what it had of that.
+ *  Return: 0 or -ENOMEM */
+int fvm_watchdog_env(const struct fvm_watchdog *w, struct fvm_strv *env);
+
+const char *fvm_watchdog_event_name(enum fvm_watchdog_event event);
+const char *fvm_watchdog_action_name(enum fvm_watchdog_action action);
+
+/** fvm_watchdog_print() - the record as a line of FVM_WATCHDOG_RECORD_SZ bytes, no 0 at its end */
+void fvm_watchdog_print(const struct fvm_watchdog_record *r, char ret[FVM_WATCHDOG_RECORD_SZ]);
+
+/** fvm_watchdog_scan() - the inverse. Return: 0 or -EBADMSG */
+int fvm_watchdog_scan(const char *text, struct fvm_watchdog_record *ret);
+
+/** fvm_watchdog_open() - for a VM that starts: the file of its record, made anew; without a
+ *  watchdog one of an earlier start goes.  Return: descriptor, -1 (no watchdog), or another errno */
+int fvm_watchdog_open(const struct fvm_vm *vm, const struct fvm_watchdog *w);
+
+/** fvm_watchdog_load() - what its watchdog did since the VM was last started
+ *  Return: 0, -ENOENT (nobody watches), or another negative errno */
+int fvm_watchdog_load(const struct fvm_vm *vm, struct fvm_watchdog_record *ret);
+
+#endif
