@@ -35,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(copy, data, size);
 	struct vin_payload p = { .at = copy, .end = copy + size };
-	if (vin_space_take(&p, CLONE_NEWNET | CLONE_NEWUTS, NULL) == 0 &&
+	struct vin_moved moved = { 0 };
+	if (vin_space_take(&p, CLONE_NEWNET | CLONE_NEWUTS, &moved, NULL) == 0 &&
 	    (p.failed || p.at != p.end))
 		__builtin_trap();
 	free(copy);

@@ -37,12 +37,25 @@ sweep() {
 	done
 }
 
+# Modes as udev gives them, so that ordinary users have a network and FUSE on a machine without it.
+opened=()
+open_devices() {
+	local device
+	[ "$(id -u)" = 0 ] || return 0
+	for device in /dev/net/tun /dev/fuse; do
+		[ "$(stat -c %a $device 2>/dev/null)" = 600 ] && chmod 0666 $device && opened+=("$device")
+	done
+	return 0
+}
+
 finish() {
 	sweep
+	[ ${#opened[@]} = 0 ] || chmod 0600 "${opened[@]}"
 	rm -rf -- "$E2E_STAGE"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
+open_devices
 
 tools/stage.sh "$build" "$E2E_STAGE" || exit 1
 [ -x "$faults/src/cli/fvm" ] && tools/stage.sh "$faults" "$E2E_STAGE/faults"
