@@ -57,7 +57,7 @@ counter() {
 			equal "$(as_user "$user" fvm exec two cat /dev/shm/file /tmp/file | xargs)" "here kept"
 			# who comes later is one of them
 			[ "$option" = --root ] ||
-				as_user "$user" fvm exec two sh -c '[ "$(id -u)" != 0 ] && ls "/proc/$(pgrep -f "^sh -c n=0")/fd" >/dev/null'
+				as_user "$user" fvm exec two sh -c '[ "$(id -u)" != 0 ] && ls "/proc/$(pgrep -o -f "^sh -c n=0")/fd" >/dev/null'
 			as_user "$user" fvm -q rm --force one two
 		done
 	done
