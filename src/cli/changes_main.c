@@ -15,6 +15,8 @@ static const struct cli_command *const table[] = {
 	&cli_rebind,
 	&cli_reset,
 	&cli_restore,
+	&cli_rollback,
+	&cli_snapshot,
 	&cli_undo,
 	NULL,
 };

@@ -19,9 +19,7 @@ static const struct cli_command *const table[] = {
 	&cli_rename,
 	&cli_resume,
 	&cli_rm,
-	&cli_rollback,
 	&cli_run,
-	&cli_snapshot,
 	&cli_start,
 	&cli_stats,
 	&cli_stop,
@@ -46,6 +44,8 @@ static const char *const elsewhere[] = {
 	"rebind",
 	"reset",
 	"restore",
+	"rollback",
+	"snapshot",
 	"undo",
 	NULL,
 };

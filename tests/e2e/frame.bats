@@ -27,6 +27,13 @@ load helper
 	jq -e .version <<<"$output"
 }
 
+@test "the program that starts VMs loads few libraries: each costs every start" {
+	needs_command readelf
+	run readelf -d "$E2E_STAGE/bin/fvm"
+	says libcrypto
+	[[ $output != *libarchive* && $output != *libzstd* ]]
+}
+
 @test "an empty store lists nothing" {
 	equal "$(fvm --json ls | jq length)" 0
 }
