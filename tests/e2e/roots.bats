@@ -25,7 +25,7 @@ image() {
 	"mkfs.$1" -q "${@:2}" "$E2E/$1.img" >&2 || skip "needs mkfs.$*"
 }
 
-# in_root MOUNT SCRIPT: mount it at $E2E/mnt, fill it, make it / and run SCRIPT there
+# in_root MOUNT SCRIPT: mount it at $E2E/mnt, fill it, make it / and run SCRIPT there, whose status is told
 in_root() {
 	needs_root
 	needs_command busybox
@@ -38,7 +38,10 @@ in_root() {
 		export PATH=/usr/bin:/bin FVM_HOME=/var/lib/fvm HOME=/root
 		ann() { cd /home/ann && setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all \
 			env -i HOME=/home/ann FVM_HOME="${1:-}" PATH=$PATH "${@:2}"; }
-		. /dev/stdin' bash "$1" <<<"$2"
+		. /dev/stdin; status=$?
+		# with this the first of its processes goes, and who puts the network back half a second later
+		for i in $(seq 100); do [ -n "$(ls /run/fvm/net-* 2>/dev/null)" ] || break; sleep 0.1; done
+		exit $status' bash "$1" <<<"$2"
 }
 
 # In each: the life of a VM of root and of a user, a sized one, what is where the store is not.
