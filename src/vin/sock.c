@@ -136,6 +136,43 @@ socklen_t vin_sock_len(int family)
 	}
 }
 
+uint16_t vin_sock_port(const struct sockaddr_storage *a)
+{
+	return a->ss_family == AF_INET ? ((const struct sockaddr_in *)a)->sin_port
+				       : ((const struct sockaddr_in6 *)a)->sin6_port;
+}
+
+void vin_sock_set_port(struct sockaddr_storage *a, uint16_t port)
+{
+	if (a->ss_family == AF_INET)
+		((struct sockaddr_in *)a)->sin_port = port;
+	else
+		((struct sockaddr_in6 *)a)->sin6_port = port;
+}
+
+size_t vin_sock_ip(struct sockaddr_storage *a, unsigned char **ret)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)a;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)a;
+	if (a->ss_family == AF_INET) {
+		*ret = (unsigned char *)&v4->sin_addr;
+		return sizeof(v4->sin_addr);
+	}
+	if (a->ss_family != AF_INET6)
+		return 0;
+	const size_t skip = IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) ? 12 : 0;
+	*ret = v6->sin6_addr.s6_addr + skip;
+	return sizeof(v6->sin6_addr) - skip;
+}
+
+bool vin_sock_is_here(const struct sockaddr_storage *a)
+{
+	struct sockaddr_storage at = *a;
+	scoped_fd fd = socket(a->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	vin_sock_set_port(&at, 0);
+	return fd >= 0 && bind(fd, (struct sockaddr *)&at, vin_sock_len(a->ss_family)) == 0;
+}
+
 static int get_address(struct vin_payload *p, int family, struct vin_address *ret)
 {
 	size_t len;

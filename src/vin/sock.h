@@ -141,6 +141,16 @@ socklen_t vin_sock_len(int family);
 /** vin_sock_port() - of an address, as on the line */
 uint16_t vin_sock_port(const struct sockaddr_storage *a);
 
+/** vin_sock_set_port() - the inverse */
+void vin_sock_set_port(struct sockaddr_storage *a, uint16_t port);
+
+/** vin_sock_ip() - where the bytes are that are on the line: IPv4 in the clothes of IPv6 is IPv4
+ *  Return: how many; 0: of another family */
+size_t vin_sock_ip(struct sockaddr_storage *a, unsigned char **ret);
+
+/** vin_sock_is_here() - whether it is an address of this world, whatever its port */
+bool vin_sock_is_here(const struct sockaddr_storage *a);
+
 /** vin_filter_read() - a socket's filter, to free(). Return: bytes (0: none), -EACCES (it can't be
  * read), or another negative errno */
 ssize_t vin_filter_read(int fd, unsigned char **ret);

@@ -12,28 +12,16 @@
 
 #include "vin/sock.h"
 
-/* IPv4 in the clothes of IPv6 is IPv4 on the line. Return: bytes of an address there */
+/* Return: bytes of an address on the line */
 static size_t ip_of(const struct sockaddr_storage *a, unsigned char ret[16])
 {
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)a;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
+	struct sockaddr_storage copy = *a;
+	unsigned char *ip = NULL;
+	const size_t len = vin_sock_ip(&copy, &ip);
 	memset(ret, 0, 16);
-	if (a->ss_family == AF_INET) {
-		memcpy(ret, &v4->sin_addr, 4);
-		return 4;
-	}
-	if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-		memcpy(ret, v6->sin6_addr.s6_addr + 12, 4);
-		return 4;
-	}
-	memcpy(ret, &v6->sin6_addr, 16);
-	return 16;
-}
-
-uint16_t vin_sock_port(const struct sockaddr_storage *a)
-{
-	return a->ss_family == AF_INET ? ((const struct sockaddr_in *)a)->sin_port
-				       : ((const struct sockaddr_in6 *)a)->sin6_port;
+	if (len > 0)
+		memcpy(ret, ip, len);
+	return len;
 }
 
 static uint32_t sum_of(uint32_t sum, const unsigned char *p, size_t len)
@@ -112,18 +100,6 @@ static int send_raw(int fd, const struct sockaddr_storage *to, const unsigned ch
 	return n < 0 ? -errno : 0;
 }
 
-/* An image may name any address; what is not ours would leave. */
-static bool is_ours(const struct sockaddr_storage *to)
-{
-	struct sockaddr_storage at = *to;
-	scoped_fd fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (to->ss_family == AF_INET)
-		((struct sockaddr_in *)&at)->sin_port = 0;
-	else
-		((struct sockaddr_in6 *)&at)->sin6_port = 0;
-	return fd >= 0 && bind(fd, (struct sockaddr *)&at, vin_sock_len(to->ss_family)) == 0;
-}
-
 int vin_sock_say(int fd, const struct sockaddr_storage *from, const struct sockaddr_storage *to,
 		 const struct vin_segment *s)
 {
@@ -131,7 +107,8 @@ int vin_sock_say(int fd, const struct sockaddr_storage *from, const struct socka
 	const size_t ip_len = ip_of(from, from_ip);
 	if (ip_of(to, to_ip) != ip_len || s->len > VIN_SEGMENT_MAX)
 		return -EINVAL;
-	if (!is_ours(to))
+	/* an image may name any address; what is not ours would leave */
+	if (!vin_sock_is_here(to))
 		return -EADDRNOTAVAIL;
 	scoped_free unsigned char *packet = malloc(sizeof(struct ip6_hdr) + s->len);
 	if (!packet)

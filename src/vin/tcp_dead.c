@@ -14,11 +14,6 @@
 
 #define DISCARD 9 /* a port that nobody has to have */
 
-static socklen_t length_of(const struct sockaddr_storage *a)
-{
-	return a->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-}
-
 /* ---- at the source ---- */
 
 /* The number of what the peer would say next: 0 if it never said anything. */
@@ -113,17 +108,14 @@ static int place(int fd, const struct vin_sock *s, struct sockaddr_storage *ret)
 		return r;
 	if (is_unspecified(&local))
 		put_loopback(&local);
-	if (bind(fd, (struct sockaddr *)&local, length_of(&local)) < 0) {
+	if (bind(fd, (struct sockaddr *)&local, vin_sock_len(local.ss_family)) < 0) {
 		if (errno != EADDRNOTAVAIL)
 			return -errno;
 		put_loopback(&local);
-		if (bind(fd, (struct sockaddr *)&local, length_of(&local)) < 0)
+		if (bind(fd, (struct sockaddr *)&local, vin_sock_len(local.ss_family)) < 0)
 			return -errno;
 	}
-	if (local.ss_family == AF_INET)
-		((struct sockaddr_in *)&local)->sin_port = htons(DISCARD);
-	else
-		((struct sockaddr_in6 *)&local)->sin6_port = htons(DISCARD);
+	vin_sock_set_port(&local, htons(DISCARD));
 	*ret = local;
 	return 0;
 }
@@ -148,7 +140,7 @@ int vin_tcp_dead(int fd, const struct vin_sock *sock, const struct vin_stream *l
 	if (r < 0)
 		return r;
 	r = place(fd, sock, &peer);
-	if (r == 0 && connect(fd, (struct sockaddr *)&peer, length_of(&peer)) < 0)
+	if (r == 0 && connect(fd, (struct sockaddr *)&peer, vin_sock_len(sock->family)) < 0)
 		r = -errno;
 	if (r < 0)
 		return fvm_error_set(err, -r, "make a connection that has ended");

@@ -177,7 +177,6 @@ int unix_bind(const struct vin_reopen *r, int fd, const struct unix_place *place
 	if (node < 0)
 		return node;
 	struct binding b = {
-
 		.fd = fd, .place = place, .room = -1, .dir = -1, .node = node, .within = r->within
 	};
 	int e = bind_to_file(r, &b);
