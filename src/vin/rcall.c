@@ -386,6 +386,10 @@ int vin_post_leave(struct vin_post *post, struct vin_thread *t, struct fvm_error
 		int home = stand_at_home(post, t, post->slot);
 		return r < 0 || home == 0 ? r : fvm_error_set(err, -home, "move thread %d", t->tid);
 	}
+	if (post->blank && r == 0) {
+		r = vin_thread_leave(t);
+		return r < 0 ? fvm_error_set(err, -r, "move thread %d", t->tid) : 0;
+	}
 	int parked = vin_thread_park(t, r < 0 ? NULL : err);
 	return r < 0 ? r : parked;
 }
@@ -442,11 +446,22 @@ int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, 
 	return 0;
 }
 
+/* Who is on the way to be parked, by the frame that is not the owner's. */
+static int await_last(struct vin_post *post, struct fvm_error *err)
+{
+	struct vin_thread *last = post->last;
+	post->last = NULL;
+	return last ? vin_thread_park(last, err) : 0;
+}
+
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
 	if (post->owner)
 		t = post->owner;
-	int given = post->ready ? give_traps_back(post, t, err) : 0;
+	int last = await_last(post, err);
+	int given = post->ready ? give_traps_back(post, t, last < 0 ? NULL : err) : 0;
+	if (last < 0)
+		given = last;
 	int r = unmap(post, t, given < 0 ? NULL : err);
 	int parked = park_from(post, t, r < 0 || given < 0 ? NULL : err);
 	return given < 0 ? given : r < 0 ? r : parked;
@@ -474,12 +489,13 @@ static int move_plainly(const struct vin_post *post, struct vin_thread *t)
 	return r < 0 ? r : mask_calls(t, MASK_IN_CALLS);
 }
 
-/* The last owner goes when there is another one. */
+/* The last owner goes when there is another one, who does not wait for that. */
 static int own(struct vin_post *post, struct vin_thread *t)
 {
 	const unsigned int slot = 1 - post->slot;
-	struct vin_thread *last = post->owner;
-	int r = vin_frame_write(&post->frame, slot, t);
+	int r = await_last(post, NULL);
+	if (r == 0)
+		r = vin_frame_write(&post->frame, slot, t);
 	if (r == 0)
 		r = stand_at_home(post, t, slot);
 	if (r == 0)
@@ -487,10 +503,11 @@ static int own(struct vin_post *post, struct vin_thread *t)
 				   vin_arch_owner(post->frame.at[slot]));
 	if (r < 0)
 		return r;
+	post->last = post->owner;
 	post->slot = slot;
 	post->owner = t;
 	post->place.frame = post->frame.at[slot];
-	return vin_thread_park(last, NULL);
+	return vin_thread_leave(post->last);
 }
 
 /* On the trampoline the breakpoint's signal must not be blocked, so from the stub, which can do

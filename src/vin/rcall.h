@@ -48,6 +48,7 @@ struct vin_post {
 	struct vin_thread *owner;    /* who has the frame that cleans up: on the trampoline or the
 					stub from the first call to the last */
 	unsigned int slot;	     /* which of the two frames that is */
+	struct vin_thread *last;     /* who had it before, on its way to be parked */
 	bool ready;		     /* the rescue handler is there */
 	bool blank; /* of a program that dies with us: its threads have nothing to be brought back to */
 };
@@ -82,7 +83,8 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
 /** vin_post_leave() - no more calls by a thread that is at the post, before another one's, or none's,
- *  turn; what it had to wait with is given back. It is parked, or will be by the next one's move */
+ *  turn; what it had to wait with is given back. It is parked, or will be: by the moves of the
+ *  next two, or the post's close; in a blank, by vin_thread_park() */
 int vin_post_leave(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
 
 /** vin_post_move() - bring a thread of the program to the post, where it may be already; @t stays

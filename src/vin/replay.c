@@ -480,6 +480,9 @@ static int place_actor(struct actor *a, struct fvm_error *err)
 		if (e == 0 && (!gone || i > 0))
 			e = vin_post_leave(&a->blank.post, &a->threads[i], err);
 	}
+	/* they have come to their stops meanwhile; one without a leader leaves with the post */
+	for (size_t i = gone; e == 0 && i < a->thread_count; i++)
+		e = vin_thread_park(&a->threads[i], err);
 	if (e == 0 && !gone)
 		e = vin_thread_ready(&a->blank.post, &a->blank.thread, &a->states[0], err);
 	struct vin_thread *last = gone ? &a->threads[0] : &a->blank.thread;

@@ -232,18 +232,29 @@ int vin_thread_settle(pid_t pid, pid_t tid, unsigned int timeout_ms, struct vin_
 	return 0;
 }
 
-int vin_thread_park(struct vin_thread *t, struct fvm_error *err)
+int vin_thread_leave(struct vin_thread *t)
 {
 	t->calls = false;
-	if (!t->moved)
+	if (!t->moved || t->leaves)
 		return 0;
-	bool by_signal;
 	/* from the stop of a call to one of its own, while it still has a way back: only from there
 	 * the kernel starts interrupted calls again
 	 */
-	int r = ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0 || ptrace(PTRACE_CONT, t->tid, 0, 0) < 0
-			? -errno
-			: wait_parked(t->tid, 10000, &by_signal);
+	if (ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0 || ptrace(PTRACE_CONT, t->tid, 0, 0) < 0)
+		return -errno;
+	t->leaves = true;
+	return 0;
+}
+
+int vin_thread_park(struct vin_thread *t, struct fvm_error *err)
+{
+	bool by_signal;
+	int r = vin_thread_leave(t);
+	if (!t->moved)
+		return 0;
+	if (r == 0)
+		r = wait_parked(t->tid, 10000, &by_signal);
+	t->leaves = false;
 	/* in this order: whose registers are back while his signals are blocked is lost if we die
 	 */
 	if (r == 0 && ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask) < 0)

@@ -52,6 +52,7 @@ struct vin_thread {
 	bool stopped_by_signal; /* was stopped (T) before we came, and stays so */
 	bool moved;		/* registers and mask are not its own now */
 	bool calls;		/* it stands on a post and can make calls */
+	bool leaves;		/* it is on its way to where it can be parked */
 	/* SIGTRAPs that wait for it (0) and for its program (1), or were sent while it was moved:
 	 * the breakpoint's signal can't be blocked meanwhile, so they are kept here */
 	bool trap_owed[2];
@@ -80,6 +81,10 @@ int vin_thread_seize(pid_t tid, struct fvm_error *err);
  */
 int vin_thread_settle(pid_t pid, pid_t tid, unsigned int timeout_ms, struct vin_thread *ret,
 		      struct fvm_error *err);
+
+/** vin_thread_leave() - the first half of vin_thread_park(), which has to follow: others can be seen
+ *  to while the thread comes to a stop of its own. Return: 0 or negative errno */
+int vin_thread_leave(struct vin_thread *t);
 
 /**
  * vin_thread_park() - give the thread its registers and its mask back, and leave it stopped
