@@ -120,14 +120,33 @@ static ssize_t add_source(struct vin_mem *m, const struct vin_source *s, const c
 	return (ssize_t)m->source_count++;
 }
 
-static int stat_in_root(pid_t pid, const char *path, struct stat *ret)
+/* One process at which we look. */
+struct look {
+	pid_t pid;
+	struct vin_objects *objects;
+	struct vin_mem *m;
+	int root;		     /* its own; -1: no file was looked for yet */
+	const struct vin_vma *named; /* the last one whose file was looked for */
+	struct stat st;		     /* what was found */
+};
+
+/* The areas of one file stand one behind the other: it is looked for once. */
+static int stat_in_root(struct look *l, const struct vin_vma *v)
 {
 	char dir[40];
+	const struct vin_vma *last = l->named;
 	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
-	snprintf(dir, sizeof(dir), "/proc/%d/root", pid);
-	scoped_fd root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	scoped_fd fd = root < 0 ? -1 : (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-	return fd < 0 || fstat(fd, ret) < 0 ? -errno : 0;
+	if (last && last->ino == v->ino && last->dev == v->dev && strcmp(last->name, v->name) == 0)
+		return 0;
+	snprintf(dir, sizeof(dir), "/proc/%d/root", l->pid);
+	if (l->root < 0)
+		l->root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	scoped_fd fd =
+		l->root < 0 ? -1 : (int)syscall(SYS_openat2, l->root, v->name, &how, sizeof(how));
+	if (fd < 0 || fstat(fd, &l->st) < 0)
+		return -errno;
+	l->named = v;
+	return 0;
 }
 
 /* What is mapped from an overlay below another has the number it has there; the upper one writes in
@@ -141,58 +160,57 @@ static bool is_mapped(const struct stat *named, const struct vin_vma *v)
 }
 
 /* The file under that name is the one that is mapped, as far as we may know. */
-static int look_at_file(pid_t pid, const struct vin_vma *v, struct vin_source *s,
+static int look_at_file(struct look *l, const struct vin_vma *v, struct vin_source *s,
 			struct fvm_error *err)
 {
-	struct stat st;
-	int r = stat_in_root(pid, v->name, &st);
-	if (r < 0 || !is_mapped(&st, v))
-		return refuse(pid, v, "the file is no more where its name says", err);
-	const bool zeros = S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5) && !v->shared;
-	if (!S_ISREG(st.st_mode) && !zeros)
-		return refuse(pid, v, "it is memory of a device", err);
-	s->size = (uint64_t)st.st_size;
-	s->mtime = (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+	const struct stat *st = &l->st;
+	int r = stat_in_root(l, v);
+	if (r < 0 || !is_mapped(st, v))
+		return refuse(l->pid, v, "the file is no more where its name says", err);
+	const bool zeros = S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 5) && !v->shared;
+	if (!S_ISREG(st->st_mode) && !zeros)
+		return refuse(l->pid, v, "it is memory of a device", err);
+	s->size = (uint64_t)st->st_size;
+	s->mtime = (uint64_t)st->st_mtim.tv_sec * 1000000000 + (uint64_t)st->st_mtim.tv_nsec;
 	/* what programs write to meanwhile is not expected to stay the same */
 	s->write = v->shared && vin_vma_is(v, VIN_VMA_MAY_WRITE);
 	return 0;
 }
 
-static ssize_t find_source(pid_t pid, const struct vin_vma *v, enum vin_area_kind kind,
-			   struct vin_objects *objects, struct vin_mem *m, struct fvm_error *err)
+static ssize_t find_source(struct look *l, const struct vin_vma *v, enum vin_area_kind kind,
+			   struct fvm_error *err)
 {
 	struct vin_source s = { .object = UINT64_MAX };
 	ssize_t n = 0;
 	if (kind == VIN_AREA_FILE)
-		n = look_at_file(pid, v, &s, err);
+		n = look_at_file(l, v, &s, err);
 	if (n < 0)
 		return n;
 	if (kind == VIN_AREA_OBJECT) {
-		n = vin_objects_see(objects, pid, v);
+		n = vin_objects_see(l->objects, l->pid, v);
 		s.object = (uint64_t)n;
 		s.write = v->shared && vin_vma_is(v, VIN_VMA_MAY_WRITE);
 	}
 	if (n >= 0)
-		n = add_source(m, &s, v->name);
-	return n < 0 ? fvm_error_set(err, (int)-n, "list the memory of process %d", pid) : n;
+		n = add_source(l->m, &s, v->name);
+	return n < 0 ? fvm_error_set(err, (int)-n, "list the memory of process %d", l->pid) : n;
 }
 
-static int add_area(pid_t pid, const struct vin_vma *v, struct vin_objects *objects,
-		    struct vin_mem *m, struct fvm_error *err)
+static int add_area(struct look *l, const struct vin_vma *v, struct fvm_error *err)
 {
 	struct vin_area a = { kind_of(v), v->start,  v->end,   v->offset,
 			      v->prot,	  v->shared, v->flags, 0 };
 	const char *no = why_not(v);
 	a.huge_kb = vin_vma_is(v, VIN_VMA_HUGETLB) ? v->page_kb : 0;
 	if (no)
-		return refuse(pid, v, no, err);
+		return refuse(l->pid, v, no, err);
 	if (a.kind == VIN_AREA_ANON)
 		a.offset = 0;
-	ssize_t n = a.kind == VIN_AREA_ANON ? 0 : find_source(pid, v, a.kind, objects, m, err);
+	ssize_t n = a.kind == VIN_AREA_ANON ? 0 : find_source(l, v, a.kind, err);
 	if (n < 0)
 		return (int)n;
 	a.source = (size_t)n;
-	m->areas[m->area_count++] = a;
+	l->m->areas[l->m->area_count++] = a;
 	return 0;
 }
 
@@ -230,6 +248,7 @@ int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *obj
 		 struct vin_mem *ret, struct fvm_error *err)
 {
 	scoped_mem m = { 0 };
+	struct look l = { .pid = pid, .objects = objects, .m = &m, .root = -1 };
 	m.areas = calloc(maps->count + 1, sizeof(*m.areas));
 	if (!m.areas)
 		return fvm_error_set(err, ENOMEM, "list the memory of process %d", pid);
@@ -237,8 +256,9 @@ int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *obj
 	for (size_t i = 0; r == 0 && i < maps->count; i++) {
 		/* the same for all, and not to be moved */
 		if (strcmp(maps->vmas[i].name, "[vsyscall]") != 0)
-			r = add_area(pid, &maps->vmas[i], objects, &m, err);
+			r = add_area(&l, &maps->vmas[i], err);
 	}
+	fvm_fd_closep(&l.root);
 	if (r == 0) {
 		*ret = m;
 		m = (struct vin_mem){ 0 };
