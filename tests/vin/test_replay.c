@@ -581,11 +581,25 @@ static int make_areas_of_files(int n)
 	return n;
 }
 
+/* Of the kernel's merging: an area below one that came from the parent stays one of its own, and
+ * when both are made anew they are one. */
+static unsigned char *inherited; /* 16 pages, or NULL */
+
+static unsigned char *map_below_inherited(void)
+{
+	if (!inherited)
+		return map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 8);
+	unsigned char *at = mmap(inherited, 8 * PAGE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	check(at == inherited);
+	return at;
+}
+
 static void odd_memory(void)
 {
 	int own = make_areas(), all = make_areas_of_files(own);
 	unsigned char *none = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 8);
-	unsigned char *traps = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 8);
+	unsigned char *traps = map_below_inherited();
 	fill(none, 8, 99);
 	mprotect(none, 8 * PAGE, PROT_NONE);
 	fill(traps, 8, 98);
@@ -672,16 +686,19 @@ static bool same_but_inode(const struct vin_vma *a, const struct vin_vma *b)
 	       (!named || strcmp(a->name, b->name) == 0);
 }
 
-/* Areas that continue each other are one when they are made anew. */
+/* Areas that continue each other are one when they are made anew: then all of it has the flag of
+ * those with traps in them. */
 static void join(struct vin_maps *m)
 {
+	const uint64_t traps = 1ULL << VIN_VMA_GUARDS;
 	size_t kept = 0;
 	for (size_t i = 1; i < m->count; i++) {
 		struct vin_vma *last = &m->vmas[kept], *v = &m->vmas[i];
 		if (last->end == v->start && last->ino == 0 && v->ino == 0 &&
-		    last->prot == v->prot && last->flags == v->flags &&
+		    last->prot == v->prot && (last->flags | traps) == (v->flags | traps) &&
 		    strcmp(last->name, v->name) == 0) {
 			last->end = v->end;
+			last->flags |= v->flags;
 			free(v->name);
 		} else {
 			m->vmas[++kept] = *v;
@@ -694,7 +711,13 @@ static void the_map_of_memory_is_the_same(void **state)
 {
 	struct vin_maps before = { 0 }, after = { 0 };
 	(void)state;
+	inherited =
+		mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(inherited, MAP_FAILED);
+	memset(inherited, 1, 16 * PAGE);
 	pid_t pid = victim(odd_memory);
+	munmap(inherited, 16 * PAGE);
+	inherited = NULL;
 	wait_for_rounds();
 	OK(vin_maps_read(pid, true, &before, &err));
 	FILE *image = capture(pid, false);
