@@ -34,7 +34,8 @@ static void memory(struct vin_payload *p)
 		const struct vin_area *a = &m.areas[i];
 		if (a->start < HOLE + VIN_HOLE_SIZE && a->end > HOLE)
 			__builtin_trap();
-		if (a->kind != VIN_AREA_ANON && a->source >= m.source_count)
+		if (a->kind != VIN_AREA_ANON && a->kind != VIN_AREA_RING &&
+		    a->source >= m.source_count)
 			__builtin_trap();
 	}
 	vin_mem_free(&m);

@@ -533,6 +533,17 @@ static int settle_descriptors(struct vin_capture *c, struct fvm_error *err)
 	return r;
 }
 
+static int settle_rings(struct vin_capture *c, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		const struct vin_proc *p = vin_tree_find(&c->tree, c->subjects[i].pid);
+		if (p)
+			r = vin_rings_settle(&c->subjects[i].mem, &p->threads[0], err);
+	}
+	return r;
+}
+
 static int stop_once(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err)
 {
 	int r = vin_tree_seize(c->roots, c->root_count, timeout_ms, &c->tree, err);
@@ -546,6 +557,8 @@ static int stop_once(struct vin_capture *c, unsigned int timeout_ms, struct fvm_
 		r = vin_files_ready(&c->files, err);
 	if (r == 0)
 		r = settle_descriptors(c, err);
+	if (r == 0)
+		r = settle_rings(c, err);
 	if (r == 0)
 		r = take_family(c, err);
 	if (r == 0 && !c->options.bare)

@@ -9,12 +9,13 @@
  *
  *   struct vin_mem is what both ends know: areas, the files and objects behind them, and the
  *   numbers that the kernel keeps of a program (where its code, heap, arguments are). Every area is
- *   of one of four kinds:
+ *   of one of five kinds:
  *     anon     nobody else's: heap, stack, malloc. Its own pages are all there is
  *     file     a file that has a name still. Mapped again; own pages of a private map are laid over
  *     object   shared memory: nameless, memfd, deleted files. Found by device and inode, made again
  *              once (vin/object), and mapped by all who had it
  *     kernel   vvar and vdso: moved from where the blank has them
+ *     ring     of asynchronous I/O: made by io_setup(2), and moved (vin/aio)
  *
  *   Pages never collect anywhere: they go through one buffer that stays in the processor's cache. A
  *   PAGES record has the list of runs in front, so that nobody needs to seek. What an area had is
@@ -43,6 +44,7 @@ enum vin_area_kind {
 	VIN_AREA_FILE,
 	VIN_AREA_OBJECT,
 	VIN_AREA_KERNEL,
+	VIN_AREA_RING,
 	VIN_AREA_KINDS
 };
 
@@ -52,7 +54,7 @@ struct vin_area {
 	int prot;
 	bool shared;
 	uint64_t flags; /* bits of enum vin_vma_flag */
-	size_t source;	/* in struct vin_mem's, unless anon */
+	size_t source;	/* in struct vin_mem's, unless anon or a ring */
 	uint64_t huge_kb; /* size of its pages, if that is no ordinary one */
 };
 
@@ -63,6 +65,14 @@ struct vin_policy {
 	uint64_t start, end;
 	uint32_t mode; /* with its flags */
 	uint64_t nodes[VIN_POLICY_WORDS];
+};
+
+/* Of an area that is one: what was not fetched from it yet. */
+struct vin_ring {
+	uint64_t start;
+	bool live; /* not the copy that a fork's child has, which is none for it */
+	uint32_t head, count; /* of events, whose first is at head */
+	struct io_event *events;
 };
 
 /* What stands behind areas. */
@@ -102,6 +112,8 @@ struct vin_mem { /* starts as { 0 } */
 	struct vin_runs guards;
 	struct vin_policy *policies;
 	size_t policy_count;
+	struct vin_ring *rings;
+	size_t ring_count;
 };
 
 void vin_mem_free(struct vin_mem *m);
@@ -160,6 +172,21 @@ int vin_policies_ask(const struct vin_post *post, struct vin_thread *t, struct v
 void vin_policies_put(struct fvm_buf *to, const struct vin_mem *m);
 int vin_policies_get(struct vin_payload *from, struct vin_mem *m);
 int vin_policies_set(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
+
+/** vin_ring_why_not() - why what is named as a ring can't be captured, or NULL */
+const char *vin_ring_why_not(pid_t pid, const struct vin_vma *v);
+
+/** vin_rings_settle() - wait until no request is in flight in a stopped process
+ *  Return: 0, -EOPNOTSUPP (some do not end), or another negative errno */
+int vin_rings_settle(const struct vin_mem *m, struct vin_thread *t, struct fvm_error *err);
+
+/* As with policies; vin_rings_make() when all areas are there */
+int vin_rings_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
+		  struct fvm_error *err);
+void vin_rings_put(struct fvm_buf *to, const struct vin_mem *m);
+int vin_rings_get(struct vin_payload *from, struct vin_mem *m);
+int vin_rings_make(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
+void vin_rings_free(struct vin_mem *m);
 
 /** vin_stream_out() - a PAGES record: @number, the runs, and their bytes
  *  @pid: whose memory; 0: @fd is a file, and runs are offsets from @base. @fd: a /proc/PID/mem, or

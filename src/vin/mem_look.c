@@ -14,6 +14,7 @@
 #include "vin/status.h"
 
 #define DELETED	      " (deleted)"
+#define RING	      "/[aio]" DELETED
 #define HUGE_NAMELESS "/anon_hugepage (deleted)"
 
 /* What a program has that we can't make again: by the flags of its area ... */
@@ -34,7 +35,6 @@ static const struct {
 	const char *start;
 	const char *what;
 } no_names[] = {
-	{ "/[aio]", "it is a ring of asynchronous I/O" },
 	{ "/secretmem", "nobody but the program may read it" },
 	{ "anon_inode:", "it belongs to a descriptor of the kernel's" },
 	{ "[uprobes]", "somebody traces it with uprobes" },
@@ -50,6 +50,7 @@ void vin_mem_free(struct vin_mem *m)
 	free(m->auxv);
 	vin_runs_free(&m->guards);
 	free(m->policies);
+	vin_rings_free(m);
 	*m = (struct vin_mem){ 0 };
 }
 
@@ -58,7 +59,12 @@ static bool of_kernel(const char *name)
 	return strncmp(name, "[vvar", 5) == 0 || strcmp(name, "[vdso]") == 0;
 }
 
-static const char *why_not(const struct vin_vma *v)
+static bool of_ring(const struct vin_vma *v)
+{
+	return strcmp(v->name, RING) == 0 && major(v->dev) == 0;
+}
+
+static const char *why_not(pid_t pid, const struct vin_vma *v)
 {
 	if (of_kernel(v->name))
 		return vin_vma_is(v, VIN_VMA_SEALED) ? "the kernel has sealed it" : NULL;
@@ -74,7 +80,7 @@ static const char *why_not(const struct vin_vma *v)
 		if (strncmp(v->name, no_names[i].start, strlen(no_names[i].start)) == 0)
 			return no_names[i].what;
 	}
-	return NULL;
+	return of_ring(v) ? vin_ring_why_not(pid, v) : NULL;
 }
 
 static int refuse(pid_t pid, const struct vin_vma *v, const char *what, struct fvm_error *err)
@@ -89,6 +95,8 @@ static enum vin_area_kind kind_of(const struct vin_vma *v)
 	const size_t len = strlen(v->name), tail = strlen(DELETED);
 	if (of_kernel(v->name))
 		return VIN_AREA_KERNEL;
+	if (of_ring(v))
+		return VIN_AREA_RING;
 	if (vin_is_segment(v))
 		return VIN_AREA_OBJECT;
 	if (v->ino == 0 || (!v->shared && strcmp(v->name, HUGE_NAMELESS) == 0))
@@ -200,13 +208,14 @@ static int add_area(struct look *l, const struct vin_vma *v, struct fvm_error *e
 {
 	struct vin_area a = { kind_of(v), v->start,  v->end,   v->offset,
 			      v->prot,	  v->shared, v->flags, 0 };
-	const char *no = why_not(v);
+	const char *no = why_not(l->pid, v);
+	const bool alone = a.kind == VIN_AREA_ANON || a.kind == VIN_AREA_RING;
 	a.huge_kb = vin_vma_is(v, VIN_VMA_HUGETLB) ? v->page_kb : 0;
 	if (no)
 		return refuse(l->pid, v, no, err);
-	if (a.kind == VIN_AREA_ANON)
+	if (alone)
 		a.offset = 0;
-	ssize_t n = a.kind == VIN_AREA_ANON ? 0 : find_source(l, v, a.kind, err);
+	ssize_t n = alone ? 0 : find_source(l, v, a.kind, err);
 	if (n < 0)
 		return (int)n;
 	a.source = (size_t)n;
@@ -341,6 +350,8 @@ int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_me
 	int r = ask_numbers(post, t, m, err);
 	if (r == 0)
 		r = vin_policies_ask(post, t, m, err);
+	if (r == 0)
+		r = vin_rings_ask(post, t, m, err);
 	scoped_fd pagemap = vin_pages_open(t->tid);
 	if (r == 0 && pagemap < 0)
 		r = fvm_error_set(err, errno, "open the page map of process %d", t->pid);

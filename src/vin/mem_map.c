@@ -142,19 +142,21 @@ static bool was_writable(const struct vin_area *a)
 static struct vin_call map_call(const struct vin_area *a, const int *theirs)
 {
 	const bool droppable = a->flags >> VIN_VMA_DROPPABLE & 1;
-	int flags = MAP_FIXED_NOREPLACE | (droppable   ? MAP_DROPPABLE
-					   : a->shared ? MAP_SHARED
-						       : MAP_PRIVATE);
+	/* a ring's place, until it comes */
+	const bool nameless = a->kind == VIN_AREA_ANON || a->kind == VIN_AREA_RING;
+	int flags = MAP_FIXED_NOREPLACE | (droppable		    ? MAP_DROPPABLE
+					   : a->shared && !nameless ? MAP_SHARED
+								    : MAP_PRIVATE);
 	int prot = a->prot | (was_writable(a) ? PROT_WRITE : 0);
 	if (a->flags >> VIN_VMA_NORESERVE & 1)
 		flags |= MAP_NORESERVE;
 	if (a->flags >> VIN_VMA_GROWSDOWN & 1)
 		flags |= MAP_GROWSDOWN;
-	if (a->kind == VIN_AREA_ANON)
+	if (nameless)
 		flags |= MAP_ANONYMOUS;
 	if (a->kind == VIN_AREA_ANON && a->huge_kb)
 		flags |= MAP_HUGETLB | __builtin_ctzll(a->huge_kb * 1024) << MAP_HUGE_SHIFT;
-	const int fd = a->kind == VIN_AREA_ANON ? -1 : theirs[a->source];
+	const int fd = nameless ? -1 : theirs[a->source];
 	return (struct vin_call){ SYS_mmap,
 				  { a->start, a->end - a->start, (uint64_t)prot, (uint64_t)flags,
 				    (uint64_t)(int64_t)fd, a->offset } };
@@ -328,6 +330,8 @@ int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct v
 		r = map_areas(nest, m, objects, theirs, q, err);
 	if (r == 0)
 		r = vin_policies_set(b, m, err);
+	if (r == 0)
+		r = vin_rings_make(b, m, err);
 	if (r == -ENOMEM && has_huge(m))
 		fvm_error_hint(err, "it has huge pages: there may be none left that are reserved, "
 				    "/sys/kernel/mm/hugepages tells");

@@ -49,6 +49,7 @@ void vin_mem_put(struct fvm_buf *to, const struct vin_mem *m)
 		put_area(to, &m->areas[i]);
 	vin_put_blob(to, m->guards.runs, m->guards.count * sizeof(*m->guards.runs));
 	vin_policies_put(to, m);
+	vin_rings_put(to, m);
 }
 
 /* A count of things of which each has at least @least bytes; more than there can be is none. */
@@ -78,6 +79,8 @@ static bool fits_source(const struct vin_mem *m, const struct vin_area *a)
 {
 	if (a->kind == VIN_AREA_ANON)
 		return !a->shared;
+	if (a->kind == VIN_AREA_RING)
+		return a->shared && !a->huge_kb;
 	if (a->source >= m->source_count)
 		return false;
 	const struct vin_source *s = &m->sources[a->source];
@@ -195,6 +198,8 @@ int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret)
 		r = get_guards(p, &m);
 	if (r == 0 && !p->failed)
 		r = vin_policies_get(p, &m);
+	if (r == 0 && !p->failed)
+		r = vin_rings_get(p, &m);
 	if (r < 0 || p->failed)
 		return r < 0 ? r : -EBADMSG;
 	*ret = m;
