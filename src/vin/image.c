@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -262,6 +263,29 @@ int vin_in_finish(struct vin_in *in, struct fvm_error *err)
 		return 0;
 	in->now.number = at;
 	return damaged(in, "has another sum", err);
+}
+
+int vin_in_file(const struct vin_in *in)
+{
+	struct stat st;
+	return fstat(in->fd, &st) == 0 && S_ISREG(st.st_mode) ? in->fd : -ESPIPE;
+}
+
+int vin_in_leave(struct vin_in *in, uint64_t *ret_at, uint64_t *ret_len, struct fvm_error *err)
+{
+	struct stat st;
+	const off_t at = lseek(in->fd, 0, SEEK_CUR);
+	if (at < 0 || fstat(in->fd, &st) < 0)
+		return fvm_error_set(err, errno, "read the image");
+	const uint64_t len = in->now.left + sizeof(uint64_t); /* with the sum */
+	if (at > st.st_size || len > (uint64_t)(st.st_size - at))
+		return damaged(in, "is cut short", err);
+	if (lseek(in->fd, (off_t)len, SEEK_CUR) < 0)
+		return fvm_error_set(err, errno, "read the image");
+	(void)finish(&in->now);
+	*ret_at = (uint64_t)at;
+	*ret_len = in->now.left;
+	return 0;
 }
 
 int vin_in_next(struct vin_in *in, enum vin_tag *ret_tag, uint64_t *ret_len, struct fvm_error *err)

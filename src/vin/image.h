@@ -98,6 +98,9 @@ int vin_in_open(int fd, struct vin_in **ret, struct fvm_error *err);
 
 void vin_in_close(struct vin_in *in);
 
+/** vin_in_file() - the descriptor, if it is one of a file. Return: or -ESPIPE */
+int vin_in_file(const struct vin_in *in);
+
 /** vin_in_next() - the next record's tag and length; VIN_TAG_END at the end, after which there is
  * none Return: 0, -EBADMSG, or another negative errno */
 int vin_in_next(struct vin_in *in, enum vin_tag *ret_tag, uint64_t *ret_len, struct fvm_error *err);
@@ -107,6 +110,13 @@ int vin_in_piece(struct vin_in *in, void *to, size_t len, struct fvm_error *err)
 
 /** vin_in_finish() - check the sum of a record whose payload was read by pieces */
 int vin_in_finish(struct vin_in *in, struct fvm_error *err);
+
+/**
+ * vin_in_leave() - what is left of the present record's payload stays unread, and its sum unchecked
+ * @ret_at: where it begins in the file; @ret_len: its bytes
+ * Return: 0, -ESPIPE (the stream is no file), -EBADMSG (cut short), or another negative errno
+ */
+int vin_in_leave(struct vin_in *in, uint64_t *ret_at, uint64_t *ret_len, struct fvm_error *err);
 
 /**
  * vin_in_payload() - the present record's payload as a whole, checked

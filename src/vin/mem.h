@@ -159,6 +159,11 @@ int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct v
 int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in,
 		       struct fvm_error *err);
 
+/** vin_mem_leave_pages() - the runs of the present PAGES record, behind the number; their bytes stay
+ *  in the file, from @ret_at on. Return: also as vin_in_leave() */
+int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_runs *ret,
+			uint64_t *ret_at, struct fvm_error *err);
+
 /** vin_mem_finish() - protections, advice, traps, locks, seals: when the pages are there */
 int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
 
@@ -204,5 +209,9 @@ int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_
 typedef bool vin_allowed_fn(const void *arg, uint64_t start, uint64_t end);
 int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void *arg, struct vin_in *in,
 		  struct fvm_error *err);
+
+/** vin_stream_table() - only the runs, behind the number */
+int vin_stream_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg,
+		     struct vin_runs *ret, struct fvm_error *err);
 
 #endif

@@ -253,3 +253,15 @@ int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in, st
 	const struct vin_bytes s = { .pid = pid, .fd = mem };
 	return vin_stream_in(&s, own_pages_go_there, m, in, err);
 }
+
+int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_runs *ret,
+			uint64_t *ret_at, struct fvm_error *err)
+{
+	uint64_t len;
+	int r = vin_stream_table(in, own_pages_go_there, m, ret, err);
+	if (r == 0)
+		r = vin_in_leave(in, ret_at, &len, err);
+	if (r == 0 && len != vin_runs_bytes(ret))
+		r = fvm_error_say(err, EBADMSG, "the image is damaged: other pages than it lists");
+	return r;
+}

@@ -286,6 +286,8 @@ static int take_pages(struct vin_replay *r, struct vin_in *in, struct fvm_error 
 	struct actor *a = find_actor(r, number);
 	if (!a || !a->mapped)
 		return bad("pages of nobody", err);
+	if (r->lazy)
+		return vin_lazy_take(r->lazy, a->member->number, &a->mem, in, err);
 	return vin_mem_read_pages(a->blank.post.pid, &a->mem, in, err);
 }
 
@@ -496,9 +498,26 @@ static void tell_lost(void *arg, pid_t number, int fd, const char *peer)
 	r->options.lost(r->options.lost_arg, a ? a->blank.thread.pid : 0, fd, peer);
 }
 
+/* From here on pages may be touched. */
+static int begin_lazy(struct vin_replay *r, struct fvm_error *err)
+{
+	int e = 0;
+	for (size_t i = 0; r->lazy && e == 0 && i < r->family.count; i++) {
+		struct actor *a = &r->actors[i];
+		if (a->mapped)
+			e = vin_lazy_fill(r->lazy, &r->nest, a->member->number, &a->blank, &a->mem,
+					  err);
+	}
+	return r->lazy && e == 0
+		       ? vin_lazy_begin(r->lazy, r->nest.init.thread.pid, r->options.lazy, err)
+		       : e;
+}
+
 static int finish(struct vin_replay *r, struct fvm_error *err)
 {
 	int e = check_whole(r, err);
+	if (e == 0)
+		e = begin_lazy(r, err);
 	for (size_t i = 0; e == 0 && i < r->family.count; i++) {
 		if (!r->actors[i].member->zombie)
 			e = finish_actor(r, &r->actors[i], err);
@@ -546,6 +565,10 @@ int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options
 	r->nest.line = -1;
 	enum vin_tag tag = VIN_TAG_HEAD;
 	int e = 0;
+	if (options->lazy && vin_in_file(in) >= 0) {
+		r->lazy = vin_lazy_new(vin_in_file(in));
+		e = r->lazy ? 0 : fvm_error_set(err, ENOMEM, "replay programs");
+	}
 	while (e == 0 && tag != VIN_TAG_END) {
 		uint64_t len;
 		e = vin_in_next(in, &tag, &len, err);
@@ -637,6 +660,7 @@ void vin_replay_close(struct vin_replay *r)
 		free(a->traits);
 	}
 	free(r->actors);
+	vin_lazy_free(r->lazy);
 	vin_opener_end(r->opener);
 	vin_reopen_close(r->files);
 	vin_objects_free(&r->objects);

@@ -11,7 +11,7 @@
  *                   numbers, parents and sessions, each an empty one that has all of the files
  *     MAPS          of one process: its blank's own memory goes, its areas are mapped
  *     PROCESS       kept until the end, as THREAD is
- *     PAGES         filled in
+ *     PAGES         filled in, or left where they are until END, and perhaps longer (vin/lazy)
  *     END           all is there: names of memory, protections, threads, descriptors, groups,
  *                   zombies; what the kernel remembers of each (vin/traits); then the registers.
  *                   Everybody stands where the image has him
@@ -35,6 +35,7 @@
 #include "vin/blank.h"
 #include "vin/files.h"
 #include "vin/image.h"
+#include "vin/lazy.h"
 
 struct vin_replay_options {
 	int root;  /* directory that paths of programs begin at */
@@ -51,6 +52,8 @@ struct vin_replay_options {
 	void *arg;
 	const struct vin_given *given; /* by the names that the image has (vin/files); may be NULL */
 	size_t given_count;
+	/* memory may come when they run, if the image is a file (vin/lazy); NULL: it is there before */
+	const struct vin_lazy_options *lazy;
 	const int *users; /* user namespaces that the world has already (vin/users); may be NULL */
 	size_t user_count;
 };

@@ -48,6 +48,7 @@ struct vin_replay {
 	pid_t spare;		  /* a number that is free, as are all above it */
 	struct vin_family family;
 	struct vin_users users;
+	struct vin_lazy *lazy; /* NULL: memory is there before they run */
 	struct actor *actors; /* as the family's members */
 	pid_t first; /* PID 1 of a world of its own */
 	bool running;

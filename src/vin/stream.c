@@ -172,7 +172,7 @@ static int bad_pages(struct fvm_error *err)
 	return fvm_error_say(err, EBADMSG, "the image is damaged: pages where there is no memory");
 }
 
-static int get_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg,
+int vin_stream_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg,
 		     struct vin_runs *ret, struct fvm_error *err)
 {
 	uint64_t count, last = 0;
@@ -199,7 +199,7 @@ int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void
 {
 	scoped_runs runs = { 0 };
 	struct fvm_error mine = { 0 };
-	int r = get_table(in, allowed, arg, &runs, err);
+	int r = vin_stream_table(in, allowed, arg, &runs, err);
 	if (r < 0)
 		return r;
 	struct walk to = { .bytes = s, .runs = &runs };

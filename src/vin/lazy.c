@@ -1,0 +1,312 @@
+/* Memory that may be late, before its programs go: records, and userfaultfds. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vin/lazy_priv.h"
+
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00) /* Linux 6.1 */
+#endif
+#define DEVICE "/dev/userfaultfd"
+#define LEAST  (256ULL * 1024) /* less is not worth a wait */
+#define BLOCK  (256UL * 1024)
+
+/* What is known of one process, until it is filled. */
+struct waiting {
+	pid_t number;
+	struct vin_pieces pieces;
+};
+
+struct vin_lazy {
+	int file;
+	int device; /* where userfaultfds come from, or -1 */
+	struct waiting *waiting;
+	size_t waiting_count;
+	struct vin_lazy_space *spaces;
+	size_t count;
+	uint64_t left;
+};
+
+/* ---- whether it can be had ---- */
+
+static int open_device(void)
+{
+	return open(DEVICE, O_RDWR | O_CLOEXEC);
+}
+
+static int begin_api(int uffd)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = VIN_LAZY_EVENTS };
+	return fvm_nerr(ioctl(uffd, UFFDIO_API, &api));
+}
+
+int vin_lazy_can(struct fvm_error *err)
+{
+	scoped_fd device = open_device();
+	const int flags = O_CLOEXEC | O_NONBLOCK;
+	scoped_fd uffd = device >= 0 ? ioctl(device, USERFAULTFD_IOC_NEW, flags)
+				     : (int)syscall(SYS_userfaultfd, flags);
+	int r = uffd < 0 ? -errno : begin_api(uffd);
+	if (r == 0)
+		return 0;
+	const char *why =
+		r == -ENOSYS  ? "this kernel has no userfaultfd"
+		: uffd < 0    ? "no right to serve page faults of the kernel (userfaultfd)"
+		: r == -EPERM ? "no right to hear of children (userfaultfd needs CAP_SYS_PTRACE)"
+			      : "this kernel's userfaultfd does not tell what programs do";
+	return fvm_error_say(err, EOPNOTSUPP, "memory can't come late: %s", why);
+}
+
+struct vin_lazy *vin_lazy_new(int file)
+{
+	struct vin_lazy *l = calloc(1, sizeof(*l));
+	if (l) {
+		l->file = file;
+		l->device = open_device();
+	}
+	return l;
+}
+
+void vin_lazy_space_free(struct vin_lazy_space *s)
+{
+	if (s->uffd >= 0)
+		close(fvm_fd_take(&s->uffd));
+	vin_pieces_free(&s->pieces);
+	free(s->asked);
+	s->asked = NULL;
+}
+
+void vin_lazy_free(struct vin_lazy *l)
+{
+	if (!l)
+		return;
+	for (size_t i = 0; i < l->waiting_count; i++)
+		vin_pieces_free(&l->waiting[i].pieces);
+	for (size_t i = 0; i < l->count; i++)
+		vin_lazy_space_free(&l->spaces[i]);
+	free(l->waiting);
+	free(l->spaces);
+	fvm_fd_closep(&l->device);
+	free(l);
+}
+
+uint64_t vin_lazy_left(const struct vin_lazy *l)
+{
+	return l->left;
+}
+
+/* ---- records ---- */
+
+static struct waiting *waiting_of(struct vin_lazy *l, pid_t number)
+{
+	for (size_t i = 0; i < l->waiting_count; i++) {
+		if (l->waiting[i].number == number)
+			return &l->waiting[i];
+	}
+	struct waiting *more = realloc(l->waiting, fvm_room(l->waiting_count + 1) * sizeof(*more));
+	if (!more)
+		return NULL;
+	l->waiting = more;
+	more[l->waiting_count] = (struct waiting){ .number = number };
+	return &more[l->waiting_count++];
+}
+
+int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, struct vin_in *in,
+		  struct fvm_error *err)
+{
+	scoped_runs runs = { 0 };
+	uint64_t at;
+	int r = vin_mem_leave_pages(m, in, &runs, &at, err);
+	if (r < 0)
+		return r;
+	struct waiting *w = waiting_of(l, number);
+	for (size_t i = 0; w && r == 0 && i < runs.count; i++) {
+		const struct vin_run *run = &runs.runs[i];
+		r = vin_pieces_add(&w->pieces, run->start, run->end, at);
+		at += run->end - run->start;
+	}
+	return !w || r < 0 ? fvm_error_set(err, ENOMEM, "read pages") : 0;
+}
+
+/* ---- what may be late ---- */
+
+#define EAGER_FLAGS                                                                                \
+	(1ULL << VIN_VMA_GROWSDOWN | 1ULL << VIN_VMA_LOCKED | 1ULL << VIN_VMA_LOCK_ON_FAULT |      \
+	 1ULL << VIN_VMA_WIPEONFORK | 1ULL << VIN_VMA_DROPPABLE | 1ULL << VIN_VMA_HUGETLB |        \
+	 1ULL << VIN_VMA_UFFD_MISSING | 1ULL << VIN_VMA_UFFD_WP | 1ULL << VIN_VMA_UFFD_MINOR)
+
+static bool may_be_late(const struct vin_area *a)
+{
+	return a->kind == VIN_AREA_ANON && !a->shared && !a->huge_kb && !(a->flags & EAGER_FLAGS);
+}
+
+static bool is_late(const struct vin_area *a, const struct vin_pieces *p)
+{
+	return may_be_late(a) && vin_pieces_bytes(p, a->start, a->end) >= LEAST;
+}
+
+/* What may not be written to only the file of memory lets in. */
+static int copy_piece(int from, int mem, const struct vin_piece *p, char *block)
+{
+	const uint64_t len = p->end - p->start;
+	for (uint64_t done = 0; done < len;) {
+		const size_t part = len - done < BLOCK ? (size_t)(len - done) : BLOCK;
+		if (pread(from, block, part, (off_t)(p->at + done)) != (ssize_t)part)
+			return errno ? -errno : -EIO;
+		if (pwrite(mem, block, part, (off_t)(p->start + done)) != (ssize_t)part)
+			return errno ? -errno : -EIO;
+		done += part;
+	}
+	return 0;
+}
+
+static int fill_now(const struct vin_lazy *l, pid_t pid, const struct vin_pieces *now,
+		    struct fvm_error *err)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	scoped_fd mem = open(path, O_WRONLY | O_CLOEXEC);
+	scoped_free char *block = malloc(BLOCK);
+	int r = mem < 0 ? -errno : block ? 0 : -ENOMEM;
+	for (size_t i = 0; r == 0 && i < now->count; i++) {
+		errno = 0;
+		r = copy_piece(l->file, mem, &now->list[i], block);
+	}
+	return r < 0 ? fvm_error_set(err, -r, "write the memory of process %d", pid) : 0;
+}
+
+/* ---- userfaultfds ---- */
+
+/* Made by the process itself: it is of the memory of who makes it. */
+static int make_inside(const struct vin_lazy *l, const struct vin_nest *nest, struct vin_blank *b,
+		       int64_t *ret, struct fvm_error *err)
+{
+	int theirs = -1;
+	const struct vin_call make = { SYS_userfaultfd, { O_CLOEXEC | O_NONBLOCK } };
+	if (l->device < 0)
+		return vin_call(&b->post, &b->thread, "userfaultfd", &make, ret, err);
+	int r = vin_blank_give(nest, b, &l->device, 1, &theirs, err);
+	const struct vin_call ask = {
+		SYS_ioctl, { (uint64_t)theirs, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK }
+	};
+	const struct vin_call end = { SYS_close, { (uint64_t)theirs } };
+	if (r == 0)
+		r = vin_call(&b->post, &b->thread, "ioctl(USERFAULTFD_IOC_NEW)", &ask, ret, err);
+	return r == 0 ? vin_call(&b->post, &b->thread, "close", &end, NULL, err) : r;
+}
+
+/* Ours, and no longer its own. Return: descriptor or negative errno */
+static int take_uffd(const struct vin_lazy *l, const struct vin_nest *nest, struct vin_blank *b,
+		     struct fvm_error *err)
+{
+	int64_t number = -1;
+	int r = make_inside(l, nest, b, &number, err);
+	if (r == 0 && number < 0)
+		r = fvm_error_set(err, (int)-number, "make a userfaultfd");
+	if (r < 0)
+		return r;
+	scoped_fd pidfd = pidfd_open(b->thread.pid, 0);
+	scoped_fd uffd = pidfd < 0 ? -1 : pidfd_getfd(pidfd, (int)number, 0);
+	if (uffd < 0)
+		return fvm_error_set(err, errno, "take a userfaultfd");
+	const struct vin_call end = { SYS_close, { (uint64_t)number } };
+	r = vin_call(&b->post, &b->thread, "close", &end, NULL, err);
+	if (r == 0 && (r = begin_api(uffd)) < 0)
+		fvm_error_set(err, -r, "ask a userfaultfd for events");
+	return r < 0 ? r : fvm_fd_take(&uffd);
+}
+
+static int watch_area(int uffd, const struct vin_area *a)
+{
+	struct uffdio_register reg = { .range = { a->start, a->end - a->start },
+				       .mode = UFFDIO_REGISTER_MODE_MISSING };
+	return fvm_nerr(ioctl(uffd, UFFDIO_REGISTER, &reg));
+}
+
+/* Takes @late out of the rest, which has to be there at once. */
+static int part(const struct vin_mem *m, struct vin_pieces *rest, struct vin_pieces *late, int uffd)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		if (!is_late(a, rest))
+			continue;
+		r = vin_pieces_take(rest, a->start, a->end, 0, late);
+		if (r == 0)
+			r = watch_area(uffd, a);
+	}
+	return r;
+}
+
+static bool anything_late(const struct vin_mem *m, const struct vin_pieces *p)
+{
+	for (size_t i = 0; i < m->area_count; i++) {
+		if (is_late(&m->areas[i], p))
+			return true;
+	}
+	return false;
+}
+
+static int keep_space(struct vin_lazy *l, struct vin_lazy_space *s)
+{
+	struct vin_lazy_space *more = realloc(l->spaces, fvm_room(l->count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	l->spaces = more;
+	for (size_t i = 0; i < s->pieces.count; i++)
+		l->left += s->pieces.list[i].end - s->pieces.list[i].start;
+	more[l->count++] = *s;
+	return 0;
+}
+
+static int set_late(struct vin_lazy *l, const struct vin_nest *nest, struct vin_pieces *rest,
+		    struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
+{
+	struct vin_lazy_space s = { .from = l->file };
+	s.uffd = take_uffd(l, nest, b, err);
+	if (s.uffd < 0)
+		return s.uffd;
+	int r = part(m, rest, &s.pieces, s.uffd);
+	if (r == 0)
+		r = keep_space(l, &s);
+	if (r == 0)
+		return 0;
+	vin_lazy_space_free(&s);
+	return fvm_error_set(err, -r, "let the memory of process %d come late", b->thread.pid);
+}
+
+int vin_lazy_fill(struct vin_lazy *l, const struct vin_nest *nest, pid_t number,
+		  struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
+{
+	struct waiting *w = waiting_of(l, number);
+	if (!w)
+		return fvm_error_set(err, ENOMEM, "read pages");
+	int r = anything_late(m, &w->pieces) ? set_late(l, nest, &w->pieces, b, m, err) : 0;
+	if (r == 0)
+		r = fill_now(l, b->thread.pid, &w->pieces, err);
+	vin_pieces_free(&w->pieces);
+	return r;
+}
+
+int vin_lazy_begin(struct vin_lazy *l, pid_t init, const struct vin_lazy_options *options,
+		   struct fvm_error *err)
+{
+	if (l->count == 0)
+		return 0;
+	scoped_fd ours = options->ends < 0 ? pidfd_open(init, 0) : -1;
+	const int ends = options->ends < 0 ? ours : options->ends;
+	if (ends < 0)
+		return fvm_error_set(err, errno, "start a helper");
+	int r = vin_lazy_help(l->spaces, l->count, ends, options, err);
+	for (size_t i = 0; i < l->count; i++)
+		vin_lazy_space_free(&l->spaces[i]);
+	l->count = 0;
+	return r;
+}

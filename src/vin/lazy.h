@@ -1,0 +1,82 @@
+/*
+ * vin/lazy - programs that go on before their memory has come
+ *
+ * Theory of operation
+ *   Memory that may be late is mapped, left empty and registered with a userfaultfd of the process
+ *   it is of. Who touches a page of it waits, whether program or kernel, until a helper has put the
+ *   page there: at once for who waits, and all others one after the other meanwhile.
+ *
+ *     PAGES record -> vin_lazy_take()   where its bytes are in the file; none is read
+ *     END          -> vin_lazy_begin()  what may not be late is read, the rest registered, and the
+ *                                       helper begins: from here on, the kernel may touch what it
+ *                                       wants (rseq, robust lists), and so may we
+ *
+ *   Late may be private memory without a file, if it is a lot (LEAST). Not: shared memory, what is
+ *   locked, wiped in a child or droppable, stacks that grow, huge pages, own pages of mapped files.
+ *
+ *   What a program does to such memory meanwhile is told to the helper, while it waits for it: a
+ *   child (which gets a userfaultfd of its own), mremap(2), madvise(2) that drops, munmap(2). The
+ *   kernel refuses to fill in until that was read (EAGAIN), so nothing comes to the wrong place. It
+ *   tells of children only to who has CAP_SYS_PTRACE in the first user namespace.
+ *
+ *   If a userfaultfd is closed, what has not come is zeros for ever. So the helper is never alone:
+ *   a second process has the same table of descriptors (CLONE_FILES), in which those of children
+ *   are, too. When the helper dies, who waits goes on waiting, and the second ends PID 1 of the
+ *   programs, and itself when nobody of them is left. When the second dies, the helper makes
+ *   another one. Both are outside of the programs' namespaces, and give all capabilities away but
+ *   CAP_KILL.
+ *
+ *   The memory counts for the programs' cgroup. When all has come the userfaultfds are closed, and
+ *   nothing is left of it. Until then nobody can capture the programs (vin/mem refuses): who wants
+ *   to waits for the end of vin_lazy_options.held.
+ * Limits: sums of PAGES records whose bytes are late are not looked at: who asks for it has looked
+ * at the whole file. Unseen by the kernel's events, for as long as pages are late: MADV_WIPEONFORK,
+ * and MADV_GUARD_INSTALL with the guard taken away again; both are of pages that were never touched
+ * since. Who ends helper and second at the same instant makes zeros. userfaultfd of a program's own
+ * on such an area fails with EBUSY until its pages are there.
+ * Sources: userfaultfd(2), ioctl_userfaultfd(2), Linux's admin-guide/mm/userfaultfd.
+ */
+#ifndef VIN_LAZY_H
+#define VIN_LAZY_H
+
+#include "vin/blank.h"
+#include "vin/image.h"
+#include "vin/mem.h"
+
+struct vin_lazy_options {
+	int ends; /* pidfd of PID 1 of the programs if that is not ours; or -1 */
+	int held; /* a descriptor that stays open until all has come; or -1 */
+	int after; /* a pipe: what nobody asks for comes only after its end. For tests; else -1 */
+	bool entered; /* this process is in network, IPC and UTS namespaces of the programs' */
+};
+
+/** vin_lazy_can() - whether this process can have it. Return: 0, or -EOPNOTSUPP and why */
+int vin_lazy_can(struct fvm_error *err);
+
+struct vin_lazy;
+
+/** vin_lazy_new() - @file: where PAGES records are; stays the caller's. Return: or NULL */
+struct vin_lazy *vin_lazy_new(int file);
+
+/** vin_lazy_free() - forget what has not begun; NULL is fine */
+void vin_lazy_free(struct vin_lazy *l);
+
+/** vin_lazy_take() - the rest of the present PAGES record, behind the @number of its process
+ *  What an earlier one says of the same pages is forgotten. Return: as vin_mem_read_pages() */
+int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, struct vin_in *in,
+		  struct fvm_error *err);
+
+/** vin_lazy_fill() - of process @number, whose memory is mapped in @b: what has to be there, is;
+ *  for the rest there is a userfaultfd */
+int vin_lazy_fill(struct vin_lazy *l, const struct vin_nest *nest, pid_t number,
+		  struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
+
+/** vin_lazy_begin() - the helper is at work, if anything is left to come
+ *  @init: PID 1 of the programs, if options->ends does not say. Return: 0 or negative errno */
+int vin_lazy_begin(struct vin_lazy *l, pid_t init, const struct vin_lazy_options *options,
+		   struct fvm_error *err);
+
+/** vin_lazy_left() - bytes that were not there when it began */
+uint64_t vin_lazy_left(const struct vin_lazy *l);
+
+#endif

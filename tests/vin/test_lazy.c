@@ -1,0 +1,753 @@
+/* Programs that go on before their memory has come. What nobody asks for comes when the test says
+ * so (vin_lazy_options.after), so that each test knows what has come when. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "images.h"
+#include "vin/lazy.h"
+
+#define PAGE	4096UL
+#define PAGES	2048UL
+#define WAIT_MS 30000
+
+/* A file, so that those who were made again write on the same one. */
+static struct board {
+	volatile uint64_t wrong; /* line of a check that failed */
+	volatile uint64_t seen, at;
+	volatile int ready, go, stage;
+} * board;
+static char board_path[] = "/tmp/vin-board-XXXXXX";
+static struct vin_watch watch;
+static pid_t last_victim, last_init;
+static int after = -1, held = -1; /* our ends */
+
+/* In a program: tells the line. */
+#define CHECK(x)                                                                                   \
+	do {                                                                                       \
+		if (!(x)) {                                                                        \
+			board->wrong = __LINE__;                                                   \
+			_exit(1);                                                                  \
+		}                                                                                  \
+	} while (0)
+
+/* ---- programs ---- */
+
+static unsigned char *memory, *elsewhere;
+static bool lock_it;
+
+static uint64_t word_of(uint64_t page)
+{
+	return (page + 1) * 6364136223846793005ULL;
+}
+
+static void write_page(unsigned char *to, uint64_t page)
+{
+	const uint64_t word = word_of(page);
+	memcpy(to, &word, sizeof(word));
+	memcpy(to + PAGE - sizeof(word), &word, sizeof(word));
+}
+
+static bool is_page(const unsigned char *at, uint64_t page)
+{
+	const uint64_t word = word_of(page);
+	return memcmp(at, &word, sizeof(word)) == 0 &&
+	       memcmp(at + PAGE - sizeof(word), &word, sizeof(word)) == 0 && at[100] == 0;
+}
+
+static bool is_zeros(const unsigned char *at)
+{
+	static const unsigned char zeros[PAGE];
+	return memcmp(at, zeros, PAGE) == 0;
+}
+
+static bool all_pages(const unsigned char *at)
+{
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (!is_page(at + i * PAGE, i))
+			return false;
+	}
+	return true;
+}
+
+static void make_memory(void)
+{
+	memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		      0);
+	CHECK(memory != MAP_FAILED);
+	for (uint64_t i = 0; i < PAGES; i++)
+		write_page(memory + i * PAGE, i);
+	CHECK(!lock_it || mlock(memory, PAGES * PAGE) == 0);
+}
+
+static void await_stage(int stage)
+{
+	while (board->stage < stage)
+		nap(1);
+}
+
+static pid_t victim(void (*fn)(void))
+{
+	memset(board, 0, sizeof(*board));
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		vin_watch_end(&watch);
+		make_memory();
+		board->ready = 1;
+		while (!board->go)
+			nap(1);
+		fn();
+		_exit(0);
+	}
+	last_victim = pid;
+	for (int i = 0; i < WAIT_MS && !board->ready; i++)
+		nap(1);
+	assert_int_equal(board->ready, 1);
+	return pid;
+}
+
+/* ---- the test's side ---- */
+
+static const struct vin_capture_options bare = { .root = -1, .bare = true };
+
+static int setup(void **state)
+{
+	(void)state;
+	int fd = mkstemp(board_path);
+	if (fd < 0 || ftruncate(fd, 4096) < 0)
+		return -1;
+	board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	outside = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* helpers are ours to look at */
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+	vin_watch_begin(&watch);
+	return board == MAP_FAILED ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	vin_watch_end(&watch);
+	munmap(board, 4096);
+	return unlink(board_path);
+}
+
+static void shut(int *fd)
+{
+	if (*fd >= 0)
+		close(fvm_fd_take(fd));
+}
+
+static int each_teardown(void **state)
+{
+	(void)state;
+	shut(&after);
+	if (last_victim > 0 && kill(last_victim, SIGKILL) == 0)
+		waitpid(last_victim, NULL, 0);
+	if (last_init > 0 && kill(last_init, SIGKILL) == 0)
+		waitpid(last_init, NULL, 0);
+	last_victim = last_init = 0;
+	shut(&held);
+	/* helpers, too: they end when there is nobody whom anything could come to */
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	return 0;
+}
+
+/* An image of a program that will run @fn; it has ended. */
+static FILE *image_of(void (*fn)(void))
+{
+	pid_t pid = victim(fn);
+	FILE *image = image_capture(pid, &bare, false);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	last_victim = 0;
+	return image;
+}
+
+/* It runs, and nothing comes but what it asks for, until let_come(). */
+static void replay_lazily(FILE *image)
+{
+	int wait[2], end[2];
+	assert_int_equal(pipe2(wait, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(end, O_CLOEXEC), 0);
+	const struct vin_lazy_options lazy = { .ends = -1, .held = end[1], .after = wait[0] };
+	const struct vin_replay_options options = { .root = outside, .lazy = &lazy };
+	struct vin_replay *r = image_build_with(image, &options);
+	close(wait[0]);
+	close(end[1]);
+	after = wait[1];
+	held = end[0];
+	last_init = vin_replay_init(r);
+	OK(vin_replay_go(r, &err));
+	vin_replay_close(r);
+	board->go = 1;
+}
+
+static void let_come(void)
+{
+	shut(&after);
+}
+
+/* All of it has come, or nobody is left for it: helpers end. */
+static void await_all(void)
+{
+	struct pollfd p = { .fd = held };
+	assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+	shut(&held);
+}
+
+static bool still_to_come(void)
+{
+	struct pollfd p = { .fd = held };
+	return poll(&p, 1, 0) == 0;
+}
+
+static int await_end(void)
+{
+	int status = -1;
+	pid_t got = 0;
+	for (int i = 0; i < WAIT_MS && got == 0; i++) {
+		got = waitpid(last_init, &status, WNOHANG);
+		if (got == 0)
+			nap(1);
+	}
+	assert_int_equal(got, last_init);
+	last_init = 0;
+	return status;
+}
+
+static void end_well(void)
+{
+	int status = await_end();
+	if (board->wrong)
+		print_error("line %d\n", (int)board->wrong);
+	assert_int_equal(board->wrong, 0);
+	assert_int_equal(status, 0);
+}
+
+static void reach(int stage)
+{
+	for (int i = 0; i < WAIT_MS && board->seen < (uint64_t)stage && !board->wrong; i++)
+		nap(1);
+	assert_int_equal(board->wrong, 0);
+	assert_int_equal(board->seen, stage);
+}
+
+/* @fn runs while nothing has come that it does not ask for; afterwards the rest comes. */
+static void without_memory(void (*fn)(void))
+{
+	FILE *image = image_of(fn);
+	replay_lazily(image);
+	end_well();
+	let_come();
+	await_all();
+	fclose(image);
+}
+
+/* Numbers of the two that hold userfaultfds: helper first. */
+static void find_helpers(pid_t ret[2])
+{
+	char path[64], name[32] = "";
+	pid_t child, at = getpid();
+	for (int i = 0; i < 2; i++) {
+		ret[i] = 0;
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", at, at);
+		FILE *children = fopen(path, "r");
+		assert_non_null(children);
+		while (!ret[i] && fscanf(children, "%d", &child) == 1) {
+			snprintf(path, sizeof(path), "/proc/%d/comm", child);
+			FILE *comm = fopen(path, "r");
+			if (comm && fgets(name, sizeof(name), comm) &&
+			    strcmp(name, "fvm-pages\n") == 0)
+				ret[i] = child;
+			if (comm)
+				fclose(comm);
+		}
+		fclose(children);
+		assert_true(ret[i] > 0);
+		at = ret[i];
+	}
+}
+
+/* ---- pages ---- */
+
+static void touch_all(void)
+{
+	CHECK(is_page(memory + 700 * PAGE, 700));
+	CHECK(is_page(memory + (PAGES - 1) * PAGE, PAGES - 1));
+	CHECK(all_pages(memory));
+	memory[5 * PAGE] ^= 1;
+	CHECK(!is_page(memory + 5 * PAGE, 5));
+	memory[5 * PAGE] ^= 1;
+	CHECK(all_pages(memory));
+}
+
+static void pages_come_when_they_are_touched(void **state)
+{
+	(void)state;
+	without_memory(touch_all);
+}
+
+static void touch_after(void)
+{
+	memory[9 * PAGE + 50] = 7;
+	board->seen = 1;
+	await_stage(1);
+	CHECK(memory[9 * PAGE + 50] == 7);
+	memory[9 * PAGE + 50] = 0;
+	CHECK(all_pages(memory));
+}
+
+/* Whether @pid has memory whose faults somebody serves. */
+static bool is_watched(pid_t pid)
+{
+	scoped_maps maps = { 0 };
+	OK(vin_maps_read(pid, true, &maps, &err));
+	for (size_t i = 0; i < maps.count; i++) {
+		if (vin_vma_is(&maps.vmas[i], VIN_VMA_UFFD_MISSING))
+			return true;
+	}
+	return false;
+}
+
+static pid_t child_of(pid_t pid)
+{
+	char path[64];
+	pid_t child = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	FILE *children = fopen(path, "r");
+	assert_non_null(children);
+	assert_int_equal(fscanf(children, "%d", &child), 1);
+	fclose(children);
+	return child;
+}
+
+static void the_rest_comes_by_itself_and_leaves_nothing(void **state)
+{
+	(void)state;
+	FILE *image = image_of(touch_after);
+	replay_lazily(image);
+	reach(1);
+	const pid_t child = child_of(last_init);
+	assert_true(is_watched(child));
+	assert_true(still_to_come());
+	let_come();
+	await_all();
+	assert_false(is_watched(child));
+	board->stage = 1;
+	end_well();
+	fclose(image);
+}
+
+static void let_the_kernel_touch(void)
+{
+	static unsigned char copy[4 * PAGE];
+	int ends[2];
+	CHECK(pipe(ends) == 0);
+	CHECK(write(ends[1], memory + 100 * PAGE, 4 * PAGE) == 4 * PAGE);
+	CHECK(read(ends[0], copy, sizeof(copy)) == sizeof(copy));
+	for (uint64_t i = 0; i < 4; i++)
+		CHECK(is_page(copy + i * PAGE, 100 + i));
+	/* over the border of two pages, neither of which has come */
+	CHECK(write(ends[1], copy, 16) == 16);
+	CHECK(read(ends[0], memory + 201 * PAGE - 8, 16) == 16);
+	CHECK(memcmp(memory + 201 * PAGE - 8, copy, 16) == 0);
+	write_page(memory + 200 * PAGE, 200);
+	write_page(memory + 201 * PAGE, 201);
+	CHECK(all_pages(memory));
+}
+
+static void the_kernel_waits_for_pages_too(void **state)
+{
+	(void)state;
+	without_memory(let_the_kernel_touch);
+}
+
+/* ---- what programs do meanwhile ---- */
+
+static void wait_well(pid_t pid)
+{
+	int status;
+	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+static void have_children(void)
+{
+	memory[3 * PAGE + 60] = 9;
+	pid_t pid = fork();
+	if (pid == 0) {
+		CHECK(memory[3 * PAGE + 60] == 9);
+		memory[3 * PAGE + 60] = 0;
+		pid_t grandchild = fork();
+		if (grandchild == 0) {
+			CHECK(all_pages(memory));
+			_exit(0);
+		}
+		write_page(memory + 40 * PAGE, 41);
+		wait_well(grandchild);
+		CHECK(is_page(memory + 40 * PAGE, 41));
+		_exit(0);
+	}
+	wait_well(pid);
+	CHECK(memory[3 * PAGE + 60] == 9);
+	memory[3 * PAGE + 60] = 0;
+	CHECK(all_pages(memory));
+}
+
+static void children_have_what_had_not_come(void **state)
+{
+	(void)state;
+	without_memory(have_children);
+}
+
+static void move_some(void)
+{
+	elsewhere = mmap(NULL, PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(elsewhere != MAP_FAILED);
+	/* a piece away, and back to another place of a smaller one */
+	CHECK(mremap(memory + 500 * PAGE, 100 * PAGE, 100 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     elsewhere) == elsewhere);
+	for (uint64_t i = 0; i < 100; i++)
+		CHECK(is_page(elsewhere + i * PAGE, 500 + i));
+	CHECK(mremap(memory + 600 * PAGE, 8 * PAGE, 16 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     elsewhere + 200 * PAGE) == elsewhere + 200 * PAGE);
+	for (uint64_t i = 0; i < 8; i++)
+		CHECK(is_page(elsewhere + (200 + i) * PAGE, 600 + i));
+	for (uint64_t i = 8; i < 16; i++)
+		CHECK(is_zeros(elsewhere + (200 + i) * PAGE));
+	CHECK(is_page(memory + 499 * PAGE, 499) && is_page(memory + 608 * PAGE, 608));
+}
+
+static void pages_come_to_where_they_were_moved(void **state)
+{
+	(void)state;
+	without_memory(move_some);
+}
+
+static void drop_some(void)
+{
+	CHECK(is_page(memory + 10 * PAGE, 10));
+	CHECK(madvise(memory + 8 * PAGE, 8 * PAGE, MADV_DONTNEED) == 0);
+	CHECK(munmap(memory + 300 * PAGE, 50 * PAGE) == 0);
+	CHECK(mmap(memory + 300 * PAGE, 50 * PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == memory + 300 * PAGE);
+	CHECK(mmap(memory + 400 * PAGE, 10 * PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == memory + 400 * PAGE);
+	board->seen = 1;
+	await_stage(1);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		const bool gone =
+			(i >= 8 && i < 16) || (i >= 300 && i < 350) || (i >= 400 && i < 410);
+		CHECK(gone ? is_zeros(memory + i * PAGE) : is_page(memory + i * PAGE, i));
+	}
+}
+
+static void what_is_dropped_does_not_come_back(void **state)
+{
+	(void)state;
+	for (int way = 0; way < 2; way++) {
+		FILE *image = image_of(drop_some);
+		replay_lazily(image);
+		reach(1);
+		if (way == 0) {
+			let_come();
+			await_all();
+		}
+		board->stage = 1;
+		end_well();
+		let_come();
+		if (way == 1)
+			await_all();
+		fclose(image);
+	}
+}
+
+static void protect_some(void)
+{
+	for (uint64_t i = 0; i < PAGES; i += 3)
+		CHECK(mprotect(memory + i * PAGE, PAGE, i % 2 ? PROT_NONE : PROT_READ) == 0);
+	board->seen = 1;
+	await_stage(1);
+	CHECK(mprotect(memory, PAGES * PAGE, PROT_READ | PROT_WRITE) == 0);
+	CHECK(all_pages(memory));
+}
+
+static void areas_in_pieces_are_filled(void **state)
+{
+	(void)state;
+	FILE *image = image_of(protect_some);
+	replay_lazily(image);
+	reach(1);
+	let_come();
+	await_all();
+	board->stage = 1;
+	end_well();
+	fclose(image);
+}
+
+static void become_another(void)
+{
+	char *args[] = { (char *)"true", NULL };
+	CHECK(is_page(memory, 0));
+	execv("/bin/true", args);
+	CHECK(false);
+}
+
+static void who_becomes_another_program_needs_none(void **state)
+{
+	(void)state;
+	without_memory(become_another);
+}
+
+static void lock_some(void)
+{
+	CHECK(mlock(memory, 16 * PAGE) == 0);
+	CHECK(all_pages(memory));
+}
+
+static void who_locks_memory_gets_it_at_once(void **state)
+{
+	(void)state;
+	without_memory(lock_some);
+}
+
+/* ---- ends ---- */
+
+static void look_until_killed(void)
+{
+	CHECK(is_page(memory, 0));
+	board->seen = 1;
+	await_stage(1);
+	for (uint64_t i = PAGES; i-- > 0;)
+		CHECK(is_page(memory + i * PAGE, i));
+	await_stage(2);
+}
+
+/* Never zeros: they wait, and are killed. */
+static void programs_end_with_their_helper(void **state)
+{
+	pid_t helpers[2];
+	(void)state;
+	FILE *image = image_of(look_until_killed);
+	replay_lazily(image);
+	reach(1);
+	find_helpers(helpers);
+	assert_int_equal(kill(helpers[0], SIGKILL), 0);
+	board->stage = 1;
+	int status = await_end();
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(board->wrong, 0);
+	await_all();
+	fclose(image);
+}
+
+static void await_other_second(pid_t helper, pid_t old)
+{
+	pid_t now[2] = { 0 };
+	for (int i = 0; i < WAIT_MS && (now[1] == 0 || now[1] == old); i++) {
+		char path[64];
+		nap(1);
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", helper, helper);
+		FILE *children = fopen(path, "r");
+		if (!children || fscanf(children, "%d", &now[1]) != 1)
+			now[1] = 0;
+		if (children)
+			fclose(children);
+	}
+	assert_true(now[1] > 0 && now[1] != old);
+}
+
+static void a_helper_makes_another_second(void **state)
+{
+	pid_t helpers[2];
+	(void)state;
+	FILE *image = image_of(look_until_killed);
+	replay_lazily(image);
+	reach(1);
+	for (int i = 0; i < 3; i++) {
+		find_helpers(helpers);
+		assert_int_equal(kill(helpers[1], SIGKILL), 0);
+		await_other_second(helpers[0], helpers[1]);
+	}
+	let_come();
+	await_all();
+	board->stage = 2;
+	end_well();
+	fclose(image);
+}
+
+/* Nothing is as if it were zeros. */
+static void programs_end_when_the_file_can_not_be_read(void **state)
+{
+	(void)state;
+	FILE *image = image_of(look_until_killed);
+	replay_lazily(image);
+	reach(1);
+	assert_int_equal(ftruncate(fileno(image), 4096), 0);
+	board->stage = 1;
+	int status = await_end();
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(board->wrong, 0);
+	await_all();
+	fclose(image);
+}
+
+static void helpers_end_with_the_programs(void **state)
+{
+	(void)state;
+	FILE *image = image_of(look_until_killed);
+	replay_lazily(image);
+	reach(1);
+	assert_int_equal(kill(last_init, SIGKILL), 0);
+	(void)await_end();
+	let_come();
+	await_all();
+	fclose(image);
+}
+
+static void who_stops_meanwhile_goes_on(void **state)
+{
+	(void)state;
+	FILE *image = image_of(look_until_killed);
+	replay_lazily(image);
+	reach(1);
+	const pid_t child = child_of(last_init);
+	assert_int_equal(kill(child, SIGSTOP), 0);
+	for (int i = 0; i < WAIT_MS && process_state(child) != 'T'; i++)
+		nap(1);
+	let_come();
+	await_all();
+	board->stage = 2;
+	assert_int_equal(kill(child, SIGCONT), 0);
+	end_well();
+	fclose(image);
+}
+
+/* ---- captured again ---- */
+
+static void only_whole_programs_are_captured(void **state)
+{
+	struct vin_capture *c;
+	(void)state;
+	FILE *image = image_of(look_until_killed);
+	for (int hop = 0; hop < 3; hop++) {
+		replay_lazily(image);
+		reach(1);
+		pid_t child = child_of(last_init);
+		err = (struct fvm_error){ 0 };
+		assert_int_equal(vin_capture_open(&child, 1, &bare, &c, &err), -EOPNOTSUPP);
+		assert_non_null(strstr(err.text, "userfaultfd"));
+		let_come();
+		await_all();
+		fclose(image);
+		image = image_capture(child, &bare, false);
+		(void)await_end();
+	}
+	replay_lazily(image);
+	board->stage = 2;
+	end_well();
+	let_come();
+	await_all();
+	fclose(image);
+}
+
+/* ---- what may not be late ---- */
+
+/* The program says where: memory of cmocka's, which it has too, may be late. */
+static void look_at_locked(void)
+{
+	board->at = (uint64_t)memory;
+	board->seen = 1;
+	await_stage(1);
+	CHECK(all_pages(memory));
+}
+
+static void locked_memory_is_there_before(void **state)
+{
+	(void)state;
+	lock_it = true;
+	FILE *image = image_of(look_at_locked);
+	lock_it = false;
+	replay_lazily(image);
+	reach(1);
+	scoped_maps maps = { 0 };
+	OK(vin_maps_read(child_of(last_init), true, &maps, &err));
+	const struct vin_vma *v = vin_maps_find(&maps, board->at);
+	assert_non_null(v);
+	assert_true(vin_vma_is(v, VIN_VMA_LOCKED));
+	assert_false(vin_vma_is(v, VIN_VMA_UFFD_MISSING));
+	board->stage = 1;
+	end_well();
+	let_come();
+	await_all();
+	fclose(image);
+}
+
+static void an_ordinary_user_is_told_why_not(void **state)
+{
+	int status;
+	(void)state;
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct fvm_error why = { 0 };
+		if (setgid(65534) < 0 || setuid(65534) < 0)
+			_exit(9);
+		int r = vin_lazy_can(&why);
+		_exit(r == -EOPNOTSUPP && strstr(why.text, "no right") ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+int main(void)
+{
+	struct fvm_error why = { 0 };
+#define LAZY(name) cmocka_unit_test_teardown(name, each_teardown)
+	const struct CMUnitTest tests[] = {
+		LAZY(pages_come_when_they_are_touched),
+		LAZY(the_rest_comes_by_itself_and_leaves_nothing),
+		LAZY(the_kernel_waits_for_pages_too),
+		LAZY(children_have_what_had_not_come),
+		LAZY(pages_come_to_where_they_were_moved),
+		LAZY(what_is_dropped_does_not_come_back),
+		LAZY(areas_in_pieces_are_filled),
+		LAZY(who_becomes_another_program_needs_none),
+		LAZY(who_locks_memory_gets_it_at_once),
+		LAZY(programs_end_with_their_helper),
+		LAZY(a_helper_makes_another_second),
+		LAZY(programs_end_when_the_file_can_not_be_read),
+		LAZY(helpers_end_with_the_programs),
+		LAZY(who_stops_meanwhile_goes_on),
+		LAZY(only_whole_programs_are_captured),
+		LAZY(locked_memory_is_there_before),
+		LAZY(an_ordinary_user_is_told_why_not),
+	};
+#ifdef __SANITIZE_ADDRESS__
+	print_message("programs do not live again under the address sanitizer\n");
+	return 77;
+#endif
+	if (vin_lazy_can(&why) < 0) {
+		print_message("%s: not tried\n", why.text);
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
