@@ -13,13 +13,25 @@ static const struct vin_trait *const of_thread[] = {
 	&vin_segments, &vin_attributes,	 &vin_scheduling, &vin_queued, &vin_undo,
 	&vin_filters,  &vin_credentials, &vin_keyrings,	  NULL
 };
-static const struct vin_trait *const of_leader[] = {
-	&vin_segments,		 &vin_ldt,     &vin_barriers,	 &vin_attributes,
-	&vin_scheduling,	 &vin_timers,  &vin_itimers,	 &vin_queued,
-	&vin_queued_process,	 &vin_dirs,    &vin_undo,	 &vin_limits,
-	&vin_process_attributes, &vin_filters, &vin_credentials, &vin_keyrings,
-	&vin_dumpable,		 NULL
-};
+static const struct vin_trait *const of_leader[] = { &vin_segments,
+						     &vin_ldt,
+						     &vin_barriers,
+						     &vin_future,
+						     &vin_attributes,
+						     &vin_scheduling,
+						     &vin_timers,
+						     &vin_itimers,
+						     &vin_queued,
+						     &vin_queued_process,
+						     &vin_dirs,
+						     &vin_undo,
+						     &vin_limits,
+						     &vin_process_attributes,
+						     &vin_filters,
+						     &vin_credentials,
+						     &vin_keyrings,
+						     &vin_dumpable,
+						     NULL };
 
 #define TRAITS_MAX 24
 

@@ -68,7 +68,7 @@ struct vin_trait {
 extern const struct vin_trait vin_actions, vin_timers, vin_itimers, vin_queued, vin_queued_process,
 	vin_scheduling, vin_attributes, vin_filters, vin_credentials, vin_keyrings, vin_limits,
 	vin_dirs, vin_process_attributes, vin_dumpable, vin_undo, vin_segments, vin_ldt,
-	vin_barriers;
+	vin_barriers, vin_future;
 
 /** vin_traits_check() - whether all that a running process is can be captured
  *  @filters: how many it has of its world, see vin/capture
