@@ -14,13 +14,18 @@
 struct regular {
 	char *name;
 	bool nameless;
-	bool tmpfile; /* may get a name by linkat(2) */
+	/* of the twin that was opened by O_TMPFILE: the file may get a name by linkat(2). Only one
+	 * can have been. 0: none */
+	unsigned int tmpfile;
+	bool is_maker; /* this one is it, and shares its description with the maker */
 	/* of the first that is nameless */
 	uint64_t mode, uid, gid, size;
 	struct timespec times[2];
 };
 
-#define TMPFILE (O_TMPFILE & ~O_DIRECTORY)
+#define TMPFILE ((unsigned int)(O_TMPFILE & ~O_DIRECTORY))
+#define AT_OPEN (TMPFILE | O_ACCMODE | O_SYNC) /* flags that can't be set afterwards */
+#define LATER	(O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK)
 
 static bool matches(const struct vin_open *o)
 {
@@ -60,6 +65,16 @@ static int check(const struct vin_files *all, const struct vin_open *o, struct f
 			     "its name is gone or hidden, and another that it has is not known");
 }
 
+/* Flags of the one among the twins of @o. */
+static uint64_t tmpfile_of(const struct vin_files *all, const struct vin_open *o)
+{
+	for (size_t i = o->twin; i < all->count && all->opens[i].twin == o->twin; i++) {
+		if (all->opens[i].info.flags & TMPFILE)
+			return all->opens[i].info.flags & AT_OPEN;
+	}
+	return 0;
+}
+
 static int capture(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to,
 		   struct fvm_error *err)
 {
@@ -69,7 +84,7 @@ static int capture(const struct vin_files *all, const struct vin_open *o, struct
 		return fvm_error_set(err, ENOMEM, "write down %s", o->link);
 	vin_put_string(to, name);
 	vin_put_u64(to, nameless(all, o));
-	vin_put_u64(to, (o->info.flags & TMPFILE) != 0);
+	vin_put_u64(to, tmpfile_of(all, o));
 	if (!has_content(all, o))
 		return 0;
 	vin_inner_ids(o, &uid, &gid);
@@ -90,8 +105,9 @@ static int parse(struct vin_payload *p, bool first, void *ret)
 	f->name = vin_get_string(p);
 	uint64_t gone = vin_get_u64(p), linkable = vin_get_u64(p);
 	f->nameless = gone;
-	f->tmpfile = linkable;
-	if (p->failed || gone > 1 || linkable > 1 || f->name[0] != '/')
+	f->tmpfile = (unsigned int)linkable;
+	if (p->failed || gone > 1 || linkable & ~(uint64_t)AT_OPEN || f->name[0] != '/' ||
+	    (linkable && (!(linkable & TMPFILE) || (linkable & O_ACCMODE) == O_RDONLY)))
 		return -EBADMSG;
 	if (!gone || !first)
 		return 0;
@@ -116,7 +132,7 @@ static void forget(void *its)
 
 /* ---- anew ---- */
 
-static int open_tmpfile(const struct vin_reopen *r, const char *name)
+static int open_tmpfile(const struct vin_reopen *r, const char *name, unsigned int flags)
 {
 	scoped_free char *dir_name = strdup(name);
 	char *slash = dir_name ? strrchr(dir_name, '/') : NULL;
@@ -124,12 +140,12 @@ static int open_tmpfile(const struct vin_reopen *r, const char *name)
 		return -ENOMEM;
 	slash[slash == dir_name] = '\0';
 	scoped_fd dir = vin_name_open(r, dir_name);
-	return dir < 0 ? dir : fvm_nerr(openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+	return dir < 0 ? dir : fvm_nerr(openat(dir, ".", (int)flags | O_TMPFILE | O_CLOEXEC, 0600));
 }
 
 static int make(const struct vin_reopen *r, const struct regular *f, struct fvm_error *err)
 {
-	scoped_fd fd = f->tmpfile ? open_tmpfile(r, f->name) : -1;
+	scoped_fd fd = f->tmpfile ? open_tmpfile(r, f->name, f->tmpfile) : -1;
 	if (fd < 0)
 		fd = vin_nameless(r, f->name, S_IFREG);
 	struct stat st;
@@ -161,7 +177,7 @@ static int open_named(const struct vin_reopen *r, const char *name, unsigned int
 
 static int open_regular(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
-	const struct regular *its = f->its;
+	struct regular *its = f->its;
 	/* O_TMPFILE has the bit of O_DIRECTORY, and stays in the flags */
 	const unsigned int flags = f->flags & ~(unsigned int)O_TMPFILE;
 	if (!its->nameless)
@@ -177,6 +193,10 @@ static int open_regular(struct vin_reopen *r, struct vin_file *f, struct fvm_err
 			return f->maker;
 	}
 	int maker = vin_maker_of(r, f);
+	if (maker >= 0 && f->flags & TMPFILE && fcntl(maker, F_GETFL) & (int)TMPFILE) {
+		its->is_maker = true;
+		return fvm_nerr(fcntl(maker, F_DUPFD_CLOEXEC, 3));
+	}
 	int fd = maker < 0 ? -EBADMSG : vin_again(r, maker, flags);
 	return fd < 0 ? fvm_error_set(err, -fd, "open %s, which has no name", its->name) : fd;
 }
@@ -187,6 +207,9 @@ static int finish(struct vin_reopen *r, struct vin_file *f, struct fvm_error *er
 	(void)r;
 	if (f->maker >= 0 && futimens(f->maker, its->times) < 0)
 		return fvm_error_set(err, errno, "set the times of %s", its->name);
+	/* while its content came it was written to as none of these would have it */
+	if (its->is_maker && fcntl(f->fd, F_SETFL, (int)(f->flags & LATER)) < 0)
+		return fvm_error_set(err, errno, "set the flags of %s", its->name);
 	return 0;
 }
 
