@@ -143,7 +143,7 @@ static int enter_world(int dir, struct fvm_error *e)
 static _Noreturn void be_program(const struct item *item, int slot)
 {
 	char path[64], own[80], number[16], place[16];
-	snprintf(path, sizeof(path), "%s/program", directory);
+	snprintf(path, sizeof(path), "%s/small", directory);
 	snprintf(number, sizeof(number), "%d", item->number);
 	snprintf(place, sizeof(place), "%d", slot);
 	snprintf(own, sizeof(own), "%s/%d", here, slot);
@@ -280,8 +280,11 @@ static int capture(int image, int dir, int copy_to, struct fvm_error *e)
 	pid_t roots[4 * SMALL_SLOTS];
 	struct vin_capture *c = NULL;
 	struct vin_out *out = NULL;
-	int r = vin_capture_open(roots, children(roots, sizeof(roots) / sizeof(roots[0])), &options,
-				 &c, e);
+	int r = -ESRCH;
+	/* who has found something wrong ends while we look */
+	for (int i = 0; i < 100 && r == -ESRCH; i++)
+		r = vin_capture_open(roots, children(roots, sizeof(roots) / sizeof(roots[0])),
+				     &options, &c, e);
 	if (r == 0)
 		r = vin_capture_stop(c, 30000, e);
 	if (r == 0 && copy_to >= 0 && copy_directory(dir, copy_to) < 0)
@@ -689,7 +692,7 @@ static int make_place(int from)
 	if (!mkdtemp(directory))
 		return -1;
 	snprintf(here, sizeof(here), "%s/here", directory);
-	snprintf(path, sizeof(path), "%s/program", directory);
+	snprintf(path, sizeof(path), "%s/small", directory);
 	scoped_fd to = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
 	if (to < 0 || fstat(from, &st) < 0 || fchmod(to, 0755) < 0)
 		return -1;

@@ -9,6 +9,7 @@ static const struct {
 	const struct small_case *cases;
 } families[] = {
 	{ "memory", memory_cases },
+	{ "files", file_cases },
 };
 
 static struct small_board *board;
