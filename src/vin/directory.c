@@ -18,7 +18,8 @@
 struct directory {
 	char *name;
 	bool nameless;
-	char *next; /* entry that is read next; "": none is left */
+	uint64_t mode, uid, gid; /* of a nameless one */
+	char *next;		 /* entry that is read next; "": none is left */
 };
 
 /* The kernel's own. */
@@ -44,6 +45,14 @@ static bool may_notify(const struct vin_open *o)
 	       owner.pid != 0;
 }
 
+/* One that an overlay has put together keeps a link of its lower layer's. */
+static bool is_deleted(const struct vin_open *o)
+{
+	static const char mark[] = " (deleted)";
+	const size_t len = strlen(o->link), tail = sizeof(mark) - 1;
+	return len > tail && strcmp(o->link + len - tail, mark) == 0;
+}
+
 static int check(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
 {
 	int r = vin_place_check(all, o, err);
@@ -52,7 +61,7 @@ static int check(const struct vin_files *all, const struct vin_open *o, struct f
 	if (may_notify(o))
 		return fvm_error_say(err, EOPNOTSUPP,
 				     "it may send signals when it changes (dnotify)");
-	if (vin_link_leads(all, o) || o->st.st_nlink == 0)
+	if (vin_link_leads(all, o) || o->st.st_nlink == 0 || is_deleted(o))
 		return 0;
 	return fvm_error_say(err, EOPNOTSUPP, "its name is hidden");
 }
@@ -79,6 +88,7 @@ static int capture(const struct vin_files *all, const struct vin_open *o, struct
 		   struct fvm_error *err)
 {
 	char next[256] = "";
+	uint64_t uid, gid;
 	bool nameless = !vin_link_leads(all, o);
 	scoped_free char *name = nameless ? vin_link_name(o) : strdup(o->link);
 	if (!name)
@@ -92,6 +102,10 @@ static int capture(const struct vin_files *all, const struct vin_open *o, struct
 	vin_put_string(to, name);
 	vin_put_u64(to, nameless);
 	vin_put_string(to, next);
+	vin_inner_ids(o, &uid, &gid);
+	vin_put_u64(to, o->st.st_mode & 07777);
+	vin_put_u64(to, uid);
+	vin_put_u64(to, gid);
 	return 0;
 }
 
@@ -103,8 +117,13 @@ static int parse(struct vin_payload *p, bool first, void *ret)
 	uint64_t nameless = vin_get_u64(p);
 	d->next = vin_get_string(p);
 	d->nameless = nameless;
-	return p->failed || nameless > 1 || d->name[0] != '/' || strlen(d->next) > 255 ? -EBADMSG
-										       : 0;
+	d->mode = vin_get_u64(p);
+	d->uid = vin_get_u64(p);
+	d->gid = vin_get_u64(p);
+	return p->failed || nameless > 1 || d->name[0] != '/' || strlen(d->next) > 255 ||
+			       d->mode > 07777 || d->uid > UINT32_MAX || d->gid > UINT32_MAX
+		       ? -EBADMSG
+		       : 0;
 }
 
 static void forget(void *its)
@@ -161,7 +180,16 @@ static int find_again(struct vin_reopen *r, struct vin_file *f)
 		return vin_name_open(r, d->name);
 	if (f->id != f->twin)
 		return vin_again(r, r->files[f->twin].fd, O_RDONLY | O_DIRECTORY);
-	return vin_nameless(r, d->name, S_IFDIR);
+	scoped_fd made = vin_nameless(r, d->name, S_IFDIR);
+	struct stat st;
+	if (made < 0)
+		return made;
+	if (fstat(made, &st) < 0 ||
+	    ((st.st_uid != d->uid || st.st_gid != d->gid) &&
+	     fchown(made, (uid_t)d->uid, (gid_t)d->gid) < 0) ||
+	    fchmod(made, (mode_t)d->mode) < 0)
+		return -errno;
+	return fvm_fd_take(&made);
 }
 
 static int open_directory(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)

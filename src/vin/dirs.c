@@ -1,6 +1,7 @@
 /*
  * Current directory, root directory and umask, which threads share. Names, not descriptors: where
  * the program is restored its files are, at the same names of its mounts. It goes there by itself.
+ * One that was deleted is among its open files (vin/files), and was entered before.
  */
 #include <errno.h>
 #include <linux/kcmp.h>
@@ -12,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vin/files.h"
 #include "vin/traits.h"
 
 static const char *title(const char *name)
@@ -45,10 +47,17 @@ static int read_link(pid_t pid, const char *name, char ret[PATH_MAX], struct fvm
 	if (n >= PATH_MAX - 1 || ret[0] != '/')
 		return fvm_error_say(err, ENOTSUP, "the %s of process %d is not among its mounts",
 				     title(name), pid);
-	if (is_deleted(path, ret))
+	if (name[0] == 'r' && is_deleted(path, ret))
 		return fvm_error_say(err, ENOTSUP, "the %s of process %d was deleted", title(name),
 				     pid);
 	return 0;
+}
+
+bool vin_dir_nameless(pid_t pid)
+{
+	char path[40], name[PATH_MAX];
+	snprintf(path, sizeof(path), "/proc/%d/cwd", pid);
+	return read_link(pid, "cwd", name, NULL) == 0 && is_deleted(path, name);
 }
 
 static int check_shared(pid_t pid, pid_t tid, struct fvm_error *err)
@@ -80,6 +89,8 @@ static int put(struct vin_steps *s, const struct vin_call *told, struct fvm_buf 
 		r = read_link(s->t->pid, "root", root, err);
 	if (r < 0)
 		return r;
+	if (vin_dir_nameless(s->t->pid))
+		cwd[0] = '\0';
 	vin_put_string(to, cwd);
 	vin_put_string(to, root);
 	vin_put_u64(to, s->status.umask);
@@ -90,7 +101,7 @@ static int get_path(struct vin_payload *from, char ret[PATH_MAX])
 {
 	size_t len;
 	const char *path = vin_get_blob(from, &len);
-	if (!path || len == 0 || len >= PATH_MAX || path[0] != '/' || memchr(path, '\0', len))
+	if (!path || len >= PATH_MAX || (len && path[0] != '/') || memchr(path, '\0', len))
 		return -EBADMSG;
 	memcpy(ret, path, len);
 	ret[len] = '\0';
@@ -113,10 +124,11 @@ static int replay(struct vin_steps *s, const struct vin_call *told, struct vin_p
 	if (r == 0)
 		r = get_path(from, root);
 	uint64_t umask = vin_get_u64(from);
-	if (r < 0 || umask > 0777)
+	if (r < 0 || !*root || umask > 0777)
 		return -EBADMSG;
 	/* the current directory first: it may be outside of the root */
-	if (!s->post || read_link(s->t->pid, "cwd", now, NULL) < 0 || strcmp(now, cwd) != 0)
+	if (*cwd &&
+	    (!s->post || read_link(s->t->pid, "cwd", now, NULL) < 0 || strcmp(now, cwd) != 0))
 		enter(s, "chdir", SYS_chdir, cwd);
 	if (!s->post || read_link(s->t->pid, "root", now, NULL) < 0 || strcmp(now, root) != 0)
 		enter(s, "chroot", SYS_chroot, root);

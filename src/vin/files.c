@@ -288,6 +288,32 @@ static int list_numbers(pid_t pid, int **ret, size_t *ret_count, struct fvm_erro
 	return 0;
 }
 
+/* A current directory that was deleted is held here as if it were open. */
+static int look_at_directory(struct look *l, struct vin_table *t, struct fvm_error *err)
+{
+	struct vin_open o = { .pid = t->pid, .number = -1 };
+	char path[40];
+	bool there;
+	if (!vin_dir_nameless(t->pid))
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/cwd", t->pid);
+	o.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (o.fd < 0)
+		return fvm_error_set(err, errno == ENOENT ? ESRCH : errno, "open %s", path);
+	int r = describe(&o, getpid(), o.fd, err);
+	if (r < 0) {
+		open_free(&o);
+		return r;
+	}
+	const size_t at = find(l, &o, &there);
+	o.kind = vin_kind_find(&o);
+	t->current = l->to->count + 1;
+	r = insert(l->to, at, &o);
+	if (r < 0)
+		open_free(&o);
+	return r < 0 ? fvm_error_set(err, -r, "look at process %d", t->pid) : 0;
+}
+
 static int look_at_process(struct look *l, struct vin_table *t, struct fvm_error *err)
 {
 	scoped_free int *numbers = NULL;
@@ -298,7 +324,7 @@ static int look_at_process(struct look *l, struct vin_table *t, struct fvm_error
 	int r = list_numbers(t->pid, &numbers, &count, err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		r = look_at(l, pidfd, t, numbers[i], err);
-	return r;
+	return r == 0 ? look_at_directory(l, t, err) : r;
 }
 
 /* ---- what is on its way ---- */
@@ -435,6 +461,8 @@ static int renumber(struct vin_files *f)
 	for (size_t t = 0; t < f->table_count; t++) {
 		for (size_t e = 0; e < f->tables[t].count; e++)
 			f->tables[t].entries[e].file = to[f->tables[t].entries[e].file];
+		if (f->tables[t].current)
+			f->tables[t].current = to[f->tables[t].current - 1] + 1;
 	}
 	for (size_t i = 0; i < f->count; i++) {
 		for (size_t n = 0; n < f->opens[i].carried_count; n++)
@@ -514,6 +542,9 @@ static int check_one(const struct vin_files *f, const struct vin_open *o, struct
 		r = o->kind->check(f, o, &why);
 	if (r == 0)
 		return 0;
+	if (o->number < 0)
+		return fvm_error_say(err, EOPNOTSUPP, "process %d, current directory (%.100s): %s",
+				     o->pid, o->link, why.text);
 	return fvm_error_say(err, EOPNOTSUPP, "process %d, descriptor %d%s (%.100s): %s", o->pid,
 			     o->number, o->in_flight ? " carries another one" : "", o->link,
 			     why.text);

@@ -74,7 +74,7 @@ struct vin_carried {
 struct vin_open {
 	const struct vin_kind *kind; /* NULL: of no kind that we know */
 	pid_t pid;		     /* a descriptor that leads to it, for messages */
-	int number;
+	int number;		     /* negative: its current directory */
 	int fd; /* the same description, here */
 	struct stat st;
 	char *link; /* as /proc/PID/fd tells it */
@@ -121,6 +121,7 @@ struct vin_table {
 	size_t count;
 	struct vin_posix_lock *locks;
 	size_t lock_count;
+	size_t current; /* directory, id + 1; 0: it has a name and is entered by that (vin/dirs) */
 	struct vin_inside *late; /* in the new world: what else it has to do itself */
 	size_t late_count;
 };
@@ -286,6 +287,9 @@ int vin_reopen_fd(const struct vin_reopen *r, size_t id);
 /** vin_reopen_pool() - where all of them lie: numbers of ours from the one returned on
  *  @ret: to free(), @ret_count of them. Return: the first number of the pool, or -ENOMEM */
 int vin_reopen_pool(const struct vin_reopen *r, int **ret, size_t *ret_count);
+
+/** vin_dir_nameless() - whether the current directory of a process was deleted */
+bool vin_dir_nameless(pid_t pid);
 
 /** vin_reopen_inside() - the calls of a process whose descriptors are in place, and its pool closed
  *  @ret: to free(). Return: how many, or -ENOMEM */

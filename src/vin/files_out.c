@@ -90,6 +90,7 @@ static int put_table(const struct vin_table *t, struct vin_out *out, struct fvm_
 		vin_put_u64(&b, (uint64_t)t->locks[i].number);
 		put_lock(&t->locks[i].lock, &b);
 	}
+	vin_put_u64(&b, t->current);
 	return vin_out_record(out, VIN_TAG_FDS, &b, err);
 }
 

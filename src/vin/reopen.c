@@ -182,6 +182,9 @@ int vin_table_parse(struct vin_payload *p, size_t count, struct vin_table *ret)
 		r = parse_entries(p, count, &t);
 	if (r == 0)
 		r = parse_posix_locks(p, &t);
+	t.current = (size_t)vin_get_u64(p);
+	if (r == 0 && t.current > count)
+		r = -EBADMSG;
 	if (r == 0)
 		r = vin_get_done(p);
 	if (r < 0)

@@ -182,9 +182,24 @@ static int place_files(const struct vin_replay *r, struct actor *a, struct fvm_e
 	return e < 0 ? e : call_inside(a, t, err);
 }
 
+/* A directory that no name leads to, while all have the pool; others are entered by their names. */
+static int enter_directory(const struct vin_replay *r, struct actor *a, struct fvm_error *err)
+{
+	const struct vin_table *t = vin_reopen_table(r->files, a->member->number);
+	struct vin_call enter = { .nr = SYS_fchdir };
+	if (t->current == 0)
+		return 0;
+	enter.args[0] = (uint64_t)vin_reopen_fd(r->files, t->current - 1);
+	return vin_actor_call(a, "fchdir", enter, err);
+}
+
 int vin_actors_place(struct vin_replay *r, struct fvm_error *err)
 {
 	int e = 0;
+	for (size_t i = 0; e == 0 && i < r->family.count; i++) {
+		if (!r->actors[i].member->zombie)
+			e = enter_directory(r, &r->actors[i], err);
+	}
 	for (size_t i = 0; e == 0 && i < r->family.count; i++) {
 		if (!r->actors[i].member->zombie && !has_parents(&r->actors[i]))
 			e = place_files(r, &r->actors[i], err);

@@ -35,7 +35,7 @@
  *
  * Limits, each of them refused: System V semaphores to undo that are the
  * machine's, or shared with a parent; filters with a listener, unless
- * the new process has them; filters where we are not root; a directory that was deleted; threads
+ * the new process has them; filters where we are not root; a root directory that was deleted; threads
  * with directories of their own; keys that can't be read; system calls that the program handles by
  * itself (PR_SET_SYSCALL_USER_DISPATCH); a signal that stops or kills, on its way.
  * Limits that do no harm: a session's keyring is the restorer's, a process's that several threads

@@ -273,10 +273,10 @@ static void made_up_numbers_are_refused(void **state)
 	vin_reopen_close(r);
 }
 
-static int take_entry(struct vin_reopen *r, uint64_t number, uint64_t file)
+static int take_entry(struct vin_reopen *r, uint64_t number, uint64_t file, uint64_t directory)
 {
 	scoped_buf b = { 0 };
-	const uint64_t table[] = { 1, 1, number, 0, file, 0 };
+	const uint64_t table[] = { 1, 1, number, 0, file, 0, directory };
 	for (size_t i = 0; i < FVM_COUNT(table); i++)
 		vin_put_u64(&b, table[i]);
 	return take(r, VIN_TAG_FDS, &b);
@@ -286,10 +286,11 @@ static void made_up_descriptors_are_refused(void **state)
 {
 	(void)state;
 	struct vin_reopen *r = begin(1, 5, 0);
-	assert_int_equal(take_entry(r, 3, 1), -EBADMSG);
-	assert_int_equal(take_entry(r, 6, 0), -EBADMSG); /* where the pool is */
-	assert_int_equal(take_entry(r, ~0ULL, 0), -EBADMSG);
-	assert_int_equal(take_entry(r, 5, 0), 0);
+	assert_int_equal(take_entry(r, 3, 1, 0), -EBADMSG);
+	assert_int_equal(take_entry(r, 6, 0, 0), -EBADMSG); /* where the pool is */
+	assert_int_equal(take_entry(r, ~0ULL, 0, 0), -EBADMSG);
+	assert_int_equal(take_entry(r, 5, 0, 2), -EBADMSG);
+	assert_int_equal(take_entry(r, 5, 0, 0), 0);
 	assert_non_null(vin_reopen_table(r, 1));
 	assert_null(vin_reopen_table(r, 2));
 	/* content for what has none */
