@@ -131,6 +131,8 @@ int vin_files_ready(const struct vin_files *f, struct fvm_error *err)
 		const struct vin_open *o = &f->opens[i];
 		if (o->kind && o->kind->ready)
 			r = o->kind->ready(f, o, err);
+		if (r < 0)
+			fvm_error_wrap(err, r, "process %d, descriptor %d", o->pid, o->number);
 	}
 	return r;
 }

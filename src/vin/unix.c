@@ -102,11 +102,8 @@ static int check_waiting(const struct vin_files *all, const struct unix_socket *
 {
 	for (size_t i = 0; i < s->waiting_count; i++) {
 		char holder[100];
-		if (unix_find(all, s->waiting_inos[i]))
+		if (s->waiting_inos[i] == 0 || unix_find(all, s->waiting_inos[i]))
 			continue;
-		if (s->waiting_inos[i] == 0)
-			return fvm_error_say(err, EOPNOTSUPP,
-					     "somebody waits to be accepted who has left since");
 		tell_holder(s->waiting_inos[i], holder, sizeof(holder));
 		return fvm_error_say(err, EOPNOTSUPP, "%s, which is outside, waits to be accepted",
 				     holder);
@@ -134,6 +131,13 @@ static int check(const struct vin_files *all, const struct vin_open *o, struct f
 }
 
 /* ---- capture ---- */
+
+/* What passes as soon as the listener accepts. */
+static int ready(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
+{
+	(void)all;
+	return seen(o)->not_now ? fvm_error_say(err, EAGAIN, "%s", seen(o)->not_now) : 0;
+}
 
 static bool same_name(const struct unix_name *a, const struct unix_name *b)
 {
@@ -401,6 +405,7 @@ const struct vin_kind vin_kind_unix = {
 	.look = unix_look,
 	.unlook = unlook,
 	.check = check,
+	.ready = ready,
 	.capture = capture,
 	.size = sizeof(struct unix_socket),
 	.parse = parse,

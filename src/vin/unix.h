@@ -24,8 +24,9 @@
  *   a child with that number and those ids does the call, and ends before the process whose number it
  *   is comes, in the namespaces that the programs will be in (vin_reopen_within()).
  *
- * Limits: a peer outside is refused, and what is in no peer's sight: data of a connection that nobody
- * has accepted, an error that waits before messages, a byte out of band, filters of eBPF. A number
+ * Limits: a peer outside is refused, and what is in no peer's sight: an error that waits before
+ * messages, a byte out of band, filters of eBPF. Data of a connection that nobody has accepted, and
+ * one whose maker has left since, are not captured at that moment: the listener will accept it. A number
  * of somebody who has ended, or who is not in the VM's namespace, or that is in use where the
  * socket is made, is lost (the maker's stands there), and SO_PEERPIDFD finds nobody. Groups
  * (SO_PEERGROUPS), security labels and times of arrival are not kept. Datagrams of no bytes are seen
@@ -102,6 +103,7 @@ struct unix_socket {
 	uint32_t peer_ino; /* 0: it is closed, or waits to be accepted */
 	uint32_t *waiting_inos; /* 0: it is closed */
 	bool has_peer, waits;
+	const char *not_now; /* what can't be captured of it at this moment; NULL: nothing */
 	bool looked; /* into its queue */
 	const char *refusal; /* what can't be captured of it; NULL: nothing */
 	/* in the new world */

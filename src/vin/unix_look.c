@@ -282,6 +282,10 @@ static int take_waiting(const struct unix_diag *d, struct unix_socket *s)
 		return -ENOMEM;
 	memcpy(s->waiting_inos, d->waiting, d->waiting_count * sizeof(*d->waiting));
 	s->waiting_count = d->waiting_count;
+	for (size_t i = 0; i < s->waiting_count; i++) {
+		if (s->waiting_inos[i] == 0)
+			s->not_now = "somebody waits to be accepted who has left since";
+	}
 	if (d->waiting_count != d->queued)
 		s->refusal = "too many wait there to be accepted";
 	return 0;
@@ -308,7 +312,7 @@ static int take_diag(struct vin_files *all, const struct vin_open *o, const stru
 	s->waits = s->type != SOCK_DGRAM && d->state == STATE_CONNECTED && d->has_peer &&
 		   d->peer == 0 && d->down != 3;
 	if (s->waits && ioctl(o->fd, TIOCOUTQ, &sending) == 0 && sending > 0)
-		s->refusal = "it has sent to somebody who has not accepted it yet";
+		s->not_now = "it has sent to somebody who has not accepted it yet";
 	if (r == 0 && s->name.len > 0 && s->name.bytes[0] && d->has_file)
 		r = look_at_path(all, o, d->file_ino, s);
 	return r;

@@ -67,7 +67,9 @@ static int carry_capture(const pid_t *pids, size_t count)
 	int fd = memfd_create("image", MFD_CLOEXEC);
 	OK(vin_files_look(pids, count, &files, &err));
 	OK(vin_out_open(fd, &out, &err));
-	int r = vin_files_capture(&files, out, &err);
+	int r = vin_files_ready(&files, &err);
+	if (r == 0)
+		r = vin_files_capture(&files, out, &err);
 	if (r == 0)
 		r = vin_out_end(out, &err);
 	vin_out_close(out);

@@ -478,10 +478,18 @@ static void make_waiting_data(void)
 	CHECK(says(5, "impatient"));
 }
 
-static void data_that_nobody_has_accepted_is_refused(void **state)
+/* One of those who wait is closed. */
+static void make_waiting_gone(void)
+{
+	make_waiting();
+	CHECK(close(5) == 0);
+}
+
+static void what_nobody_has_accepted_passes_before_a_capture(void **state)
 {
 	(void)state;
 	refused(make_waiting_data, "has not accepted it yet");
+	refused(make_waiting_gone, "who has left since");
 }
 
 /* Many to one, by name and without; the last sender is gone. */
@@ -677,7 +685,7 @@ static int run(void)
 		CARRY(a_relative_path_leads_to_its_listener),
 		CARRY(a_name_that_was_taken_over_leads_to_the_new_one),
 		CARRY(who_waits_to_be_accepted_waits_on_in_order),
-		CARRY(data_that_nobody_has_accepted_is_refused),
+		CARRY(what_nobody_has_accepted_passes_before_a_capture),
 		CARRY(datagrams_tell_who_sent_them),
 		CARRY(a_full_queue_is_full),
 		CARRY(a_name_of_the_kernels_choice_stays),
