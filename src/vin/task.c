@@ -127,6 +127,14 @@ static void unforget(struct vin_thread *t)
 	(void)vin_arch_set(t->tid, &t->regs);
 }
 
+void vin_thread_unforget(pid_t pid, pid_t tid)
+{
+	struct vin_thread t = { .pid = pid, .tid = tid };
+	if (vin_arch_get(tid, &t.regs) == 0 &&
+	    ptrace(PTRACE_GETSIGMASK, tid, sizeof(t.mask), &t.mask) == 0)
+		unforget(&t);
+}
+
 int vin_thread_seize(pid_t tid, struct fvm_error *err)
 {
 	/* suspended filters are root's only; whoever may not have that goes without */

@@ -95,6 +95,10 @@ int vin_thread_park(struct vin_thread *t, struct fvm_error *err);
 /** vin_thread_release() - park it if it is not, and let it run. Return: as vin_thread_park() */
 int vin_thread_release(struct vin_thread *t, struct fvm_error *err);
 
+/** vin_thread_unforget() - in a stop that was asked for (PTRACE_INTERRUPT): a call that ended with EINTR
+ *  for that alone is made again. vin_thread_settle() does so by itself */
+void vin_thread_unforget(pid_t pid, pid_t tid);
+
 /** vin_mem_read() - @len bytes at @at of a process, all or nothing. Return: 0 or negative errno */
 int vin_mem_read(pid_t pid, uint64_t at, void *ret, size_t len);
 

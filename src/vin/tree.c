@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/ptrace.h>
 
+#include "common/quote.h"
 #include "vin/frame.h"
+#include "vin/status.h"
 #include "vin/tree.h"
 
 struct gathering {
@@ -73,6 +75,17 @@ static int look(pid_t pid, pid_t tid, char *ret_state, pid_t *ret_tracer)
 	return 0;
 }
 
+int vin_tree_traced(pid_t pid, pid_t tracer, struct fvm_error *err)
+{
+	struct vin_stat stat = { 0 };
+	char name[200];
+	(void)vin_stat_read(tracer, tracer, &stat, NULL);
+	fvm_error_say(err, EBUSY, "process %d is traced by process %d (%s)", pid, tracer,
+		      fvm_quote_error(stat.comm, name));
+	fvm_error_hint(err, "end that debugger or trace first");
+	return -EBUSY;
+}
+
 /* Why it could not be seized: 0 when it is gone or a zombie, which is no failure. */
 static int refused(struct vin_proc *p, pid_t tid, struct fvm_error *err)
 {
@@ -84,12 +97,7 @@ static int refused(struct vin_proc *p, pid_t tid, struct fvm_error *err)
 		p->leader_gone |= tid == p->pid;
 		return 0;
 	}
-	if (tracer) {
-		fvm_error_say(err, EBUSY, "process %d is traced by process %d", p->pid, tracer);
-		fvm_error_hint(err, "end the debugger first");
-		return -EBUSY;
-	}
-	return -EPERM;
+	return tracer ? vin_tree_traced(p->pid, tracer, err) : -EPERM;
 }
 
 static int seize_one(struct vin_proc *p, pid_t tid, struct fvm_error *err)

@@ -60,6 +60,9 @@ void vin_tree_release(struct vin_tree *tree);
  *  Return: what @fn returned, 0 also when the thread is gone, or another negative errno */
 int vin_each_child(pid_t pid, pid_t tid, int (*fn)(void *arg, pid_t child), void *arg);
 
+/** vin_tree_traced() - say that process @pid has a tracer already, and who that is. Return: -EBUSY */
+int vin_tree_traced(pid_t pid, pid_t tracer, struct fvm_error *err);
+
 /** vin_tree_find() - the process @pid, or NULL */
 struct vin_proc *vin_tree_find(const struct vin_tree *tree, pid_t pid);
 
