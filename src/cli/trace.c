@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/calls.h"
 #include "cli/commands.h"
 #include "cli/paths.h"
 #include "common/quote.h"
@@ -13,17 +14,21 @@
 struct trace_options {
 	const char *op;
 	struct fvm_strv below; /* none, or one */
-	bool counts;
+	bool counts, is_calls;
+	struct cli_calls calls;
 };
 
 #define OPERATIONS "open, write, create, delete, rename, meta, exec, connect or bind"
 
-enum { OPT_OP = 300, OPT_BELOW, OPT_COUNTS };
+enum { OPT_OP = 300, OPT_BELOW, OPT_CALLS };
 
 static const struct cli_option options[] = {
 	{ OPT_OP, "op", "NAME", "only " OPERATIONS },
 	{ OPT_BELOW, "below", "PATH", "only what is PATH or lies below it" },
-	{ OPT_COUNTS, "counts", NULL, "only how many there were of each operation" },
+	{ 'c', "counts", NULL, "only how many there were of each operation, or call" },
+	{ OPT_CALLS, "calls", NULL, "system calls of the running VM, as they are made" },
+	{ 'e', "only", "NAME,..", "only calls of these names" },
+	{ 'o', "output", "FILE", "write them to FILE" },
 	{ 0 },
 };
 
@@ -35,8 +40,12 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 		fvm_strv_free(&o->below);
 		return cli_paths_make(1, &path, &o->below, err);
 	}
-	if (key == OPT_COUNTS)
-		o->counts = true;
+	if (key == 'e')
+		return cli_calls_only(&o->calls, value, err);
+	if (key == 'o')
+		o->calls.output = value;
+	o->counts |= key == 'c';
+	o->is_calls |= key == OPT_CALLS;
 	if (key != OPT_OP)
 		return 0;
 	o->op = value;
@@ -118,6 +127,17 @@ static int print_counts(const struct cli *cli, const struct show *s)
 	return root ? cli_print_json(root) : 0;
 }
 
+/* Notes are of a VM's whole life, calls of now: what is for one is not for the other. */
+static int check_options(const struct trace_options *o, bool has_pid, struct fvm_error *err)
+{
+	if (o->is_calls && (o->op || o->below.count))
+		return fvm_error_say(err, EINVAL, "--op and --below are not for --calls");
+	if (o->is_calls || !(o->calls.only.count || o->calls.output || has_pid))
+		return 0;
+	fvm_error_hint(err, "add --calls");
+	return fvm_error_say(err, EINVAL, "PID, --only and --output are for --calls");
+}
+
 static int trace_main(const struct cli *cli, int argc, char **argv)
 {
 	struct trace_options o = { 0 };
@@ -127,6 +147,11 @@ static int trace_main(const struct cli *cli, int argc, char **argv)
 	int first = cli_parse(&cli_trace, argc, argv, take_option, &o);
 	if (first < 0)
 		return cli_exit_parse(first);
+	if (check_options(&o, argc - first > 1, &err) < 0)
+		return cli_fail(&err);
+	o.calls.counts = o.counts;
+	if (o.is_calls)
+		return cli_calls_main(cli, &o.calls, argv[first], argv[first + 1]);
 	struct show s = { .options = &o, .json = cli->json && !o.counts ? json_array() : NULL };
 	if (fvm_store_open(&store, &err) < 0 ||
 	    fvm_vm_open(&store, argv[first], FVM_NO_LOCK, &vm, &err) < 0 ||
@@ -141,13 +166,18 @@ static int trace_main(const struct cli *cli, int argc, char **argv)
 
 const struct cli_command cli_trace = {
 	.name = "trace",
-	.operands = "VM",
-	.summary = "Show what the programs of a VM run with --trace did.",
-	.text = "Lines that the running VM has not written yet come up to ten seconds late.",
+	.operands = "VM [PID]",
+	.summary = "Show what the programs of a VM do: their system calls, or notes of --trace.",
+	.text = "Of a VM that is run with --trace: what was opened, written, executed and "
+		"connected "
+		"to;\nwhat it has not written yet comes up to ten seconds late. With --calls: of "
+		"any "
+		"running VM,\nor of its process PID and what that starts, till ^C. They stop for a "
+		"moment at each call.",
 	.options = options,
 	.anywhere = true,
 	.min_operands = 1,
-	.max_operands = 1,
+	.max_operands = 2,
 	.main = trace_main,
 };
 

@@ -85,6 +85,9 @@ void fvm_reals_file(struct fvm_reals *r, int mnt_id, const char *path, struct fv
 /** fvm_reals_socket() - the kind of socket @inode, and what the program sees of it */
 const char *fvm_reals_socket(struct fvm_reals *r, uint64_t inode, struct fvm_buf *ret);
 
+/** fvm_reals_forget() - what is known of sockets: fvm_reals_process() reads it anew */
+void fvm_reals_forget(struct fvm_reals *r);
+
 /** fvm_sockets_parse() - a line of /proc/net/@table about a socket. @ret_inode: its number; @to: what
  *  it is. Return: whether it is one */
 bool fvm_sockets_parse(const char *table, const char *line, uint64_t *ret_inode,

@@ -90,7 +90,7 @@ struct fvm_reals *fvm_reals_open(const struct fvm_vm *vm)
 	return r;
 }
 
-static void forget_sockets(struct fvm_reals *r)
+void fvm_reals_forget(struct fvm_reals *r)
 {
 	for (size_t i = 0; i < FVM_COUNT(tables); i++)
 		free(fvm_take_ptr(&r->tables[i]));
@@ -113,7 +113,7 @@ void fvm_reals_free(struct fvm_reals *r)
 		fvm_fd_closep(&r->fs[i]);
 	free(r->fs);
 	fvm_strv_free(&r->layers);
-	forget_sockets(r);
+	fvm_reals_forget(r);
 	forget_mounts(r);
 	free(r);
 }
@@ -315,7 +315,7 @@ static int by_inode(const void *a, const void *b)
 static int read_sockets(struct fvm_reals *r)
 {
 	char path[64];
-	forget_sockets(r);
+	fvm_reals_forget(r);
 	for (size_t i = 0; i < FVM_COUNT(tables); i++) {
 		snprintf(path, sizeof(path), "/proc/%d/net/%s", r->pid, tables[i]);
 		if (fvm_read_file(AT_FDCWD, path, TABLE_MAX, &r->tables[i], NULL) < 0)
