@@ -502,9 +502,10 @@ static void find_highest(struct vin_capture *c)
 	}
 	for (size_t i = 0; i < c->tree.count; i++) {
 		const struct vin_proc *p = &c->tree.procs[i];
+		scoped_fd space = p->thread_count > 1 ? vin_numbers_open(p->threads[1].tid) : -1;
 		for (size_t j = 0; j < p->thread_count; j++) {
 			if (p->threads[j].tid != p->pid) /* whose number is the member's */
-				see_number(&c->family, vin_inner_number(p->threads[j].tid));
+				see_number(&c->family, vin_number_in(space, p->threads[j].tid));
 		}
 	}
 }
@@ -584,12 +585,10 @@ int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_
 
 /* ---- the image ---- */
 
-static int write_thread(const struct vin_thread *t, struct vin_thread_state *s, struct vin_out *out,
+static int write_thread(const struct vin_thread_state *s, struct vin_out *out,
 			struct fvm_error *err)
 {
 	scoped_buf payload = { 0 };
-	s->pid = vin_inner_number(t->pid);
-	s->tid = vin_inner_number(t->tid);
 	vin_thread_put(&payload, s);
 	return vin_out_record(out, VIN_TAG_THREAD, &payload, err);
 }
@@ -609,7 +608,7 @@ static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
 		r = vin_out_record(out, VIN_TAG_PROCESS, &payload, err);
 	for (size_t i = 0; i < p->thread_count; i++) {
 		if (r == 0)
-			r = write_thread(&p->threads[i], &states[i], out, err);
+			r = write_thread(&states[i], out, err);
 		vin_thread_state_free(&states[i]);
 	}
 	free(states);

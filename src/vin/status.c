@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "vin/status.h"
 
@@ -256,8 +257,28 @@ int vin_status_read(pid_t pid, pid_t tid, struct vin_status *ret, struct fvm_err
 	return r < 0 ? fvm_error_set(err, -r, "understand /proc/%d/task/%d/status", pid, tid) : 0;
 }
 
-pid_t vin_inner_number(pid_t task)
+/* linux/nsfs.h of Linux 6.11: what a task is called in the pid namespace that is open. One number,
+ * where status is a page of text */
+#define NUMBER_IN _IOR(0xb7, 0x8, int)
+
+int vin_numbers_open(pid_t task)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", task);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+pid_t vin_number_in(int space, pid_t task)
 {
 	scoped_status s = { 0 };
+	const int number = space < 0 ? -1 : ioctl(space, NUMBER_IN, task);
+	if (number > 0)
+		return number;
 	return vin_status_read(task, task, &s, NULL) < 0 ? 0 : s.pids[s.depth - 1];
+}
+
+pid_t vin_inner_number(pid_t task)
+{
+	scoped_fd space = vin_numbers_open(task);
+	return vin_number_in(space, task);
 }

@@ -85,4 +85,11 @@ static inline dev_t vin_device_of(unsigned int written)
 /** vin_inner_number() - of a process or thread, as its own pid namespace counts; 0: it is gone */
 pid_t vin_inner_number(pid_t task);
 
+/** vin_numbers_open() - the pid namespace of a task, to ask for many. Return: descriptor, or < 0, which
+ *  is good for vin_number_in(), too */
+int vin_numbers_open(pid_t task);
+
+/** vin_number_in() - as vin_inner_number(), of a task that is in the innermost namespace @space */
+pid_t vin_number_in(int space, pid_t task);
+
 #endif

@@ -45,16 +45,6 @@ static int read_extended(pid_t tid, struct vin_thread_state *s)
 	return 0;
 }
 
-static void read_comm(const struct vin_thread *t, struct vin_thread_state *s)
-{
-	char path[64];
-	scoped_free char *text = NULL;
-	size_t len;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", t->pid, t->tid);
-	if (fvm_read_file(AT_FDCWD, path, 64, &text, &len) == 0 && len > 0)
-		snprintf(s->comm, sizeof(s->comm), "%.*s", (int)(len - 1), text);
-}
-
 /* Since we looked, by somebody who was not stopped yet: a stop would have dropped the signal. */
 static bool is_continued(const struct vin_status *st)
 {
@@ -72,7 +62,7 @@ static int read_from_outside(const struct vin_steps *steps, struct vin_thread_st
 	vin_arch_recall(&s->regs, code, sizeof(code));
 	s->mask = t->mask;
 	s->stopped = t->stopped_by_signal && !is_continued(&steps->status);
-	read_comm(t, s);
+	snprintf(s->comm, sizeof(s->comm), "%.*s", (int)sizeof(s->comm) - 1, steps->stat.comm);
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tid, sizeof(rseq), &rseq) ==
 	    (long)sizeof(rseq)) {
 		s->rseq = rseq.rseq_abi_pointer;
@@ -104,7 +94,9 @@ void vin_thread_ask(struct vin_steps *s)
 int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin_thread_state *ret,
 		    struct fvm_error *err)
 {
-	struct vin_thread_state state = { .pid = s->t->pid, .tid = s->t->tid };
+	const size_t inner = s->status.depth - 1;
+	struct vin_thread_state state = { .pid = s->status.leaders[inner],
+					  .tid = s->status.pids[inner] };
 	struct alternate stack;
 	int r = read_from_outside(s, &state);
 	if (r < 0) {
