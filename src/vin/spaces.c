@@ -20,24 +20,26 @@ enum { PID_FOR_CHILDREN = 5, UTS = 9 };
 static const struct {
 	const char *file, *title;
 	int flag;
+	bool of_all; /* threads of a process are in one: who enters another has to be alone */
 } sorts[] = {
-	{ "cgroup", "a cgroup namespace", CLONE_NEWCGROUP },
-	{ "ipc", "an IPC namespace", CLONE_NEWIPC },
-	{ "mnt", "a mount namespace", CLONE_NEWNS },
-	{ "net", "a network namespace", CLONE_NEWNET },
-	{ "pid", "a pid namespace", CLONE_NEWPID },
-	{ "pid_for_children", "a pid namespace for its children", 0 },
-	{ "time", "a time namespace", CLONE_NEWTIME },
-	{ "time_for_children", "a time namespace for its children", 0 },
-	{ "user", "a user namespace", CLONE_NEWUSER },
-	{ "uts", "a UTS namespace", CLONE_NEWUTS },
+	{ "cgroup", "a cgroup namespace", CLONE_NEWCGROUP, false },
+	{ "ipc", "an IPC namespace", CLONE_NEWIPC, false },
+	{ "mnt", "a mount namespace", CLONE_NEWNS, false },
+	{ "net", "a network namespace", CLONE_NEWNET, false },
+	{ "pid", "a pid namespace", CLONE_NEWPID, true },
+	{ "pid_for_children", "a pid namespace for its children", 0, false },
+	{ "time", "a time namespace", CLONE_NEWTIME, true },
+	{ "time_for_children", "a time namespace for its children", 0, false },
+	{ "user", "a user namespace", CLONE_NEWUSER, true },
+	{ "uts", "a UTS namespace", CLONE_NEWUTS, false },
 };
 
 struct place {
 	char names[FVM_COUNT(sorts)][LINK_MAX_]; /* "" if there is none, or nobody any more */
 };
 
-static int place_read(pid_t pid, pid_t tid, struct place *ret)
+/* @rest: what another thread of it did not tell already, whose names are in @ret */
+static int place_read(pid_t pid, pid_t tid, bool rest, struct place *ret)
 {
 	char path[60];
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/ns", pid, tid);
@@ -45,6 +47,8 @@ static int place_read(pid_t pid, pid_t tid, struct place *ret)
 	if (dir < 0)
 		return errno == ENOENT || errno == ESRCH ? -ESRCH : -errno;
 	for (size_t i = 0; i < FVM_COUNT(sorts); i++) {
+		if (rest && sorts[i].of_all)
+			continue;
 		ssize_t n = readlinkat(dir, sorts[i].file, ret->names[i], LINK_MAX_ - 1);
 		ret->names[i][n < 0 ? 0 : n] = '\0';
 	}
@@ -54,10 +58,12 @@ static int place_read(pid_t pid, pid_t tid, struct place *ret)
 	return 0;
 }
 
-static int check_thread(const struct place *all, pid_t pid, pid_t tid, struct fvm_error *err)
+/* @last: the names of a thread of the same process; a thread that has ended has none */
+static int check_thread(const struct place *all, pid_t pid, pid_t tid, struct place *last,
+			struct fvm_error *err)
 {
-	struct place its;
-	int r = place_read(pid, tid, &its);
+	struct place its = *last;
+	int r = place_read(pid, tid, *last->names[UTS], &its);
 	if (r < 0)
 		return r == -ESRCH ? 0
 				   : fvm_error_set(err, -r, "look at the namespaces of process %d",
@@ -76,6 +82,7 @@ static int check_thread(const struct place *all, pid_t pid, pid_t tid, struct fv
 						  "%s of its own",
 						  pid, tid, sorts[i].title);
 	}
+	*last = its;
 	return 0;
 }
 
@@ -83,12 +90,13 @@ static int check_process(const struct place *all, pid_t pid, struct fvm_error *e
 {
 	char path[40];
 	int r = 0;
+	struct place last = { 0 };
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	scoped_dir d = opendir(path);
 	if (!d && errno != ENOENT && errno != ESRCH)
 		return fvm_error_set(err, errno, "read %s", path);
 	for (struct dirent *e; r == 0 && d && (e = fvm_dir_next(d));)
-		r = check_thread(all, pid, (pid_t)strtol(e->d_name, NULL, 10), err);
+		r = check_thread(all, pid, (pid_t)strtol(e->d_name, NULL, 10), &last, err);
 	return r;
 }
 
@@ -99,7 +107,7 @@ int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_e
 		return 0;
 	if (within == 0)
 		within = pids[0];
-	int r = place_read(within, within, &all);
+	int r = place_read(within, within, false, &all);
 	if (r < 0)
 		return r == -ESRCH ? 0
 				   : fvm_error_set(err, -r, "look at the namespaces of process %d",
@@ -113,7 +121,8 @@ int vin_spaces_apart(pid_t pid, int spaces)
 {
 	struct place its = { 0 }, ours = { 0 };
 	int apart = 0;
-	if (place_read(pid, pid, &its) < 0 || place_read(getpid(), getpid(), &ours) < 0)
+	if (place_read(pid, pid, false, &its) < 0 ||
+	    place_read(getpid(), getpid(), false, &ours) < 0)
 		return 0;
 	for (size_t i = 0; i < FVM_COUNT(sorts); i++) {
 		if (strcmp(its.names[i], ours.names[i]) != 0)
