@@ -7,6 +7,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	(void)vin_traits_replay(NULL, NULL, 0, data, size, NULL);
+	(void)vin_traits_replay(NULL, NULL, 0, NULL, data, size, NULL);
 	return 0;
 }

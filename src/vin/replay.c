@@ -393,8 +393,6 @@ static int give_traits(struct actor *a, struct fvm_error *err)
 {
 	const size_t first = a->member->leader_gone ? 0 : 1;
 	const size_t count = a->thread_count + first;
-	if (!a->traits)
-		return 0;
 	scoped_free struct vin_thread *all = calloc(count + 1, sizeof(*all));
 	if (!all)
 		return fvm_error_set(err, ENOMEM, "restore process %d", a->member->number);
@@ -402,7 +400,9 @@ static int give_traits(struct actor *a, struct fvm_error *err)
 		all[0] = a->blank.thread;
 	if (a->thread_count)
 		memcpy(all + first, a->threads, a->thread_count * sizeof(*all));
-	int e = vin_traits_replay(&a->blank.post, all, count, a->traits, a->traits_len, err);
+	int e = a->traits ? vin_traits_replay(&a->blank.post, all, count, a->states, a->traits,
+					      a->traits_len, err)
+			  : vin_traits_dress(&a->blank.post, all, count, a->states, err);
 	if (first)
 		a->blank.thread = all[0];
 	if (a->thread_count)
@@ -455,10 +455,7 @@ static int make_threads(struct vin_replay *r, struct actor *a, struct fvm_error 
 		if (e < 0)
 			return e;
 		a->thread_count++;
-		e = vin_thread_dress(&a->blank.post, t, &a->states[i], err);
 	}
-	if (e == 0 && first == 1)
-		e = vin_thread_dress(&a->blank.post, &a->blank.thread, &a->states[0], err);
 	return e;
 }
 

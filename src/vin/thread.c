@@ -179,31 +179,20 @@ int vin_thread_get(struct vin_payload *p, struct vin_thread_state *ret)
 
 /* ---- replay ---- */
 
-int vin_thread_dress(const struct vin_post *post, struct vin_thread *t,
-		     const struct vin_thread_state *s, struct fvm_error *err)
+void vin_thread_dress(struct vin_steps *s, const struct vin_thread_state *state)
 {
-	struct {
-		struct alternate stack;
-		char comm[16];
-	} told = { .stack = { s->stack, (int32_t)s->stack_flags, 0, s->stack_size } };
-	memcpy(told.comm, s->comm, sizeof(told.comm));
-	struct vin_call calls[5] = {
-		{ SYS_prctl, { PR_SET_NAME, post->data + sizeof(told.stack) } },
-		{ SYS_set_tid_address, { s->tid_address } },
-		{ SYS_sigaltstack, { post->data, 0 } },
-	};
-	size_t count = 3, done;
-	if (s->robust)
-		calls[count++] =
-			(struct vin_call){ SYS_set_robust_list, { s->robust, s->robust_len } };
-	if (s->rseq)
-		calls[count++] =
-			(struct vin_call){ SYS_rseq, { s->rseq, s->rseq_size, 0, s->rseq_sig } };
-	int r = vin_mem_write(post->pid, post->data, &told, sizeof(told));
-	if (r < 0)
-		return fvm_error_set(err, -r, "write to process %d", post->pid);
-	r = vin_batch(post, t, calls, count, false, &done, err);
-	return r < 0 ? fvm_error_wrap(err, r, "thread %d", s->tid) : 0;
+	const struct alternate stack = { state->stack, (int32_t)state->stack_flags, 0,
+					 state->stack_size };
+	uint64_t at = vin_steps_data(s, state->comm, sizeof(state->comm));
+	VIN_STEP(s, "prctl(PR_SET_NAME)", SYS_prctl, PR_SET_NAME, at);
+	VIN_STEP(s, "set_tid_address", SYS_set_tid_address, state->tid_address);
+	at = vin_steps_data(s, &stack, sizeof(stack));
+	VIN_STEP(s, "sigaltstack", SYS_sigaltstack, at, 0);
+	if (state->robust)
+		VIN_STEP(s, "set_robust_list", SYS_set_robust_list, state->robust,
+			 state->robust_len);
+	if (state->rseq)
+		VIN_STEP(s, "rseq", SYS_rseq, state->rseq, state->rseq_size, 0, state->rseq_sig);
 }
 
 /* Return: whether it sleeps, within some milliseconds */

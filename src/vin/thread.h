@@ -55,9 +55,8 @@ int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin
 void vin_thread_put(struct fvm_buf *to, const struct vin_thread_state *s);
 int vin_thread_get(struct vin_payload *p, struct vin_thread_state *ret);
 
-/** vin_thread_dress() - all but registers and mask; @t stands on the post, memory is there */
-int vin_thread_dress(const struct vin_post *post, struct vin_thread *t,
-		     const struct vin_thread_state *s, struct fvm_error *err);
+/** vin_thread_dress() - add the calls by which it becomes all but registers and mask */
+void vin_thread_dress(struct vin_steps *s, const struct vin_thread_state *state);
 
 /** vin_thread_ready() - registers and mask: the next park of @t is at the program's place */
 int vin_thread_ready(struct vin_post *post, struct vin_thread *t,

@@ -183,19 +183,43 @@ static int next_part(struct vin_payload *from, const struct vin_trait *trait,
 	return from->failed ? -EBADMSG : 0;
 }
 
+struct giving {
+	struct vin_thread *threads;
+	const struct vin_thread_state *states; /* of the threads, or NULL */
+	struct vin_payload *from;
+	bool known;	       /* what threads of a blank are by birth: one was asked for all */
+	size_t at[TRAITS_MAX]; /* what it has told */
+};
+
+/* What a thread is before it is told what to be. */
+static int meet(struct vin_steps *s, struct vin_thread *t, const struct vin_trait *const *traits,
+		struct giving *g, struct fvm_error *err)
+{
+	const struct vin_thread_state *state = g->states ? &g->states[t - g->threads] : NULL;
+	const bool alike = traits == of_thread && state && s->post && s->post->blank;
+	int r = alike && g->known ? vin_steps_at(s, t, err) : begin(s, t, err);
+	if (r == 0 && alike && g->known)
+		vin_steps_rewind(s);
+	else if (r == 0)
+		r = ask_all(s, traits, g->at, err);
+	g->known = alike;
+	if (r == 0 && alike)
+		s->status.pids[s->status.depth - 1] = state->tid;
+	if (r == 0 && s->post && state && traits != first)
+		vin_thread_dress(s, state);
+	return r;
+}
+
 static int replay_thread(struct vin_steps *s, struct vin_thread *t,
 			 const struct vin_trait *const *traits, void *arg, struct fvm_error *err)
 {
-	size_t at[TRAITS_MAX];
-	struct vin_payload *from = arg;
-	int r = begin(s, t, err);
-	if (r == 0)
-		r = ask_all(s, traits, at, err);
+	struct giving *g = arg;
+	int r = meet(s, t, traits, g, err);
 	for (size_t i = 0; r == 0 && traits[i]; i++) {
 		struct vin_payload part;
-		if (next_part(from, traits[i], &part) < 0)
+		if (next_part(g->from, traits[i], &part) < 0)
 			return damaged(err);
-		r = traits[i]->replay(s, s->calls + at[i], &part, err);
+		r = traits[i]->replay(s, s->calls + g->at[i], &part, err);
 		if (r == -EBADMSG || (r == 0 && vin_get_done(&part) < 0))
 			return damaged(err);
 		if (r < 0)
@@ -204,19 +228,46 @@ static int replay_thread(struct vin_steps *s, struct vin_thread *t,
 	return r < 0 ? r : vin_steps_run(s, err);
 }
 
-static int replay_all(struct vin_post *post, struct vin_thread *threads, size_t count,
-		      struct vin_payload from, struct fvm_error *err)
+static int dress_only(struct vin_steps *s, struct vin_thread *t,
+		      const struct vin_trait *const *traits, void *arg, struct fvm_error *err)
 {
+	const struct giving *g = arg;
+	if (traits == first)
+		return 0;
+	int r = vin_steps_at(s, t, err);
+	vin_steps_rewind(s);
+	if (r == 0)
+		vin_thread_dress(s, &g->states[t - g->threads]);
+	return r < 0 ? r : vin_steps_run(s, err);
+}
+
+int vin_traits_dress(struct vin_post *post, struct vin_thread *threads, size_t count,
+		     const struct vin_thread_state *states, struct fvm_error *err)
+{
+	struct giving g = { .threads = threads, .states = states };
 	scoped_steps *s = vin_steps_new(post);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "restore a process");
 	s->t = threads;
-	int r = each_thread(s, threads, count, replay_thread, &from, err);
+	return each_thread(s, threads, count, dress_only, &g, err);
+}
+
+static int replay_all(struct vin_post *post, struct vin_thread *threads, size_t count,
+		      const struct vin_thread_state *states, struct vin_payload from,
+		      struct fvm_error *err)
+{
+	struct giving g = { .threads = threads, .states = states, .from = &from };
+	scoped_steps *s = vin_steps_new(post);
+	if (!s)
+		return fvm_error_set(err, ENOMEM, "restore a process");
+	s->t = threads;
+	int r = each_thread(s, threads, count, replay_thread, &g, err);
 	return r == 0 && vin_get_done(&from) < 0 ? damaged(err) : r;
 }
 
 int vin_traits_replay(struct vin_post *post, struct vin_thread *threads, size_t count,
-		      const void *payload, size_t len, struct fvm_error *err)
+		      const struct vin_thread_state *states, const void *payload, size_t len,
+		      struct fvm_error *err)
 {
 	struct vin_payload from = { payload, (const unsigned char *)payload + len, false };
 	uint64_t there = vin_get_u64(&from);
@@ -225,6 +276,6 @@ int vin_traits_replay(struct vin_post *post, struct vin_thread *threads, size_t 
 	scoped_free struct vin_thread *nobody = calloc(there, sizeof(*nobody));
 	if (!nobody)
 		return fvm_error_set(err, ENOMEM, "restore a process");
-	int r = replay_all(NULL, nobody, there, from, err);
-	return r < 0 || !post ? r : replay_all(post, threads, count, from, err);
+	int r = replay_all(NULL, nobody, there, NULL, from, err);
+	return r < 0 || !post ? r : replay_all(post, threads, count, states, from, err);
 }

@@ -93,12 +93,19 @@ int vin_traits_capture(struct vin_post *post, struct vin_thread *threads, size_t
  * registers
  * @post: as above; NULL looks through the payload and does nothing else
  * @count: as many as were captured, in the same order
+ * @states: of as many, told, too; NULL: what they are besides stays what it is
+ * Of a blank all threads but the first are as they were born, hence alike.
  * Afterwards memory may be out of reach (dumpable), and signals are queued: only
  * vin_post_close() and the threads' registers may follow.
  * Return: 0, -EBADMSG (no payload of ours, nothing was done), -EPERM (it may not be what it was),
  *         or another negative errno; the process is half done then, and to be ended
  */
 int vin_traits_replay(struct vin_post *post, struct vin_thread *threads, size_t count,
-		      const void *payload, size_t len, struct fvm_error *err);
+		      const struct vin_thread_state *states, const void *payload, size_t len,
+		      struct fvm_error *err);
+
+/** vin_traits_dress() - all of @states but the registers: of threads of whom nothing else is known */
+int vin_traits_dress(struct vin_post *post, struct vin_thread *threads, size_t count,
+		     const struct vin_thread_state *states, struct fvm_error *err);
 
 #endif

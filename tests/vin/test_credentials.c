@@ -209,7 +209,7 @@ static void filters_that_cant_be_had_are_refused(void **state)
 	pid = twin(false);
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
 	OK(vin_post_open(&post, tree.procs[0].threads, &err));
-	assert_int_equal(vin_traits_replay(&post, tree.procs[0].threads, 1, payload.data,
+	assert_int_equal(vin_traits_replay(&post, tree.procs[0].threads, 1, NULL, payload.data,
 					   payload.len, &err),
 			 -ENOTSUP);
 	assert_non_null(strstr(err.text, "has a listener"));
@@ -233,7 +233,8 @@ static void filters_that_are_there_stay_alone(void **state)
 	pid_t pid = twin(true);
 	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
 	OK(vin_post_open(&post, tree.procs[0].threads, &err));
-	OK(vin_traits_replay(&post, tree.procs[0].threads, 1, payload.data, payload.len, &err));
+	OK(vin_traits_replay(&post, tree.procs[0].threads, 1, NULL, payload.data, payload.len,
+			     &err));
 	OK(vin_post_close(&post, tree.procs[0].threads, &err));
 	scoped_status status = { 0 };
 	OK(vin_status_read(pid, pid, &status, &err));
@@ -262,7 +263,7 @@ static void a_strict_one_stays_strict(void **state)
 		if (i == 0)
 			OK(vin_call(&post, t0, "seccomp", &strict, NULL, &err));
 		OK(i == 0 ? vin_traits_capture(&post, t0, 1, 0, NULL, &payload, &err)
-			  : vin_traits_replay(&post, t0, 1, payload.data, payload.len, &err));
+			  : vin_traits_replay(&post, t0, 1, NULL, payload.data, payload.len, &err));
 		OK(vin_post_close(&post, t0, &err));
 		scoped_status status = { 0 };
 		OK(vin_status_read(pid, pid, &status, &err));

@@ -524,13 +524,14 @@ static void damaged_payloads_are_refused_before_anything_is_done(void **state)
 	uint64_t masks[THREADS_MAX];
 	twins = &t;
 	capture_a(twin(true), &payload, masks);
-	assert_int_equal(vin_traits_replay(NULL, NULL, 0, payload.data, payload.len, NULL), 0);
+	assert_int_equal(vin_traits_replay(NULL, NULL, 0, NULL, payload.data, payload.len, NULL),
+			 0);
 	for (size_t len = 0; len < payload.len; len++)
-		assert_int_equal(vin_traits_replay(NULL, NULL, 0, payload.data, len, NULL),
+		assert_int_equal(vin_traits_replay(NULL, NULL, 0, NULL, payload.data, len, NULL),
 				 -EBADMSG);
 	for (size_t i = 0; i < payload.len; i++) {
 		payload.data[i] = (char)(payload.data[i] ^ 0x81);
-		(void)vin_traits_replay(NULL, NULL, 0, payload.data, payload.len, NULL);
+		(void)vin_traits_replay(NULL, NULL, 0, NULL, payload.data, payload.len, NULL);
 		payload.data[i] = (char)(payload.data[i] ^ 0x81);
 	}
 }
@@ -556,7 +557,7 @@ static void a_payload_gives_nobody_more_than_he_had(void **state)
 	OK(vin_call(&post, tree.procs[0].threads, "unshare", &unshare, NULL, &err));
 	write_text(pid, "uid_map", "0 0 1");
 	write_text(pid, "gid_map", "0 0 1");
-	assert_int_equal(vin_traits_replay(&post, tree.procs[0].threads, 1, payload.data,
+	assert_int_equal(vin_traits_replay(&post, tree.procs[0].threads, 1, NULL, payload.data,
 					   payload.len, &err),
 			 -EPERM);
 	assert_non_null(strstr(err.text, "may not lower its oom_score_adj from 300 to 0"));

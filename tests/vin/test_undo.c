@@ -162,8 +162,8 @@ static void carry(void)
 	started = 0;
 	pair[1] = victim(life_of_b, false);
 	stop(pair[1], &tree, &post);
-	OK(vin_traits_replay(&post, tree.procs[0].threads, tree.procs[0].thread_count, payload.data,
-			     payload.len, &err));
+	OK(vin_traits_replay(&post, tree.procs[0].threads, tree.procs[0].thread_count, NULL,
+			     payload.data, payload.len, &err));
 	let_go(&tree, &post);
 }
 

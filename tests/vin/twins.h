@@ -208,7 +208,7 @@ static void replay_b(pid_t pid, const struct fvm_buf *payload, const uint64_t ma
 	/* masks go with registers, which are others' */
 	for (size_t i = 0; i < p->thread_count; i++)
 		p->threads[i].mask = masks[i];
-	OK(vin_traits_replay(&post, p->threads, p->thread_count, payload->data, payload->len,
+	OK(vin_traits_replay(&post, p->threads, p->thread_count, NULL, payload->data, payload->len,
 			     &err));
 	OK(vin_post_close(&post, &p->threads[0], &err));
 	if (!facts[63])
