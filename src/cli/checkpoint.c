@@ -8,6 +8,7 @@
 #include "cli/vm_start.h"
 #include "fvm/checkpoint.h"
 #include "fvm/pause.h"
+#include "fvm/prune.h"
 
 enum { LEAVE_RUNNING = 256, CHECK };
 
@@ -167,8 +168,12 @@ int cli_live_try(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lo
 int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
 		   struct fvm_error *err)
 {
-	int r = cli_live_try(vm, programs, ret_lost, err);
-	if (r < 0)
+	int r = fvm_vm_unfinished(vm, true, err);
+	if (r == 0)
+		r = cli_live_try(vm, programs, ret_lost, err);
+	if (r == 0)
+		r = fvm_vm_unfinished(vm, false, err);
+	if (r < 0 && fvm_vm_end(vm, NULL) == 0)
 		(void)fvm_vm_remove(vm, false, NULL);
 	return r;
 }

@@ -8,8 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "fvm/internal.h"
 #include "fvm/lock.h"
+#include "fvm/pause.h"
 #include "fvm/prune.h"
 #include "fvm/skeleton.h"
 #include "fvm/spare.h"
@@ -17,6 +19,7 @@
 
 #define HIDE_AGE_S (7 * 86400)
 #define REF_AGE_S  3600
+#define UNFINISHED "unfinished" /* in a VM's run-time directory */
 
 /* Call @fn for each entry of @path below @dir that does not begin with a dot. */
 static void each_entry(int dir, const char *path, void (*fn)(int dir, const char *name, void *arg),
@@ -45,6 +48,43 @@ static int drop(struct walk *w, struct fvm_vm *vm, bool force)
 	return w->dry_run ? 0 : fvm_vm_remove(vm, force, NULL);
 }
 
+int fvm_vm_unfinished(const struct fvm_vm *vm, bool is, struct fvm_error *err)
+{
+	scoped_fd run = fvm_vm_run_dir(vm, is);
+	int r = run < 0 ? run : 0;
+	if (r == 0 && is) {
+		scoped_fd fd = openat(run, UNFINISHED,
+				      O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
+				      0600);
+		r = fd < 0 ? -errno : FVM_FAULT("unfinished.mark");
+	} else if (r == 0) {
+		r = FVM_FAULT("unfinished.clear");
+		if (r == 0 && unlinkat(run, UNFINISHED, 0) < 0)
+			r = -errno;
+	}
+	return r < 0 ? fvm_error_set(err, -r, "mark VM '%s'", vm->config.name) : 0;
+}
+
+static bool is_unfinished(int dir, const char *name)
+{
+	char mark[FVM_NAME_MAX + 16];
+	snprintf(mark, sizeof(mark), "%.*s/" UNFINISHED, FVM_NAME_MAX, name);
+	return faccessat(dir, mark, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Its maker holds its lock as long as he lives, and takes the mark back when he is done. */
+static void drop_unfinished(struct walk *w, int dir, const char *name)
+{
+	scoped_vm vm = { .dir = -1, .lock = -1 };
+	if (w->dry_run || fvm_vm_open(w->store, name, FVM_LOCK_AS_IT_IS_NOWAIT, &vm, NULL) < 0 ||
+	    !is_unfinished(dir, name))
+		return;
+	log_warn("VM '%s' is deleted: the command that made it was killed before its programs ran",
+		 name);
+	if (fvm_vm_end(&vm, NULL) == 0)
+		(void)drop(w, &vm, true);
+}
+
 static void tidy_run(int dir, const char *name, void *arg)
 {
 	struct walk *w = arg;
@@ -54,6 +94,10 @@ static void tidy_run(int dir, const char *name, void *arg)
 		w->pruned->runs++;
 		if (!w->dry_run)
 			(void)fvm_subids_remove_tree(dir, name);
+		return;
+	}
+	if (is_unfinished(dir, name)) {
+		drop_unfinished(w, dir, name);
 		return;
 	}
 	if (fvm_lock_alive(vm_dir))

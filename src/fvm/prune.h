@@ -7,6 +7,10 @@
  *   are gone, VMs of "run --rm" whose watcher was killed, layers on which no VM stands (their refs
  *   name VMs that are gone), hiding layers that no start has used for a week. And, when all is to
  *   go that can be made anew, the skeletons of ordinary users' VMs.
+ *
+ *   A new VM that is started for captured programs has a mark in its run-time directory until they
+ *   go. Its maker holds its lock all the time: one with that mark whose lock is free, running or not,
+ *   has lost its maker, would never have programs, and goes as those of "run --rm" do.
  */
 #ifndef FVM_PRUNE_H
 #define FVM_PRUNE_H
@@ -25,6 +29,10 @@ struct fvm_prune_how {
 /** fvm_store_prune() - take it away. Return: 0 or negative errno */
 int fvm_store_prune(const struct fvm_store *store, const struct fvm_prune_how *how,
 		    struct fvm_pruned *ret, struct fvm_error *err);
+
+/** fvm_vm_unfinished() - @is: mark the VM, open FVM_LOCK, as one whose programs are yet to come, till
+ *  that is taken back. Return: 0 or negative errno */
+int fvm_vm_unfinished(const struct fvm_vm *vm, bool is, struct fvm_error *err);
 
 /** fvm_store_tidy_ended() - tidy the VMs that ended by themselves, and delete those of "run --rm".
  *  Looks at RUN/vms only, so its cost goes with the VMs that run. */

@@ -217,7 +217,7 @@ static int read_lost(int lost, struct fvm_connections *ret, struct fvm_error *er
 int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_connections *ret_lost,
 			 struct fvm_error *err)
 {
-	scoped_fd lost = memfd_create("lost", MFD_CLOEXEC);
+	scoped_fd lost = FVM_FAULT("restore.begin") < 0 ? -1 : memfd_create("lost", MFD_CLOEXEC);
 	int r = lost < 0	      ? fvm_error_set(err, errno, "list connections")
 		: vm->config.rootless ? restore_apart(vm, live, lost, err)
 				      : restore(vm, live, lost, err);

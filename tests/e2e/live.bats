@@ -200,6 +200,34 @@ unfit() {
 	expect 1 fvm exec one test -e /root/kept
 }
 
+@test "a clone or restore that is killed before its programs go leaves no VM" {
+	use_faults
+	counter one
+	fvm -q checkpoint --leave-running one "$E2E/unfinished"
+	local point
+	for point in unfinished.mark restore.begin restore.go unfinished.clear; do
+		FVM_FAULT=$point:1:stop fvm clone --live one two 3>&- &
+		wait_until 30 stands_still
+		[ "$(fvm ls --names | xargs)" = "one two" ] # its maker lives
+		kill -KILL "$still"
+		wait $! || :
+		wait_until 30 only_one
+		FVM_FAULT=$point:1:stop fvm restore "$E2E/unfinished" two 3>&- &
+		wait_until 30 stands_still
+		kill -KILL "$still"
+		wait $! || :
+		wait_until 30 only_one
+	done
+	for point in unfinished.mark restore.begin restore.go unfinished.clear; do
+		FVM_FAULT=$point:1:eio expect 125 fvm clone --live one two
+		only_one
+	done
+	expect 0 fvm clone --live one two
+	wait_until 30 counts two "$(($(number one) + 3))"
+	[ ! -e "$FVM_HOME/run/vms/two/unfinished" ]
+}
+only_one() { [ "$(fvm ls --names)" = one ]; }
+
 @test "an ordinary user's programs come back, too" {
 	needs_user live
 	user() { as_user live fvm "$@"; }
