@@ -121,12 +121,18 @@ static int loopback_up(void)
 	return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) < 0 ? -errno : 0;
 }
 
-/* The directory's place is the same in all worlds; what is shared by name lies in it, too. */
+static int worlds = -1; /* their directories, which are not to be seen in them */
+
+/* The directory's place is the same in all worlds, and its only one; what is shared by name lies in
+ * it, too. */
 static int enter_world(int dir, struct fvm_error *e)
 {
-	char from[64], shm[80];
-	snprintf(from, sizeof(from), "%s/%d", directory, dir);
+	char from[64], shm[80], all[64], none[64];
+	snprintf(from, sizeof(from), "%s/worlds/%d", directory, dir);
 	snprintf(shm, sizeof(shm), "%s/shm", from);
+	snprintf(all, sizeof(all), "%s/worlds", directory);
+	snprintf(none, sizeof(none), "%s/none", directory);
+	worlds = open(all, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int r = geteuid() != 0 ? own_users() : 0;
 	if (r < 0)
 		return fvm_error_set(e, -r, "make a user namespace");
@@ -134,7 +140,7 @@ static int enter_world(int dir, struct fvm_error *e)
 		return fvm_error_set(e, errno, "make namespaces");
 	if (mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount(shm, "/dev/shm", NULL, MS_BIND, NULL) < 0 ||
-	    mount(from, here, NULL, MS_BIND, NULL) < 0)
+	    mount(from, here, NULL, MS_BIND, NULL) < 0 || mount(none, all, NULL, MS_BIND, NULL) < 0)
 		return fvm_error_set(e, errno, "mount the world's directory");
 	r = loopback_up();
 	return r < 0 ? fvm_error_set(e, -r, "start the loopback device") : 0;
@@ -242,15 +248,15 @@ static int world_again(int image, struct fvm_error *e)
 }
 
 /* What the clone gets. */
-static int copy_directory(int from, int to)
+static int copy_directory(int to)
 {
-	char source[64], target[64];
+	char source[80], target[64];
 	int status = 1;
-	snprintf(source, sizeof(source), "%s/%d/.", directory, from);
-	snprintf(target, sizeof(target), "%s/%d", directory, to);
+	snprintf(source, sizeof(source), "%s/.", here);
 	pid_t pid = fork();
 	if (pid == 0) {
 		vin_watch_end(&watch);
+		snprintf(target, sizeof(target), "/proc/self/fd/%d/%d", dup(worlds), to);
 		execlp("cp", "cp", "-a", source, target, NULL);
 		_exit(1);
 	}
@@ -273,7 +279,7 @@ static size_t children(pid_t *ret, size_t room)
 }
 
 /* @copy_to: the directory is copied there while all stand still, and they go on; < 0: they end. */
-static int capture(int image, int dir, int copy_to, struct fvm_error *e)
+static int capture(int image, int copy_to, struct fvm_error *e)
 {
 	static const struct vin_capture_options options = { .root = -1,
 							    .spaces = CLONE_NEWUTS | CLONE_NEWNET };
@@ -287,7 +293,7 @@ static int capture(int image, int dir, int copy_to, struct fvm_error *e)
 				     &options, &c, e);
 	if (r == 0)
 		r = vin_capture_stop(c, 30000, e);
-	if (r == 0 && copy_to >= 0 && copy_directory(dir, copy_to) < 0)
+	if (r == 0 && copy_to >= 0 && copy_directory(copy_to) < 0)
 		r = fvm_error_say(e, EIO, "the directory could not be copied");
 	if (r == 0)
 		r = vin_out_open(image, &out, e);
@@ -337,7 +343,7 @@ static _Noreturn void be_world(int line, int dir, int image, bool again, struct 
 		if (ftruncate(image, 0) < 0 || lseek(image, 0, SEEK_SET) < 0)
 			r = -errno;
 		if (r == 0)
-			r = capture(image, dir, order == 'c' ? 1 : -1, &e);
+			r = capture(image, order == 'c' ? 1 : -1, &e);
 		if (order == 'k')
 			end_first();
 		tell(line, r, &e);
@@ -407,7 +413,7 @@ static void world_end(struct world *w)
 static struct small_board *map_board(int dir)
 {
 	char path[64];
-	snprintf(path, sizeof(path), "%s/%d/board", directory, dir);
+	snprintf(path, sizeof(path), "%s/worlds/%d/board", directory, dir);
 	scoped_fd fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, SMALL_BYTES) < 0)
 		return MAP_FAILED;
@@ -439,11 +445,12 @@ static int world_begin(struct world *w, int dir, int image, bool again, struct i
 static int make_directory(int dir, int slots)
 {
 	char path[80];
-	snprintf(path, sizeof(path), "%s/%d", directory, dir);
+	snprintf(path, sizeof(path), "%s/worlds/%d", directory, dir);
 	if (mkdir(path, 0755) < 0)
 		return -1;
 	for (int i = -1; i < slots; i++) {
-		snprintf(path, sizeof(path), i < 0 ? "%s/%d/shm" : "%s/%d/%d", directory, dir, i);
+		snprintf(path, sizeof(path), i < 0 ? "%s/worlds/%d/shm" : "%s/worlds/%d/%d",
+			 directory, dir, i);
 		if (mkdir(path, i < 0 ? 0777 : 0755) < 0)
 			return -1;
 	}
@@ -550,8 +557,10 @@ static enum way go_all_ways(struct item *const *list, int count, int image, char
 
 static int remove_directories(void)
 {
-	scoped_fd dir = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char path[64];
 	int r = 0;
+	snprintf(path, sizeof(path), "%s/worlds", directory);
+	scoped_fd dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	for (int i = 0; i < 2 && r == 0; i++) {
 		r = fvm_remove_tree(dir, i ? "1" : "0");
 		r = r == -ENOENT ? 0 : r;
@@ -692,6 +701,12 @@ static int make_place(int from)
 	if (!mkdtemp(directory))
 		return -1;
 	snprintf(here, sizeof(here), "%s/here", directory);
+	snprintf(path, sizeof(path), "%s/worlds", directory);
+	if (mkdir(path, 0755) < 0)
+		return -1;
+	snprintf(path, sizeof(path), "%s/none", directory);
+	if (mkdir(path, 0755) < 0)
+		return -1;
 	snprintf(path, sizeof(path), "%s/small", directory);
 	scoped_fd to = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
 	if (to < 0 || fstat(from, &st) < 0 || fchmod(to, 0755) < 0)

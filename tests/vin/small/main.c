@@ -1,4 +1,5 @@
 /* The program that cases are: small --list, or small FAMILY NUMBER SLOT in its directory. */
+#include <dirent.h>
 #include <linux/futex.h>
 #include <pthread.h>
 
@@ -9,7 +10,9 @@ static const struct {
 	const struct small_case *cases;
 } families[] = {
 	{ "memory", memory_cases },
+	{ "events", event_cases },
 	{ "files", file_cases },
+	{ "sockets", socket_cases },
 };
 
 static struct small_board *board;
@@ -85,23 +88,62 @@ const char *small_proc(const char *file, const char *start)
 	return found + strspn(found, " \t");
 }
 
-void small_asleep(pid_t pid, pid_t tid)
+/* Whether the thread or process at @path below /proc sleeps, or is gone. */
+static bool sleeps(const char *path)
 {
-	char path[64], text[256], state = '?';
-	if (tid)
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
-	else
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	for (int i = 0; i < 30000 && state != 'S'; i++) {
-		FILE *f = fopen(path, "re");
-		const char *end = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
-		state = end && end[1] ? end[2] : '?';
-		if (f)
-			fclose(f);
-		if (state != 'S')
+	char text[256];
+	FILE *f = fopen(path, "re");
+	const char *end = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
+	const bool yes = !end || end[2] == 'S';
+	if (f)
+		fclose(f);
+	return yes;
+}
+
+static bool children_sleep(const char *tid)
+{
+	char path[64];
+	int child;
+	bool all = true;
+	snprintf(path, sizeof(path), "/proc/self/task/%.16s/children", tid);
+	FILE *f = fopen(path, "re");
+	while (f && all && fscanf(f, "%d", &child) == 1) {
+		snprintf(path, sizeof(path), "/proc/%d/stat", child);
+		all = sleeps(path);
+	}
+	if (f)
+		fclose(f);
+	return all;
+}
+
+/* Numbers are those of the /proc that there is, which may be another namespace's. */
+static bool others_sleep(void)
+{
+	char path[64], own[64] = "";
+	bool all = true;
+	const ssize_t len = readlink("/proc/thread-self", own, sizeof(own) - 1);
+	DIR *d = opendir("/proc/self/task");
+	CHECK(len > 0 && d);
+	for (struct dirent *e; all && (e = readdir(d));) {
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%.16s/stat", e->d_name);
+		all = children_sleep(e->d_name) &&
+		      (strcmp(e->d_name, strrchr(own, '/') + 1) == 0 || sleeps(path));
+	}
+	closedir(d);
+	return all;
+}
+
+void small_asleep(void)
+{
+	bool all = false;
+	for (int i = 0; i < 30000 && !all; i++) {
+		all = others_sleep();
+		if (!all)
 			small_nap(1);
 	}
-	CHECK(state == 'S');
+	CHECK(all);
 }
 
 bool small_readable(int fd)

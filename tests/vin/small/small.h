@@ -84,8 +84,8 @@ int small_file(const char *name, const char *text, int flags);
  *  Return: what is behind @start without blanks, until the next call; "" if there is none */
 const char *small_proc(const char *file, const char *start);
 
-/** small_asleep() - wait until thread @tid of this process (0: another process @pid) sleeps */
-void small_asleep(pid_t pid, pid_t tid);
+/** small_asleep() - wait until all other threads and all children sleep */
+void small_asleep(void);
 
 /** small_readable() - whether a read of @fd would not wait */
 bool small_readable(int fd);
