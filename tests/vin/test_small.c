@@ -337,6 +337,9 @@ static _Noreturn void be_world(int line, int dir, int image, bool again, struct 
 	int r = enter_world(dir, &e);
 	if (r == 0)
 		r = again ? world_again(image, &e) : begin_first(list, count, &e);
+	/* what is in a namespace of ours is the machine's, not the programs' */
+	if (r == 0 && unshare(CLONE_NEWIPC) < 0)
+		r = fvm_error_set(&e, errno, "leave the world's IPC namespace");
 	tell(line, r, &e);
 	while (r == 0 && recv(line, &order, 1, 0) == 1 && (order == 'c' || order == 'k')) {
 		e = (struct fvm_error){ 0 };
@@ -506,7 +509,12 @@ static bool await_start(struct world *w, struct item *const *list, int count)
 		(void)told(s, list[i], RESUME);
 	}
 	/* what is wrong before anything was done is the case's own fault */
-	return take_turn(w, list, count, RESUME);
+	const bool all = take_turn(w, list, count, RESUME);
+	for (int i = 0; i < count; i++) {
+		for (enum way way = CLONE; way < WAYS; way++)
+			list[i]->wrong[way] = list[i]->wrong[RESUME];
+	}
+	return all;
 }
 
 static bool hop(struct world *w, int image, struct item *const *list, int count, enum way way,
