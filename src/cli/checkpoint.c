@@ -10,7 +10,7 @@
 #include "fvm/pause.h"
 #include "fvm/prune.h"
 
-enum { LEAVE_RUNNING = 256, CHECK };
+enum { LEAVE_RUNNING = 256, CHECK, LAZY };
 
 struct checkpoint_options {
 	bool leave_running, check;
@@ -150,7 +150,7 @@ const struct cli_command cli_checkpoint = {
 
 /* ---- restore ---- */
 
-int cli_live_try(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+int cli_live_try(struct fvm_vm *vm, int programs, bool lazy, struct fvm_connections *ret_lost,
 		 struct fvm_error *err)
 {
 	struct fvm_net_wish wish;
@@ -159,24 +159,29 @@ int cli_live_try(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lo
 		return r;
 	r = cli_vm_boot(vm, &wish, err);
 	if (r == 0)
-		r = fvm_restore_programs(vm, programs, ret_lost, err);
+		r = fvm_restore_programs(vm, programs, lazy, ret_lost, err);
 	if (r < 0)
 		(void)fvm_vm_end(vm, NULL);
 	return r;
 }
 
-int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+int cli_live_start(struct fvm_vm *vm, int programs, bool lazy, struct fvm_connections *ret_lost,
 		   struct fvm_error *err)
 {
 	int r = fvm_vm_unfinished(vm, true, err);
 	if (r == 0)
-		r = cli_live_try(vm, programs, ret_lost, err);
+		r = cli_live_try(vm, programs, lazy, ret_lost, err);
 	if (r == 0)
 		r = fvm_vm_unfinished(vm, false, err);
 	if (r < 0 && fvm_vm_end(vm, NULL) == 0)
 		(void)fvm_vm_remove(vm, false, NULL);
 	return r;
 }
+
+static const struct cli_option restore_options[] = {
+	{ LAZY, "lazy", NULL, "the programs go on before their memory is read" },
+	{ 0 },
+};
 
 static int restore_main(const struct cli *cli, int argc, char **argv)
 {
@@ -188,7 +193,10 @@ const struct cli_command cli_restore = {
 	.operands = "FILE [NAME]",
 	.summary = "Let programs that checkpoint wrote go on, in a new VM.",
 	.text = "FILE may be \"-\", the standard input. Without NAME the VM gets the name it had.\n"
-		"Terminals and output are there again: fvm attach, fvm logs.",
+		"Terminals and output are there again: fvm attach, fvm logs.\n"
+		"With --lazy what a program touches is read first, and all the rest by and by.",
+	.options = restore_options,
+	.anywhere = true,
 	.min_operands = 1,
 	.max_operands = 2,
 	.main = restore_main,

@@ -42,7 +42,7 @@ static int clone_live(const struct cli *cli, const struct fvm_vm *vm, const char
 	if (r == 0)
 		r = fvm_vm_open(vm->store, name, FVM_LOCK, &copy, &err);
 	if (r == 0)
-		r = cli_live_start(&copy, live, &lost, &err);
+		r = cli_live_start(&copy, live, false, &lost, &err);
 	return r < 0 ? cli_fail(&err) : tell(cli, vm, &copy, told.still_ns, &lost);
 }
 

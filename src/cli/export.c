@@ -64,6 +64,23 @@ const struct cli_command cli_export = {
 	.main = export_main,
 };
 
+static int take_lazy(void *into, int key, const char *value, struct fvm_error *err)
+{
+	(void)key, (void)value, (void)err;
+	*(bool *)into = true;
+	return 0;
+}
+
+/* Where it can't be had the programs go on all the same, later. */
+static bool can_be_lazy(const struct cli *cli)
+{
+	struct fvm_error why = { 0 };
+	if (fvm_restore_can_be_lazy(&why) == 0)
+		return true;
+	cli_say(cli, "%s; the programs go on when all of it is there", why.text);
+	return false;
+}
+
 int cli_image_import(const struct cli *cli, const struct cli_command *command, bool live, int argc,
 		     char **argv)
 {
@@ -73,7 +90,8 @@ int cli_image_import(const struct cli *cli, const struct cli_command *command, b
 	struct cli_progress bar;
 	scoped_fd programs = -1;
 	scoped_connections lost = { 0 };
-	int first = cli_parse(command, argc, argv, NULL, NULL);
+	bool lazy = false;
+	int first = cli_parse(command, argc, argv, take_lazy, &lazy);
 	if (first < 0)
 		return cli_exit_parse(first);
 	const char *file = argv[first], *name = argc - first > 1 ? argv[first + 1] : NULL;
@@ -88,13 +106,14 @@ int cli_image_import(const struct cli *cli, const struct cli_command *command, b
 	int r = fvm_vm_import_live(&store, fd, name, cli_progress_bytes, &bar, &vm,
 				   live ? &programs : NULL, &err);
 	cli_progress_end(&bar);
+	lazy = r == 0 && lazy && can_be_lazy(cli);
 	if (r == 0 && live)
-		r = cli_live_start(&vm, programs, &lost, &err);
+		r = cli_live_start(&vm, programs, lazy, &lost, &err);
 	if (r < 0)
 		return cli_fail(&err);
 	if (cli->json && live)
-		return cli_print_json(json_pack("{s:s, s:s, s:o}", "name", vm.config.name, "id",
-						vm.config.id, "reset",
+		return cli_print_json(json_pack("{s:s, s:s, s:b, s:o}", "name", vm.config.name,
+						"id", vm.config.id, "lazy", lazy, "reset",
 						cli_json_connections(&lost)));
 	if (cli->json)
 		return cli_print_json(

@@ -8,12 +8,12 @@
 #include "fvm/checkpoint.h"
 
 /** cli_live_try() - start the VM, open FVM_LOCK, with @programs (fvm/checkpoint.h); if that can't
- *  be, it is stopped again. @ret_lost: see fvm_restore_programs(). Return: 0 or negative errno */
-int cli_live_try(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+ *  be, it is stopped again. @lazy, @ret_lost: see fvm_restore_programs(). Return: 0 or negative errno */
+int cli_live_try(struct fvm_vm *vm, int programs, bool lazy, struct fvm_connections *ret_lost,
 		 struct fvm_error *err);
 
 /** cli_live_start() - the same, and a VM of which that can't be is deleted */
-int cli_live_start(struct fvm_vm *vm, int programs, struct fvm_connections *ret_lost,
+int cli_live_start(struct fvm_vm *vm, int programs, bool lazy, struct fvm_connections *ret_lost,
 		   struct fvm_error *err);
 
 /** cli_say_connections() - that they @came_to what is said, one line each, unless we are to be quiet */

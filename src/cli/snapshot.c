@@ -153,7 +153,7 @@ static int roll_live(const struct cli *cli, struct fvm_vm *vm, const char *tag, 
 	int r = fvm_vm_rollback_try(vm, tag, err);
 	if (r < 0)
 		return r;
-	r = cli_live_try(vm, programs, &lost, err);
+	r = cli_live_try(vm, programs, false, &lost, err);
 	if (r == 0) {
 		cli_say_connections(cli, &lost, "came back reset");
 		return fvm_vm_rollback_settle(vm, err);

@@ -13,6 +13,7 @@
 #include "fvm/early.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
+#include "fvm/lock.h"
 #include "fvm/pause.h"
 #include "fvm/snapshot.h"
 #include "fvm/state.h"
@@ -62,6 +63,13 @@ static int check_sort(const struct fvm_vm *vm, struct fvm_error *err)
 	return 0;
 }
 
+/* What has not come yet nobody can write down (vin/lazy). */
+static int await_memory(const struct fvm_vm *vm, struct fvm_error *err)
+{
+	int r = fvm_lock_await_late(vm->dir);
+	return r < 0 ? fvm_error_set(err, -r, "wait for the memory of its programs") : 0;
+}
+
 static int look(struct fvm_world *w, struct vin_capture **ret, struct fvm_error *err)
 {
 	const struct vin_capture_options options = { .root = w->root,
@@ -109,6 +117,8 @@ int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_connections *ret,
 	struct vin_capture *c = NULL;
 	scoped_world w = FVM_NO_WORLD;
 	int r = check_sort(vm, err);
+	if (r == 0)
+		r = await_memory(vm, err);
 	if (r == 0)
 		r = fvm_world_open(vm, &w, err);
 	if (r == 0)
@@ -475,6 +485,8 @@ static int do_job(const struct fvm_vm *vm, struct job *job, struct fvm_checkpoin
 	scoped_world w = FVM_NO_WORLD;
 	*ret = (struct fvm_checkpoint_told){ 0 };
 	int r = check_sort(vm, err);
+	if (r == 0)
+		r = await_memory(vm, err);
 	if (r == 0)
 		r = fvm_world_open(vm, &w, err);
 	if (r == 0)

@@ -17,7 +17,8 @@
  *               before (fvm/early.h), and they go before layers are written. Until the file has its
  *               name, whatever happens to us lets the programs go on, as they are our tracees.
  *   restore     import the layers, start the VM without a command, have PID 1 take over the
- *               sessions, replay the programs as its children.
+ *               sessions, replay the programs as its children. What needs all of their memory waits
+ *               for what is late (vin/lazy) by a lock (fvm/lock.h).
  *   Who restores a file does with it what it says, in a VM that has what this host grants: ports,
  *   binds and such of the image are not granted (fvm/image.h).
  */
@@ -94,10 +95,14 @@ int fvm_snapshot_live(const struct fvm_vm *vm, const char *tag, struct fvm_check
  * fvm_restore_programs() - into the VM that was just started without a command, as wished for
  * @live: the blob, at its start
  * @ret_lost: connections that can't go on and were reset; on success to be freed
+ * @lazy: their memory may come when they run; see fvm_restore_can_be_lazy()
  * This process enters namespaces of the VM and has to end soon.
  * Return: 0, -EBADMSG (damaged), or another negative errno; the VM has to be ended then
  */
-int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_connections *ret_lost,
-			 struct fvm_error *err);
+int fvm_restore_programs(const struct fvm_vm *vm, int live, bool lazy,
+			 struct fvm_connections *ret_lost, struct fvm_error *err);
+
+/** fvm_restore_can_be_lazy() - Return: 0, or -EOPNOTSUPP and why not */
+int fvm_restore_can_be_lazy(struct fvm_error *err);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The two locks of a VM, as byte ranges of one file: see store.h. Open-file-description locks
+ * The locks of a VM, as byte ranges of one file: see store.h. Open-file-description locks
  * belong to the descriptor, so they pass over fork and end with its last copy.
  */
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 
-enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1 };
+enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1, BYTE_LATE = 2 };
 
 #define HOLDER_BYTES 64
 #define HOLDER_TEXT  200
@@ -134,16 +134,35 @@ bool fvm_lock_any(int dir)
 	return is_held(dir, BYTE_COMMAND, BYTE_ALIVE + 1);
 }
 
-int fvm_lock_take_alive(int dir, int *ret_fd)
+static int take_now(int dir, off_t byte, int *ret_fd)
 {
 	scoped_fd fd = openat(dir, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	int r = lock_byte(fd, BYTE_ALIVE, F_OFD_SETLK);
+	int r = lock_byte(fd, byte, F_OFD_SETLK);
 	if (r == -EAGAIN || r == -EACCES)
 		return -EBUSY;
 	if (r == 0)
 		*ret_fd = fvm_fd_take(&fd);
+	return r;
+}
+
+int fvm_lock_take_alive(int dir, int *ret_fd)
+{
+	return take_now(dir, BYTE_ALIVE, ret_fd);
+}
+
+int fvm_lock_take_late(int dir, int *ret_fd)
+{
+	return take_now(dir, BYTE_LATE, ret_fd);
+}
+
+int fvm_lock_await_late(int dir)
+{
+	scoped_fd fd = openat(dir, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	int r = fd < 0 ? -errno : -EINTR;
+	while (r == -EINTR)
+		r = lock_byte(fd, BYTE_LATE, F_OFD_SETLKW);
 	return r;
 }
 

@@ -1,5 +1,5 @@
 /*
- * fvm/lock - who may change a VM, and whether it lives: the two locks of vms/NAME/lock (store.h)
+ * fvm/lock - who may change a VM, and whether it lives: the locks of vms/NAME/lock (store.h)
  */
 #ifndef FVM_LOCK_H
 #define FVM_LOCK_H
@@ -16,7 +16,14 @@ bool fvm_lock_alive(int dir);
 /** fvm_lock_take_alive() - take byte 1. Return: 0 or -EBUSY */
 int fvm_lock_take_alive(int dir, int *ret_fd);
 
-/** fvm_lock_any() - whether anybody holds either of the two locks of the VM in @dir */
+/** fvm_lock_take_late() - take byte 2 of the VM in @dir: memory of its programs is still to come, for
+ *  as long as the last copy of @ret_fd is open. Return: 0, -EBUSY, ... */
+int fvm_lock_take_late(int dir, int *ret_fd);
+
+/** fvm_lock_await_late() - until nobody holds byte 2, without limit. Return: 0 or negative errno */
+int fvm_lock_await_late(int dir);
+
+/** fvm_lock_any() - whether anybody holds either of the first two locks of the VM in @dir */
 bool fvm_lock_any(int dir);
 
 /** fvm_lock_named() - flock(2) what @fd holds, if it still has the name @path below @dir: between

@@ -13,12 +13,19 @@
 #include "fvm/apart.h"
 #include "fvm/checkpoint_priv.h"
 #include "fvm/internal.h"
+#include "fvm/lock.h"
 #include "fvm/volatile.h"
 #include "vin/image.h"
 #include "vin/netlock.h"
 #include "vin/replay.h"
 #include "vin/status.h"
 #include "vin/task.h"
+
+struct restoring {
+	int live; /* the blob */
+	int lost; /* gets each connection that can't go on */
+	bool lazy;
+};
 
 static int damaged(struct fvm_error *err)
 {
@@ -132,11 +139,21 @@ static int go(const struct fvm_world *w, struct vin_replay *r, struct fvm_error 
 	return e < 0 ? e : vin_replay_go(r, err);
 }
 
-static int replay(struct fvm_world *w, int live, int lost_to, struct fvm_error *err)
+/* What is opened here is the helper's, too. */
+static int take_late(const struct fvm_world *w, struct vin_lazy_options *ret, struct fvm_error *err)
+{
+	int r = fvm_lock_take_late(w->vm->dir, &ret->held);
+	return r < 0 ? fvm_error_set(err, -r, "hold the VM until its memory has come") : 0;
+}
+
+static int replay(struct fvm_world *w, const struct restoring *what, struct fvm_error *err)
 {
 	/* its network is that of the namespace around the VM's, and what carried it has ended */
 	const bool users_nat = w->vm->config.rootless && w->vm->config.net == FVM_NET_NAT;
-	struct lost lost = { .to = lost_to };
+	struct vin_lazy_options late = {
+		.ends = w->pidfd, .held = -1, .after = -1, .entered = true
+	};
+	struct lost lost = { .to = what->lost };
 	const struct vin_replay_options options = { .root = w->root,
 						    .spaces = w->spaces,
 						    .outer_net = users_nat,
@@ -148,11 +165,15 @@ static int replay(struct fvm_world *w, int live, int lost_to, struct fvm_error *
 						    .arg = (void *)(uintptr_t)w->vm,
 						    .given = w->given,
 						    .given_count = w->given_count,
+						    .lazy = what->lazy ? &late : NULL,
 						    .users = &w->users,
 						    .user_count = w->users >= 0 };
 	struct vin_replay *r = NULL;
 	struct vin_in *in = NULL;
-	int e = vin_in_open(live, &in, err);
+	int e = what->lazy ? take_late(w, &late, err) : 0;
+	scoped_fd held = late.held;
+	if (e == 0)
+		e = vin_in_open(what->live, &in, err);
 	if (e == 0)
 		e = vin_replay_build(in, &options, &r, err);
 	if (e == 0)
@@ -163,31 +184,32 @@ static int replay(struct fvm_world *w, int live, int lost_to, struct fvm_error *
 	return e;
 }
 
-static int restore(const struct fvm_vm *vm, int live, int lost, struct fvm_error *err)
+static int restore(const struct fvm_vm *vm, const struct restoring *what, struct fvm_error *err)
 {
 	struct vin_watch watch;
 	scoped_world w = FVM_NO_WORLD;
 	int r = fvm_world_open(vm, &w, err);
 	if (r == 0)
-		r = adopt_sessions(&w, live, err);
+		r = adopt_sessions(&w, what->live, err);
 	if (r == 0 && vm->config.rootless)
 		w.users = fvm_foothold_users(vm);
 	if (r == 0)
 		r = fvm_world_enter(&w, err);
 	if (r == 0)
-		r = put_volatile_back(&w, live, err);
+		r = put_volatile_back(&w, what->live, err);
 	if (r == 0)
 		r = enter(&w, err);
 	if (r < 0)
 		return r;
 	vin_watch_begin(&watch);
-	r = replay(&w, live, lost, err);
+	r = replay(&w, what, err);
 	vin_watch_end(&watch);
 	return r;
 }
 
 /* Who has become root of a namespace of the VM's is no longer the user. */
-static int restore_apart(const struct fvm_vm *vm, int live, int lost, struct fvm_error *err)
+static int restore_apart(const struct fvm_vm *vm, const struct restoring *what,
+			 struct fvm_error *err)
 {
 	struct fvm_apart a;
 	struct fvm_error why = { 0 };
@@ -196,7 +218,7 @@ static int restore_apart(const struct fvm_vm *vm, int live, int lost, struct fvm
 		return r;
 	if (a.pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		r = getppid() == a.parent ? restore(vm, live, lost, &why) : -ECANCELED;
+		r = getppid() == a.parent ? restore(vm, what, &why) : -ECANCELED;
 		fvm_apart_tell(&a, r, &why, NULL, 0);
 	}
 	return fvm_apart_end(&a, NULL, 0, err);
@@ -214,13 +236,20 @@ static int read_lost(int lost, struct fvm_connections *ret, struct fvm_error *er
 	return 0;
 }
 
-int fvm_restore_programs(const struct fvm_vm *vm, int live, struct fvm_connections *ret_lost,
-			 struct fvm_error *err)
+int fvm_restore_can_be_lazy(struct fvm_error *err)
+{
+	return vin_lazy_can(err);
+}
+
+int fvm_restore_programs(const struct fvm_vm *vm, int live, bool lazy,
+			 struct fvm_connections *ret_lost, struct fvm_error *err)
 {
 	scoped_fd lost = FVM_FAULT("restore.begin") < 0 ? -1 : memfd_create("lost", MFD_CLOEXEC);
+	/* the kernel tells only root of children whose memory has not come */
+	const struct restoring what = { live, lost, lazy && !vm->config.rootless };
 	int r = lost < 0	      ? fvm_error_set(err, errno, "list connections")
-		: vm->config.rootless ? restore_apart(vm, live, lost, err)
-				      : restore(vm, live, lost, err);
+		: vm->config.rootless ? restore_apart(vm, &what, err)
+				      : restore(vm, &what, err);
 	if (r == 0)
 		r = read_lost(lost, ret_lost, err);
 	return r < 0 ? fvm_error_wrap(err, r, "restore VM '%s'", vm->config.name) : 0;

@@ -29,9 +29,10 @@
  *   A VM directory is made under tmp/ and renamed to vms/; removal renames it to trash/ first. So
  *   what stands under vms/ is whole, and fvm_store_open() clears what a crash left in the others.
  *
- *   vms/NAME/lock carries two open-file-description locks: byte 0 is held by a command that
+ *   vms/NAME/lock carries open-file-description locks: byte 0 is held by a command that
  *   changes the VM (its text names the command and pid), byte 1 by PID 1 of a running VM for as
- *   long as it lives: no pid can be mistaken for it and no crash leaves it held.
+ *   long as it lives: no pid can be mistaken for it and no crash leaves it held. Byte 2 is held
+ *   while memory of its programs is still to come (vin/lazy).
  */
 #ifndef FVM_STORE_H
 #define FVM_STORE_H

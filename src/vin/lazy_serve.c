@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "vin/lazy_priv.h"
 
 #define PAGE	 VIN_LAZY_PAGE
@@ -253,7 +254,9 @@ static int give_next(struct serving *v)
 		return 0;
 	v->next = (v->next + 1) % v->to->count;
 	struct vin_lazy_space *s = &v->to->spaces[v->next];
-	int r = give_some(v, s);
+	int r = FVM_FAULT("lazy.rest");
+	if (r == 0)
+		r = give_some(v, s);
 	if (r < 0 && r != -ESRCH)
 		return r;
 	if (r < 0 || s->pieces.first == s->pieces.count) {
