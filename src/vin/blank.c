@@ -16,6 +16,7 @@
 
 #include "vin/blank.h"
 #include "vin/maps.h"
+#include "vin/status.h"
 
 #define LOAD_AT	  0x20000ULL /* above what the kernel keeps free at the bottom */
 #define WAIT_MS	  10000
@@ -388,16 +389,109 @@ int vin_nest_leave(struct vin_nest *nest, struct fvm_error *err)
 	return 0;
 }
 
+#define OF_THREAD (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+
 int vin_blank_thread(struct vin_nest *nest, struct vin_blank *blank, pid_t number,
 		     struct vin_thread *ret, struct fvm_error *err)
 {
-	const uint64_t flags =
-		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 	pid_t tid = 0;
-	int r = born(nest, blank, flags, 0, number, &tid, err);
+	int r = born(nest, blank, OF_THREAD, 0, number, &tid, err);
 	if (r == 0)
 		r = vin_thread_settle(blank->thread.pid, tid, WAIT_MS, ret, err);
 	return r < 0 ? r : vin_post_move(&blank->post, ret, err);
+}
+
+#define AT_ONCE 256 /* threads by one batch */
+
+/* What clone3(2) is given, in the blank's memory. */
+struct birth {
+	struct clone_args args;
+	int64_t number;
+};
+
+_Static_assert(AT_ONCE <= VIN_BATCH_MAX && AT_ONCE * sizeof(struct birth) <= VIN_DATA_SIZE, "room");
+
+/* The thread that makes them does not stop for each, as it does where births are told: they are
+ * traced as it is (CLONE_PTRACE) and stop before their first instruction, so nobody goes on in the
+ * batch but itself. */
+static int bear_all(struct vin_blank *blank, const pid_t *numbers, size_t count,
+		    struct fvm_error *err)
+{
+	struct birth births[AT_ONCE];
+	struct vin_call calls[AT_ONCE];
+	const pid_t pid = blank->thread.pid;
+	size_t done = 0;
+	for (size_t i = 0; i < count; i++) {
+		const uint64_t at = blank->post.data + i * sizeof(*births);
+		births[i] = (struct birth){
+			.args = { .flags = OF_THREAD | CLONE_PTRACE,
+				  .set_tid = at + offsetof(struct birth, number),
+				  .set_tid_size = 1 },
+			.number = numbers[i],
+		};
+		calls[i] = (struct vin_call){ SYS_clone3, { at, sizeof(births[i].args) } };
+	}
+	int r = vin_mem_write(blank->post.pid, blank->post.data, births, count * sizeof(*births));
+	if (r == 0 && ptrace(PTRACE_SETOPTIONS, pid, 0, OPTIONS & ~PTRACE_O_TRACECLONE) < 0)
+		r = -errno;
+	if (r < 0)
+		return fvm_error_set(err, -r, "have process %d make threads", pid);
+	r = vin_batch(&blank->post, &blank->thread, calls, count, false, &done, NULL);
+	if (ptrace(PTRACE_SETOPTIONS, pid, 0, OPTIONS) < 0 && r == 0)
+		r = -errno;
+	return r < 0 ? fvm_error_set(err, -r, "have process %d make task %d", pid,
+				     numbers[done ? done - 1 : 0])
+		     : 0;
+}
+
+/* Whoever is there is noted, after a failure too. */
+static int find_born(struct vin_nest *nest, int space, pid_t pid, const pid_t *numbers,
+		     size_t count, struct vin_thread *ret)
+{
+	int r = 0;
+	for (size_t i = 0; i < count; i++) {
+		ret[i].tid = vin_task_of(space, pid, numbers[i]);
+		if (ret[i].tid > 0)
+			nest->made[nest->made_count++] = ret[i].tid;
+		else if (r == 0)
+			r = ret[i].tid;
+	}
+	return r;
+}
+
+static int threads_at_once(struct vin_nest *nest, struct vin_blank *blank, int space,
+			   const pid_t *numbers, size_t count, struct vin_thread *ret,
+			   struct fvm_error *err)
+{
+	const pid_t pid = blank->thread.pid;
+	pid_t *more = realloc(nest->made, fvm_room(nest->made_count + count) * sizeof(*more));
+	if (!more)
+		return fvm_error_set(err, ENOMEM, "make %zu threads", count);
+	nest->made = more;
+	int r = bear_all(blank, numbers, count, err);
+	const int found = find_born(nest, space, pid, numbers, count, ret);
+	if (r == 0 && found < 0)
+		r = fvm_error_set(err, -found, "find the threads of process %d", pid);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		r = vin_thread_settle(pid, ret[i].tid, WAIT_MS, &ret[i], err);
+		if (r == 0)
+			r = vin_post_move(&blank->post, &ret[i], err);
+	}
+	return r;
+}
+
+int vin_blank_threads(struct vin_nest *nest, struct vin_blank *blank, const pid_t *numbers,
+		      size_t count, struct vin_thread *ret, struct fvm_error *err)
+{
+	const pid_t pid = blank->thread.pid;
+	scoped_fd space = vin_numbers_open(pid);
+	int r = 0;
+	if (space < 0 || vin_task_of(space, pid, vin_number_in(space, pid)) != pid)
+		return -ENOTTY;
+	for (size_t at = 0; r == 0 && at < count; at += AT_ONCE)
+		r = threads_at_once(nest, blank, space, numbers + at,
+				    count - at < AT_ONCE ? count - at : AT_ONCE, ret + at, err);
+	return r;
 }
 
 /* What recvmsg(2) is given, in the blank's memory. */

@@ -117,6 +117,15 @@ int vin_blank_thread(struct vin_nest *nest, struct vin_blank *blank, pid_t numbe
 		     struct vin_thread *ret, struct fvm_error *err);
 
 /**
+ * vin_blank_threads() - many of them, born by one batch of calls
+ * @numbers: of each, none 0; @ret: as many
+ * Return: 0, -ENOTTY (nobody was born: this kernel does not tell which of them is which), or another
+ *         negative errno
+ */
+int vin_blank_threads(struct vin_nest *nest, struct vin_blank *blank, const pid_t *numbers,
+		      size_t count, struct vin_thread *ret, struct fvm_error *err);
+
+/**
  * vin_blank_give() - copy descriptors of ours into a blank
  * @count: at most VIN_GIVE_MAX; @ret: their numbers there, close-on-exec
  */

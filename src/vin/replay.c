@@ -442,19 +442,35 @@ static int enter_users(struct vin_replay *r, struct actor *a, struct fvm_error *
 	return e < 0 ? e : vin_actor_call(a, "prctl(PR_SET_DUMPABLE)", dumpable, err);
 }
 
+/* All by one batch, where the process may choose and the kernel tells who is who. */
+static int make_at_once(struct vin_replay *r, struct actor *a, size_t first, struct fvm_error *err)
+{
+	const size_t count = a->state_count - first;
+	if (count < 2 || vin_users_find(&r->users, a->member->number) >= 0)
+		return -ENOTTY;
+	scoped_free pid_t *numbers = calloc(count, sizeof(*numbers));
+	if (!numbers)
+		return fvm_error_set(err, ENOMEM, "make threads");
+	for (size_t i = 0; i < count; i++)
+		numbers[i] = a->states[first + i].tid;
+	int e = vin_blank_threads(&r->nest, &a->blank, numbers, count, a->threads, err);
+	a->thread_count = e == 0 ? count : 0;
+	return e;
+}
+
 static int make_threads(struct vin_replay *r, struct actor *a, struct fvm_error *err)
 {
 	const size_t first = a->member->leader_gone ? 0 : 1;
-	int e = 0;
 	a->threads = calloc(a->state_count + 1, sizeof(*a->threads));
 	if (!a->threads)
 		return fvm_error_set(err, ENOMEM, "make threads");
+	int e = make_at_once(r, a, first, err);
+	if (e != -ENOTTY)
+		return e;
+	e = 0;
 	for (size_t i = first; e == 0 && i < a->state_count; i++) {
-		struct vin_thread *t = &a->threads[a->thread_count];
-		e = make_thread(r, a, a->states[i].tid, t, err);
-		if (e < 0)
-			return e;
-		a->thread_count++;
+		e = make_thread(r, a, a->states[i].tid, &a->threads[a->thread_count], err);
+		a->thread_count += e == 0;
 	}
 	return e;
 }

@@ -257,9 +257,11 @@ int vin_status_read(pid_t pid, pid_t tid, struct vin_status *ret, struct fvm_err
 	return r < 0 ? fvm_error_set(err, -r, "understand /proc/%d/task/%d/status", pid, tid) : 0;
 }
 
-/* linux/nsfs.h of Linux 6.11: what a task is called in the pid namespace that is open. One number,
- * where status is a page of text */
-#define NUMBER_IN _IOR(0xb7, 0x8, int)
+/* linux/nsfs.h of Linux 6.11: what a task is called in the pid namespace that is open, and who is
+ * called so there. A number each, where status is a page of text */
+#define TASK_OF	   _IOR(0xb7, 0x6, int)
+#define PROCESS_OF _IOR(0xb7, 0x7, int)
+#define NUMBER_IN  _IOR(0xb7, 0x8, int)
 
 int vin_numbers_open(pid_t task)
 {
@@ -275,6 +277,14 @@ pid_t vin_number_in(int space, pid_t task)
 	if (number > 0)
 		return number;
 	return vin_status_read(task, task, &s, NULL) < 0 ? 0 : s.pids[s.depth - 1];
+}
+
+pid_t vin_task_of(int space, pid_t pid, pid_t number)
+{
+	const int process = ioctl(space, PROCESS_OF, number);
+	if (process < 0)
+		return -errno;
+	return process == pid ? fvm_nerr(ioctl(space, TASK_OF, number)) : -ESRCH;
 }
 
 pid_t vin_inner_number(pid_t task)

@@ -92,4 +92,8 @@ int vin_numbers_open(pid_t task);
 /** vin_number_in() - as vin_inner_number(), of a task that is in the innermost namespace @space */
 pid_t vin_number_in(int space, pid_t task);
 
+/** vin_task_of() - the reverse: which thread of @pid has @number there. Return: or -ESRCH, or another
+ *  negative errno: the kernel can't tell (before Linux 6.11) */
+pid_t vin_task_of(int space, pid_t pid, pid_t number);
+
 #endif
