@@ -7,6 +7,8 @@
  *       process. In each round one is started, captured into memory and let go, captured once more
  *       and ended, and made again from that image. COUNT 0 makes what is beside the COUNT.
  *       stream: COUNT MiB, captured into a pipe and made again from its other end meanwhile
+ *       after:  a program that has nothing to do with us makes 1000 * COUNT system calls and writes
+ *               to memory as often: one that was never captured, and one that was, and let go
  *       copy:   the same memory copied into fresh memory of another process, by two threads; the
  *               source is stopped and nothing else is done. This is what stream is compared with
  *
@@ -15,6 +17,7 @@
  *   freeze  from the first that stops until all go on, made again from an image
  *   total   of the latter, with what is done before anybody stops
  *   and of their parts: look, stop, write, kill, build, go
+ *   never, after: processor time of the two that work
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -24,8 +27,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vin/capture.h"
@@ -37,10 +42,10 @@ enum { ROUNDS_MAX = 1000, PATIENCE_MS = 20000 };
 #define MIB   (1024UL * 1024)
 #define STACK (64 * 1024)
 
-enum part { LOOK, STOP, WRITE, KILL, BUILD, GO, STILL, FREEZE, TOTAL, PARTS };
+enum part { LOOK, STOP, WRITE, KILL, BUILD, GO, STILL, FREEZE, TOTAL, NEVER, AFTER, PARTS };
 
-static const char *const part_names[PARTS] = { "look", "stop",	"write",  "kill", "build",
-					       "go",   "still", "freeze", "total" };
+static const char *const part_names[PARTS] = { "look",	"stop",	  "write", "kill",  "build", "go",
+					       "still", "freeze", "total", "never", "after" };
 
 static double figures[PARTS][ROUNDS_MAX];
 static size_t round_count; /* of those that count */
@@ -132,6 +137,33 @@ static unsigned char *have_memory(long mib)
 	return at;
 }
 
+/* It works when it is asked to, and stops when it has. */
+static void have_orders(long count)
+{
+	sigset_t order;
+	(void)count;
+	sigemptyset(&order);
+	sigaddset(&order, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &order, NULL);
+}
+
+static void work_for_ever(long count)
+{
+	static volatile unsigned char memory[16 * PAGE];
+	sigset_t order;
+	int signal;
+	sigemptyset(&order);
+	sigaddset(&order, SIGUSR1);
+	while (sigwait(&order, &signal) == 0) {
+		for (long i = 0; i < count * 1000; i++) {
+			(void)syscall(SYS_getppid);
+			memory[(unsigned long)i * 64 % sizeof(memory)]++;
+		}
+		(void)raise(SIGSTOP);
+	}
+	_exit(1);
+}
+
 static void have(const struct subject *s)
 {
 	static const struct {
@@ -140,7 +172,8 @@ static void have(const struct subject *s)
 	} kinds[] = { { "threads", have_threads },
 		      { "processes", have_processes },
 		      { "descriptors", have_descriptors },
-		      { "areas", have_areas } };
+		      { "areas", have_areas },
+		      { "after", have_orders } };
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
 		if (strcmp(s->kind, kinds[i].kind) == 0)
 			kinds[i].have(s->count);
@@ -170,6 +203,8 @@ static pid_t start(const struct subject *s)
 		have(s);
 		(void)!write(3, "", 1);
 		close(3);
+		if (strcmp(s->kind, "after") == 0)
+			work_for_ever(s->count);
 		wait_for_ever(NULL);
 	}
 	close(ready[1]);
@@ -264,6 +299,38 @@ static void through_memory(const struct subject *s, double parts[PARTS])
 	if (lseek(image, 0, SEEK_SET) < 0)
 		fail("rewind the image");
 	reap(replay(image, parts));
+}
+
+/* Return: ms of processor time */
+static double have_it_work(pid_t pid)
+{
+	struct timespec before, after;
+	clockid_t clock;
+	int status;
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &before) < 0 ||
+	    kill(pid, SIGUSR1) < 0 || waitpid(pid, &status, WUNTRACED) != pid ||
+	    !WIFSTOPPED(status) || clock_gettime(clock, &after) < 0)
+		fail("have a program work");
+	(void)kill(pid, SIGCONT);
+	return (double)(after.tv_sec - before.tv_sec) * 1e3 +
+	       (double)(after.tv_nsec - before.tv_nsec) / 1e6;
+}
+
+/* In turns who is the first. */
+static void work_after(const struct subject *s, double parts[PARTS])
+{
+	double unused[PARTS];
+	scoped_fd image = memfd_create("image", MFD_CLOEXEC);
+	const pid_t never = start(s), after = start(s);
+	capture(after, image, true, unused);
+	for (size_t i = 0; i < 2; i++) {
+		if ((round_count + i) % 2)
+			parts[NEVER] = have_it_work(never);
+		else
+			parts[AFTER] = have_it_work(after);
+	}
+	reap(never);
+	reap(after);
 }
 
 /* The other end of the pipe: ends with what it measured. */
@@ -362,6 +429,8 @@ static void one_round(const struct subject *s, bool counts)
 		plain_copy(s, parts);
 	else if (strcmp(s->kind, "stream") == 0)
 		through_pipe(s, parts);
+	else if (strcmp(s->kind, "after") == 0)
+		work_after(s, parts);
 	else
 		through_memory(s, parts);
 	for (int i = STOP; i <= GO; i++)

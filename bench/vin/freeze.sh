@@ -1,6 +1,8 @@
 # How long do programs stand still while they are captured, and while they are made again from what
 # was captured? vin alone, without what a VM has besides: a small process, 41 processes, 201 threads,
-# and what one more thread, process, descriptor, area and GiB costs, each with its parts.
+# and what one more thread, process, descriptor, area and GiB costs, each with its parts. And what do
+# programs pay for it while nobody captures them? One that was never captured and one that was, and
+# was let go, do the same work (cost): the ratio of their processor times.
 #
 # Memory goes into an image (mib) and, as it is for a clone or another machine, through a pipe whose
 # other end makes the programs again meanwhile (stream). Beside it in the same run the same memory
@@ -31,7 +33,7 @@ each() {
 		printf "vin/freeze/each/%s %.2f us\n", name, (dear - cheap) * 1000 / count }'
 }
 
-of small small 1
+{ of small small 1; } | tee "$BENCH_DIR/small"
 for kind in processes-40 threads-200 descriptors-1000 areas-1000; do
 	name=${kind%-*}
 	many=$(sized "${kind#*-}" 3)
@@ -48,7 +50,19 @@ WARM_UP=$(sized 1 0)
 mib=$(sized 1024 4)
 of copy-"$mib"-mib copy "$mib"
 of stream-"$mib"-mib stream "$mib"
-of image-"$mib"-mib mib "$mib"
+{ of image-"$mib"-mib mib "$mib"; } | tee "$BENCH_DIR/lines"
+for part in still freeze; do
+	awk -v mib="$mib" -v part="$part" '$1 ~ "/" part "$" { ms[FILENAME] = $2 } END {
+		printf "vin/freeze/each/gib/%s %.2f ms\n", part, (ms[ARGV[2]] - ms[ARGV[1]]) * 1024 / mib
+	}' "$BENCH_DIR/small" "$BENCH_DIR/lines"
+done
+
+rounds_of 30
+WARM_UP=$(sized 3 0)
+{ of cost after "$(sized 100 1)"; } | tee "$BENCH_DIR/lines"
+awk '{ ms[$1] = $2 } END { if (ms["vin/freeze/cost/never"] > 0)
+	printf "vin/freeze/cost.ratio %.3f x\n", ms["vin/freeze/cost/after"] / ms["vin/freeze/cost/never"]
+}' "$BENCH_DIR/lines"
 
 # It looks at the kernel first, and refuses some.
 if ! have criu; then
