@@ -162,14 +162,15 @@ static int write_sessions(const struct fvm_world *w, int to)
 }
 
 /* Its length is known when it is there. */
-static int write_volatile(const struct fvm_world *w, int to, struct fvm_error *err)
+static int write_volatile(const struct fvm_world *w, bool covered, int to, struct fvm_error *err)
 {
+	const pid_t within = w->foothold.pid ?: w->init;
 	uint64_t len = 0;
 	off_t at = lseek(to, 0, SEEK_CUR);
 	int r = at < 0 ? -errno : fvm_write_all(to, &len, sizeof(len));
 	if (r < 0)
 		return fvm_error_set(err, -r, "write the programs");
-	r = fvm_volatile_write(w->pidfd, w->root, to, err);
+	r = fvm_volatile_write(w->pidfd, w->root, covered ? within : 0, to, err);
 	if (r < 0)
 		return r;
 	off_t end = lseek(to, 0, SEEK_CUR);
@@ -209,7 +210,7 @@ static int write_blob(struct fvm_world *w, struct vin_capture *c, int to, struct
 	r = write_sessions(&now, to);
 	if (r < 0)
 		return fvm_error_set(err, -r, "write the sessions");
-	r = write_volatile(w, to, err);
+	r = write_volatile(w, vin_capture_mounted(c), to, err);
 	return r < 0 ? r : write_programs(c, to, err);
 }
 

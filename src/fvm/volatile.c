@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <archive_entry.h>
 
 #include "fvm/volatile.h"
+#include "vin/mounts.h"
 #include "vin/opener.h"
 
 #define BLOCK	  (1 << 20)
@@ -26,7 +28,9 @@ static const char *const trees[] = { "run", "dev/shm" };
 
 struct task {
 	int pidfd, root, fd;
-	uint64_t left; /* to read */
+	uint64_t left;		       /* to read */
+	struct vin_mount_table mounts; /* some of them made inside .. */
+	int spaces;		       /* .. this mount namespace; -1: none is */
 	int (*fn)(struct task *t, struct fvm_error *err);
 };
 
@@ -197,8 +201,25 @@ static int write_tree(struct writing *w, int root, const char *tree)
 	return r;
 }
 
+/* Where none of the programs' own mounts is. */
+static int uncover(struct task *t, struct fvm_error *err)
+{
+	if (t->spaces < 0)
+		return 0;
+	if (setns(t->spaces, CLONE_NEWNS) < 0)
+		return fvm_error_set(err, errno, "enter the VM's mount namespace");
+	int r = vin_mounts_uncover(&t->mounts, err);
+	if (r < 0)
+		return r;
+	t->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return t->root < 0 ? fvm_error_set(err, errno, "open the VM's root") : 0;
+}
+
 static int write_all(struct task *t, struct fvm_error *err)
 {
+	int uncovered = uncover(t, err);
+	if (uncovered < 0)
+		return uncovered;
 	struct writing w = { .a = archive_write_new(), .block = malloc(BLOCK), .err = err };
 	if (!w.a || !w.block)
 		return fvm_error_set(err, ENOMEM, "copy the VM's own file systems");
@@ -215,10 +236,26 @@ static int write_all(struct task *t, struct fvm_error *err)
 	return r;
 }
 
-int fvm_volatile_write(int pidfd, int root, int to, struct fvm_error *err)
+static int open_covered(pid_t pid, struct task *t, struct fvm_error *err)
 {
-	struct task t = { .pidfd = pidfd, .root = root, .fd = to, .fn = write_all };
-	return inside(&t, err);
+	char path[40];
+	if (pid == 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
+	t->spaces = open(path, O_RDONLY | O_CLOEXEC);
+	return t->spaces < 0 ? fvm_error_set(err, errno, "open %s", path)
+			     : vin_mount_table_read(pid, &t->mounts, err);
+}
+
+int fvm_volatile_write(int pidfd, int root, pid_t covered, int to, struct fvm_error *err)
+{
+	struct task t = { .pidfd = pidfd, .root = root, .fd = to, .fn = write_all, .spaces = -1 };
+	int r = open_covered(covered, &t, err);
+	if (r == 0)
+		r = inside(&t, err);
+	vin_mount_table_free(&t.mounts);
+	fvm_fd_closep(&t.spaces);
+	return r;
 }
 
 /* ---- reading ---- */

@@ -15,6 +15,7 @@
 #include "vin/ipc.h"
 #include "vin/maps.h"
 #include "vin/mem.h"
+#include "vin/mounts.h"
 #include "vin/netlock.h"
 #include "vin/sharing.h"
 #include "vin/spaces.h"
@@ -50,6 +51,7 @@ struct vin_capture {
 	struct vin_sought_list *names; /* of what is watched, as it was last seen */
 	struct vin_tree tree;
 	struct vin_family family;
+	bool mounted; /* they have made mounts */
 	bool moving;  /* what was refused was a file, by what was seen one after the other */
 	size_t depth; /* of the pid namespace that all are in */
 };
@@ -201,14 +203,15 @@ static pid_t *living_ones(const struct vin_capture *c, size_t *ret_count, struct
 }
 
 /* Running or stopped: whoever was not seen to enter a namespace would be put into another one. */
-static int look_at_spaces(const struct vin_capture *c, struct fvm_error *err)
+static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 {
 	size_t count;
 	scoped_free pid_t *pids = living_ones(c, &count, err);
 	int r = pids ? vin_spaces_check(pids, count, c->options.within, err) : -ENOMEM;
 	if (r == 0 && c->options.within)
 		r = vin_mounts_check(c->options.within, err);
-	return r == 0 && count ? vin_spaces_settings_check(c->options.within ?: pids[0],
+	c->mounted = r > 0;
+	return r >= 0 && count ? vin_spaces_settings_check(c->options.within ?: pids[0],
 							   c->options.spaces, err)
 			       : r;
 }
@@ -663,6 +666,8 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 	int r = c->count ? vin_spaces_capture(c->options.within ?: c->subjects[0].via,
 					      c->options.spaces, out, err)
 			 : 0;
+	if (r == 0 && c->count && c->mounted)
+		r = vin_mounts_capture(c->options.within, out, err);
 	if (r == 0 && c->count)
 		r = vin_ipc_capture(c->subjects[0].via, &c->objects, out, err);
 	if (r == 0)
@@ -735,6 +740,11 @@ int vin_capture_outside(struct vin_capture *c, vin_outside_fn fn, void *arg, str
 		vin_files_outside(&c->files, fn, arg);
 	vin_files_free(&c->files);
 	return r;
+}
+
+bool vin_capture_mounted(const struct vin_capture *c)
+{
+	return c->mounted;
 }
 
 const struct vin_tree *vin_capture_tree(const struct vin_capture *c)

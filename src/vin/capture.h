@@ -12,6 +12,7 @@
  *
  *   Order of records, as replay needs them:
  *     SPACE ..                what is set in their namespaces (vin/spaces)
+ *     MOUNT ..                mounts that were made in it (vin/mounts)
  *     IPC ..                  of their IPC namespace, if it is not ours (vin/ipc)
  *     OBJECT PAGES ..         shared memory
  *     FILES FILE DATA FDS ..  open files, and who has which (vin/files)
@@ -66,6 +67,9 @@ void vin_capture_kill(struct vin_capture *c);
 /** vin_capture_outside() - tell of each TCP connection that running programs have with somebody
  *  outside. Return: 0, or as vin_files_look() */
 int vin_capture_outside(struct vin_capture *c, vin_outside_fn fn, void *arg, struct fvm_error *err);
+
+/** vin_capture_mounted() - whether those who were stopped have made mounts (vin/mounts) */
+bool vin_capture_mounted(const struct vin_capture *c);
 
 /** vin_capture_tree() - who was stopped */
 const struct vin_tree *vin_capture_tree(const struct vin_capture *c);

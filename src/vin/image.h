@@ -50,6 +50,7 @@ enum vin_tag {
 	VIN_TAG_OBJECT = 16, /* shared memory without a name; its pages follow */
 	VIN_TAG_SPACE = 21, /* what is set in a namespace: vin/spaces */
 	VIN_TAG_IPC = 20, /* something of an IPC namespace: vin/ipc */
+	VIN_TAG_MOUNT = 25, /* mounts that were made inside: vin/mounts */
 	VIN_TAG_USERS = 24, /* user namespaces, and who is in them; behind the tree: vin/users */
 };
 

@@ -153,6 +153,13 @@ static int set_space(void *arg)
 	return vin_space_take(j->p, j->r->options.spaces, &j->r->moved, j->err);
 }
 
+static int make_mounts(void *arg)
+{
+	const struct job *j = arg;
+	struct vin_replay *r = j->r;
+	return vin_mounts_take(&r->mounts, r->nest.init.thread.pid, r->options.root, j->p, j->err);
+}
+
 static int make_ipc(void *arg)
 {
 	const struct job *j = arg;
@@ -323,6 +330,18 @@ static int take_space(struct vin_replay *r, struct vin_payload *p, struct fvm_er
 	return e < 0 ? e : have_opened(r, set_space, VIN_TAG_SPACE, p, err);
 }
 
+static int take_mount(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	if (r->actors || r->files)
+		return bad("mounts behind files", err);
+	/* their own, not ours */
+	if (!r->options.start)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "programs had mounts, and there is no place for them");
+	int e = begin(r, err);
+	return e < 0 ? e : have_opened(r, make_mounts, VIN_TAG_MOUNT, p, err);
+}
+
 static int take_users(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
 {
 	if (r->users.count)
@@ -344,7 +363,7 @@ static const struct {
 	{ VIN_TAG_OBJECT, take_object, true },	  { VIN_TAG_FILES, take_files, true },
 	{ VIN_TAG_TREE, take_tree, true },	  { VIN_TAG_MAPS, take_maps, false },
 	{ VIN_TAG_PROCESS, take_process, false }, { VIN_TAG_THREAD, take_thread, false },
-	{ VIN_TAG_USERS, take_users, false },
+	{ VIN_TAG_USERS, take_users, false },	  { VIN_TAG_MOUNT, take_mount, true },
 };
 
 static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
@@ -373,6 +392,8 @@ static int check_whole(const struct vin_replay *r, struct fvm_error *err)
 {
 	if (!r->actors)
 		return bad("no programs", err);
+	if (r->mounts.begun && !r->mounts.done)
+		return bad("mounts that are not whole", err);
 	for (size_t i = 0; i < r->family.count; i++) {
 		const struct actor *a = &r->actors[i];
 		if (!a->member->zombie &&
@@ -679,5 +700,6 @@ void vin_replay_close(struct vin_replay *r)
 	vin_objects_free(&r->objects);
 	vin_family_free(&r->family);
 	vin_users_free(&r->users);
+	vin_mounts_forget(&r->mounts);
 	free(r);
 }

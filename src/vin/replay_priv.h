@@ -11,6 +11,7 @@
 #include "vin/family.h"
 #include "vin/ipc.h"
 #include "vin/mem.h"
+#include "vin/mounts.h"
 #include "vin/opener.h"
 #include "vin/replay.h"
 #include "vin/spaces.h"
@@ -41,6 +42,7 @@ struct vin_replay {
 	struct vin_opener *opener; /* NULL: we are that ourselves */
 	struct vin_ipc_new ipc;
 	struct vin_objects objects;
+	struct vin_mounts_new mounts;
 	struct vin_moved moved;
 	struct vin_reopen *files; /* NULL: a bare image */
 	int pool;		  /* first number of the files */

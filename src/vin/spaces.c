@@ -203,6 +203,61 @@ int vin_space_visit(pid_t pid, int spaces, vin_space_fn fn, void *arg, struct fv
 	return take_report(report, pid, ret, err);
 }
 
+/* Each piece as it comes: its length, then its bytes. Return: 0 at the end */
+static int take_pieces(int line, vin_space_piece_fn take, void *arg, struct fvm_error *err)
+{
+	scoped_buf piece = { 0 };
+	char block[65536];
+	uint64_t left;
+	int r = 0;
+	while (r == 0 && fvm_read_full(line, &left, sizeof(left)) == sizeof(left)) {
+		piece.len = 0;
+		for (size_t some; r == 0 && left; left -= some) {
+			some = left < sizeof(block) ? (size_t)left : sizeof(block);
+			if (fvm_read_full(line, block, some) != (ssize_t)some)
+				return fvm_error_set(err, EIO, "hear who looks at namespaces");
+			fvm_buf_add(&piece, block, some);
+		}
+		r = piece.failed ? fvm_error_set(err, ENOMEM, "hear who looks at namespaces")
+				 : take(arg, &piece, err);
+	}
+	return r;
+}
+
+int vin_space_send(int line, const struct fvm_buf *piece)
+{
+	const uint64_t len = piece->len;
+	if (piece->failed)
+		return -ENOMEM;
+	int r = fvm_write_all(line, &len, sizeof(len));
+	return r < 0 ? r : fvm_write_all(line, piece->data, piece->len);
+}
+
+int vin_space_stream(pid_t pid, int spaces, const struct vin_space_teller *t, struct fvm_error *err)
+{
+	int status, line[2];
+	scoped_fd report = memfd_create("spaces", MFD_CLOEXEC);
+	if (report < 0 || pipe2(line, O_CLOEXEC) < 0)
+		return fvm_error_set(err, errno, "look at the namespaces of process %d", pid);
+	*t->line = line[1];
+	const struct visit v = { pid, spaces, report, t->tell, t->arg };
+	pid_t child = fork();
+	if (child == 0) {
+		close(line[0]);
+		be_visitor(&v);
+	}
+	int r = child < 0 ? -errno : 0;
+	close(line[1]);
+	if (child > 0)
+		r = take_pieces(line[0], t->take, t->take_arg, err);
+	close(line[0]); /* who has more to tell is not heard any more */
+	if (child > 0 && waitpid(child, &status, 0) != child)
+		r = r < 0 ? r : -errno;
+	if (child < 0 || (r < 0 && !(err && err->code)))
+		return fvm_error_set(err, -r, "look at the namespaces of process %d", pid);
+	return r < 0 ? r : take_report(report, pid, NULL, err);
+}
+
 /* ---- what is set in them ---- */
 
 /* Numbers stand in images. */

@@ -14,11 +14,8 @@
  *   A process or thread in another namespace than the others, or that will put its children into
  *   another, is found by the names that /proc/PID/ns shows, while it runs, and refused.
  *
- *   Mounts: those that a world was built with are locked (its namespace belongs to a less
- *   privileged user than its mounts came from), which no one can undo from inside. So the kernel
- *   itself tells which were made inside: umount2(MNT_EXPIRE) says EINVAL of a locked one, and EBUSY
- *   of another, as we hold it meanwhile. A mount that is made over another is the one that is seen.
- * Sources: namespaces(7), mount_namespaces(7), umount(2), proc(5).
+ *   Mounts that were made inside have records of their own: vin/mounts.
+ * Sources: namespaces(7), proc(5).
  */
 #ifndef VIN_SPACES_H
 #define VIN_SPACES_H
@@ -35,13 +32,6 @@
  * Return: 0, -EOPNOTSUPP (process and namespace are said), or another negative errno
  */
 int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_error *err);
-
-/**
- * vin_mounts_check() - whether the mount namespace of @within has only what it was built with
- * @within: PID 1 of a world that was built by somebody with more rights; its mounts are locked
- * Return: 0, -EOPNOTSUPP (the mount is said), or another negative errno
- */
-int vin_mounts_check(pid_t within, struct fvm_error *err);
 
 /** vin_spaces_apart() - which of the namespaces @spaces (CLONE_NEW*) of @pid are not ours */
 int vin_spaces_apart(pid_t pid, int spaces);
@@ -80,6 +70,23 @@ int vin_space_take(struct vin_payload *p, int spaces, struct vin_moved *moved,
 typedef int (*vin_space_fn)(void *arg, struct fvm_buf *to, struct fvm_error *err);
 int vin_space_visit(pid_t pid, int spaces, vin_space_fn fn, void *arg, struct fvm_buf *ret,
 		    struct fvm_error *err);
+
+/* One that tells much, piece by piece, while we take it. */
+typedef int (*vin_space_piece_fn)(void *arg, const struct fvm_buf *piece, struct fvm_error *err);
+struct vin_space_teller {
+	vin_space_fn tell; /* there; adds nothing to its buffer */
+	void *arg;	   /* of it, with .. */
+	int *line;	   /* .. where it is to send, which is said here before */
+	vin_space_piece_fn take;
+	void *take_arg;
+};
+
+/** vin_space_stream() - Return: 0, what either did, or negative errno */
+int vin_space_stream(pid_t pid, int spaces, const struct vin_space_teller *t,
+		     struct fvm_error *err);
+
+/** vin_space_send() - Return: 0 or negative errno */
+int vin_space_send(int line, const struct fvm_buf *piece);
 
 struct vin_space_kind {
 	int space; /* CLONE_NEW* */
