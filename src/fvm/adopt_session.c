@@ -92,14 +92,15 @@ static int fill(struct init *init, struct session *s, const struct fvm_msg_live 
 		return r;
 	memcpy(s->ring, output, live->output);
 	s->end = live->output;
-	return source_watch(init, &s->out, EPOLLIN);
+	/* who has closed its output has written some before */
+	return live->way == FVM_LIVE_NONE ? 0 : source_watch(init, &s->out, EPOLLIN);
 }
 
 static int adopt(struct init *init, int sock, const struct fvm_msg_live *live, const void *output,
 		 struct session *s, struct fvm_error *err)
 {
 	int r = live->way == FVM_LIVE_NONE ? 0 : open_way(init, s, live, err);
-	if (r == 0 && live->way != FVM_LIVE_NONE)
+	if (r == 0 && (live->way != FVM_LIVE_NONE || live->output > 0))
 		r = fill(init, s, live, output, err);
 	if (r < 0)
 		return r;
@@ -121,7 +122,7 @@ const void *fvm_live_parse(const void *payload, size_t len, struct fvm_msg_live 
 	/* sessions that are new later count on from the highest */
 	if (ret->id <= 0 || ret->id > INT32_MAX / 2 || ret->pid <= 1 || ret->way > FVM_LIVE_PIPE ||
 	    ret->number > INT32_MAX || ret->output > FVM_LIVE_OUTPUT ||
-	    len != sizeof(*ret) + ret->output || (ret->way == FVM_LIVE_NONE && ret->output > 0))
+	    len != sizeof(*ret) + ret->output)
 		return NULL;
 	return (const char *)payload + sizeof(*ret);
 }

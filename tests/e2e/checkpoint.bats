@@ -44,6 +44,17 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 		[ /dev/shm/file -ef /dev/shm/twin ] && [ "$(cat /root/file)" = kept ]'
 }
 
+@test "a service that closed its output after its first words goes on" {
+	fvm run -d --net none --name one sh -c 'echo words; exec >/dev/null 2>&1
+		n=0; while :; do n=$((n + 1)); echo $n >/tmp/n; sleep 0.05; done' >/dev/null
+	wait_until 30 fvm exec one test -s /tmp/n
+	fvm checkpoint one "$FILE"
+	equal "$(fvm restore "$FILE" two)" two
+	local at
+	at=$(fvm exec two cat /tmp/n)
+	wait_until 30 fvm exec two sh -c "[ \"\$(cat /tmp/n)\" -gt $((at + 3)) ]"
+}
+
 @test "what was built a moment ago goes on, also in a VM with a layer of its own" {
 	needs_root
 	fvm run --keep --net none --name base sh -c 'cp /bin/sleep /root/built; touch /root/now' >/dev/null
