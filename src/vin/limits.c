@@ -1,5 +1,11 @@
-/* Resource limits, getrlimit(2). Hard ones are raised only by who may. */
+/*
+ * Resource limits, getrlimit(2). Hard ones are raised only by who may. A program whose memory is
+ * limited to what it has leaves no room for the pages that its calls need (vin/rcall).
+ */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -9,6 +15,40 @@
 struct limit { /* the kernel's rlimit64 */
 	uint64_t soft, hard;
 };
+
+/* "VmSize:     1234 kB"; 0 where it is not told. */
+static uint64_t told_bytes(const char *status, const char *name)
+{
+	const char *line = strstr(status, name);
+	return line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
+}
+
+static int check(pid_t pid, pid_t tid, uint64_t filters, struct fvm_error *err)
+{
+	static const struct {
+		enum __rlimit_resource which;
+		const char *name, *line;
+	} sizes[] = { { RLIMIT_AS, "RLIMIT_AS", "\nVmSize:" },
+		      { RLIMIT_DATA, "RLIMIT_DATA", "\nVmData:" } };
+	char path[40];
+	scoped_free char *status = NULL;
+	(void)filters;
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (pid != tid || fvm_read_file(AT_FDCWD, path, 65536, &status, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < FVM_COUNT(sizes); i++) {
+		struct rlimit limit;
+		const uint64_t has = told_bytes(status, sizes[i].line);
+		if (has && prlimit(pid, sizes[i].which, NULL, &limit) == 0 &&
+		    limit.rlim_cur != RLIM_INFINITY && has + VIN_POST_SIZE > limit.rlim_cur)
+			return fvm_error_say(err, ENOTSUP,
+					     "process %d can't be captured: its memory is limited "
+					     "to %llu KiB (%s), and %u more than it has are needed",
+					     pid, (unsigned long long)limit.rlim_cur / 1024,
+					     sizes[i].name, (unsigned int)(VIN_POST_SIZE / 1024));
+	}
+	return 0;
+}
 
 static int ask(struct vin_steps *s, struct fvm_error *err)
 {
@@ -48,4 +88,6 @@ static int replay(struct vin_steps *s, const struct vin_call *told, struct vin_p
 	return 0;
 }
 
-const struct vin_trait vin_limits = { .name = "limits", .ask = ask, .put = put, .replay = replay };
+const struct vin_trait vin_limits = {
+	.name = "limits", .check = check, .ask = ask, .put = put, .replay = replay
+};

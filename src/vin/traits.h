@@ -37,7 +37,8 @@
  * machine's, or shared with a parent; filters with a listener, unless
  * the new process has them; filters where we are not root; a root directory that was deleted; threads
  * with directories of their own; keys that can't be read; system calls that the program handles by
- * itself (PR_SET_SYSCALL_USER_DISPATCH); a signal that stops or kills, on its way.
+ * itself (PR_SET_SYSCALL_USER_DISPATCH); a signal that stops or kills, on its way;
+ * limits of memory that leave no room for our pages.
  * Limits that do no harm: a session's keyring is the restorer's, a process's that several threads
  * share becomes one for each; a timer that was set to a point of CLOCK_REALTIME goes on as one set
  * for the time that was left; the missed rounds of a timer whose signal is queued are counted anew.

@@ -415,6 +415,23 @@ static void refused_for(void (*fn)(void), const char *why)
 	end_both(NULL);
 }
 
+static void limit_memory(void)
+{
+	struct rlimit limit = { 0, RLIM_INFINITY };
+	unsigned long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+	CHECK(f && fscanf(f, "%lu", &pages) == 1);
+	fclose(f);
+	limit.rlim_cur = (pages + 20) * 4096;
+	CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
+static void limit_data(void)
+{
+	struct rlimit limit = { 4096, RLIM_INFINITY };
+	CHECK(setrlimit(RLIMIT_DATA, &limit) == 0);
+}
+
 static void odd_name(void)
 {
 	char path[] = "/tmp/vinsig-odd (deleted)";
@@ -444,6 +461,10 @@ static void what_cant_be_had_is_said_before(void **state)
 {
 	(void)state;
 	refused_for(own_directory, "a current directory of its own");
+	if (!SANITIZED) {
+		refused_for(limit_memory, "(RLIMIT_AS)");
+		refused_for(limit_data, "(RLIMIT_DATA)");
+	}
 	/* but not for its name */
 	struct twins t = { "", be_of_nature, nothing, 0, false };
 	nature = odd_name;
