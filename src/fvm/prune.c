@@ -53,9 +53,9 @@ int fvm_vm_unfinished(const struct fvm_vm *vm, bool is, struct fvm_error *err)
 	scoped_fd run = fvm_vm_run_dir(vm, is);
 	int r = run < 0 ? run : 0;
 	if (r == 0 && is) {
-		scoped_fd fd = openat(run, UNFINISHED,
-				      O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-				      0600);
+		scoped_fd fd =
+			openat(run, UNFINISHED,
+			       O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 		r = fd < 0 ? -errno : FVM_FAULT("unfinished.mark");
 	} else if (r == 0) {
 		r = FVM_FAULT("unfinished.clear");
