@@ -1,4 +1,5 @@
-/* What all but PID 1 know of a watchdog: its option, the program's environment, the record. */
+/* What all but PID 1 know of a watchdog: its option, the program's environment, the record; and
+ * what PID 1 reads of the program. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -115,6 +116,37 @@ int fvm_watchdog_scan(const char *text, struct fvm_watchdog_record *ret)
 	r.notifies = notifies;
 	*ret = r;
 	return 0;
+}
+
+static bool has_line(const char *text, const char *line)
+{
+	size_t len = strlen(line);
+	for (const char *at = text; *at; at += strcspn(at, "\n"), at += *at == '\n') {
+		if (strcspn(at, "\n") == len && strncmp(at, line, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+enum fvm_watchdog_word fvm_watchdog_word(const char *message)
+{
+	if (has_line(message, "WATCHDOG=trigger"))
+		return FVM_WATCHDOG_TRIGGER;
+	return has_line(message, "WATCHDOG=1") ? FVM_WATCHDOG_LIVES : FVM_WATCHDOG_OTHER;
+}
+
+static uint64_t field(const char *status, const char *name)
+{
+	const char *at = strstr(status, name);
+	return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+char fvm_watchdog_thread(const char *status, uint64_t *ret_switches)
+{
+	const char *state = strstr(status, "\nState:\t");
+	*ret_switches = field(status, "\nvoluntary_ctxt_switches:") +
+			field(status, "\nnonvoluntary_ctxt_switches:");
+	return state ? state[8] : 0;
 }
 
 int fvm_watchdog_open(const struct fvm_vm *vm, const struct fvm_watchdog *w)

@@ -72,6 +72,15 @@ void fvm_watchdog_print(const struct fvm_watchdog_record *r, char ret[FVM_WATCHD
 /** fvm_watchdog_scan() - the inverse. Return: 0 or -EBADMSG */
 int fvm_watchdog_scan(const char *text, struct fvm_watchdog_record *ret);
 
+enum fvm_watchdog_word { FVM_WATCHDOG_OTHER, FVM_WATCHDOG_LIVES, FVM_WATCHDOG_TRIGGER };
+
+/** fvm_watchdog_word() - what a message of sd_notify(3), lines of any bytes, says to a watchdog */
+enum fvm_watchdog_word fvm_watchdog_word(const char *message);
+
+/** fvm_watchdog_thread() - of the text of /proc/PID/task/TID/status. @ret_switches: how often it was
+ *  taken off a processor. Return: its state as a letter, or 0 */
+char fvm_watchdog_thread(const char *status, uint64_t *ret_switches);
+
 /** fvm_watchdog_open() - for a VM that starts: the file of its record, made anew; without a
  *  watchdog one of an earlier start goes.  Return: descriptor, -1 (no watchdog), or another errno */
 int fvm_watchdog_open(const struct fvm_vm *vm, const struct fvm_watchdog *w);

@@ -113,23 +113,14 @@ static bool deliberate(int sig)
 
 /* ---- WATCHDOG=1 ---- */
 
-static bool has_line(const char *text, const char *line)
-{
-	size_t len = strlen(line);
-	for (const char *at = text; *at; at += strcspn(at, "\n"), at += *at == '\n') {
-		if (strcspn(at, "\n") == len && strncmp(at, line, len) == 0)
-			return true;
-	}
-	return false;
-}
-
 static void heard(struct watchdog *w, const char *text)
 {
-	if (has_line(text, "WATCHDOG=trigger")) {
+	const enum fvm_watchdog_word word = fvm_watchdog_word(text);
+	if (word == FVM_WATCHDOG_TRIGGER) {
 		w->record.notifies = true;
 		w->silent_ms = limit_ms(w);
 		w->next_ms = 0;
-	} else if (has_line(text, "WATCHDOG=1")) {
+	} else if (word == FVM_WATCHDOG_LIVES) {
 		bool first = !w->record.notifies;
 		w->record.notifies = true;
 		w->silent_ms = 0;
@@ -205,12 +196,6 @@ static int open_below(const struct watchdog *w, const char *path, int flags)
 	return fvm_nerr(syscall(SYS_openat2, w->proc, path, &how, sizeof(how)));
 }
 
-static uint64_t field(const char *status, const char *name)
-{
-	const char *at = strstr(status, name);
-	return at ? strtoull(at + strlen(name), NULL, 10) : 0;
-}
-
 /* Return: its state as a letter, 0: it has gone */
 static char read_thread(const struct watchdog *w, pid_t pid, pid_t tid, uint64_t *ret_switches)
 {
@@ -221,10 +206,7 @@ static char read_thread(const struct watchdog *w, pid_t pid, pid_t tid, uint64_t
 	if (n <= 0)
 		return 0;
 	text[n] = '\0';
-	*ret_switches = field(text, "\nvoluntary_ctxt_switches:") +
-			field(text, "\nnonvoluntary_ctxt_switches:");
-	const char *state = strstr(text, "\nState:\t");
-	return state ? state[8] : 0;
+	return fvm_watchdog_thread(text, ret_switches);
 }
 
 /* How long it has been where it is; 0: it was elsewhere at the last look. */

@@ -54,6 +54,35 @@ static void the_programs_environment_names_this_watchdog_alone(void **state)
 	assert_null(env.items[env.count]);
 }
 
+static void a_message_is_read_by_its_lines(void **state)
+{
+	(void)state;
+	assert_int_equal(fvm_watchdog_word("READY=1\nWATCHDOG=1\n"), FVM_WATCHDOG_LIVES);
+	assert_int_equal(fvm_watchdog_word("WATCHDOG=1"), FVM_WATCHDOG_LIVES);
+	assert_int_equal(fvm_watchdog_word("WATCHDOG=1\nWATCHDOG=trigger"), FVM_WATCHDOG_TRIGGER);
+	static const char *const other[] = {
+		"",	      "WATCHDOG=10", "XWATCHDOG=1",	 "WATCHDOG=1 ",
+		"watchdog=1", "\n\n\n",	     "STATUS=WATCHDOG=1"
+	};
+	for (size_t i = 0; i < FVM_COUNT(other); i++)
+		assert_int_equal(fvm_watchdog_word(other[i]), FVM_WATCHDOG_OTHER);
+}
+
+static void a_threads_state_and_switches_are_found(void **state)
+{
+	uint64_t switches = 1;
+	(void)state;
+	assert_int_equal(fvm_watchdog_thread("Name:\tState:\tD\\nx\nState:\tS (sleeping)\n"
+					     "voluntary_ctxt_switches:\t40\n"
+					     "nonvoluntary_ctxt_switches:\t2\n",
+					     &switches),
+			 'S');
+	assert_int_equal(switches, 42);
+	assert_int_equal(fvm_watchdog_thread("Name:\tx\n", &switches), 0);
+	assert_int_equal(switches, 0);
+	assert_int_equal(fvm_watchdog_thread("x\nState:\t", &switches), 0);
+}
+
 static void a_record_is_read_as_it_was_written(void **state)
 {
 	const struct fvm_watchdog_record r = { .what = { 86400, FVM_WATCHDOG_RESTART },
@@ -96,6 +125,8 @@ int main(void)
 		cmocka_unit_test(seconds_and_action_are_understood),
 		cmocka_unit_test(anything_else_is_refused),
 		cmocka_unit_test(the_programs_environment_names_this_watchdog_alone),
+		cmocka_unit_test(a_message_is_read_by_its_lines),
+		cmocka_unit_test(a_threads_state_and_switches_are_found),
 		cmocka_unit_test(a_record_is_read_as_it_was_written),
 		cmocka_unit_test(a_damaged_record_is_refused),
 	};
