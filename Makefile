@@ -8,7 +8,7 @@ MESON_ARGS ?=
 
 ready = $(BUILD)/build.ninja
 
-.PHONY: all help deps build run test test-unit test-e2e test-vm test-bare lint bench fuzz soak \
+.PHONY: all help deps build run test test-unit test-e2e test-vm test-bare test-real lint bench fuzz soak \
 	install uninstall clean format
 
 all: build
@@ -63,6 +63,11 @@ test-vm:
 test-bare:
 	@tools/deps.sh run test
 	@tools/test-bare.sh
+
+## make test-real   databases, servers, languages, windows, a browser, busy while they travel; as root
+test-real:
+	@tools/deps.sh build run test
+	@JOBS=$(JOBS) TESTS="$(TESTS)" tools/test.sh real
 
 ## make lint        formatting, clang-tidy, shellcheck, manuals, completions, licences, names
 lint:

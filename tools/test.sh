@@ -1,10 +1,10 @@
 #!/bin/sh
 # Run the named stages of the tests; print each one's counts and the sum as the last line.
 #
-#   tools/test.sh unit|clang|asan|lint|fuzz|faults|e2e|vm ..
+#   tools/test.sh unit|clang|asan|lint|fuzz|faults|e2e|real|vm ..
 #
 # A stage that fails does not keep the others from running; any failure makes the status 1.
-# Environment: JOBS, TESTS (bats files for e2e), FUZZ_SECONDS (each target, default 10).
+# Environment: JOBS, TESTS (bats files for e2e and real), FUZZ_SECONDS (each target, default 10).
 # Counts are left in build/results/STAGE as "passed failed skipped" for whoever called us.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -94,6 +94,12 @@ stage_e2e() {
 	tools/run-bats.sh build build-faults "$results/e2e" ${TESTS:-}
 }
 
+stage_real() {
+	builddir build --prefix="${PREFIX:-/usr/local}" || return 1
+	# shellcheck disable=SC2086  # one argument for each file
+	tools/run-bats.sh build build-faults "$results/real" ${TESTS:-tests/real/*.bats}
+}
+
 stage_vm() {
 	tools/test-vm.sh "$results/vm"
 }
@@ -120,7 +126,7 @@ run_stage() {
 
 for stage in "$@"; do
 	case $stage in
-	unit | clang | asan | lint | fuzz | faults | e2e | vm) ;;
+	unit | clang | asan | lint | fuzz | faults | e2e | real | vm) ;;
 	*) echo "test.sh: there is no stage '$stage'" >&2; exit 2 ;;
 	esac
 done
