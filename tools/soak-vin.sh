@@ -3,7 +3,7 @@
 #
 #   tools/soak-vin.sh BUILDDIR [SECONDS [THREADS [MIB]]]
 #
-# The load is tests/tools/soak.c: a checksum of its memory, registers, pipes, connections, children.
+# The load is tests/tools/soak.c: a checksum of its memory, registers, files, pipes, sockets, children.
 # Each hop is one of: checkpoint and restore, clone --live (the clone goes on, the other ends),
 # checkpoint --leave-running (and the file is tried in a VM of its own). After each the load has to
 # do five rounds more. Prints hops of each sort and how many failed; status 1 if any did. As root.
@@ -51,8 +51,8 @@ goes_on() {
 
 begin() {
 	vms_remove
-	fvm -q create one && fvm cp "$build/tests/tools/soak" one:/usr/local/bin/soak &&
-		fvm run -d --net none --name one /usr/local/bin/soak "$threads" "$mib" >/dev/null &&
+	fvm -q create one >/dev/null && fvm -q cp "$build/tests/tools/soak" one:/usr/local/bin/soak &&
+		fvm -q run -d --net none --workdir /root --name one /usr/local/bin/soak "$threads" "$mib" >/dev/null &&
 		goes_on one 0
 }
 

@@ -1,17 +1,19 @@
 /*
- * A load that looks at itself, for tools/soak-vin.sh: memory, registers, pipes, connections and
- * processes whose every value follows from the round before.
+ * A load that looks at itself, for tools/soak-vin.sh: memory, registers, files, pipes, connections
+ * and processes whose every value follows from the round before.
  *
  *   soak THREADS MIB
  *
  * Each of THREADS has MIB of memory: it checks that all of it is of the last round and writes this
- * one's; keeps a sum in vector registers beside one that is counted anew; sends through a pipe and
- * a connection of loopback to a child that gives back; and now and then has a child look at the
- * memory that it inherited. Prints "round N" when all have done N; "wrong: WHAT", and status 1,
- * when something is not as it was left.
+ * one's; keeps a sum in vector registers beside one that is counted anew; does to a file in its
+ * working directory, to a deleted one and to one mapped shared what it does to memory; sends
+ * through a pipe, a unix socket and a connection of loopback to a child that gives back; and now
+ * and then has a child look at the memory that it inherited. Prints "round N" when all have done N;
+ * "wrong: WHAT", and status 1, when something is not as it was left.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,16 +24,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FORK_EACH 8 /* rounds */
-#define LANES	  8
-#define STEPS	  20000
+#define FORK_EACH  8 /* rounds */
+#define LANES	   8
+#define STEPS	   20000
+#define FILE_WORDS 8192
 
 struct worker {
 	pthread_t thread;
 	uint64_t *memory;
 	uint64_t number;
 	size_t words;
-	int pipe[2], tcp; /* to the child and from it */
+	int pipe[2], local, tcp; /* to the child and from it */
+	int file, deleted;
+	uint64_t *mapped; /* FILE_WORDS of a file */
 };
 
 static pthread_barrier_t all_done;
@@ -53,19 +58,67 @@ static uint64_t mix(uint64_t x)
 
 /* ---- memory ---- */
 
-static int is_of_round(const struct worker *w, uint64_t round)
+static int are_of_round(const uint64_t *at, size_t words, uint64_t round, uint64_t number)
 {
-	for (size_t i = 0; i < w->words; i++) {
-		if (w->memory[i] != mix(i ^ round << 32 ^ w->number << 56))
+	for (size_t i = 0; i < words; i++) {
+		if (at[i] != mix(i ^ round << 32 ^ number << 56))
 			return 0;
 	}
 	return 1;
 }
 
-static void write_round(struct worker *w, uint64_t round)
+static void write_words(uint64_t *at, size_t words, uint64_t round, uint64_t number)
 {
-	for (size_t i = 0; i < w->words; i++)
-		w->memory[i] = mix(i ^ round << 32 ^ w->number << 56);
+	for (size_t i = 0; i < words; i++)
+		at[i] = mix(i ^ round << 32 ^ number << 56);
+}
+
+static int is_of_round(const struct worker *w, uint64_t round)
+{
+	return are_of_round(w->memory, w->words, round, w->number);
+}
+
+/* ---- files ---- */
+
+static void open_files(struct worker *w)
+{
+	char name[32];
+	snprintf(name, sizeof(name), "soak.%d", (int)w->number);
+	w->file = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	snprintf(name, sizeof(name), "soak.%d.deleted", (int)w->number);
+	w->deleted = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	unlink(name);
+	snprintf(name, sizeof(name), "soak.%d.mapped", (int)w->number);
+	int fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	const size_t bytes = FILE_WORDS * sizeof(uint64_t);
+	w->mapped = fd < 0 || ftruncate(fd, (off_t)bytes) < 0
+			    ? MAP_FAILED
+			    : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (w->file < 0 || w->deleted < 0 || w->mapped == MAP_FAILED)
+		wrong("no files");
+	close(fd);
+	write_words(w->mapped, FILE_WORDS, 0, w->number);
+}
+
+/* What the round before left there, if it was not the first, and this one's. */
+static void try_file(const struct worker *w, int fd, uint64_t round, const char *what)
+{
+	uint64_t data[FILE_WORDS];
+	if (round > 1 && (pread(fd, data, sizeof(data), 0) != sizeof(data) ||
+			  !are_of_round(data, FILE_WORDS, round - 1, w->number)))
+		wrong(what);
+	write_words(data, FILE_WORDS, round, w->number);
+	if (pwrite(fd, data, sizeof(data), 0) != sizeof(data))
+		wrong(what);
+}
+
+static void try_files(const struct worker *w, uint64_t round)
+{
+	try_file(w, w->file, round, "a file");
+	try_file(w, w->deleted, round, "a deleted file");
+	if (!are_of_round(w->mapped, FILE_WORDS, round - 1, w->number))
+		wrong("a mapped file");
+	write_words(w->mapped, FILE_WORDS, round, w->number);
 }
 
 /* ---- registers ---- */
@@ -155,19 +208,25 @@ static int connect_pair(int *ret_other)
 
 static void start_child(struct worker *w)
 {
-	int to[2], from[2], other;
+	int to[2], from[2], pair[2], other;
 	w->tcp = connect_pair(&other);
-	if (pipe(to) < 0 || pipe(from) < 0)
+	if (pipe(to) < 0 || pipe(from) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
 		wrong("a pipe");
+	w->local = pair[0];
 	if (fork() == 0) {
 		close(to[1]);
 		close(w->tcp);
+		close(w->local);
 		if (fork() == 0)
 			echo(other, other);
 		close(other);
+		if (fork() == 0)
+			echo(pair[1], pair[1]);
+		close(pair[1]);
 		echo(to[0], from[1]);
 	}
 	close(other);
+	close(pair[1]);
 	close(to[0]);
 	close(from[1]);
 	w->pipe[0] = from[0];
@@ -182,9 +241,11 @@ static void *work(void *arg)
 	for (uint64_t round = 1;; round++) {
 		if (!is_of_round(w, round - 1))
 			wrong("memory");
-		write_round(w, round);
+		write_words(w->memory, w->words, round, w->number);
 		try_registers(round);
+		try_files(w, round);
 		try_echo(w->pipe[1], w->pipe[0], round, "a pipe");
+		try_echo(w->local, w->local, round, "a unix socket");
 		try_echo(w->tcp, w->tcp, round, "a connection");
 		if (round % FORK_EACH == w->number % FORK_EACH)
 			try_fork(w, round);
@@ -215,8 +276,9 @@ int main(int argc, char **argv)
 				 -1, 0);
 		if (w->memory == MAP_FAILED)
 			wrong("no memory");
-		write_round(w, 0);
+		write_words(w->memory, w->words, 0, w->number);
 		start_child(w);
+		open_files(w);
 	}
 	for (size_t i = 0; i < count; i++)
 		pthread_create(&workers[i].thread, NULL, work, &workers[i]);
