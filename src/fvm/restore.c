@@ -171,7 +171,6 @@ static int replay(struct fvm_world *w, const struct restoring *what, struct fvm_
 	struct vin_replay *r = NULL;
 	struct vin_in *in = NULL;
 	int e = what->lazy ? take_late(w, &late, err) : 0;
-	scoped_fd held = late.held;
 	if (e == 0)
 		e = vin_in_open(what->live, &in, err);
 	if (e == 0)
@@ -181,6 +180,7 @@ static int replay(struct fvm_world *w, const struct restoring *what, struct fvm_
 				    : go(w, r, err);
 	vin_in_close(in);
 	vin_replay_close(r);
+	fvm_fd_closep(&late.held);
 	return e;
 }
 
