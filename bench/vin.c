@@ -7,6 +7,8 @@
  *       process. In each round one is started, captured into memory and let go, captured once more
  *       and ended, and made again from that image. COUNT 0 makes what is beside the COUNT.
  *       stream: COUNT MiB, captured into a pipe and made again from its other end meanwhile
+ *       late:   the same, but their memory comes when the new ones run; the old ones stand still
+ *               until then (all)
  *       after:  a program that has nothing to do with us makes 1000 * COUNT system calls and writes
  *               to memory as often: one that was never captured, and one that was, and let go
  *       copy:   the same memory copied into fresh memory of another process, by two threads; the
@@ -16,6 +18,7 @@
  *   still   from the first that stops until all go on in place
  *   freeze  from the first that stops until all go on, made again from an image
  *   total   of the latter, with what is done before anybody stops
+ *   all     from the first that stops until no memory is late any more
  *   and of their parts: look, stop, write, kill, build, go
  *   never, after: processor time of the two that work
  */
@@ -42,10 +45,12 @@ enum { ROUNDS_MAX = 1000, PATIENCE_MS = 20000 };
 #define MIB   (1024UL * 1024)
 #define STACK (64 * 1024)
 
-enum part { LOOK, STOP, WRITE, KILL, BUILD, GO, STILL, FREEZE, TOTAL, NEVER, AFTER, PARTS };
+enum part { LOOK, STOP, WRITE, KILL, BUILD, GO, STILL, FREEZE, TOTAL, ALL, NEVER, AFTER, PARTS };
 
-static const char *const part_names[PARTS] = { "look",	"stop",	  "write", "kill",  "build", "go",
-					       "still", "freeze", "total", "never", "after" };
+static const char *const part_names[PARTS] = {
+	"look",	 "stop",   "write", "kill", "build", "go",
+	"still", "freeze", "total", "all",  "never", "after"
+};
 
 static double figures[PARTS][ROUNDS_MAX];
 static size_t round_count; /* of those that count */
@@ -164,6 +169,11 @@ static void work_for_ever(long count)
 	_exit(1);
 }
 
+static bool is_late(const struct subject *s)
+{
+	return strcmp(s->kind, "late") == 0;
+}
+
 static void have(const struct subject *s)
 {
 	static const struct {
@@ -178,7 +188,7 @@ static void have(const struct subject *s)
 		if (strcmp(s->kind, kinds[i].kind) == 0)
 			kinds[i].have(s->count);
 	}
-	if (strcmp(s->kind, "mib") == 0 || strcmp(s->kind, "stream") == 0)
+	if (strcmp(s->kind, "mib") == 0 || strcmp(s->kind, "stream") == 0 || is_late(s))
 		(void)have_memory(s->count);
 }
 
@@ -223,9 +233,9 @@ static double since(int64_t *then)
 	return (double)(now - before) / 1e6;
 }
 
-static struct vin_capture *look(pid_t pid, double parts[PARTS])
+static struct vin_capture *look(pid_t pid, bool late, double parts[PARTS])
 {
-	const struct vin_capture_options options = { .root = -1 };
+	const struct vin_capture_options options = { .root = -1, .late = late };
 	struct vin_capture *c;
 	int64_t at = fvm_clock_ns();
 	must(vin_capture_open(&pid, 1, &options, &c, &err), "look at a program");
@@ -248,7 +258,7 @@ static void write_image(struct vin_capture *c, int to, double parts[PARTS])
 
 static void capture(pid_t pid, int to, bool resume, double parts[PARTS])
 {
-	struct vin_capture *c = look(pid, parts);
+	struct vin_capture *c = look(pid, false, parts);
 	write_image(c, to, parts);
 	int64_t at = fvm_clock_ns();
 	if (resume)
@@ -260,10 +270,12 @@ static void capture(pid_t pid, int to, bool resume, double parts[PARTS])
 }
 
 /* Return: PID 1 of those who go on, a child of ours */
-static pid_t replay(int from, double parts[PARTS])
+static pid_t replay(int from, const struct vin_lazy_options *lazy, double parts[PARTS])
 {
 	scoped_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	const struct vin_replay_options options = { .root = root, .user = geteuid() != 0 };
+	const struct vin_replay_options options = { .root = root,
+						    .user = geteuid() != 0,
+						    .lazy = lazy };
 	struct vin_replay *r;
 	struct vin_in *in;
 	int64_t at = fvm_clock_ns();
@@ -298,7 +310,13 @@ static void through_memory(const struct subject *s, double parts[PARTS])
 	reap(pid);
 	if (lseek(image, 0, SEEK_SET) < 0)
 		fail("rewind the image");
-	reap(replay(image, parts));
+	reap(replay(image, NULL, parts));
+}
+
+static pid_t the_source(void *arg, pid_t number)
+{
+	(void)number;
+	return *(const pid_t *)arg;
 }
 
 /* Return: ms of processor time */
@@ -334,11 +352,21 @@ static void work_after(const struct subject *s, double parts[PARTS])
 }
 
 /* The other end of the pipe: ends with what it measured. */
-static _Noreturn void receive(int from, int report)
+static _Noreturn void receive(int from, int report, pid_t late)
 {
 	double parts[PARTS] = { 0 };
-	const pid_t init = replay(from, parts);
+	int held[2];
+	char byte;
+	if (pipe2(held, O_CLOEXEC) < 0)
+		fail("make a pipe");
+	const struct vin_lazy_options lazy = {
+		.ends = -1, .held = held[1], .after = -1, .source = the_source, .arg = &late
+	};
+	const pid_t init = replay(from, late ? &lazy : NULL, parts);
 	(void)!write(report, parts, sizeof(parts));
+	close(held[1]);
+	if (late && read(held[0], &byte, 1) == 0)
+		(void)!write(report, parts, sizeof(parts));
 	reap(init);
 	_exit(0);
 }
@@ -355,10 +383,10 @@ static void through_pipe(const struct subject *s, double parts[PARTS])
 	const pid_t other = fork();
 	if (other == 0) {
 		close(line[1]);
-		receive(line[0], report[1]);
+		receive(line[0], report[1], is_late(s) ? pid : 0);
 	}
 	close(line[0]);
-	struct vin_capture *c = look(pid, parts);
+	struct vin_capture *c = look(pid, is_late(s), parts);
 	int64_t at = fvm_clock_ns();
 	write_image(c, line[1], parts);
 	close(line[1]);
@@ -367,6 +395,10 @@ static void through_pipe(const struct subject *s, double parts[PARTS])
 		fail("make programs again");
 	/* the old ones are ended behind that, by whom does not matter */
 	parts[BUILD] = since(&at) - parts[WRITE];
+	if (is_late(s) && read(report[0], there, sizeof(there)) != sizeof(there))
+		fail("have all memory");
+	if (is_late(s))
+		parts[ALL] = parts[STOP] + parts[WRITE] + parts[BUILD] + since(&at);
 	vin_capture_kill(c);
 	vin_capture_close(c);
 	close(report[0]);
@@ -427,7 +459,7 @@ static void one_round(const struct subject *s, bool counts)
 	double parts[PARTS] = { 0 };
 	if (strcmp(s->kind, "copy") == 0)
 		plain_copy(s, parts);
-	else if (strcmp(s->kind, "stream") == 0)
+	else if (strcmp(s->kind, "stream") == 0 || is_late(s))
 		through_pipe(s, parts);
 	else if (strcmp(s->kind, "after") == 0)
 		work_after(s, parts);

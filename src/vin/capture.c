@@ -638,6 +638,8 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 	int closed = vin_post_close(&post, &p->threads[0], r < 0 ? NULL : err);
 	if (r == 0)
 		r = closed;
+	if (c->options.late)
+		vin_mem_mark_late(&s->mem, &s->maps);
 	return r < 0 ? r : vin_mem_write_pages(s->via, number, &s->mem, out, err);
 }
 

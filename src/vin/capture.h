@@ -39,6 +39,8 @@ struct vin_capture_options {
 	 * are in its namespaces. 0: all are in those of the first of them */
 	pid_t within;
 	int spaces; /* CLONE_NEW*: whose settings are written down (vin/spaces) */
+	bool late; /* large private memory is not in the image: who replays it (vin/lazy) takes it from
+		    * the programs themselves, who have to be there, and still, until it did */
 	uint64_t filters; /* seccomp filters that all programs have of their world, the oldest ones:
 			   * they are no part of the image, and a new world gives its own */
 };

@@ -43,6 +43,7 @@ enum vin_tag {
 	VIN_TAG_THREAD = 5,
 	VIN_TAG_MAPS = 6, /* areas of memory of one process */
 	VIN_TAG_PAGES = 7,
+	VIN_TAG_LATE = 26, /* areas whose pages are not in the stream: vin/lazy */
 	VIN_TAG_FILE = 8, /* one open file description */
 	VIN_TAG_FDS = 9,  /* descriptors of one process */
 	VIN_TAG_FILES = 10, /* how many descriptions there are; before the first FILE */

@@ -15,13 +15,14 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00) /* Linux 6.1 */
 #endif
 #define DEVICE "/dev/userfaultfd"
-#define LEAST  (256ULL * 1024) /* less is not worth a wait */
 #define BLOCK  (256UL * 1024)
 
 /* What is known of one process, until it is filled. */
 struct waiting {
 	pid_t number;
-	struct vin_pieces pieces;
+	struct vin_pieces pieces; /* of the file */
+	struct vin_pieces areas;  /* of a process, */
+	pid_t source;		  /* this one */
 };
 
 struct vin_lazy {
@@ -79,8 +80,24 @@ void vin_lazy_space_free(struct vin_lazy_space *s)
 	if (s->uffd >= 0)
 		close(fvm_fd_take(&s->uffd));
 	vin_pieces_free(&s->pieces);
+	vin_pieces_free(&s->unsure);
 	free(s->asked);
 	s->asked = NULL;
+}
+
+static void forget_space(struct vin_lazy_space *s)
+{
+	vin_lazy_space_free(s);
+	if (s->pagemap < 0)
+		return; /* the file is the caller's */
+	close(s->from);
+	close(s->pagemap);
+}
+
+static void forget(struct waiting *w)
+{
+	vin_pieces_free(&w->pieces);
+	vin_pieces_free(&w->areas);
 }
 
 void vin_lazy_free(struct vin_lazy *l)
@@ -88,9 +105,9 @@ void vin_lazy_free(struct vin_lazy *l)
 	if (!l)
 		return;
 	for (size_t i = 0; i < l->waiting_count; i++)
-		vin_pieces_free(&l->waiting[i].pieces);
+		forget(&l->waiting[i]);
 	for (size_t i = 0; i < l->count; i++)
-		vin_lazy_space_free(&l->spaces[i]);
+		forget_space(&l->spaces[i]);
 	free(l->waiting);
 	free(l->spaces);
 	fvm_fd_closep(&l->device);
@@ -135,21 +152,41 @@ int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, str
 	return !w || r < 0 ? fvm_error_set(err, ENOMEM, "read pages") : 0;
 }
 
-/* ---- what may be late ---- */
-
-#define EAGER_FLAGS                                                                                \
-	(1ULL << VIN_VMA_GROWSDOWN | 1ULL << VIN_VMA_LOCKED | 1ULL << VIN_VMA_LOCK_ON_FAULT |      \
-	 1ULL << VIN_VMA_WIPEONFORK | 1ULL << VIN_VMA_DROPPABLE | 1ULL << VIN_VMA_HUGETLB |        \
-	 1ULL << VIN_VMA_UFFD_MISSING | 1ULL << VIN_VMA_UFFD_WP | 1ULL << VIN_VMA_UFFD_MINOR)
-
-static bool may_be_late(const struct vin_area *a)
+static const struct vin_area *area_at(const struct vin_mem *m, uint64_t start, uint64_t end)
 {
-	return a->kind == VIN_AREA_ANON && !a->shared && !a->huge_kb && !(a->flags & EAGER_FLAGS);
+	for (size_t i = 0; i < m->area_count; i++) {
+		if (m->areas[i].start == start && m->areas[i].end == end)
+			return &m->areas[i];
+	}
+	return NULL;
 }
+
+int vin_lazy_expect(struct vin_lazy *l, pid_t number, const struct vin_mem *m,
+		    const struct vin_lazy_options *options, struct vin_payload *p,
+		    struct fvm_error *err)
+{
+	struct waiting *w = waiting_of(l, number);
+	int r = 0;
+	if (!options->source || (w && (w->source = options->source(options->arg, number)) <= 0))
+		return fvm_error_say(err, EOPNOTSUPP, "its memory is not in the image");
+	while (w && r == 0 && p->at != p->end && !p->failed) {
+		const uint64_t start = vin_get_u64(p), end = vin_get_u64(p);
+		const struct vin_area *a = area_at(m, start, end);
+		if (!a || !vin_mem_may_be_late(a))
+			p->failed = true;
+		else
+			r = vin_pieces_add(&w->areas, start, end, start);
+	}
+	if (p->failed)
+		return fvm_error_say(err, EBADMSG, "the image is damaged: no memory to come");
+	return !w || r < 0 ? fvm_error_set(err, ENOMEM, "read a map of memory") : 0;
+}
+
+/* ---- what may be late ---- */
 
 static bool is_late(const struct vin_area *a, const struct vin_pieces *p)
 {
-	return may_be_late(a) && vin_pieces_bytes(p, a->start, a->end) >= LEAST;
+	return vin_mem_may_be_late(a) && vin_pieces_bytes(p, a->start, a->end) >= VIN_LATE_LEAST;
 }
 
 /* What may not be written to only the file of memory lets in. */
@@ -230,25 +267,50 @@ static int watch_area(int uffd, const struct vin_area *a)
 	return fvm_nerr(ioctl(uffd, UFFDIO_REGISTER, &reg));
 }
 
-/* Takes @late out of the rest, which has to be there at once. */
-static int part(const struct vin_mem *m, struct vin_pieces *rest, struct vin_pieces *late, int uffd)
+/* What is late of an area goes from the rest, which has to be there at once, into the space. All of
+ * a space is of a file, or of a process. */
+static int part_area(const struct vin_area *a, struct waiting *rest, struct vin_lazy_space *s)
 {
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
-		const struct vin_area *a = &m->areas[i];
-		if (!is_late(a, rest))
-			continue;
-		r = vin_pieces_take(rest, a->start, a->end, 0, late);
-		if (r == 0)
-			r = watch_area(uffd, a);
-	}
+	if (vin_pieces_bytes(&rest->areas, a->start, a->end))
+		r = vin_pieces_add(&s->unsure, a->start, a->end, a->start);
+	else if (rest->areas.count == 0 && is_late(a, &rest->pieces))
+		r = vin_pieces_take(&rest->pieces, a->start, a->end, 0, &s->pieces);
+	else
+		return 0;
+	return r < 0 ? r : watch_area(s->uffd, a);
+}
+
+static int part(const struct vin_mem *m, struct waiting *rest, struct vin_lazy_space *s)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < m->area_count; i++)
+		r = part_area(&m->areas[i], rest, s);
 	return r;
 }
 
-static bool anything_late(const struct vin_mem *m, const struct vin_pieces *p)
+/* Those of who stands still: they are its own, whoever has its number later. */
+static int open_source(const struct waiting *w, struct vin_lazy_space *s)
 {
+	char path[40];
+	if (w->areas.count == 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/mem", w->source);
+	scoped_fd mem = open(path, O_RDONLY | O_CLOEXEC);
+	scoped_fd pagemap = mem < 0 ? -errno : vin_pages_open(w->source);
+	if (pagemap < 0)
+		return pagemap;
+	s->from = fvm_fd_take(&mem);
+	s->pagemap = fvm_fd_take(&pagemap);
+	return 0;
+}
+
+static bool anything_late(const struct vin_mem *m, const struct waiting *w)
+{
+	if (w->areas.count)
+		return true;
 	for (size_t i = 0; i < m->area_count; i++) {
-		if (is_late(&m->areas[i], p))
+		if (is_late(&m->areas[i], &w->pieces))
 			return true;
 	}
 	return false;
@@ -260,25 +322,27 @@ static int keep_space(struct vin_lazy *l, struct vin_lazy_space *s)
 	if (!more)
 		return -ENOMEM;
 	l->spaces = more;
-	for (size_t i = 0; i < s->pieces.count; i++)
-		l->left += s->pieces.list[i].end - s->pieces.list[i].start;
+	l->left += vin_pieces_bytes(&s->pieces, 0, UINT64_MAX);
+	l->left += vin_pieces_bytes(&s->unsure, 0, UINT64_MAX);
 	more[l->count++] = *s;
 	return 0;
 }
 
-static int set_late(struct vin_lazy *l, const struct vin_nest *nest, struct vin_pieces *rest,
+static int set_late(struct vin_lazy *l, const struct vin_nest *nest, struct waiting *rest,
 		    struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
 {
-	struct vin_lazy_space s = { .from = l->file };
+	struct vin_lazy_space s = { .from = l->file, .pagemap = -1 };
 	s.uffd = take_uffd(l, nest, b, err);
 	if (s.uffd < 0)
 		return s.uffd;
-	int r = part(m, rest, &s.pieces, s.uffd);
+	int r = part(m, rest, &s);
+	if (r == 0)
+		r = open_source(rest, &s);
 	if (r == 0)
 		r = keep_space(l, &s);
 	if (r == 0)
 		return 0;
-	vin_lazy_space_free(&s);
+	forget_space(&s);
 	return fvm_error_set(err, -r, "let the memory of process %d come late", b->thread.pid);
 }
 
@@ -288,10 +352,10 @@ int vin_lazy_fill(struct vin_lazy *l, const struct vin_nest *nest, pid_t number,
 	struct waiting *w = waiting_of(l, number);
 	if (!w)
 		return fvm_error_set(err, ENOMEM, "read pages");
-	int r = anything_late(m, &w->pieces) ? set_late(l, nest, &w->pieces, b, m, err) : 0;
+	int r = anything_late(m, w) ? set_late(l, nest, w, b, m, err) : 0;
 	if (r == 0)
 		r = fill_now(l, b->thread.pid, &w->pieces, err);
-	vin_pieces_free(&w->pieces);
+	forget(w);
 	return r;
 }
 
@@ -306,7 +370,7 @@ int vin_lazy_begin(struct vin_lazy *l, pid_t init, const struct vin_lazy_options
 		return fvm_error_set(err, errno, "start a helper");
 	int r = vin_lazy_help(l->spaces, l->count, ends, options, err);
 	for (size_t i = 0; i < l->count; i++)
-		vin_lazy_space_free(&l->spaces[i]);
+		forget_space(&l->spaces[i]);
 	l->count = 0;
 	return r;
 }

@@ -11,6 +11,13 @@
  *                                       helper begins: from here on, the kernel may touch what it
  *                                       wants (rseq, robust lists), and so may we
  *
+ *   From one process into another (vin_capture_options.late) large areas are not in the image at all:
+ *
+ *     LATE record  -> vin_lazy_expect() the areas; their pages are those of the old process, which
+ *                                       stands still until all has come
+ *
+ *   Which of them there are at all nobody has asked before: the helper does, a part at a time.
+ *
  *   Late may be private memory without a file, if it is a lot (LEAST). Not: shared memory, what is
  *   locked, wiped in a child or droppable, stacks that grow, huge pages, own pages of mapped files.
  *
@@ -46,6 +53,10 @@
 struct vin_lazy_options {
 	int ends; /* pidfd of PID 1 of the programs if that is not ours; or -1 */
 	int held; /* a descriptor that stays open until all has come; or -1 */
+	/* whose pages those areas are that the image only lists (vin_capture_options.late): a process
+	 * that stands still until all has come. NULL: they can't be had */
+	pid_t (*source)(void *arg, pid_t number);
+	void *arg;
 	int after; /* a pipe: what nobody asks for comes only after its end. For tests; else -1 */
 	bool entered; /* this process is in network, IPC and UTS namespaces of the programs' */
 };
@@ -55,8 +66,15 @@ int vin_lazy_can(struct fvm_error *err);
 
 struct vin_lazy;
 
-/** vin_lazy_new() - @file: where PAGES records are; stays the caller's. Return: or NULL */
+/** vin_lazy_new() - @file: where PAGES records are, -1 if they are read as they come; stays the
+ *  caller's. Return: or NULL */
 struct vin_lazy *vin_lazy_new(int file);
+
+/** vin_lazy_expect() - a LATE record of process @number, behind the number
+ *  Return: 0, -EBADMSG (no such areas, or none that may be late), -EOPNOTSUPP (no source), .. */
+int vin_lazy_expect(struct vin_lazy *l, pid_t number, const struct vin_mem *m,
+		    const struct vin_lazy_options *options, struct vin_payload *p,
+		    struct fvm_error *err);
 
 /** vin_lazy_free() - forget what has not begun; NULL is fine */
 void vin_lazy_free(struct vin_lazy *l);

@@ -106,7 +106,7 @@ static void look_at_second(void *arg)
 
 static int prepare(struct helper *h, const struct vin_lazy_options *o, int ready)
 {
-	scoped_free int *kept = calloc(2 * h->serving.count + 8, sizeof(*kept));
+	scoped_free int *kept = calloc(3 * h->serving.count + 8, sizeof(*kept));
 	size_t n = 0;
 	if (!kept)
 		return -ENOMEM;
@@ -118,7 +118,10 @@ static int prepare(struct helper *h, const struct vin_lazy_options *o, int ready
 		kept[n++] = o->after;
 	for (size_t i = 0; i < h->serving.count; i++) {
 		kept[n++] = h->serving.spaces[i].uffd;
-		kept[n++] = h->serving.spaces[i].from;
+		if (h->serving.spaces[i].from >= 0)
+			kept[n++] = h->serving.spaces[i].from;
+		if (h->serving.spaces[i].pagemap >= 0)
+			kept[n++] = h->serving.spaces[i].pagemap;
 	}
 	int r = close_others(kept, n);
 	h->self = r < 0 ? -1 : pidfd_open(getpid(), 0);

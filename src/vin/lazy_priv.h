@@ -57,8 +57,10 @@ int vin_pieces_copy(const struct vin_pieces *p, struct vin_pieces *ret);
 /* The memory of one process. */
 struct vin_lazy_space {
 	int uffd;
-	int from; /* file of the bytes */
+	int from; /* file of the bytes, or memory of the process that had them */
 	struct vin_pieces pieces;
+	int pagemap; /* of that process, or -1 */
+	struct vin_pieces unsure; /* which of its pages there are nobody has looked for yet */
 	uint64_t *asked; /* pages that somebody waits for */
 	size_t asked_count;
 };

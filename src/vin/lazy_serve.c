@@ -19,7 +19,8 @@
 #define BLOCK	 (256UL * 1024)
 #define AROUND	 (64UL * 1024) /* for who waits, with what is behind it */
 #define MESSAGES 16
-#define PAUSE_MS 5 /* when nothing went on */
+#define LOOK	 (64ULL << 20) /* bytes that are looked through between two rounds */
+#define PAUSE_MS 5	       /* when nothing went on */
 
 struct serving {
 	struct vin_lazy_serving *to;
@@ -98,6 +99,8 @@ static long give_page(struct serving *v, const struct vin_lazy_space *s, uint64_
 {
 	const struct vin_piece *p = vin_pieces_find(&s->pieces, page);
 	if (!p)
+		p = vin_pieces_find(&s->unsure, page);
+	if (!p)
 		return give_zeros(s, page);
 	const uint64_t left = p->end - page, len = left < AROUND ? left : AROUND;
 	int r = read_piece(v, s, p->at + (page - p->start), len);
@@ -120,6 +123,27 @@ static int give_asked(struct serving *v, struct vin_lazy_space *s)
 }
 
 /* ---- the others ---- */
+
+/* Of a part of what nobody has looked for yet: which pages there are. The others are zeros. */
+static int look_for_more(struct vin_lazy_space *s)
+{
+	scoped_runs runs = { 0 };
+	if (s->pieces.first < s->pieces.count || s->unsure.count == 0)
+		return 0;
+	const struct vin_piece p = s->unsure.list[0];
+	const uint64_t left = p.end - p.start, len = left < LOOK ? left : LOOK;
+	int r = vin_pages_find(s->pagemap, p.at, p.at + len, VIN_PAGES_OWN, false, &runs);
+	for (size_t i = 0; r == 0 && i < runs.count; i++) {
+		const uint64_t start = runs.runs[i].start, end = runs.runs[i].end;
+		r = vin_pieces_add(&s->pieces, start - p.at + p.start, end - p.at + p.start, start);
+	}
+	return r < 0 ? r : vin_pieces_cut(&s->unsure, p.start, p.start + len);
+}
+
+static bool has_all(const struct vin_lazy_space *s)
+{
+	return s->pieces.first == s->pieces.count && s->unsure.count == 0;
+}
 
 /* What has come is none of its pieces any more. */
 static int give_some(struct serving *v, struct vin_lazy_space *s)
@@ -166,7 +190,10 @@ static int add_child(struct serving *v, size_t parent, int uffd)
 		return -ENOMEM;
 	v->to->spaces = more;
 	child.from = more[parent].from;
+	child.pagemap = more[parent].pagemap;
 	int r = vin_pieces_copy(&more[parent].pieces, &child.pieces);
+	if (r == 0)
+		r = vin_pieces_copy(&more[parent].unsure, &child.unsure);
 	if (r == 0)
 		more[v->to->count++] = child;
 	return r;
@@ -175,6 +202,7 @@ static int add_child(struct serving *v, size_t parent, int uffd)
 static int hear(struct serving *v, size_t which, const struct uffd_msg *m)
 {
 	struct vin_lazy_space *s = &v->to->spaces[which];
+	int r;
 	v->went_on = true;
 	switch (m->event) {
 	case UFFD_EVENT_PAGEFAULT:
@@ -182,11 +210,16 @@ static int hear(struct serving *v, size_t which, const struct uffd_msg *m)
 	case UFFD_EVENT_FORK:
 		return add_child(v, which, (int)m->arg.fork.ufd);
 	case UFFD_EVENT_REMAP:
-		return vin_pieces_move(&s->pieces, m->arg.remap.from, m->arg.remap.to,
-				       m->arg.remap.len);
+		r = vin_pieces_move(&s->pieces, m->arg.remap.from, m->arg.remap.to,
+				    m->arg.remap.len);
+		return r < 0 ? r
+			     : vin_pieces_move(&s->unsure, m->arg.remap.from, m->arg.remap.to,
+					       m->arg.remap.len);
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:
-		return vin_pieces_cut(&s->pieces, m->arg.remove.start, m->arg.remove.end);
+		r = vin_pieces_cut(&s->pieces, m->arg.remove.start, m->arg.remove.end);
+		return r < 0 ? r
+			     : vin_pieces_cut(&s->unsure, m->arg.remove.start, m->arg.remove.end);
 	default:
 		return -EPROTO;
 	}
@@ -256,10 +289,12 @@ static int give_next(struct serving *v)
 	struct vin_lazy_space *s = &v->to->spaces[v->next];
 	int r = FVM_FAULT("lazy.rest");
 	if (r == 0)
+		r = look_for_more(s);
+	if (r == 0)
 		r = give_some(v, s);
 	if (r < 0 && r != -ESRCH)
 		return r;
-	if (r < 0 || s->pieces.first == s->pieces.count) {
+	if (r < 0 || has_all(s)) {
 		drop(v, v->next);
 		v->went_on = true;
 	}

@@ -56,6 +56,7 @@ struct vin_area {
 	uint64_t flags; /* bits of enum vin_vma_flag */
 	size_t source;	/* in struct vin_mem's, unless anon or a ring */
 	uint64_t huge_kb; /* size of its pages, if that is no ordinary one */
+	bool late; /* its pages are taken from the process itself, later; not in its record */
 };
 
 #define VIN_POLICY_WORDS 16 /* 1024 nodes */
@@ -133,6 +134,14 @@ int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *obj
 int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
 		struct fvm_error *err);
 
+/** vin_mem_may_be_late() - whether pages of an area may come when the program runs; for less than
+ *  VIN_LATE_LEAST bytes it is not worth a wait */
+bool vin_mem_may_be_late(const struct vin_area *a);
+
+/** vin_mem_mark_late() - those that may, and of which @maps has that much */
+void vin_mem_mark_late(struct vin_mem *m, const struct vin_maps *maps);
+#define VIN_LATE_LEAST (256ULL * 1024)
+
 /** vin_mem_find() - append the runs of one sort in the areas that are wanted. Return: 0 or -errno */
 typedef bool vin_wanted_fn(const struct vin_area *a);
 int vin_mem_find(int pagemap, const struct vin_mem *m, vin_wanted_fn *wanted, enum vin_pages what,
@@ -143,7 +152,8 @@ int vin_mem_find(int pagemap, const struct vin_mem *m, vin_wanted_fn *wanted, en
 void vin_mem_put(struct fvm_buf *to, const struct vin_mem *m);
 int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret);
 
-/** vin_mem_write_pages() - the PAGES record of process @number, a stopped one */
+/** vin_mem_write_pages() - the PAGES record of process @number, a stopped one; and one of those areas
+ *  that are late, if there are any */
 int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct vin_out *out,
 			struct fvm_error *err);
 

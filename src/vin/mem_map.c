@@ -455,3 +455,24 @@ int vin_mem_name(const struct vin_nest *nest, struct vin_blank *b, const struct 
 		r = vin_call(&b->post, &b->thread, "close", &close_it, NULL, err);
 	return r;
 }
+
+/* ---- what may come later ---- */
+
+#define EAGER_FLAGS                                                                                \
+	(1ULL << VIN_VMA_GROWSDOWN | 1ULL << VIN_VMA_LOCKED | 1ULL << VIN_VMA_LOCK_ON_FAULT |      \
+	 1ULL << VIN_VMA_WIPEONFORK | 1ULL << VIN_VMA_DROPPABLE | 1ULL << VIN_VMA_HUGETLB |        \
+	 1ULL << VIN_VMA_UFFD_MISSING | 1ULL << VIN_VMA_UFFD_WP | 1ULL << VIN_VMA_UFFD_MINOR)
+
+bool vin_mem_may_be_late(const struct vin_area *a)
+{
+	return a->kind == VIN_AREA_ANON && !a->shared && !a->huge_kb && !(a->flags & EAGER_FLAGS);
+}
+
+void vin_mem_mark_late(struct vin_mem *m, const struct vin_maps *maps)
+{
+	for (size_t i = 0; i < m->area_count; i++) {
+		struct vin_area *a = &m->areas[i];
+		const struct vin_vma *v = vin_maps_find(maps, a->start);
+		a->late = v && v->present_kb >= VIN_LATE_LEAST / 1024 && vin_mem_may_be_late(a);
+	}
+}

@@ -211,7 +211,7 @@ int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret)
 
 static bool has_own(const struct vin_area *a)
 {
-	return a->kind != VIN_AREA_KERNEL && !a->shared;
+	return a->kind != VIN_AREA_KERNEL && !a->shared && !a->late;
 }
 
 static int find_own(pid_t pid, const struct vin_mem *m, struct vin_runs *ret)
@@ -227,6 +227,23 @@ static int open_mem(pid_t pid, int flags)
 	return fvm_nerr(open(path, flags | O_CLOEXEC));
 }
 
+static int write_late(pid_t number, const struct vin_mem *m, struct vin_out *out,
+		      struct fvm_error *err)
+{
+	scoped_buf late = { 0 };
+	size_t count = 0;
+	vin_put_u64(&late, (uint64_t)number);
+	for (size_t i = 0; i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		if (!a->late)
+			continue;
+		vin_put_u64(&late, a->start);
+		vin_put_u64(&late, a->end);
+		count++;
+	}
+	return count ? vin_out_record(out, VIN_TAG_LATE, &late, err) : 0;
+}
+
 int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct vin_out *out,
 			struct fvm_error *err)
 {
@@ -237,6 +254,8 @@ int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct
 		return fvm_error_set(err, -r, "find the pages of process %d", pid);
 	const struct vin_bytes s = { .pid = pid, .fd = mem };
 	r = vin_stream_out(&s, (uint64_t)number, &runs, out, err);
+	if (r == 0)
+		r = write_late(number, m, out, err);
 	return r < 0 ? fvm_error_wrap(err, r, "process %d", pid) : 0;
 }
 

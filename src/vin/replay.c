@@ -257,6 +257,16 @@ static int take_maps(struct vin_replay *r, struct vin_payload *p, struct fvm_err
 	return vin_mem_map(&r->nest, &a->blank, &a->mem, &r->objects, r->options.root, err);
 }
 
+static int take_late(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	struct actor *a = find_actor(r, vin_get_u64(p));
+	if (p->failed || !a || !a->mapped)
+		return bad("pages of nobody", err);
+	if (!r->lazy)
+		return fvm_error_say(err, EOPNOTSUPP, "its memory is not in the image");
+	return vin_lazy_expect(r->lazy, a->member->number, &a->mem, r->options.lazy, p, err);
+}
+
 static int take_thread(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
 {
 	struct vin_thread_state s;
@@ -293,7 +303,7 @@ static int take_pages(struct vin_replay *r, struct vin_in *in, struct fvm_error 
 	struct actor *a = find_actor(r, number);
 	if (!a || !a->mapped)
 		return bad("pages of nobody", err);
-	if (r->lazy)
+	if (r->lazy && vin_in_file(in) >= 0)
 		return vin_lazy_take(r->lazy, a->member->number, &a->mem, in, err);
 	return vin_mem_read_pages(a->blank.post.pid, &a->mem, in, err);
 }
@@ -364,6 +374,7 @@ static const struct {
 	{ VIN_TAG_TREE, take_tree, true },	  { VIN_TAG_MAPS, take_maps, false },
 	{ VIN_TAG_PROCESS, take_process, false }, { VIN_TAG_THREAD, take_thread, false },
 	{ VIN_TAG_USERS, take_users, false },	  { VIN_TAG_MOUNT, take_mount, true },
+	{ VIN_TAG_LATE, take_late, false },
 };
 
 static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
@@ -599,7 +610,7 @@ int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options
 	r->nest.line = -1;
 	enum vin_tag tag = VIN_TAG_HEAD;
 	int e = 0;
-	if (options->lazy && vin_in_file(in) >= 0) {
+	if (options->lazy) {
 		r->lazy = vin_lazy_new(vin_in_file(in));
 		e = r->lazy ? 0 : fvm_error_set(err, ENOMEM, "replay programs");
 	}

@@ -25,6 +25,7 @@
 
 #define PAGE	4096UL
 #define PAGES	2048UL
+#define SPARSE	512UL /* pages, of 1024 times as many */
 #define WAIT_MS 30000
 
 /* A file, so that those who were made again write on the same one. */
@@ -50,7 +51,7 @@ static int after = -1, held = -1; /* our ends */
 /* ---- programs ---- */
 
 static unsigned char *memory, *elsewhere;
-static bool lock_it;
+static bool lock_it, with_sparse;
 
 static uint64_t word_of(uint64_t page)
 {
@@ -93,6 +94,14 @@ static void make_memory(void)
 	CHECK(memory != MAP_FAILED);
 	for (uint64_t i = 0; i < PAGES; i++)
 		write_page(memory + i * PAGE, i);
+	if (with_sparse) {
+		elsewhere = mmap(NULL, SPARSE * 1024 * PAGE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		CHECK(elsewhere != MAP_FAILED);
+		(void)madvise(elsewhere, SPARSE * 1024 * PAGE, MADV_NOHUGEPAGE);
+		for (uint64_t i = 0; i < SPARSE; i++)
+			write_page(elsewhere + i * 1024 * PAGE, i);
+	}
 	CHECK(!lock_it || mlock(memory, PAGES * PAGE) == 0);
 }
 
@@ -670,6 +679,148 @@ static void only_whole_programs_are_captured(void **state)
 	fclose(image);
 }
 
+/* ---- from one process into another ---- */
+
+static pid_t old_one(void *arg, pid_t number)
+{
+	(void)number;
+	return *(const pid_t *)arg;
+}
+
+/* @then: when all has come; or NULL */
+static void from_process_to_process(void (*fn)(void), void (*then)(void))
+{
+	struct vin_capture *c;
+	struct vin_out *out;
+	int wait[2], end[2];
+	FILE *image = tmpfile();
+	const struct vin_capture_options how = { .root = -1, .bare = true, .late = true };
+	pid_t pid = victim(fn);
+	assert_non_null(image);
+	OK(vin_capture_open(&pid, 1, &how, &c, &err));
+	OK(vin_capture_stop(c, 5000, &err));
+	OK(vin_out_open(fileno(image), &out, &err));
+	OK(vin_capture_write(c, out, &err));
+	OK(vin_out_end(out, &err));
+	vin_out_close(out);
+	/* its memory is not in there */
+	assert_true(lseek(fileno(image), 0, SEEK_END) < (off_t)(PAGES * PAGE / 2));
+	assert_int_equal(pipe2(wait, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(end, O_CLOEXEC), 0);
+	const struct vin_lazy_options lazy = {
+		.ends = -1, .held = end[1], .after = wait[0], .source = old_one, .arg = &pid
+	};
+	const struct vin_replay_options options = { .root = outside, .lazy = &lazy };
+	struct vin_replay *r = image_build_with(image, &options);
+	close(wait[0]);
+	close(end[1]);
+	after = wait[1];
+	held = end[0];
+	last_init = vin_replay_init(r);
+	OK(vin_replay_go(r, &err));
+	vin_replay_close(r);
+	board->go = 1;
+	reach(1);
+	let_come();
+	await_all();
+	vin_capture_kill(c);
+	vin_capture_close(c);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	last_victim = 0;
+	if (then)
+		then();
+	board->stage = 1;
+	end_well();
+	fclose(image);
+}
+
+static void have_a_child_and_more(void)
+{
+	CHECK(is_page(memory + 9 * PAGE, 9));
+	CHECK(madvise(memory + 8 * PAGE, 8 * PAGE, MADV_DONTNEED) == 0);
+	elsewhere = mmap(NULL, 100 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(mremap(memory + 500 * PAGE, 100 * PAGE, 100 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     elsewhere) == elsewhere);
+	pid_t pid = fork();
+	if (pid == 0) {
+		board->seen = 1;
+		await_stage(1);
+	} else {
+		wait_well(pid);
+	}
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (i < 500 || i >= 600)
+			CHECK(i >= 8 && i < 16 ? is_zeros(memory + i * PAGE)
+					       : is_page(memory + i * PAGE, i));
+	}
+	for (uint64_t i = 0; i < 100; i++)
+		CHECK(is_page(elsewhere + i * PAGE, 500 + i));
+}
+
+static void memory_goes_from_process_to_process(void **state)
+{
+	(void)state;
+	from_process_to_process(touch_after, NULL);
+	from_process_to_process(drop_some, NULL);
+	from_process_to_process(have_a_child_and_more, NULL);
+}
+
+/* Most of an area was never touched, and is zeros without having been anywhere. */
+static void look_at_sparse(void)
+{
+	board->at = (uint64_t)elsewhere;
+	board->seen = 1;
+	await_stage(1);
+	for (uint64_t i = 0; i < SPARSE; i++)
+		CHECK(is_page(elsewhere + i * 1024 * PAGE, i));
+	CHECK(is_zeros(elsewhere + PAGE));
+}
+
+static void only_touched_pages_are_there(void)
+{
+	scoped_maps maps = { 0 };
+	OK(vin_maps_read(child_of(last_init), true, &maps, &err));
+	const struct vin_vma *v = vin_maps_find(&maps, board->at);
+	assert_non_null(v);
+	assert_int_equal(v->present_kb, SPARSE * PAGE / 1024);
+}
+
+static void holes_stay_holes(void **state)
+{
+	(void)state;
+	with_sparse = true;
+	from_process_to_process(look_at_sparse, only_touched_pages_are_there);
+	with_sparse = false;
+}
+
+static void without_its_source_it_is_refused(void **state)
+{
+	struct vin_capture *c;
+	struct vin_out *out;
+	struct vin_in *in;
+	struct vin_replay *r;
+	(void)state;
+	FILE *image = tmpfile();
+	const struct vin_capture_options how = { .root = -1, .bare = true, .late = true };
+	const struct vin_replay_options options = { .root = outside };
+	pid_t pid = victim(touch_all);
+	assert_non_null(image);
+	OK(vin_capture_open(&pid, 1, &how, &c, &err));
+	OK(vin_capture_stop(c, 5000, &err));
+	OK(vin_out_open(fileno(image), &out, &err));
+	OK(vin_capture_write(c, out, &err));
+	OK(vin_out_end(out, &err));
+	vin_out_close(out);
+	assert_int_equal(lseek(fileno(image), 0, SEEK_SET), 0);
+	OK(vin_in_open(fileno(image), &in, &err));
+	err = (struct fvm_error){ 0 };
+	assert_int_equal(vin_replay_build(in, &options, &r, &err), -EOPNOTSUPP);
+	vin_in_close(in);
+	vin_capture_kill(c);
+	vin_capture_close(c);
+	fclose(image);
+}
+
 /* ---- what may not be late ---- */
 
 /* The program says where: memory of cmocka's, which it has too, may be late. */
@@ -738,6 +889,9 @@ int main(void)
 		LAZY(helpers_end_with_the_programs),
 		LAZY(who_stops_meanwhile_goes_on),
 		LAZY(only_whole_programs_are_captured),
+		LAZY(memory_goes_from_process_to_process),
+		LAZY(holes_stay_holes),
+		LAZY(without_its_source_it_is_refused),
 		LAZY(locked_memory_is_there_before),
 		LAZY(an_ordinary_user_is_told_why_not),
 	};
