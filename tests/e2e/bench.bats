@@ -22,3 +22,4 @@ runs() {
 @test "bench/fvm/changes.sh runs" { runs changes; }
 @test "bench/fvm/trace.sh runs" { runs trace; }
 @test "bench/vin/freeze.sh runs" { runs freeze vin; }
+@test "bench/vin/calls.sh runs" { runs calls vin; }
