@@ -84,12 +84,13 @@ static int put(struct vin_steps *s, const struct vin_call *told, struct fvm_buf 
 {
 	(void)told;
 	char cwd[PATH_MAX], root[PATH_MAX];
-	int r = read_link(s->t->pid, "cwd", cwd, err);
+	/* of a first thread that has ended /proc has none */
+	int r = read_link(s->t->tid, "cwd", cwd, err);
 	if (r == 0)
-		r = read_link(s->t->pid, "root", root, err);
+		r = read_link(s->t->tid, "root", root, err);
 	if (r < 0)
 		return r;
-	if (vin_dir_nameless(s->t->pid))
+	if (vin_dir_nameless(s->t->tid))
 		cwd[0] = '\0';
 	vin_put_string(to, cwd);
 	vin_put_string(to, root);
