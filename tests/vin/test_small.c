@@ -142,6 +142,11 @@ static int enter_world(int dir, struct fvm_error *e)
 	    mount(shm, "/dev/shm", NULL, MS_BIND, NULL) < 0 ||
 	    mount(from, here, NULL, MS_BIND, NULL) < 0 || mount(none, all, NULL, MS_BIND, NULL) < 0)
 		return fvm_error_set(e, errno, "mount the world's directory");
+	if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+		  "newinstance,ptmxmode=0666") < 0 ||
+	    (access("/dev/ptmx", F_OK) == 0 &&
+	     mount("/dev/pts/ptmx", "/dev/ptmx", NULL, MS_BIND, NULL) < 0))
+		return fvm_error_set(e, errno, "mount the world's terminals");
 	r = loopback_up();
 	return r < 0 ? fvm_error_set(e, -r, "start the loopback device") : 0;
 }
