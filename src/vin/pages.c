@@ -16,6 +16,9 @@ struct region {
 	uint64_t start, end, categories;
 };
 #define SCAN	   _IOWR('f', 16, struct scan)
+#define PROTECT	   (1U << 0) /* what is found */
+#define TRACKED	   (1U << 1) /* or EPERM */
+#define IS_WRITTEN (1U << 1) /* not protected */
 #define IS_FILE	   (1U << 2)
 #define IS_PRESENT (1U << 3)
 #define IS_SWAPPED (1U << 4)
@@ -30,6 +33,7 @@ struct region {
 #define MAP_SWAPPED (1ULL << 62)
 #define MAP_FILE    (1ULL << 61)
 #define MAP_GUARD   (1ULL << 58)
+#define MAP_WRITTEN (1ULL << 55) /* "soft-dirty" */
 
 void vin_runs_free(struct vin_runs *r)
 {
@@ -84,23 +88,25 @@ static void ask_for(struct scan *s, enum vin_pages what, bool guards)
 	s->report = IS_PRESENT;
 }
 
-/* @guards: the kernel knows which pages are (Linux 6.15) */
-static int scan(int pagemap, uint64_t start, uint64_t end, enum vin_pages what, bool guards,
-		struct vin_runs *ret)
+/* @ret_written: gets those that are, if the question asks for it; or else all are in @ret */
+static int scan(int pagemap, const struct scan *question, uint64_t start, uint64_t end,
+		struct vin_runs *ret, struct vin_runs *ret_written)
 {
 	struct region found[REGIONS];
 	while (start < end) {
-		struct scan s = { .size = sizeof(s),
-				  .start = start,
-				  .end = end,
-				  .vec = (uintptr_t)found,
-				  .vec_len = REGIONS };
-		ask_for(&s, what, guards);
+		struct scan s = *question;
+		s.size = sizeof(s);
+		s.start = start;
+		s.end = end;
+		s.vec = (uintptr_t)found;
+		s.vec_len = REGIONS;
 		int n = ioctl(pagemap, SCAN, &s);
 		if (n < 0)
 			return -errno;
 		for (int i = 0; i < n; i++) {
-			int r = vin_runs_add(ret, found[i].start, found[i].end);
+			const bool written = ret_written && (found[i].categories & IS_WRITTEN);
+			int r = vin_runs_add(written ? ret_written : ret, found[i].start,
+					     found[i].end);
 			if (r < 0)
 				return r;
 		}
@@ -117,8 +123,9 @@ static bool wanted(uint64_t page, enum vin_pages what)
 	       (what == VIN_PAGES_THERE || !(page & MAP_FILE));
 }
 
+/* @ret_written: as of scan() */
 static int read_pagemap(int pagemap, uint64_t start, uint64_t end, enum vin_pages what,
-			struct vin_runs *ret)
+			struct vin_runs *ret, struct vin_runs *ret_written)
 {
 	uint64_t pages[REGIONS];
 	while (start < end) {
@@ -129,7 +136,9 @@ static int read_pagemap(int pagemap, uint64_t start, uint64_t end, enum vin_page
 		if (n < 8)
 			return -EIO;
 		for (size_t i = 0; i < (size_t)n / 8; i++, start += PAGE) {
-			int r = wanted(pages[i], what) ? vin_runs_add(ret, start, start + PAGE) : 0;
+			struct vin_runs *to =
+				ret_written && (pages[i] & MAP_WRITTEN) ? ret_written : ret;
+			int r = wanted(pages[i], what) ? vin_runs_add(to, start, start + PAGE) : 0;
 			if (r < 0)
 				return r;
 		}
@@ -137,13 +146,49 @@ static int read_pagemap(int pagemap, uint64_t start, uint64_t end, enum vin_page
 	return 0;
 }
 
+int vin_pages_split_softly(int pagemap, uint64_t start, uint64_t end, struct vin_runs *ret_same,
+			   struct vin_runs *ret_written)
+{
+	return read_pagemap(pagemap, start, end, VIN_PAGES_OWN, ret_same, ret_written);
+}
+
 int vin_pages_scan(int pagemap, uint64_t start, uint64_t end, enum vin_pages what,
 		   struct vin_runs *ret)
 {
-	int r = scan(pagemap, start, end, what, true, ret);
-	if (r == -EINVAL && what != VIN_PAGES_GUARD)
-		r = scan(pagemap, start, end, what, false, ret);
+	int r = -EINVAL;
+	/* whether the kernel knows which pages are guards (Linux 6.15) */
+	for (int guards = 1; r == -EINVAL && guards >= (what == VIN_PAGES_GUARD); guards--) {
+		struct scan question = { 0 };
+		ask_for(&question, what, guards);
+		r = scan(pagemap, &question, start, end, ret, NULL);
+	}
 	return r == -EINVAL ? -ENOTTY : r;
+}
+
+int vin_pages_protect(int pagemap, uint64_t start, uint64_t end, bool all, struct vin_runs *ret)
+{
+	int r = -EINVAL;
+	for (int guards = 1; r == -EINVAL && guards >= 0; guards--) {
+		struct scan question = { .flags = PROTECT | TRACKED };
+		ask_for(&question, VIN_PAGES_OWN, guards);
+		if (!all)
+			question.mask |= IS_WRITTEN;
+		r = scan(pagemap, &question, start, end, ret, NULL);
+	}
+	return r;
+}
+
+int vin_pages_split(int pagemap, uint64_t start, uint64_t end, struct vin_runs *ret_same,
+		    struct vin_runs *ret_written)
+{
+	int r = -EINVAL;
+	for (int guards = 1; r == -EINVAL && guards >= 0; guards--) {
+		struct scan question = { .flags = TRACKED };
+		ask_for(&question, VIN_PAGES_OWN, guards);
+		question.report |= IS_WRITTEN;
+		r = scan(pagemap, &question, start, end, ret_same, ret_written);
+	}
+	return r;
 }
 
 int vin_pages_find(int pagemap, uint64_t start, uint64_t end, enum vin_pages what, bool old_way,
@@ -156,5 +201,5 @@ int vin_pages_find(int pagemap, uint64_t start, uint64_t end, enum vin_pages wha
 	/* before 6.7, or without this category */
 	if (what == VIN_PAGES_GUARD)
 		return 0;
-	return ret->count == before ? read_pagemap(pagemap, start, end, what, ret) : r;
+	return ret->count == before ? read_pagemap(pagemap, start, end, what, ret, NULL) : r;
 }

@@ -39,6 +39,12 @@ int vin_runs_add(struct vin_runs *r, uint64_t start, uint64_t end);
 /** vin_runs_bytes() - of all runs together */
 uint64_t vin_runs_bytes(const struct vin_runs *r);
 
+/* Of two lists in order: what is in either, in both, in @a but not in @b; appended to @ret, which is
+ * neither. Return: 0 or -ENOMEM */
+int vin_runs_either(const struct vin_runs *a, const struct vin_runs *b, struct vin_runs *ret);
+int vin_runs_both(const struct vin_runs *a, const struct vin_runs *b, struct vin_runs *ret);
+int vin_runs_less(const struct vin_runs *a, const struct vin_runs *b, struct vin_runs *ret);
+
 enum vin_pages {
 	VIN_PAGES_OWN,	 /* what a private area has of its own */
 	VIN_PAGES_THERE, /* what is there at all */
@@ -63,5 +69,24 @@ int vin_pages_find(int pagemap, uint64_t start, uint64_t end, enum vin_pages wha
  */
 int vin_pages_scan(int pagemap, uint64_t start, uint64_t end, enum vin_pages what,
 		   struct vin_runs *ret);
+
+/**
+ * vin_pages_protect() - own pages that were written to since the last time; they are protected now,
+ * until the next write (vin/dirty). What it reports is copied behind that, or what is written
+ * meanwhile is lost
+ * @all: those that were not written to as well
+ * Return: 0, -EPERM (not everything there is registered for it), or another negative errno; @ret has
+ * what was protected then, too
+ */
+int vin_pages_protect(int pagemap, uint64_t start, uint64_t end, bool all, struct vin_runs *ret);
+
+/** vin_pages_split() - own pages as they are: @ret_same not written to since, @ret_written all others
+ *  Return: as vin_pages_protect() */
+int vin_pages_split(int pagemap, uint64_t start, uint64_t end, struct vin_runs *ret_same,
+		    struct vin_runs *ret_written);
+
+/** vin_pages_split_softly() - the same since clear_refs was written to. Return: 0 or negative errno */
+int vin_pages_split_softly(int pagemap, uint64_t start, uint64_t end, struct vin_runs *ret_same,
+			   struct vin_runs *ret_written);
 
 #endif

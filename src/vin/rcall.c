@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -694,4 +695,65 @@ int vin_batch(const struct vin_post *post, struct vin_thread *t, struct vin_call
 		return fvm_error_set(err, -r, "have process %d make call %zu of %zu", t->pid,
 				     *ret_done, count);
 	return 0;
+}
+
+/* ---- descriptors ---- */
+
+/* The number that the next descriptor gets: /proc has them in order. */
+static int lowest_free(pid_t pid)
+{
+	char path[40];
+	int number = 0;
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	scoped_dir d = opendir(path);
+	if (!d)
+		return -errno;
+	for (struct dirent *e; (e = fvm_dir_next(d)) && strtol(e->d_name, NULL, 10) == number;)
+		number++;
+	return number;
+}
+
+/* At the end of the table's first call, which the program has not heard of yet. */
+static int stop_behind_first(const struct vin_post *post, struct vin_thread *t, size_t count,
+			     int64_t *ret_result)
+{
+	struct vin_regs regs = t->regs;
+	vin_arch_batch(&regs, post->table, count, true, &post->place);
+	int r = vin_arch_set(t->tid, &regs);
+	if (r == 0)
+		r = to_syscall_stop(t);
+	if (r == 0)
+		r = to_syscall_stop(t);
+	if (r == 0)
+		r = vin_arch_get(t->tid, &regs);
+	if (r == 0)
+		*ret_result = vin_arch_result(&regs);
+	return r;
+}
+
+int vin_pull(const struct vin_post *post, struct vin_thread *t, const char *name,
+	     const struct vin_call *call, int *ret_fd, struct fvm_error *err)
+{
+	const int number = lowest_free(t->pid);
+	const struct vin_call calls[] = { *call, { SYS_close, { (uint64_t)number } } };
+	int64_t result = 0;
+	scoped_fd pidfd = pidfd_open(t->pid, 0), fd = -1;
+	if (number < 0 || pidfd < 0)
+		return fvm_error_set(err, number < 0 ? -number : errno,
+				     "look at the descriptors of process %d", t->pid);
+	int r = vin_mem_write(post->pid, post->table, calls, sizeof(calls));
+	if (r == 0)
+		r = stop_behind_first(post, t, 2, &result);
+	if (r == 0 && result >= 0) {
+		fd = fvm_nerr(pidfd_getfd(pidfd, (int)result, 0));
+		r = fd < 0 ? fd : 0;
+	}
+	/* the close that follows is of the number that was foreseen, or of none */
+	int ended = to_breakpoint(t);
+	r = failed(t, name, r < 0 ? r : ended, result, err);
+	if (r == 0 && result != number)
+		r = fvm_error_set(err, EBADF, "take a descriptor of process %d", t->pid);
+	if (r == 0)
+		*ret_fd = fvm_fd_take(&fd);
+	return r;
 }

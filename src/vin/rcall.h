@@ -121,4 +121,13 @@ int vin_clone(const struct vin_post *post, struct vin_thread *t, uint64_t flags,
 int vin_batch(const struct vin_post *post, struct vin_thread *t, struct vin_call *calls,
 	      size_t count, bool whole, size_t *ret_done, struct fvm_error *err);
 
+/**
+ * vin_pull() - what a call returns as a descriptor becomes one of ours; the program keeps none
+ * All threads that have the program's descriptors are stopped: the call's own number is known before
+ * it is made, and the program closes it itself, in the same batch, whoever dies meanwhile.
+ * Return: 0, as vin_call(), or another negative errno
+ */
+int vin_pull(const struct vin_post *post, struct vin_thread *t, const char *name,
+	     const struct vin_call *call, int *ret_fd, struct fvm_error *err);
+
 #endif

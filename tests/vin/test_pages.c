@@ -146,9 +146,52 @@ static void more_runs_than_one_call_tells(void **state)
 	munmap(area, pages * PAGE);
 }
 
+static void add(struct vin_runs *r, uint64_t set)
+{
+	for (uint64_t i = 0; i < 64; i++) {
+		if (set >> i & 1)
+			assert_int_equal(vin_runs_add(r, i * PAGE, (i + 1) * PAGE), 0);
+	}
+}
+
+static uint64_t set_of(const struct vin_runs *r)
+{
+	uint64_t set = 0, last = 0;
+	for (size_t i = 0; i < r->count; i++) {
+		assert_true(i == 0 || r->runs[i].start > last);
+		last = r->runs[i].end;
+		for (uint64_t at = r->runs[i].start; at < last; at += PAGE)
+			set |= 1ULL << at / PAGE;
+	}
+	return set;
+}
+
+static void lists_of_runs_are_sets_of_pages(void **state)
+{
+	(void)state;
+	uint64_t seed = 88172645463325252ULL;
+	for (int i = 0; i < 2000; i++) {
+		scoped_runs a = { 0 }, b = { 0 }, either = { 0 }, both = { 0 }, less = { 0 };
+		uint64_t sets[2];
+		for (int j = 0; j < 2; j++) {
+			seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+			sets[j] = seed & (i % 3 ? seed >> 1 : ~0ULL);
+		}
+		add(&a, sets[0]);
+		add(&b, sets[1]);
+		assert_int_equal(vin_runs_either(&a, &b, &either), 0);
+		assert_int_equal(vin_runs_both(&a, &b, &both), 0);
+		assert_int_equal(vin_runs_less(&a, &b, &less), 0);
+		assert_true(set_of(&either) == (sets[0] | sets[1]));
+		assert_true(set_of(&both) == (sets[0] & sets[1]));
+		assert_true(set_of(&less) == (sets[0] & ~sets[1]));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(lists_of_runs_are_sets_of_pages),
 		cmocka_unit_test(pages_that_were_written_to_are_found),
 		cmocka_unit_test(pages_that_were_only_read_are_not),
 		cmocka_unit_test(of_a_private_file_only_ones_own_count),
