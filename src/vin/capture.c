@@ -10,6 +10,7 @@
 
 #include "vin/capture.h"
 #include "vin/cloexec.h"
+#include "vin/dirty.h"
 #include "vin/family.h"
 #include "vin/files.h"
 #include "vin/ipc.h"
@@ -145,6 +146,7 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 	struct fvm_error mine = { 0 };
 	s->via = living(s->pid);
 	int r = vin_maps_read(s->via, true, &s->maps, &mine);
+	vin_precopy_hide(c->options.precopy, s->pid, &s->maps);
 	if (r == 0 && s->maps.count == 0)
 		return 0;
 	if (r == 0)
@@ -344,6 +346,7 @@ static int look_again(struct vin_capture *c, struct subject *old, struct subject
 		s->maps = now;
 		now = (struct vin_maps){ 0 };
 	}
+	vin_precopy_hide(c->options.precopy, s->pid, &s->maps);
 	if (r == 0)
 		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, err);
 	return r == 0 ? check_place(c, s, err) : r;
@@ -586,6 +589,32 @@ int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_
 	}
 }
 
+/* ---- memory before the rest ---- */
+
+/* Of what it has that could be copied early: as smaps told it before the stop. */
+static bool has_much(const struct subject *s)
+{
+	uint64_t kb = 0;
+	for (size_t i = 0; i < s->maps.count; i++) {
+		const struct vin_vma *v = &s->maps.vmas[i];
+		if (vin_dirty_may(v))
+			kb += v->present_kb;
+	}
+	return kb * 1024 >= VIN_PRECOPY_LEAST;
+}
+
+int vin_capture_track(struct vin_capture *c, struct vin_precopy *ret, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < c->tree.count; i++) {
+		struct vin_proc *p = &c->tree.procs[i];
+		const struct subject *s = find_subject(c, p->pid);
+		if (s && !p->leader_gone && has_much(s))
+			r = vin_precopy_add(ret, &p->threads[0]);
+	}
+	return r < 0 ? fvm_error_set(err, -r, "list processes") : 0;
+}
+
 /* ---- the image ---- */
 
 static int write_thread(const struct vin_thread_state *s, struct vin_out *out,
@@ -640,7 +669,7 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 		r = closed;
 	if (c->options.late)
 		vin_mem_mark_late(&s->mem, &s->maps);
-	return r < 0 ? r : vin_mem_write_pages(s->via, number, &s->mem, out, err);
+	return r < 0 ? r : vin_precopy_write(c->options.precopy, p->pid, s->via, &s->mem, out, err);
 }
 
 static int write_users(const struct vin_capture *c, struct vin_out *out, struct fvm_error *err)

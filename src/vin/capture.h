@@ -8,9 +8,12 @@
  *                        what is new since then is refused now, and the programs go on.
  *   vin_capture_write()  writes the image. They are stopped, but as they were: between any two
  *                        steps a failure, or our death, lets them go on.
+ *   vin_capture_track()  at another stop before that one, if most of their memory is to be copied
+ *                        while they run (vin/precopy).
  *   vin_capture_resume() or vin_capture_kill() ends it. Without either, vin_capture_close() resumes.
  *
  *   Order of records, as replay needs them:
+ *     EARLY ..                memory that was copied before (vin/precopy)
  *     SPACE ..                what is set in their namespaces (vin/spaces)
  *     MOUNT ..                mounts that were made in it (vin/mounts)
  *     IPC ..                  of their IPC namespace, if it is not ours (vin/ipc)
@@ -18,7 +21,7 @@
  *     FILES FILE DATA FDS ..  open files, and who has which (vin/files)
  *     TREE                    all processes
  *     USERS                   in other user namespaces than the world's (vin/users)
- *     for each process        MAPS, PROCESS (vin/traits), THREAD .., PAGES
+ *     for each process        MAPS, PROCESS (vin/traits), THREAD .., KEPT .., PAGES
  *     END
  */
 #ifndef VIN_CAPTURE_H
@@ -26,6 +29,7 @@
 
 #include "vin/files.h"
 #include "vin/image.h"
+#include "vin/precopy.h"
 #include "vin/tree.h"
 
 struct vin_capture;
@@ -43,6 +47,7 @@ struct vin_capture_options {
 		    * the programs themselves, who have to be there, and still, until it did */
 	uint64_t filters; /* seccomp filters that all programs have of their world, the oldest ones:
 			   * they are no part of the image, and a new world gives its own */
+	const struct vin_precopy *precopy; /* what the image has already; may be NULL */
 };
 
 /**
@@ -55,6 +60,10 @@ int vin_capture_open(const pid_t *roots, size_t count, const struct vin_capture_
 /** vin_capture_stop() - stopped at a moment at which all can be captured, if one comes soon
  *  Return: as vin_tree_seize() and vin_capture_open(), or -EAGAIN (none came); all run then */
 int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err);
+
+/** vin_capture_track() - who was stopped, and has much memory, is tracked from now on
+ *  @ret: of other captures, too; the caller closes it. Return: 0 or -ENOMEM */
+int vin_capture_track(struct vin_capture *c, struct vin_precopy *ret, struct fvm_error *err);
 
 /** vin_capture_write() - the whole image but its end; @out was just opened. Return: 0 or -errno */
 int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_error *err);

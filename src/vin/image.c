@@ -213,6 +213,20 @@ int vin_out_end(struct vin_out *out, struct fvm_error *err)
 	return r;
 }
 
+int vin_out_mark(struct vin_out *out, struct vin_out_place *ret, struct fvm_error *err)
+{
+	int r = flush(out);
+	ret->number = out->now.number;
+	return r < 0 ? out_failed(r, err) : 0;
+}
+
+void vin_out_back(struct vin_out *out, const struct vin_out_place *place)
+{
+	out->held = 0;
+	out->now.number = place->number;
+	out->now.open = false;
+}
+
 void vin_out_close(struct vin_out *out)
 {
 	if (out)

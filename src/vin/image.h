@@ -31,7 +31,7 @@
 
 #include "common/common.h"
 
-#define VIN_FORMAT     1
+#define VIN_FORMAT     2 /* of 1 those without EARLY and KEPT are read, too */
 #define VIN_RECORD_MAX (16U << 20)
 
 /* Values are never used again for something else. */
@@ -52,6 +52,8 @@ enum vin_tag {
 	VIN_TAG_SPACE = 21, /* what is set in a namespace: vin/spaces */
 	VIN_TAG_IPC = 20, /* something of an IPC namespace: vin/ipc */
 	VIN_TAG_MOUNT = 25, /* mounts that were made inside: vin/mounts */
+	VIN_TAG_EARLY = 27, /* pages of a process as they were before; the last that comes counts */
+	VIN_TAG_KEPT = 28,  /* which of them are as they were: vin/precopy */
 	VIN_TAG_USERS = 24, /* user namespaces, and who is in them; behind the tree: vin/users */
 };
 
@@ -72,6 +74,14 @@ void vin_out_close(struct vin_out *out);
 /** vin_out_end() - the end record, and all bytes are with the kernel. Return: 0 or negative errno
  */
 int vin_out_end(struct vin_out *out, struct fvm_error *err);
+
+/** vin_out_mark() - all so far is with the kernel, and vin_out_back() makes a stream go on from there
+ *  again: what has come since is for the caller to take away. Return: 0 or negative errno */
+struct vin_out_place {
+	uint64_t number;
+};
+int vin_out_mark(struct vin_out *out, struct vin_out_place *ret, struct fvm_error *err);
+void vin_out_back(struct vin_out *out, const struct vin_out_place *place);
 
 /** vin_out_record() - a whole record; @payload->failed is told as -ENOMEM */
 int vin_out_record(struct vin_out *out, enum vin_tag tag, const struct fvm_buf *payload,

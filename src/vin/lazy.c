@@ -152,6 +152,18 @@ int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, str
 	return !w || r < 0 ? fvm_error_set(err, ENOMEM, "read pages") : 0;
 }
 
+int vin_lazy_keep(struct vin_lazy *l, pid_t number, const struct vin_pieces *pieces,
+		  struct fvm_error *err)
+{
+	struct waiting *w = waiting_of(l, number);
+	int r = w ? 0 : -ENOMEM;
+	for (size_t i = 0; r == 0 && i < pieces->count; i++) {
+		const struct vin_piece *p = &pieces->list[i];
+		r = vin_pieces_add(&w->pieces, p->start, p->end, p->at);
+	}
+	return r < 0 ? fvm_error_set(err, -r, "list pages") : 0;
+}
+
 static const struct vin_area *area_at(const struct vin_mem *m, uint64_t start, uint64_t end)
 {
 	for (size_t i = 0; i < m->area_count; i++) {

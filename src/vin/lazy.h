@@ -7,6 +7,7 @@
  *   page there: at once for who waits, and all others one after the other meanwhile.
  *
  *     PAGES record -> vin_lazy_take()   where its bytes are in the file; none is read
+ *     KEPT         -> vin_lazy_keep()   the same of what came early (vin/early)
  *     END          -> vin_lazy_begin()  what may not be late is read, the rest registered, and the
  *                                       helper begins: from here on, the kernel may touch what it
  *                                       wants (rseq, robust lists), and so may we
@@ -49,6 +50,7 @@
 #include "vin/blank.h"
 #include "vin/image.h"
 #include "vin/mem.h"
+#include "vin/pieces.h"
 
 struct vin_lazy_options {
 	int ends; /* pidfd of PID 1 of the programs if that is not ours; or -1 */
@@ -82,6 +84,10 @@ void vin_lazy_free(struct vin_lazy *l);
 /** vin_lazy_take() - the rest of the present PAGES record, behind the @number of its process
  *  What an earlier one says of the same pages is forgotten. Return: as vin_mem_read_pages() */
 int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, struct vin_in *in,
+		  struct fvm_error *err);
+
+/** vin_lazy_keep() - the same of pages that came early (vin/early); @pieces are of the same file */
+int vin_lazy_keep(struct vin_lazy *l, pid_t number, const struct vin_pieces *pieces,
 		  struct fvm_error *err);
 
 /** vin_lazy_fill() - of process @number, whose memory is mapped in @b: what has to be there, is;

@@ -1,7 +1,6 @@
 /*
  * vin/lazy_priv - what the files of vin/lazy share
  *
- *   pieces.c       which addresses are still to come, and from where
  *   lazy.c         before the programs go: records, and userfaultfds
  *   lazy_helper.c  the helper and its second: what they are
  *   lazy_serve.c   what the helper does
@@ -12,47 +11,12 @@
 #include <linux/userfaultfd.h>
 
 #include "vin/lazy.h"
+#include "vin/pieces.h"
 
 #define VIN_LAZY_PAGE 4096ULL
 #define VIN_LAZY_EVENTS                                                                            \
 	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |          \
 	 UFFD_FEATURE_EVENT_UNMAP)
-
-/* Whole pages, and where in a file their bytes are. */
-struct vin_piece {
-	uint64_t start, end, at;
-};
-
-/* In the order of their addresses; those before @first have come. Starts as { 0 } */
-struct vin_pieces {
-	struct vin_piece *list;
-	size_t first, count;
-};
-
-void vin_pieces_free(struct vin_pieces *p);
-
-/** vin_pieces_add() - it takes the place of what was said of these addresses. Return: 0, -ENOMEM */
-int vin_pieces_add(struct vin_pieces *p, uint64_t start, uint64_t end, uint64_t at);
-
-/** vin_pieces_cut() - forget what is between two addresses. Return: 0 or -ENOMEM */
-int vin_pieces_cut(struct vin_pieces *p, uint64_t start, uint64_t end);
-
-/** vin_pieces_bytes() - how many there are between two addresses */
-uint64_t vin_pieces_bytes(const struct vin_pieces *p, uint64_t start, uint64_t end);
-
-/** vin_pieces_take() - what is between two addresses is in @into instead, higher by @by (modulo
- *  2^64), where nothing was. Return: 0 or -ENOMEM */
-int vin_pieces_take(struct vin_pieces *p, uint64_t start, uint64_t end, uint64_t by,
-		    struct vin_pieces *into);
-
-/** vin_pieces_move() - what was to come to @from comes to @to now. Return: 0 or -ENOMEM */
-int vin_pieces_move(struct vin_pieces *p, uint64_t from, uint64_t to, uint64_t len);
-
-/** vin_pieces_find() - the piece with @address in it, or NULL */
-const struct vin_piece *vin_pieces_find(const struct vin_pieces *p, uint64_t address);
-
-/** vin_pieces_copy() - Return: 0 or -ENOMEM */
-int vin_pieces_copy(const struct vin_pieces *p, struct vin_pieces *ret);
 
 /* The memory of one process. */
 struct vin_lazy_space {

@@ -157,6 +157,17 @@ int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret);
 int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct vin_out *out,
 			struct fvm_error *err);
 
+/** vin_mem_write_runs() - the same of these pages only */
+int vin_mem_write_runs(pid_t pid, pid_t number, const struct vin_runs *runs, struct vin_out *out,
+		       struct fvm_error *err);
+
+/** vin_mem_write_late() - the LATE record of areas that are, if there are any */
+int vin_mem_write_late(pid_t number, const struct vin_mem *m, struct vin_out *out,
+		       struct fvm_error *err);
+
+/** vin_mem_has_own() - whether an area may hold pages of the process's own */
+bool vin_mem_has_own(const struct vin_area *a);
+
 /**
  * vin_mem_map() - make a blank's memory: all but its hole is gone, areas are there, without pages
  * @root: directory that paths are of
@@ -173,6 +184,15 @@ int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in,
  *  in the file, from @ret_at on. Return: also as vin_in_leave() */
 int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_runs *ret,
 			uint64_t *ret_at, struct fvm_error *err);
+
+/** vin_mem_get_kept() - what a KEPT record's payload, behind the number, names. Return: 0, -EBADMSG or
+ *  -ENOMEM */
+int vin_mem_get_kept(struct vin_payload *p, const struct vin_mem *m, struct vin_runs *ret);
+
+/** vin_mem_fetch_pages() - pages that came early: @pieces of file @from (vin/pieces) */
+struct vin_pieces;
+int vin_mem_fetch_pages(pid_t pid, const struct vin_runs *runs, int from,
+			const struct vin_pieces *pieces, struct fvm_error *err);
 
 /** vin_mem_finish() - protections, advice, traps, locks, seals: when the pages are there */
 int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
@@ -205,11 +225,14 @@ void vin_rings_free(struct vin_mem *m);
 
 /** vin_stream_out() - a PAGES record: @number, the runs, and their bytes
  *  @pid: whose memory; 0: @fd is a file, and runs are offsets from @base. @fd: a /proc/PID/mem, or
- *  that file */
+ *  that file
+ *  @gone: the program runs, and the record is an EARLY one: pages that could not be read are listed
+ *  here, and zeros stand for them. NULL: it stands still */
 struct vin_bytes {
 	pid_t pid;
 	int fd;
 	uint64_t base;
+	struct vin_runs *gone;
 };
 int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_runs *runs,
 		   struct vin_out *out, struct fvm_error *err);
@@ -223,5 +246,10 @@ int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void
 /** vin_stream_table() - only the runs, behind the number */
 int vin_stream_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg,
 		     struct vin_runs *ret, struct fvm_error *err);
+
+/** vin_stream_fetch() - as vin_stream_in(), from wherever @fetch has them; it is asked in order */
+typedef int vin_fetch_fn(void *arg, uint64_t at, void *to, size_t len);
+int vin_stream_fetch(const struct vin_bytes *s, const struct vin_runs *runs, vin_fetch_fn *fetch,
+		     void *arg, struct fvm_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "vin/mem.h"
+#include "vin/pieces.h"
 
 #define PAGE	 4096ULL
 #define AUXV_MAX 4096
@@ -209,7 +210,7 @@ int vin_mem_get(struct vin_payload *p, uint64_t hole, struct vin_mem *ret)
 
 /* ---- pages ---- */
 
-static bool has_own(const struct vin_area *a)
+bool vin_mem_has_own(const struct vin_area *a)
 {
 	return a->kind != VIN_AREA_KERNEL && !a->shared && !a->late;
 }
@@ -217,7 +218,8 @@ static bool has_own(const struct vin_area *a)
 static int find_own(pid_t pid, const struct vin_mem *m, struct vin_runs *ret)
 {
 	scoped_fd pagemap = vin_pages_open(pid);
-	return pagemap < 0 ? pagemap : vin_mem_find(pagemap, m, has_own, VIN_PAGES_OWN, ret);
+	return pagemap < 0 ? pagemap
+			   : vin_mem_find(pagemap, m, vin_mem_has_own, VIN_PAGES_OWN, ret);
 }
 
 static int open_mem(pid_t pid, int flags)
@@ -227,8 +229,8 @@ static int open_mem(pid_t pid, int flags)
 	return fvm_nerr(open(path, flags | O_CLOEXEC));
 }
 
-static int write_late(pid_t number, const struct vin_mem *m, struct vin_out *out,
-		      struct fvm_error *err)
+int vin_mem_write_late(pid_t number, const struct vin_mem *m, struct vin_out *out,
+		       struct fvm_error *err)
 {
 	scoped_buf late = { 0 };
 	size_t count = 0;
@@ -244,19 +246,26 @@ static int write_late(pid_t number, const struct vin_mem *m, struct vin_out *out
 	return count ? vin_out_record(out, VIN_TAG_LATE, &late, err) : 0;
 }
 
+int vin_mem_write_runs(pid_t pid, pid_t number, const struct vin_runs *runs, struct vin_out *out,
+		       struct fvm_error *err)
+{
+	scoped_fd mem = open_mem(pid, O_RDONLY);
+	if (mem < 0)
+		return fvm_error_set(err, -mem, "open the memory of process %d", pid);
+	const struct vin_bytes s = { .pid = pid, .fd = mem };
+	int r = vin_stream_out(&s, (uint64_t)number, runs, out, err);
+	return r < 0 ? fvm_error_wrap(err, r, "process %d", pid) : 0;
+}
+
 int vin_mem_write_pages(pid_t pid, pid_t number, const struct vin_mem *m, struct vin_out *out,
 			struct fvm_error *err)
 {
 	scoped_runs runs = { 0 };
-	scoped_fd mem = open_mem(pid, O_RDONLY);
-	int r = mem < 0 ? mem : find_own(pid, m, &runs);
+	int r = find_own(pid, m, &runs);
 	if (r < 0)
 		return fvm_error_set(err, -r, "find the pages of process %d", pid);
-	const struct vin_bytes s = { .pid = pid, .fd = mem };
-	r = vin_stream_out(&s, (uint64_t)number, &runs, out, err);
-	if (r == 0)
-		r = write_late(number, m, out, err);
-	return r < 0 ? fvm_error_wrap(err, r, "process %d", pid) : 0;
+	r = vin_mem_write_runs(pid, number, &runs, out, err);
+	return r < 0 ? r : vin_mem_write_late(number, m, out, err);
 }
 
 static bool own_pages_go_there(const void *arg, uint64_t start, uint64_t end)
@@ -283,4 +292,60 @@ int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_r
 	if (r == 0 && len != vin_runs_bytes(ret))
 		r = fvm_error_say(err, EBADMSG, "the image is damaged: other pages than it lists");
 	return r;
+}
+
+int vin_mem_get_kept(struct vin_payload *p, const struct vin_mem *m, struct vin_runs *ret)
+{
+	size_t len;
+	uint64_t last = 0;
+	const unsigned char *blob = vin_get_blob(p, &len);
+	int r = len % sizeof(struct vin_run) ? -EBADMSG : vin_get_done(p);
+	for (size_t at = 0; r == 0 && at < len; at += sizeof(struct vin_run)) {
+		struct vin_run run;
+		memcpy(&run, blob + at, sizeof(run));
+		if ((run.start | run.end) % PAGE || run.start < last || run.start >= run.end ||
+		    !covered(m, run.start, run.end, true))
+			return -EBADMSG;
+		last = run.end;
+		r = vin_runs_add(ret, run.start, run.end);
+	}
+	return r;
+}
+
+struct fetching {
+	int from;
+	const struct vin_pieces *pieces;
+	size_t at; /* the piece that was read last */
+};
+
+/* In order: each piece is looked at once. */
+static int fetch(void *arg, uint64_t from, void *to, size_t len)
+{
+	struct fetching *f = arg;
+	while (len > 0) {
+		while (f->at < f->pieces->count && f->pieces->list[f->at].end <= from)
+			f->at++;
+		const struct vin_piece *p = &f->pieces->list[f->at];
+		if (f->at == f->pieces->count || p->start > from)
+			return -EBADMSG;
+		const size_t part = p->end - from < len ? (size_t)(p->end - from) : len;
+		ssize_t n = pread(f->from, to, part, (off_t)(p->at + (from - p->start)));
+		if (n != (ssize_t)part)
+			return n < 0 ? -errno : -EIO;
+		to = (char *)to + part;
+		from += part;
+		len -= part;
+	}
+	return 0;
+}
+
+int vin_mem_fetch_pages(pid_t pid, const struct vin_runs *runs, int from,
+			const struct vin_pieces *pieces, struct fvm_error *err)
+{
+	struct fetching f = { from, pieces, 0 };
+	scoped_fd mem = open_mem(pid, O_WRONLY);
+	if (mem < 0)
+		return fvm_error_set(err, -mem, "open the memory of process %d", pid);
+	const struct vin_bytes to = { .pid = pid, .fd = mem };
+	return vin_stream_fetch(&to, runs, fetch, &f, err);
 }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vin/lazy_priv.h"
+#include "vin/pieces.h"
 
 void vin_pieces_free(struct vin_pieces *p)
 {
@@ -136,5 +136,60 @@ int vin_pieces_copy(const struct vin_pieces *p, struct vin_pieces *ret)
 	if (count)
 		memcpy(list, p->list + p->first, count * sizeof(*list));
 	*ret = (struct vin_pieces){ .list = list, .count = count };
+	return 0;
+}
+
+/* What of @o lies at or above @from and below @to. */
+static void put_part(struct vin_pieces *list, const struct vin_piece *o, uint64_t from, uint64_t to)
+{
+	const struct vin_piece part = clip(o, from, to);
+	if (part.start < part.end)
+		list->list[list->count++] = part;
+}
+
+/* Each run cuts at most one piece in two. */
+int vin_pieces_lay(struct vin_pieces *p, const struct vin_runs *runs, uint64_t at)
+{
+	const size_t room = fvm_room(p->count - p->first + 2 * runs->count + 1);
+	struct vin_pieces new = { .list = malloc(room * sizeof(*new.list)) };
+	size_t old = p->first;
+	uint64_t covered = 0;
+	if (!new.list)
+		return -ENOMEM;
+	for (size_t i = 0; i < runs->count; i++) {
+		const struct vin_run *run = &runs->runs[i];
+		for (; old < p->count && p->list[old].start < run->start; old++) {
+			put_part(&new, &p->list[old], covered, run->start);
+			if (p->list[old].end > run->end)
+				break; /* there is more of it behind the run */
+		}
+		new.list[new.count++] = (struct vin_piece){ run->start, run->end, at };
+		at += run->end - run->start;
+		covered = run->end;
+		while (old < p->count && p->list[old].end <= covered)
+			old++;
+	}
+	for (; old < p->count; old++)
+		put_part(&new, &p->list[old], covered, UINT64_MAX);
+	vin_pieces_free(p);
+	*p = new;
+	return 0;
+}
+
+int vin_pieces_pick(const struct vin_pieces *p, const struct vin_runs *runs, struct vin_pieces *ret)
+{
+	for (size_t i = 0; i < runs->count; i++) {
+		uint64_t from = runs->runs[i].start;
+		const uint64_t end = runs->runs[i].end;
+		for (size_t at = place_of(p, from); from < end; at++) {
+			if (at >= p->count || p->list[at].start > from)
+				return -ENOENT;
+			const struct vin_piece part = clip(&p->list[at], from, end);
+			int r = insert(ret, ret->count, &part);
+			if (r < 0)
+				return r;
+			from = part.end;
+		}
+	}
 	return 0;
 }

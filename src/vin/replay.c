@@ -308,6 +308,33 @@ static int take_pages(struct vin_replay *r, struct vin_in *in, struct fvm_error 
 	return vin_mem_read_pages(a->blank.post.pid, &a->mem, in, err);
 }
 
+static int take_early(struct vin_replay *r, struct vin_in *in, struct fvm_error *err)
+{
+	return r->actors ? bad("early pages behind the tree", err)
+			 : vin_early_take(&r->early, r->lazy != NULL, in, err);
+}
+
+static int take_kept(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	const uint64_t number = vin_get_u64(p);
+	struct actor *a = find_actor(r, number);
+	scoped_runs kept = { 0 };
+	struct vin_pieces pieces = { 0 };
+	if (!a || !a->mapped)
+		return bad("pages of nobody", err);
+	int e = vin_mem_get_kept(p, &a->mem, &kept);
+	if (e < 0)
+		return e == -EBADMSG ? bad("pages where there is no memory", err)
+				     : fvm_error_set(err, -e, "list pages");
+	e = vin_early_find(&r->early, number, &kept, &pieces, err);
+	if (e == 0)
+		e = r->lazy ? vin_lazy_keep(r->lazy, a->member->number, &pieces, err)
+			    : vin_mem_fetch_pages(a->blank.post.pid, &kept, r->early.fd, &pieces,
+						  err);
+	vin_pieces_free(&pieces);
+	return e;
+}
+
 static int take_object(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
 {
 	if (r->actors)
@@ -374,7 +401,7 @@ static const struct {
 	{ VIN_TAG_TREE, take_tree, true },	  { VIN_TAG_MAPS, take_maps, false },
 	{ VIN_TAG_PROCESS, take_process, false }, { VIN_TAG_THREAD, take_thread, false },
 	{ VIN_TAG_USERS, take_users, false },	  { VIN_TAG_MOUNT, take_mount, true },
-	{ VIN_TAG_LATE, take_late, false },
+	{ VIN_TAG_LATE, take_late, false },	  { VIN_TAG_KEPT, take_kept, false },
 };
 
 static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
@@ -383,6 +410,8 @@ static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in
 	struct vin_payload p;
 	if (tag == VIN_TAG_PAGES)
 		return take_pages(r, in, err);
+	if (tag == VIN_TAG_EARLY)
+		return take_early(r, in, err);
 	if (tag == VIN_TAG_FILE || tag == VIN_TAG_DATA || tag == VIN_TAG_FDS)
 		return take_file(r, tag, in, err);
 	for (size_t i = 0; i < sizeof(records) / sizeof(*records); i++) {
@@ -608,6 +637,7 @@ int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options
 		return fvm_error_set(err, ENOMEM, "replay programs");
 	r->options = *options;
 	r->nest.line = -1;
+	r->early.aside = -1;
 	enum vin_tag tag = VIN_TAG_HEAD;
 	int e = 0;
 	if (options->lazy) {
@@ -709,6 +739,7 @@ void vin_replay_close(struct vin_replay *r)
 	vin_opener_end(r->opener);
 	vin_reopen_close(r->files);
 	vin_objects_free(&r->objects);
+	vin_early_free(&r->early);
 	vin_family_free(&r->family);
 	vin_users_free(&r->users);
 	vin_mounts_forget(&r->mounts);

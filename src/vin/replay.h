@@ -5,13 +5,14 @@
  *   vin_replay_build() reads an image from its first to its last record and makes everything, in
  *   the order in which the image has it; nobody runs yet:
  *
+ *     EARLY         pages that KEPT will name; where they are is remembered (vin/early)
  *     OBJECT PAGES  memory that is shared, held by us
  *     FILE DATA FDS open files, held by us (vin/files)
  *     TREE          PID 1 of a new pid namespace (vin/blank); by it all processes, with their old
  *                   numbers, parents and sessions, each an empty one that has all of the files
  *     MAPS          of one process: its blank's own memory goes, its areas are mapped
  *     PROCESS       kept until the end, as THREAD is
- *     PAGES         filled in, or left where they are until END, and perhaps longer (vin/lazy)
+ *     KEPT PAGES    filled in, or left where they are until END, and perhaps longer (vin/lazy)
  *     END           all is there: names of memory, protections, threads, descriptors, groups,
  *                   zombies; what the kernel remembers of each (vin/traits); then the registers.
  *                   Everybody stands where the image has him

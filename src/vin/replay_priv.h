@@ -8,6 +8,7 @@
 #ifndef VIN_REPLAY_PRIV_H
 #define VIN_REPLAY_PRIV_H
 
+#include "vin/early.h"
 #include "vin/family.h"
 #include "vin/ipc.h"
 #include "vin/mem.h"
@@ -43,6 +44,7 @@ struct vin_replay {
 	struct vin_ipc_new ipc;
 	struct vin_objects objects;
 	struct vin_mounts_new mounts;
+	struct vin_early early;
 	struct vin_moved moved;
 	struct vin_reopen *files; /* NULL: a bare image */
 	int pool;		  /* first number of the files */

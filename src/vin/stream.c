@@ -25,6 +25,8 @@ struct end {
 	struct walk walk;
 	struct vin_out *out;
 	struct vin_in *in;
+	vin_fetch_fn *fetch; /* in place of it; may be NULL */
+	void *fetch_arg;
 	struct fvm_error *err;
 };
 
@@ -65,6 +67,19 @@ static int read_part(struct walk *w, const struct iovec *part, char *to)
 	return (size_t)n == len ? 0 : -EIO;
 }
 
+static int read_what_is_there(struct walk *w, const struct iovec *part, char *to)
+{
+	for (size_t at = 0; at < part->iov_len; at += PAGE) {
+		const struct iovec page = { (char *)part->iov_base + at, PAGE };
+		if (read_part(w, &page, to + at) == 0)
+			continue;
+		memset(to + at, 0, PAGE);
+		if (vin_runs_add(w->bytes->gone, w->at, w->at + PAGE) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 /* Pages that the program itself may not read (PROT_NONE, with contents) only the file shows. */
 static long read_block(void *arg, void *block)
 {
@@ -77,7 +92,8 @@ static long read_block(void *arg, void *block)
 	    process_vm_readv(w->bytes->pid, &here, 1, parts, count, 0) == (ssize_t)len)
 		return (long)len;
 	for (size_t i = 0; i < count; i++) {
-		int r = read_part(w, &parts[i], (char *)block + at);
+		int r = w->bytes->gone ? read_what_is_there(w, &parts[i], (char *)block + at)
+				       : read_part(w, &parts[i], (char *)block + at);
 		if (r < 0)
 			return r;
 		at += parts[i].iov_len;
@@ -111,7 +127,8 @@ int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_
 					     .fill_arg = &from,
 					     .drain_arg = &to,
 					     .fill_apart = true };
-	int r = vin_out_begin(out, VIN_TAG_PAGES, sizeof(head) + table + bytes, err);
+	const enum vin_tag tag = s->gone ? VIN_TAG_EARLY : VIN_TAG_PAGES;
+	int r = vin_out_begin(out, tag, sizeof(head) + table + bytes, err);
 	if (r == 0)
 		r = vin_out_piece(out, head, sizeof(head), err);
 	if (r == 0)
@@ -133,9 +150,14 @@ static long read_piece(void *arg, void *block)
 {
 	struct end *e = arg;
 	struct iovec parts[PARTS];
-	size_t len;
-	(void)next_parts(&e->walk, parts, &len);
-	int r = len ? vin_in_piece(e->in, block, len, e->err) : 0;
+	size_t len, at = 0;
+	const size_t count = next_parts(&e->walk, parts, &len);
+	int r = len && !e->fetch ? vin_in_piece(e->in, block, len, e->err) : 0;
+	for (size_t i = 0; r == 0 && e->fetch && i < count; i++) {
+		r = e->fetch(e->fetch_arg, (uint64_t)parts[i].iov_base, (char *)block + at,
+			     parts[i].iov_len);
+		at += parts[i].iov_len;
+	}
 	return r < 0 ? r : (long)len;
 }
 
@@ -194,24 +216,40 @@ int vin_stream_table(struct vin_in *in, vin_allowed_fn *allowed, const void *arg
 	return r;
 }
 
-int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void *arg,
-		  struct vin_in *in, struct fvm_error *err)
+/* Both ends go through the runs by themselves; @from has where the bytes come from. */
+static int pour(const struct vin_bytes *s, const struct vin_runs *runs, struct end *from,
+		struct fvm_error *err)
 {
-	scoped_runs runs = { 0 };
 	struct fvm_error mine = { 0 };
-	int r = vin_stream_table(in, allowed, arg, &runs, err);
-	if (r < 0)
-		return r;
-	struct walk to = { .bytes = s, .runs = &runs };
-	struct end from = { .walk = to, .in = in, .err = &mine };
+	struct walk to = { .bytes = s, .runs = runs };
+	from->walk = to;
+	from->err = &mine;
 	const struct vin_relay_ends ends = {
-		.fill = read_piece, .drain = write_block, .fill_arg = &from, .drain_arg = &to
+		.fill = read_piece, .drain = write_block, .fill_arg = from, .drain_arg = &to
 	};
-	r = vin_relay(&ends, vin_runs_bytes(&runs));
+	int r = vin_relay(&ends, vin_runs_bytes(runs));
 	if (r == 0)
-		return vin_in_finish(in, err);
+		return 0;
 	r = failed(r, "write", &to, &mine);
 	if (err)
 		*err = mine;
 	return r;
+}
+
+int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void *arg,
+		  struct vin_in *in, struct fvm_error *err)
+{
+	scoped_runs runs = { 0 };
+	struct end from = { .in = in };
+	int r = vin_stream_table(in, allowed, arg, &runs, err);
+	if (r == 0)
+		r = pour(s, &runs, &from, err);
+	return r < 0 ? r : vin_in_finish(in, err);
+}
+
+int vin_stream_fetch(const struct vin_bytes *s, const struct vin_runs *runs, vin_fetch_fn *fetch,
+		     void *arg, struct fvm_error *err)
+{
+	struct end from = { .fetch = fetch, .fetch_arg = arg };
+	return pour(s, runs, &from, err);
 }

@@ -13,6 +13,7 @@
 
 #include "points.h"
 #include "vin/capture.h"
+#include "vin/dirty.h"
 
 #define THREADS 3
 #define SECONDS 3
@@ -191,6 +192,42 @@ static int capture_once(void *arg)
 	return r;
 }
 
+/* The memory of all who have enough of it, before they stand still for good. */
+static int capture_early(void *arg)
+{
+	pid_t pid = *(const pid_t *)arg;
+	struct vin_capture *c = NULL;
+	struct vin_out *out = NULL;
+	struct vin_precopy_told told;
+	struct vin_precopy *p = vin_precopy_open(VIN_DIRTY_ALL);
+	scoped_fd to = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	int r = vin_capture_open(&pid, 1, &whole, &c, &err);
+	if (r == 0)
+		r = vin_capture_stop(c, 5000, &err);
+	for (size_t i = 0; r == 0 && i < vin_capture_tree(c)->count; i++)
+		r = vin_precopy_add(p, &vin_capture_tree(c)->procs[i].threads[0]);
+	vin_capture_close(c);
+	c = NULL;
+	if (r == 0)
+		r = vin_out_open(to, &out, &err);
+	if (r == 0)
+		r = vin_precopy_copy(p, out, NULL, NULL, &told, &err);
+	const struct vin_capture_options options = { .root = -1, .precopy = p };
+	if (r == 0)
+		r = vin_capture_open(&pid, 1, &options, &c, &err);
+	if (r == 0)
+		r = vin_capture_stop(c, 5000, &err);
+	if (r == 0)
+		r = vin_capture_write(c, out, &err);
+	if (out)
+		vin_out_close(out);
+	vin_capture_close(c);
+	vin_precopy_close(p);
+	if (r < 0)
+		fvm_error_print("capture", &err);
+	return r;
+}
+
 /* ---- what is seen of them from outside ---- */
 
 static void add_file(struct fvm_buf *to, pid_t pid, const char *name)
@@ -299,36 +336,35 @@ static bool are_well(pid_t pid, const struct fvm_buf *before, struct fvm_buf *no
 	return stands == PLACES && same(before, now);
 }
 
-static pid_t start_family(struct fvm_buf *ret)
+static pid_t start_family(int (*capture)(void *arg), struct fvm_buf *ret)
 {
 	table = mmap(NULL, sizeof(*table), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		     0);
 	assert_ptr_not_equal(table, MAP_FAILED);
 	pid_t pid = victim(family, false);
-	assert_false(ends_at(0, capture_once, &pid));
+	assert_false(ends_at(0, capture, &pid));
 	usleep(10000);
 	look(pid, ret);
 	return pid;
 }
 
-static void end_family(pid_t pid)
+static void end_family(int (*capture)(void *arg), pid_t pid)
 {
-	assert_false(ends_at(0, capture_once, &pid));
+	assert_false(ends_at(0, capture, &pid));
 	victim_end(pid);
 	munmap(table, sizeof(*table));
 }
 
 /* As many as there is time for, others with each run; FVM_POINT=N: from N on, all. */
-static void programs_survive_whoever_captures_them(void **state)
+static void survive(int (*capture)(void *arg))
 {
-	(void)state;
 	scoped_buf before = { 0 }, now = { 0 };
-	pid_t pid = start_family(&before);
+	pid_t pid = start_family(capture, &before);
 	const char *from = getenv("FVM_POINT");
 	const unsigned long all = points->seen;
 	const int64_t until = fvm_now_ns() + SECONDS * 1000000000LL;
 	unsigned long end = from ? strtoul(from, NULL, 10) : 1 + (unsigned long)pid % all;
-	while (ends_at(end, capture_once, &pid) && (from || fvm_now_ns() < until)) {
+	while (ends_at(end, capture, &pid) && (from || fvm_now_ns() < until)) {
 		int status = 0;
 		const bool well = are_well(pid, &before, &now);
 		if (!well)
@@ -338,7 +374,19 @@ static void programs_survive_whoever_captures_them(void **state)
 		assert_true(well);
 		end = from ? end + 1 : 1 + (end + 7919) % all;
 	}
-	end_family(pid);
+	end_family(capture, pid);
+}
+
+static void programs_survive_whoever_captures_them(void **state)
+{
+	(void)state;
+	survive(capture_once);
+}
+
+static void programs_survive_whoever_copies_their_memory(void **state)
+{
+	(void)state;
+	survive(capture_early);
 }
 
 /* The next one comes while they still are on their way back. */
@@ -346,13 +394,13 @@ static void programs_survive_one_killed_after_the_other(void **state)
 {
 	(void)state;
 	scoped_buf before = { 0 }, now = { 0 };
-	pid_t pid = start_family(&before);
+	pid_t pid = start_family(capture_once, &before);
 	const unsigned long all = points->seen;
 	const int64_t until = fvm_now_ns() + SECONDS * 1000000000LL;
 	for (unsigned long i = 1; i <= KILLS && fvm_now_ns() < until; i++)
-		(void)ends_at(1 + i * 7919 % all, capture_once, &pid);
+		(void)ends_at(1 + i * 7919 % all, i % 2 ? capture_once : capture_early, &pid);
 	assert_true(are_well(pid, &before, &now));
-	end_family(pid);
+	end_family(capture_once, pid);
 }
 
 static int setup(void **state)
@@ -364,6 +412,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(programs_survive_whoever_captures_them, victim_kill),
+		cmocka_unit_test_teardown(programs_survive_whoever_copies_their_memory,
+					  victim_kill),
 		cmocka_unit_test_teardown(programs_survive_one_killed_after_the_other, victim_kill),
 	};
 	return cmocka_run_group_tests(tests, setup, victims_teardown);

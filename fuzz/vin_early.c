@@ -1,0 +1,87 @@
+/* Pages that come before the processes that they are of: where each of them lies, of an image that
+ * may come from anybody. Sums are written anew, or nothing would come further than to them. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "vin/early.h"
+#include "vin/mem.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void mend_sums(uint8_t *data, size_t size)
+{
+	uint64_t number = 0;
+	for (size_t at = 8; size - at > 24 && at + 24 <= size; number++) {
+		uint64_t len, sum;
+		memcpy(&len, data + at + 8, sizeof(len));
+		if (len > size - at - 24)
+			return;
+		sum = XXH3_64bits_withSeed(data + at, 16 + (size_t)len, number);
+		memcpy(data + at + 16 + len, &sum, sizeof(sum));
+		at += 24 + (size_t)len;
+	}
+}
+
+/* As replay does: whatever is asked for, nothing that did not come is given. */
+static int take_kept(const struct vin_early *e, struct vin_payload *p)
+{
+	scoped_runs kept = { 0 };
+	size_t len;
+	const uint64_t number = vin_get_u64(p);
+	const unsigned char *blob = vin_get_blob(p, &len);
+	struct vin_pieces found = { 0 };
+	uint64_t last = 0;
+	for (size_t at = 0; at + sizeof(struct vin_run) <= len; at += sizeof(struct vin_run)) {
+		struct vin_run run;
+		memcpy(&run, blob + at, sizeof(run));
+		if (run.start < last || run.start >= run.end || run.end > VIN_ARCH_END ||
+		    (run.start | run.end) % 4096)
+			return -1;
+		last = run.end;
+		if (vin_runs_add(&kept, run.start, run.end) < 0)
+			return -1;
+	}
+	int r = vin_early_find(e, number, &kept, &found, NULL);
+	if (r == 0 && vin_pieces_bytes(&found, 0, UINT64_MAX) != vin_runs_bytes(&kept))
+		__builtin_trap();
+	vin_pieces_free(&found);
+	return r;
+}
+
+static int take(struct vin_early *e, bool late, struct vin_in *in)
+{
+	enum vin_tag tag;
+	uint64_t len;
+	struct vin_payload p;
+	int r = vin_in_next(in, &tag, &len, NULL);
+	if (r < 0 || tag == VIN_TAG_END)
+		return -1;
+	if (tag == VIN_TAG_EARLY)
+		return vin_early_take(e, late, in, NULL);
+	r = vin_in_payload(in, &p, NULL);
+	return r < 0 || tag != VIN_TAG_KEPT ? r : take_kept(e, &p);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct vin_in *in = NULL;
+	struct vin_early e = { .aside = -1 };
+	scoped_free uint8_t *copy = malloc(size + 1);
+	if (!copy || size < 8)
+		return 0;
+	memcpy(copy, data, size);
+	mend_sums(copy, size);
+	scoped_fd fd = memfd_create("fuzz", MFD_CLOEXEC);
+	if (fd < 0 || fvm_write_all(fd, copy, size) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
+	    vin_in_open(fd, &in, NULL) < 0)
+		return 0;
+	while (take(&e, size % 2, in) == 0)
+		;
+	vin_early_free(&e);
+	vin_in_close(in);
+	return 0;
+}
