@@ -19,6 +19,7 @@
 #include "fvm/state.h"
 #include "fvm/subids.h"
 #include "fvm/volatile.h"
+#include "vin/dirty.h"
 #include "vin/image.h"
 #include "vin/status.h"
 #include "vin/task.h"
@@ -70,13 +71,15 @@ static int await_memory(const struct fvm_vm *vm, struct fvm_error *err)
 	return r < 0 ? fvm_error_set(err, -r, "wait for the memory of its programs") : 0;
 }
 
-static int look(struct fvm_world *w, struct vin_capture **ret, struct fvm_error *err)
+static int look(struct fvm_world *w, const struct vin_precopy *precopy, struct vin_capture **ret,
+		struct fvm_error *err)
 {
 	const struct vin_capture_options options = { .root = w->root,
 						     .given = w->given,
 						     .given_count = w->given_count,
 						     .within = w->foothold.pid ?: w->init,
 						     .spaces = w->spaces,
+						     .precopy = precopy,
 						     .filters = w->filters };
 	int r = find_roots(w, err);
 	return r < 0 ? r : vin_capture_open(w->roots, w->root_count, &options, ret, err);
@@ -126,7 +129,7 @@ int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_connections *ret,
 	if (r == 0)
 		r = fvm_world_hold(&w, err);
 	for (int i = 0; (r == 0 || may_pass(r)) && i < TRIES; i++) {
-		r = look(&w, &c, err);
+		r = look(&w, NULL, &c, err);
 		if (r == 0)
 			r = list_outside(c, &outside, err);
 		vin_capture_close(c);
@@ -144,14 +147,54 @@ int fvm_checkpoint_check(const struct fvm_vm *vm, struct fvm_connections *ret,
 
 /* ---- the blob ---- */
 
+struct blob {
+	int fd;
+	struct vin_out *out; /* the programs' stream, and where it was before the stop */
+	struct vin_out_place place;
+	off_t at;
+	struct vin_precopy *precopy; /* what it has of their memory by then; or NULL */
+};
+
+#define REST_AT ((off_t)(strlen(FVM_PROGRAMS_MAGIC) + sizeof(struct fvm_net_wish)))
+
+/* All there is before anybody is looked at. */
+static int begin_blob(const struct fvm_world *w, struct blob *b, struct fvm_error *err)
+{
+	const uint64_t rest = 0;
+	int r = ftruncate(b->fd, 0) < 0 || lseek(b->fd, 0, SEEK_SET) < 0 ? -errno : 0;
+	if (r == 0)
+		r = fvm_write_all(b->fd, FVM_PROGRAMS_MAGIC, strlen(FVM_PROGRAMS_MAGIC));
+	if (r == 0)
+		r = fvm_write_all(b->fd, &w->addresses, sizeof(w->addresses));
+	if (r == 0)
+		r = fvm_write_all(b->fd, &rest, sizeof(rest));
+	if (r < 0)
+		return fvm_error_set(err, -r, "write the programs");
+	vin_out_close(b->out);
+	b->out = NULL;
+	return vin_out_open(b->fd, &b->out, err);
+}
+
+/* What comes behind this may come once more. */
+static int mark_blob(struct blob *b, struct fvm_error *err)
+{
+	int r = vin_out_mark(b->out, &b->place, err);
+	b->at = r < 0 ? -1 : lseek(b->fd, 0, SEEK_CUR);
+	return r == 0 && b->at < 0 ? fvm_error_set(err, errno, "write the programs") : r;
+}
+
+static void end_blob(struct blob *b)
+{
+	vin_precopy_close(b->precopy);
+	vin_out_close(b->out);
+	b->precopy = NULL;
+	b->out = NULL;
+}
+
 static int write_sessions(const struct fvm_world *w, int to)
 {
 	uint32_t count = (uint32_t)w->count;
-	int r = fvm_write_all(to, FVM_PROGRAMS_MAGIC, strlen(FVM_PROGRAMS_MAGIC));
-	if (r == 0)
-		r = fvm_write_all(to, &w->addresses, sizeof(w->addresses));
-	if (r == 0)
-		r = fvm_write_all(to, &count, sizeof(count));
+	int r = fvm_write_all(to, &count, sizeof(count));
 	for (size_t i = 0; r == 0 && i < w->count; i++) {
 		uint32_t len = (uint32_t)w->held[i].len;
 		r = fvm_write_all(to, &len, sizeof(len));
@@ -180,23 +223,30 @@ static int write_volatile(const struct fvm_world *w, bool covered, int to, struc
 	return 0;
 }
 
-static int write_programs(struct vin_capture *c, int to, struct fvm_error *err)
+static int write_programs(struct vin_capture *c, const struct blob *to, struct fvm_error *err)
 {
-	struct vin_out *out = NULL;
-	int r = vin_out_open(to, &out, err);
-	if (r == 0)
-		r = vin_capture_write(c, out, err);
-	if (r == 0)
-		r = vin_out_end(out, err);
-	vin_out_close(out);
-	return r;
+	int r = vin_capture_write(c, to->out, err);
+	return r < 0 ? r : vin_out_end(to->out, err);
+}
+
+/* Where the sessions begin is known when the programs are written. */
+static int write_rest(const struct fvm_world *now, int to, struct fvm_error *err)
+{
+	const off_t at = lseek(to, 0, SEEK_CUR);
+	const uint64_t rest = (uint64_t)at;
+	int r = at < 0 ? -errno : write_sessions(now, to);
+	if (r == 0 && pwrite(to, &rest, sizeof(rest), REST_AT) != sizeof(rest))
+		r = errno ? -errno : -EIO;
+	return r < 0 ? fvm_error_set(err, -r, "write the sessions") : 0;
 }
 
 /* What PID 1 tells of the sessions, when nobody adds to it any more. */
-static int write_blob(struct fvm_world *w, struct vin_capture *c, int to, struct fvm_error *err)
+static int write_blob(struct fvm_world *w, struct vin_capture *c, const struct blob *to,
+		      struct fvm_error *err)
 {
 	scoped_world now = FVM_NO_WORLD;
-	int r = ftruncate(to, 0) < 0 || lseek(to, 0, SEEK_SET) < 0 ? -errno : 0;
+	int r = ftruncate(to->fd, to->at) < 0 || lseek(to->fd, to->at, SEEK_SET) < 0 ? -errno : 0;
+	vin_out_back(to->out, &to->place);
 	now.vm = w->vm;
 	now.addresses = w->addresses;
 	now.foothold.number = w->foothold.number;
@@ -205,25 +255,23 @@ static int write_blob(struct fvm_world *w, struct vin_capture *c, int to, struct
 	if (r < 0)
 		return fvm_error_set(err, -r, "write the programs");
 	r = fvm_world_hold(&now, err);
-	if (r < 0)
-		return r;
-	r = write_sessions(&now, to);
-	if (r < 0)
-		return fvm_error_set(err, -r, "write the sessions");
-	r = write_volatile(w, vin_capture_mounted(c), to, err);
-	return r < 0 ? r : write_programs(c, to, err);
+	if (r == 0)
+		r = write_programs(c, to, err);
+	if (r == 0)
+		r = write_rest(&now, to->fd, err);
+	return r < 0 ? r : write_volatile(w, vin_capture_mounted(c), to->fd, err);
 }
 
-/* Stops them, and writes what they are, if @to >= 0; @ret goes on to hold them still. */
-static int capture_once(struct fvm_world *w, int to, struct vin_capture **ret, int64_t *ret_since,
-			struct fvm_error *err)
+/* Stops them, and writes what they are, unless @to is NULL; @ret goes on to hold them still. */
+static int capture_once(struct fvm_world *w, const struct blob *to, struct vin_capture **ret,
+			int64_t *ret_since, struct fvm_error *err)
 {
 	struct vin_capture *c = NULL;
-	int r = look(w, &c, err);
+	int r = look(w, to ? to->precopy : NULL, &c, err);
 	*ret_since = fvm_clock_ns();
 	if (r == 0)
 		r = vin_capture_stop(c, STOP_MS, err);
-	if (r == 0 && to >= 0)
+	if (r == 0 && to)
 		r = write_blob(w, c, to, err);
 	if (r < 0)
 		vin_capture_close(c);
@@ -232,8 +280,8 @@ static int capture_once(struct fvm_world *w, int to, struct vin_capture **ret, i
 	return r;
 }
 
-static int capture(struct fvm_world *w, int to, struct vin_capture **ret, int64_t *ret_since,
-		   struct fvm_error *err)
+static int capture(struct fvm_world *w, const struct blob *to, struct vin_capture **ret,
+		   int64_t *ret_since, struct fvm_error *err)
 {
 	int r = -EAGAIN;
 	for (int i = 0; may_pass(r) && i < TRIES; i++) {
@@ -303,9 +351,10 @@ static int finish(const struct fvm_vm *vm, struct vin_capture *c, bool leave_run
 
 struct standing {
 	struct vin_capture *capture;
+	struct blob blob;
 	struct fvm_early early;
 	int64_t since, still_ns;
-	int64_t before_ns; /* they stood still already, for the early copy */
+	int64_t before_ns; /* they stood still already, for the early copies */
 };
 
 static void go_on(void *arg)
@@ -315,6 +364,7 @@ static void go_on(void *arg)
 		return; /* when the early copy was finished */
 	vin_capture_resume(s->capture);
 	s->still_ns = fvm_clock_ns() - s->since;
+	end_blob(&s->blob);
 }
 
 static int export(const struct fvm_vm *vm, const struct job *job, const struct standing *s,
@@ -384,14 +434,18 @@ static int keep_files(const struct fvm_vm *vm, const struct job *job, struct sta
 	return fvm_vm_clone(&origin, job->clone, &copy, NULL, err);
 }
 
-/* They stand still for a moment: so nobody is in a write that began before the copy. */
+/* They stand still for a moment: so nobody is in a write that began before the copy of files; and
+ * memory that is written to is noted from then on. */
 static int mark(struct fvm_world *w, struct standing *s, struct fvm_error *err)
 {
 	struct vin_capture *c = NULL;
 	int64_t since = 0;
-	int r = capture(w, -1, &c, &since, err);
+	int r = capture(w, NULL, &c, &since, err);
 	if (r < 0)
 		return r;
+	s->blob.precopy = vin_precopy_open(VIN_DIRTY_ALL);
+	if (s->blob.precopy)
+		(void)vin_capture_track(c, s->blob.precopy, NULL);
 	fvm_early_mark(&s->early);
 	vin_capture_resume(c);
 	s->before_ns = fvm_clock_ns() - since;
@@ -400,39 +454,74 @@ static int mark(struct fvm_world *w, struct standing *s, struct fvm_error *err)
 }
 
 /* An image can do without it: see write_file(). */
+static int copy_files(const struct job *job, struct standing *s, struct fvm_error *err)
+{
+	const bool wanted = job->clone || job->tag;
+	s->early.progress = job->progress;
+	s->early.arg = job->arg;
+	int r = fvm_early_copy(&s->early, wanted ? err : NULL);
+	if (r < 0)
+		fvm_early_close(&s->early);
+	return wanted ? r : 0;
+}
+
+static bool had_enough(void *arg)
+{
+	(void)arg;
+	return FVM_FAULT("checkpoint.memory") < 0 || is_abandoned();
+}
+
+/* Another stop is not for nothing. What can't be captured is said later. */
+static bool has_much_memory(struct fvm_world *w)
+{
+	struct vin_capture *c = NULL;
+	const bool worth = look(w, NULL, &c, NULL) == 0 && vin_capture_worth(c);
+	vin_capture_close(c);
+	return worth;
+}
+
+/* If it can't be written now, it may be when there is less of it. */
+static int copy_memory(const struct fvm_world *w, struct blob *b, struct fvm_error *err)
+{
+	struct vin_precopy_told told;
+	if (!b->precopy || vin_precopy_copy(b->precopy, b->out, had_enough, NULL, &told, NULL) == 0)
+		return 0;
+	vin_precopy_close(b->precopy);
+	b->precopy = NULL;
+	return begin_blob(w, b, err);
+}
+
+/* Memory last: it is what changes most. */
 static int copy_early(struct fvm_world *w, const struct job *job, struct standing *s,
 		      struct fvm_error *err)
 {
-	struct fvm_early *e = &s->early;
-	if (!job->leave_running)
-		return 0;
-	const bool wanted = job->clone || job->tag;
-	int r = fvm_early_open(w->vm, wanted, e, err);
-	if (r < 0 || !fvm_early_can(w->vm))
-		return r;
-	e->progress = job->progress;
-	e->arg = job->arg;
-	r = mark(w, s, err);
-	if (r < 0)
-		return r;
-	r = fvm_early_copy(e, wanted ? err : NULL);
-	if (r < 0)
-		fvm_early_close(e);
-	if (is_abandoned())
-		return -ECANCELED;
-	return wanted ? r : 0;
+	const bool files = job->leave_running && fvm_early_can(w->vm);
+	int r = job->leave_running ? fvm_early_open(w->vm, job->clone || job->tag, &s->early, err)
+				   : 0;
+	if (r == 0)
+		r = begin_blob(w, &s->blob, err);
+	if (r == 0 && (files || has_much_memory(w)))
+		r = mark(w, s, err);
+	if (r == 0 && files)
+		r = copy_files(job, s, err);
+	if (r == 0)
+		r = copy_memory(w, &s->blob, err);
+	if (r == 0)
+		r = mark_blob(&s->blob, err);
+	return r == 0 && is_abandoned() ? -ECANCELED : r;
 }
 
 static int checkpoint(struct fvm_world *w, const struct job *job, struct fvm_checkpoint_told *ret,
 		      struct fvm_error *err)
 {
-	struct standing s = { .early = FVM_NO_EARLY };
+	struct standing s = { .early = FVM_NO_EARLY, .blob = { .fd = job->blob } };
 	int r = fvm_world_hold(w, err);
 	if (r == 0)
 		r = copy_early(w, job, &s, err);
 	if (r == 0)
-		r = capture(w, job->blob, &s.capture, &s.since, err);
+		r = capture(w, &s.blob, &s.capture, &s.since, err);
 	if (r < 0) {
+		end_blob(&s.blob);
 		fvm_early_close(&s.early);
 		return r;
 	}
@@ -442,6 +531,7 @@ static int checkpoint(struct fvm_world *w, const struct job *job, struct fvm_che
 		r = finish(w->vm, s.capture, job->leave_running, err);
 	ret->still_ns = s.before_ns + (s.still_ns ? s.still_ns : fvm_clock_ns() - s.since);
 	vin_capture_close(s.capture);
+	end_blob(&s.blob);
 	fvm_early_close(&s.early);
 	return r;
 }

@@ -5,16 +5,18 @@
  *   The file is an image as export writes it (fvm/image.h) with one blob more, named by annotation
  *   "org.fvm.programs" of the manifest's descriptor: so export's readers read it, too. The blob:
  *
- *     "fvm programs 2\n", struct fvm_net_wish (addresses that it had), u32 number of sessions, for
- *     each u32 length and struct fvm_msg_live with its last output; u64 length and the tar of
- *     fvm/volatile; then the image stream of vin/capture up to the end
+ *     "fvm programs 3\n", struct fvm_net_wish (addresses that it had), u64 offset of the sessions;
+ *     the image stream of vin/capture, which begins with memory while all run (vin/precopy); u32
+ *     number of sessions, for each u32 length and struct fvm_msg_live with its last output; u64
+ *     length and the tar of fvm/volatile up to the end
  *
  *   PID 1 is not captured but made anew. It holds the ends of its sessions' terminals and pipes:
  *   to vin these are given (vin/files.h), by the name "session N".
  *
  *   checkpoint  look while all run (what can't be captured is said now); stop; write programs, then
- *               layers; let them go or end the VM. If they are to go on, their files were copied
- *               before (fvm/early.h), and they go before layers are written. Until the file has its
+ *               layers; let them go or end the VM. Most of their memory was written before, and if
+ *               they are to go on, their files were copied before (fvm/early.h), and they go before
+ *               layers are written. Until the file has its
  *               name, whatever happens to us lets the programs go on, as they are our tracees.
  *   restore     import the layers, start the VM without a command, have PID 1 take over the
  *               sessions, replay the programs as its children. What needs all of their memory waits

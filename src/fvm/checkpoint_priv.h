@@ -10,7 +10,7 @@
 #include "fvm/init_priv.h"
 #include "vin/capture.h"
 
-#define FVM_PROGRAMS_MAGIC "fvm programs 2\n"
+#define FVM_PROGRAMS_MAGIC "fvm programs 3\n"
 #define FVM_SESSIONS_MAX   4096
 
 /* A session as PID 1 told it, and what it gave. */

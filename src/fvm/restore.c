@@ -60,11 +60,13 @@ static int adopt_one(struct fvm_world *w, int live, int sock, struct fvm_error *
 	return 0;
 }
 
-static int read_head(int live, struct fvm_net_wish *ret, struct fvm_error *err)
+/* @ret_rest: where the sessions begin */
+static int read_head(int live, struct fvm_net_wish *ret, uint64_t *ret_rest, struct fvm_error *err)
 {
 	char magic[sizeof(FVM_PROGRAMS_MAGIC)] = "";
 	if (read_exact(live, magic, strlen(FVM_PROGRAMS_MAGIC)) < 0 ||
-	    strcmp(magic, FVM_PROGRAMS_MAGIC) != 0 || read_exact(live, ret, sizeof(*ret)) < 0)
+	    strcmp(magic, FVM_PROGRAMS_MAGIC) != 0 || read_exact(live, ret, sizeof(*ret)) < 0 ||
+	    read_exact(live, ret_rest, sizeof(*ret_rest)) < 0 || *ret_rest > INT64_MAX)
 		return damaged(err);
 	ret->address4[sizeof(ret->address4) - 1] = '\0';
 	ret->address6[sizeof(ret->address6) - 1] = '\0';
@@ -73,18 +75,24 @@ static int read_head(int live, struct fvm_net_wish *ret, struct fvm_error *err)
 
 int fvm_restore_wish(int live, struct fvm_net_wish *ret, struct fvm_error *err)
 {
-	int r = read_head(live, ret, err);
+	uint64_t rest;
+	int r = read_head(live, ret, &rest, err);
 	if (lseek(live, 0, SEEK_SET) < 0 && r == 0)
 		r = fvm_error_set(err, errno, "read the programs");
 	return r;
 }
 
-static int adopt_sessions(struct fvm_world *w, int live, struct fvm_error *err)
+/* @ret_at: where the programs begin */
+static int adopt_sessions(struct fvm_world *w, int live, off_t *ret_at, struct fvm_error *err)
 {
 	struct fvm_net_wish had;
+	uint64_t rest;
 	uint32_t sessions = 0;
-	if (read_head(live, &had, err) < 0)
+	if (read_head(live, &had, &rest, err) < 0)
 		return -EBADMSG;
+	*ret_at = lseek(live, 0, SEEK_CUR);
+	if (*ret_at < 0 || lseek(live, (off_t)rest, SEEK_SET) < 0)
+		return fvm_error_set(err, errno, "read the programs");
 	if (read_exact(live, &sessions, sizeof(sessions)) < 0 || sessions > FVM_SESSIONS_MAX)
 		return damaged(err);
 	scoped_fd sock = fvm_control_connect(w->vm, err);
@@ -188,15 +196,18 @@ static int restore(const struct fvm_vm *vm, const struct restoring *what, struct
 {
 	struct vin_watch watch;
 	scoped_world w = FVM_NO_WORLD;
+	off_t programs = 0;
 	int r = fvm_world_open(vm, &w, err);
 	if (r == 0)
-		r = adopt_sessions(&w, what->live, err);
+		r = adopt_sessions(&w, what->live, &programs, err);
 	if (r == 0 && vm->config.rootless)
 		w.users = fvm_foothold_users(vm);
 	if (r == 0)
 		r = fvm_world_enter(&w, err);
 	if (r == 0)
 		r = put_volatile_back(&w, what->live, err);
+	if (r == 0 && lseek(what->live, programs, SEEK_SET) < 0)
+		r = fvm_error_set(err, errno, "read the programs");
 	if (r == 0)
 		r = enter(&w, err);
 	if (r < 0)

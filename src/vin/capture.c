@@ -603,6 +603,15 @@ static bool has_much(const struct subject *s)
 	return kb * 1024 >= VIN_PRECOPY_LEAST;
 }
 
+bool vin_capture_worth(const struct vin_capture *c)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		if (has_much(&c->subjects[i]))
+			return true;
+	}
+	return false;
+}
+
 int vin_capture_track(struct vin_capture *c, struct vin_precopy *ret, struct fvm_error *err)
 {
 	int r = 0;

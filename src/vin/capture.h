@@ -61,6 +61,9 @@ int vin_capture_open(const pid_t *roots, size_t count, const struct vin_capture_
  *  Return: as vin_tree_seize() and vin_capture_open(), or -EAGAIN (none came); all run then */
 int vin_capture_stop(struct vin_capture *c, unsigned int timeout_ms, struct fvm_error *err);
 
+/** vin_capture_worth() - whether somebody has so much memory that it is to be copied early */
+bool vin_capture_worth(const struct vin_capture *c);
+
 /** vin_capture_track() - who was stopped, and has much memory, is tracked from now on
  *  @ret: of other captures, too; the caller closes it. Return: 0 or -ENOMEM */
 int vin_capture_track(struct vin_capture *c, struct vin_precopy *ret, struct fvm_error *err);

@@ -242,3 +242,23 @@ find_stopped() {
 	as_user faults fvm -q rm late
 	as_user faults fvm -q undo --drop all
 }
+
+@test "who is killed while memory is copied leaves programs as they were" {
+	fvm run -d --net none --name one "$E2E_STAGE/tools/lockstep" /root/work 1 >/dev/null
+	wait_until 30 told 2
+	local n
+	for n in 1 2; do
+		FVM_FAULT=checkpoint.memory:$n:kill run fvm checkpoint --leave-running one "$E2E/file"
+		[ ! -e "$E2E/file" ]
+		wait_until 30 told $(($(fvm logs one | grep -c ^round) + 1))
+	done
+	fvm checkpoint --leave-running one "$E2E/file"
+	fvm restore "$E2E/file" two
+	wait_until 30 told $(($(fvm logs one | grep -c ^round) + 1))
+	equal "$(fvm logs one two | grep wrong)" ""
+	no_leftovers
+	fvm rm --force one two
+}
+
+# told COUNT: VM one has told of as many rounds
+told() { [ "$(fvm logs one | grep -c ^round)" -ge "$1" ]; }

@@ -4,8 +4,9 @@
  *   lockstep DIR MIB
  *
  * makes DIR with MIB of data, and then changes what lies there, round after round: writes, stores
- * into a shared mapping, renames, exchanged directories, links, attributes, holes. Each round
- * begins with a look whether all is as the rounds before left it, by their number in memory.
+ * into a shared mapping and into memory of its own, renames, exchanged directories, links,
+ * attributes, holes. Each round begins with a look whether all is as the rounds before left it, by
+ * their number in memory.
  * Prints "round N" now and then; "wrong: WHAT", and status 1, when something is of another round.
  * Restored, it finds other inodes: its files lie in a lower layer then, whose directories can't be
  * renamed (EXDEV), and whose links end with a copy-up. It says "restored N", and leaves these out.
@@ -26,8 +27,9 @@
 #define SLOTS 512
 #define TELL  50 /* rounds */
 #define HOLE  (1 << 20)
+#define PLAIN 1024 /* pages of memory that nobody else sees */
 
-static char *mapped;
+static char *mapped, *plain;
 static int slots, paged, elsewhere;
 static ino_t first_ino;
 
@@ -130,6 +132,11 @@ static void look(uint64_t n)
 		must(memcmp(mapped + i * PAGE, &want, 8) == 0, "the mapping", n);
 		must(word(paged, (off_t)(i * PAGE)) == want, "the mapped file", n);
 	}
+	for (uint64_t i = 0; i < PLAIN; i++) {
+		uint64_t want = last_of(n, i, PLAIN);
+		must(memcmp(plain + i * PAGE, &want, 8) == 0, "memory", n);
+		must(memcmp(plain + i * PAGE + PAGE - 8, &want, 8) == 0, "memory's end", n);
+	}
 	name_of(n, name);
 	must(access(name, F_OK) == 0, "the new name", n);
 	name_of(n - 1, name);
@@ -148,6 +155,8 @@ static void change(uint64_t n)
 	name_of(n, is);
 	must(pwrite(slots, &n, 8, (off_t)(n % SLOTS * 8)) == 8, "pwrite", n);
 	memcpy(mapped + n % PAGES * PAGE, &n, 8);
+	memcpy(plain + n % PLAIN * PAGE, &n, 8);
+	memcpy(plain + n % PLAIN * PAGE + PAGE - 8, &n, 8);
 	must(rename(was, is) == 0, "rename", n);
 	exchange_directories(n);
 	must((n % 2 ? link("link.a", "link.b") : unlink("link.b")) == 0, "link", n);
@@ -198,7 +207,10 @@ static void begin(const char *dir, long mib)
 	slots = open("slots", O_RDWR);
 	paged = open("paged", O_RDWR);
 	mapped = mmap(NULL, sizeof(zeros), PROT_READ | PROT_WRITE, MAP_SHARED, paged, 0);
-	must(slots >= 0 && mapped != MAP_FAILED, "open", 0);
+	plain = mmap(NULL, PLAIN * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		     0);
+	must(slots >= 0 && mapped != MAP_FAILED && plain != MAP_FAILED, "open", 0);
+	memset(plain, 0, PLAIN * PAGE);
 	struct stat st;
 	must(fstat(slots, &st) == 0, "fstat", 0);
 	first_ino = st.st_ino;
