@@ -1,11 +1,13 @@
 /*
  * How long do programs stand still while they are captured and made again?
  *
- *   bench-vin [-n ROUNDS] [-w WARM_UP] PREFIX KIND COUNT
+ *   bench-vin [-n ROUNDS] [-w WARM_UP] [-r RATE] PREFIX KIND COUNT
  *
  * KIND  processes, threads, descriptors, areas or mib: a program with COUNT of them; "small" is one
  *       process. In each round one is started, captured into memory and let go, captured once more
  *       and ended, and made again from that image. COUNT 0 makes what is beside the COUNT.
+ *       early:  COUNT MiB, of which the program writes to RATE MiB of pages in a second; most of it
+ *       copied into memory before the stop
  *       stream: COUNT MiB, captured into a pipe and made again from its other end meanwhile
  *       late:   the same, but their memory comes when the new ones run; the old ones stand still
  *               until then (all)
@@ -19,6 +21,7 @@
  *   freeze  from the first that stops until all go on, made again from an image
  *   total   of the latter, with what is done before anybody stops
  *   all     from the first that stops until no memory is late any more
+ *   early   what is done while they run, before the stop
  *   and of their parts: look, stop, write, kill, build, go
  *   never, after: processor time of the two that work
  */
@@ -37,6 +40,7 @@
 #include <unistd.h>
 
 #include "vin/capture.h"
+#include "vin/dirty.h"
 #include "vin/replay.h"
 
 enum { ROUNDS_MAX = 1000, PATIENCE_MS = 20000 };
@@ -45,19 +49,33 @@ enum { ROUNDS_MAX = 1000, PATIENCE_MS = 20000 };
 #define MIB   (1024UL * 1024)
 #define STACK (64 * 1024)
 
-enum part { LOOK, STOP, WRITE, KILL, BUILD, GO, STILL, FREEZE, TOTAL, ALL, NEVER, AFTER, PARTS };
-
-static const char *const part_names[PARTS] = {
-	"look",	 "stop",   "write", "kill", "build", "go",
-	"still", "freeze", "total", "all",  "never", "after"
+enum part {
+	LOOK,
+	STOP,
+	WRITE,
+	KILL,
+	BUILD,
+	GO,
+	STILL,
+	FREEZE,
+	TOTAL,
+	ALL,
+	EARLY,
+	NEVER,
+	AFTER,
+	PARTS
 };
+
+static const char *const part_names[PARTS] = { "look",	"stop",	 "write",  "kill",  "build",
+					       "go",	"still", "freeze", "total", "all",
+					       "early", "never", "after" };
 
 static double figures[PARTS][ROUNDS_MAX];
 static size_t round_count; /* of those that count */
 
 struct subject {
 	const char *kind;
-	long count;
+	long count, rate;
 };
 
 static struct fvm_error err;
@@ -174,6 +192,20 @@ static bool is_late(const struct subject *s)
 	return strcmp(s->kind, "late") == 0;
 }
 
+/* One word of a page here and there: so many pages that it comes to @rate MiB in a second. */
+static _Noreturn void write_for_ever(unsigned char *at, long mib, long rate)
+{
+	const uint64_t pages = (uint64_t)mib * (MIB / PAGE);
+	const int64_t begin = fvm_clock_ns();
+	uint64_t done = 0;
+	for (;;) {
+		const uint64_t ms = (uint64_t)(fvm_clock_ns() - begin) / 1000000;
+		for (; done < ms * (uint64_t)rate * (MIB / PAGE) / 1000; done++)
+			at[done * 2654435761U % pages * PAGE]++;
+		usleep(1000);
+	}
+}
+
 static void have(const struct subject *s)
 {
 	static const struct {
@@ -211,10 +243,13 @@ static pid_t start(const struct subject *s)
 		dup2(ready[1], 3);
 		fvm_close_range(4, ~0U);
 		have(s);
+		unsigned char *at = strcmp(s->kind, "early") == 0 ? have_memory(s->count) : NULL;
 		(void)!write(3, "", 1);
 		close(3);
 		if (strcmp(s->kind, "after") == 0)
 			work_for_ever(s->count);
+		if (at && s->rate)
+			write_for_ever(at, s->count, s->rate);
 		wait_for_ever(NULL);
 	}
 	close(ready[1]);
@@ -233,9 +268,10 @@ static double since(int64_t *then)
 	return (double)(now - before) / 1e6;
 }
 
-static struct vin_capture *look(pid_t pid, bool late, double parts[PARTS])
+static struct vin_capture *look(pid_t pid, bool late, const struct vin_precopy *p,
+				double parts[PARTS])
 {
-	const struct vin_capture_options options = { .root = -1, .late = late };
+	const struct vin_capture_options options = { .root = -1, .late = late, .precopy = p };
 	struct vin_capture *c;
 	int64_t at = fvm_clock_ns();
 	must(vin_capture_open(&pid, 1, &options, &c, &err), "look at a program");
@@ -258,7 +294,7 @@ static void write_image(struct vin_capture *c, int to, double parts[PARTS])
 
 static void capture(pid_t pid, int to, bool resume, double parts[PARTS])
 {
-	struct vin_capture *c = look(pid, false, parts);
+	struct vin_capture *c = look(pid, false, NULL, parts);
 	write_image(c, to, parts);
 	int64_t at = fvm_clock_ns();
 	if (resume)
@@ -351,6 +387,37 @@ static void work_after(const struct subject *s, double parts[PARTS])
 	reap(after);
 }
 
+/* Two stops: at the first they are only tracked from then on. */
+static void early(const struct subject *s, double parts[PARTS])
+{
+	double first[PARTS] = { 0 };
+	struct vin_precopy_told told;
+	struct vin_out *out;
+	scoped_fd image = memfd_create("image", MFD_CLOEXEC);
+	const pid_t pid = start(s);
+	struct vin_precopy *p = vin_precopy_open(VIN_DIRTY_ALL);
+	struct vin_capture *c = look(pid, false, NULL, first);
+	int64_t at = fvm_clock_ns();
+	must(vin_capture_track(c, p, &err), "track a program");
+	vin_capture_resume(c);
+	const double tracked = since(&at);
+	vin_capture_close(c);
+	must(vin_out_open(image, &out, &err), "write");
+	must(vin_precopy_copy(p, out, NULL, NULL, &told, &err), "copy memory");
+	parts[EARLY] = since(&at);
+	c = look(pid, false, p, parts);
+	at = fvm_clock_ns();
+	must(vin_capture_write(c, out, &err), "write");
+	must(vin_out_end(out, &err), "write");
+	parts[WRITE] = since(&at);
+	vin_capture_resume(c);
+	parts[STILL] = first[STOP] + tracked + parts[STOP] + parts[WRITE] + since(&at);
+	vin_precopy_close(p);
+	vin_out_close(out);
+	vin_capture_close(c);
+	reap(pid);
+}
+
 /* The other end of the pipe: ends with what it measured. */
 static _Noreturn void receive(int from, int report, pid_t late)
 {
@@ -386,7 +453,7 @@ static void through_pipe(const struct subject *s, double parts[PARTS])
 		receive(line[0], report[1], is_late(s) ? pid : 0);
 	}
 	close(line[0]);
-	struct vin_capture *c = look(pid, is_late(s), parts);
+	struct vin_capture *c = look(pid, is_late(s), NULL, parts);
 	int64_t at = fvm_clock_ns();
 	write_image(c, line[1], parts);
 	close(line[1]);
@@ -463,6 +530,8 @@ static void one_round(const struct subject *s, bool counts)
 		through_pipe(s, parts);
 	else if (strcmp(s->kind, "after") == 0)
 		work_after(s, parts);
+	else if (strcmp(s->kind, "early") == 0)
+		early(s, parts);
 	else
 		through_memory(s, parts);
 	for (int i = STOP; i <= GO; i++)
@@ -499,15 +568,16 @@ static void print(const char *prefix)
 
 int main(int argc, char **argv)
 {
-	long rounds = 30, warm_up = 3;
+	long rounds = 30, warm_up = 3, rate = 0;
 	struct vin_watch watch;
-	for (int o; (o = getopt(argc, argv, "n:w:")) != -1;)
-		*(o == 'n' ? &rounds : &warm_up) = strtol(optarg, NULL, 10);
+	for (int o; (o = getopt(argc, argv, "n:w:r:")) != -1;)
+		*(o == 'n' ? &rounds : o == 'r' ? &rate : &warm_up) = strtol(optarg, NULL, 10);
 	if (argc - optind != 3 || rounds < 1 || rounds > ROUNDS_MAX) {
-		fprintf(stderr, "usage: bench-vin [-n ROUNDS] [-w WARM_UP] PREFIX KIND COUNT\n");
+		fprintf(stderr,
+			"usage: bench-vin [-n ROUNDS] [-w WARM_UP] [-r RATE] PREFIX KIND COUNT\n");
 		return 2;
 	}
-	const struct subject s = { argv[optind + 1], strtol(argv[optind + 2], NULL, 10) };
+	const struct subject s = { argv[optind + 1], strtol(argv[optind + 2], NULL, 10), rate };
 	vin_watch_begin(&watch);
 	for (long i = -warm_up; i < rounds; i++)
 		one_round(&s, i >= 0);

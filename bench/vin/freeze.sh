@@ -9,6 +9,9 @@
 # copied between two processes into fresh memory by two threads (copy). Beside all of it criu, where
 # it works.
 #
+# The same memory copied before the stop, while the program writes to 0, 50 and 200 MiB of pages in a
+# second (early): beside "still" of mib, which is all of it written in the stop, and copy.
+#
 # And with the memory coming when the programs run already (late), while the old ones
 # stand still; all is when it has come.
 #
@@ -21,9 +24,9 @@ rounds_of 30
 cp "$BENCH_BUILD/bench/bench-vin" "$BENCH_DIR/bin/"
 vin=$BENCH_DIR/bin/bench-vin
 
-# of NAME KIND COUNT: what bench-vin measures, or what it said
+# of NAME KIND COUNT [RATE]: what bench-vin measures, or what it said
 of() {
-	"$vin" -n "$ROUNDS" -w "$WARM_UP" "vin/freeze/$1" "$2" "$3" 2>"$BENCH_DIR/said" && return
+	"$vin" -n "$ROUNDS" -w "$WARM_UP" -r "${4:-0}" "vin/freeze/$1" "$2" "$3" 2>"$BENCH_DIR/said" && return
 	echo "# vin/freeze/$1: failed" >&2
 	sed 's/^/#   /' "$BENCH_DIR/said" >&2
 	BENCH_STATUS=1
@@ -61,6 +64,9 @@ for part in still freeze; do
 	}' "$BENCH_DIR/small" "$BENCH_DIR/lines"
 done
 of late-"$mib"-mib late "$mib"
+for rate in 0 50 200; do
+	of early-"$mib"-mib-"$rate" early "$mib" "$rate"
+done
 
 rounds_of 30
 WARM_UP=$(sized 3 0)
