@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <linux/if_link.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
 #include <linux/nexthop.h>
 #include <linux/rtnetlink.h>
 #include <linux/xfrm.h>
@@ -41,17 +39,6 @@ static int refuse_queue(void *arg, const struct nlmsghdr *m, struct fvm_error *e
 			     "the network can't be captured: its device %d has a queueing "
 			     "discipline (%s)",
 			     head->tcm_ifindex, text_of(vin_rtnl_attr(m, sizeof(*head), TCA_KIND)));
-}
-
-static int refuse_table(void *arg, const struct nlmsghdr *m, struct fvm_error *err)
-{
-	const struct nlattr *name = vin_rtnl_attr(m, sizeof(struct nfgenmsg), NFTA_TABLE_NAME);
-	(void)arg;
-	if (m->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE))
-		return 0;
-	return fvm_error_say(err, EOPNOTSUPP,
-			     "the network can't be captured: it has nftables' table %s",
-			     text_of(name));
 }
 
 static int refuse_any(void *arg, const struct nlmsghdr *m, struct fvm_error *err)
@@ -102,8 +89,6 @@ int vin_net_check(void *arg, struct fvm_buf *to, struct fvm_error *err)
 		{ NETLINK_ROUTE, RTM_GETQDISC, sizeof(struct tcmsg), refuse_queue, "queues" },
 		{ NETLINK_ROUTE, RTM_GETNEXTHOP, sizeof(struct nhmsg), refuse_any,
 		  "next hops that are objects" },
-		{ NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE,
-		  sizeof(struct nfgenmsg), refuse_table, "tables of nftables" },
 		{ NETLINK_XFRM, XFRM_MSG_GETSA, 0, refuse_any, "IPsec associations" },
 		{ NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, refuse_any, "IPsec policies" },
 	};

@@ -8,9 +8,11 @@
  *   own: it is there already, with addresses of its own.
  *
  *     net_check.c  what can't be captured: other kinds of devices, queueing disciplines, tables of
- *                  nftables and iptables, IPsec, next hops that are objects
+ *                  iptables, IPsec, next hops that are objects
  *     links.c      devices, all of them down
  *     (sysctl.c)   parameters, which say how devices come up
+ *     tables.c     tables of nftables, all of them at once; tables' own handles are new ones, others'
+ *                  the same unless thousands were given in vain
  *     routes.c     who is up; addresses, neighbours, routes, rules
  * Limits: forwarding entries of bridges and neighbours that were learnt are learnt again; proxy
  * neighbours, and the hardware address of the world's own device, are not kept.

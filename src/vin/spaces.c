@@ -262,11 +262,16 @@ int vin_space_stream(pid_t pid, int spaces, const struct vin_space_teller *t, st
 
 /* Numbers stand in images. */
 static const struct vin_space_kind *const kinds[] = {
-	NULL, &vin_space_uts, &vin_space_sysctls, &vin_space_links, &vin_space_routes,
+	NULL,
+	&vin_space_uts,
+	&vin_space_sysctls,
+	&vin_space_links,
+	&vin_space_routes,
+	&vin_space_tables,
 };
 
 /* A device has parameters when it is there, which say how it comes up. */
-static const uint8_t order[] = { 1, 3, 2, 4 };
+static const uint8_t order[] = { 1, 3, 2, 4, 5 };
 
 int vin_spaces_settings_check(pid_t within, int spaces, struct fvm_error *err)
 {

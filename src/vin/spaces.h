@@ -9,7 +9,7 @@
  *     uts.c     host and domain name
  *     sysctl.c  what the files below /proc/sys/net say. All of them are written down, and in the new
  *               world those written that say something else
- *     links.c, routes.c    devices, addresses, routes of a network: vin/rtnl
+ *     links.c, routes.c, tables.c    devices, addresses, routes, nftables: vin/rtnl
  *
  *   A process or thread in another namespace than the others, or that will put its children into
  *   another, is found by the names that /proc/PID/ns shows, while it runs, and refused.
@@ -95,6 +95,6 @@ struct vin_space_kind {
 	int (*make)(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err);
 };
 extern const struct vin_space_kind vin_space_uts, vin_space_sysctls, vin_space_links,
-	vin_space_routes;
+	vin_space_routes, vin_space_tables;
 
 #endif
