@@ -1,4 +1,5 @@
 /* Current directories that were deleted, as getcwd(2), rmdir(2) and unlink(2) have it. */
+#include <sys/inotify.h>
 #include <sys/stat.h>
 
 #include "worlds.h"
@@ -116,6 +117,28 @@ static void one_whose_parent_was_deleted(void **state)
 	goes_on(parent_gone_too, is_nameless, CLONE_NEWIPC);
 }
 
+static void watch_it(void)
+{
+	gone_directory();
+	CHECK(inotify_init1(IN_NONBLOCK) == 3 && inotify_add_watch(3, ".", IN_ATTRIB) == 1);
+}
+
+static void its_watch_tells(void)
+{
+	struct inotify_event e;
+	is_nameless();
+	CHECK(read(3, &e, sizeof(e)) < 0 && errno == EAGAIN);
+	CHECK(chmod(".", 01751) == 0 && read(3, &e, sizeof(e)) == sizeof(e));
+	CHECK(e.wd == 1 && e.mask == (IN_ATTRIB | IN_ISDIR));
+}
+
+static void one_that_is_watched(void **state)
+{
+	(void)state;
+	bare.bare = false;
+	goes_on(watch_it, its_watch_tells, CLONE_NEWIPC);
+}
+
 static int run(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -123,6 +146,7 @@ static int run(void)
 		WORLD(one_that_several_are_in),
 		WORLD(one_whose_name_is_anothers_now),
 		WORLD(one_whose_parent_was_deleted),
+		WORLD(one_that_is_watched),
 	};
 	snprintf(path, sizeof(path), "/tmp/vin-dirs-%d", getpid());
 	int failed = cmocka_run_group_tests(tests, worlds_setup, worlds_teardown);

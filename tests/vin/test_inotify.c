@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 
@@ -384,11 +385,14 @@ static void an_overlay_has_watches(void **state)
 	carried(make_overlay, check_overlay);
 }
 
+/* What is mapped lives on. */
 static void make_lost(void)
 {
-	CHECK(mkdir("small/d", 0755) == 0);
-	CHECK(inotify_init1(0) == 3 && inotify_add_watch(3, "small/d", IN_CREATE) == 1);
-	CHECK(chdir("small/d") == 0 && rmdir("../d") == 0);
+	int fd = open("small/f", O_CREAT | O_RDWR, 0600);
+	CHECK(fd == 3 && ftruncate(fd, 4096) == 0);
+	CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED && close(fd) == 0);
+	CHECK(inotify_init1(0) == 3 && inotify_add_watch(3, "small/f", IN_MODIFY) == 1);
+	CHECK(unlink("small/f") == 0);
 }
 
 static void what_has_no_name_any_more_is_refused(void **state)
