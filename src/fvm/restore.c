@@ -75,7 +75,7 @@ static int read_head(int live, struct fvm_net_wish *ret, uint64_t *ret_rest, str
 
 int fvm_restore_wish(int live, struct fvm_net_wish *ret, struct fvm_error *err)
 {
-	uint64_t rest;
+	uint64_t rest = 0;
 	int r = read_head(live, ret, &rest, err);
 	if (lseek(live, 0, SEEK_SET) < 0 && r == 0)
 		r = fvm_error_set(err, errno, "read the programs");
@@ -86,7 +86,7 @@ int fvm_restore_wish(int live, struct fvm_net_wish *ret, struct fvm_error *err)
 static int adopt_sessions(struct fvm_world *w, int live, off_t *ret_at, struct fvm_error *err)
 {
 	struct fvm_net_wish had;
-	uint64_t rest;
+	uint64_t rest = 0;
 	uint32_t sessions = 0;
 	if (read_head(live, &had, &rest, err) < 0)
 		return -EBADMSG;

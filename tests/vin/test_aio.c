@@ -448,9 +448,10 @@ static void *work(void *arg)
 			*block = read ? 0 : round * DEPTH + i;
 		}
 		uint64_t seen = 0;
-		for (long done = 0, n = 0; done < DEPTH; done += n, n = 0) {
-			n = syscall(SYS_io_submit, ring, DEPTH - done, list + done);
+		for (long done = 0; done < DEPTH;) {
+			const long n = syscall(SYS_io_submit, ring, DEPTH - done, list + done);
 			CHECK(n > 0);
+			done += n > 0 ? n : 0;
 		}
 		while (seen != (1 << DEPTH) - 1) {
 			long n = fetch(ring, 1, DEPTH, events);
