@@ -131,7 +131,14 @@ static void take_guest(int orders, bool user)
 	struct clone_args args = { .exit_signal = SIGCHLD,
 				   .set_tid = (uint64_t)(uintptr_t)&number,
 				   .set_tid_size = 1 };
-	if (syscall(SYS_clone3, &args, sizeof(args)) == 0)
+	long pid = syscall(SYS_clone3, &args, sizeof(args));
+	/* who had the number may have ended this moment */
+	for (int ms = 0; ms < 30000 && pid < 0 && errno == EEXIST; ms++) {
+		nap(1);
+		(void)waitpid(-1, NULL, WNOHANG);
+		pid = syscall(SYS_clone3, &args, sizeof(args));
+	}
+	if (pid == 0)
 		vin_become(fd, user);
 	close(fd);
 }
