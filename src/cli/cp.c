@@ -124,10 +124,8 @@ static int side_start(struct cp *cp, struct side *s, enum fvm_helper helper, int
 	s->sock = fvm_control_connect(&s->vm, err);
 	r = s->sock < 0 ? s->sock : fvm_control_run(s->sock, &command, NULL, err);
 	close(notes[1]);
-	if (r < 0) {
+	if (r < 0)
 		fvm_fd_closep(&s->sock); /* nothing to wait for */
-		s->sock = -1;
-	}
 	return r;
 }
 

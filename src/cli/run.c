@@ -410,7 +410,6 @@ static int run_new(struct run *run, struct fvm_command *command)
 		return start_failed(run, &err);
 	/* others may now use it */
 	fvm_fd_closep(&run->vm.lock);
-	run->vm.lock = -1;
 	if (o->prove && !proof(run))
 		return leaked(run);
 	int r = fvm_start_wait_exec(&run->started, &err);
@@ -446,7 +445,6 @@ static int run_beside(struct run *run, const struct run_options *o, int argc, ch
 	if (check_running(run, &err) < 0 || cli_need_awake(&run->vm, &err) < 0)
 		return cli_fail(&err);
 	fvm_fd_closep(&run->vm.lock);
-	run->vm.lock = -1;
 	return cli_exec_in(run->cli, &run->vm, &o->command,
 			   o->detach ? CLI_EXEC_PRINT_NAME : CLI_EXEC_FOLLOW, argc, argv);
 }

@@ -77,7 +77,6 @@ void cli_screen_close(struct cli_screen *s)
 		return;
 	leave(s);
 	fvm_fd_closep(&s->signals);
-	s->signals = -1;
 	sigprocmask(SIG_SETMASK, &s->mask_before, NULL);
 	fvm_buf_free(&s->out);
 }

@@ -22,10 +22,11 @@
 
 #define DESCRIPTORS_MAX (1U << 20) /* fs.nr_open, where nobody raised it */
 
-void fvm_fd_closep(const int *fd)
+void fvm_fd_closep(int *fd)
 {
 	if (*fd >= 0)
 		close(*fd);
+	*fd = -1;
 }
 
 int fvm_fd_take(int *fd)

@@ -4,7 +4,8 @@
  * Theory of operation
  *   A name is resolved once, below a directory descriptor; what we hold afterwards stays ours
  *   whatever a guest renames. Every descriptor is close-on-exec from birth.
- *   scoped_fd closes at the end of the scope any value >= 0; fvm_fd_take() gives it away.
+ *   scoped_fd closes at the end of the scope any value >= 0; fvm_fd_closep() does so before, and
+ *   fvm_fd_take() gives it away: both leave -1.
  */
 #ifndef FVM_COMMON_FD_H
 #define FVM_COMMON_FD_H
@@ -14,7 +15,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-void fvm_fd_closep(const int *fd);
+void fvm_fd_closep(int *fd);
 #define scoped_fd __attribute__((cleanup(fvm_fd_closep))) int
 
 /** fvm_fd_take() - pass ownership on; *@fd is -1 afterwards */

@@ -461,7 +461,7 @@ int fvm_cgroup_open_v2(const struct fvm_cgroups *g)
 		return -ENOENT;
 	int fd = open(g->v2, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && g->below) {
-		const scoped_fd above = fd;
+		scoped_fd above = fd;
 		fd = openat(above, BELOW, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	}
 	return fd < 0 ? -errno : fd;

@@ -68,7 +68,6 @@ void fvm_early_close(struct fvm_early *e)
 		(void)fvm_subids_remove_tree(e->vm->store->dir, e->tmp);
 	fvm_fd_closep(&e->dir);
 	fvm_fd_closep(&e->origins);
-	e->dir = e->origins = -1;
 }
 
 static int64_t clock_ns(clockid_t clock)

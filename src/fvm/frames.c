@@ -20,12 +20,9 @@ struct dent { /* struct linux_dirent64 of getdents64(2) */
 
 static void frame_close(struct fvm_frame *frame)
 {
-	for (size_t i = 0; i < frame->level_count; i++) {
+	for (size_t i = 0; i < frame->level_count; i++)
 		fvm_fd_closep(&frame->levels[i].fd);
-		frame->levels[i].fd = -1;
-	}
 	fvm_fd_closep(&frame->base);
-	frame->base = -1;
 	frame->closed = true;
 }
 

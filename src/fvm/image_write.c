@@ -311,7 +311,6 @@ static int push(struct level **stack, size_t *depth, int dir, size_t path_len)
 	if (*depth > OPEN_LEVELS) {
 		struct level *far = &more[*depth - 1 - OPEN_LEVELS];
 		fvm_fd_closep(&far->dir);
-		far->dir = -1;
 	}
 	return r;
 }

@@ -430,7 +430,6 @@ static int push(struct walk *w, int from, int to, const char *name, bool kept)
 		struct level *far = l - OPEN_LEVELS;
 		fvm_fd_closep(&far->from);
 		fvm_fd_closep(&far->to);
-		far->from = far->to = -1;
 	}
 	return r;
 }

@@ -183,7 +183,6 @@ static int mount_one(struct filling *f, struct fvm_error *err)
 		r = make(f, err);
 	fvm_fd_closep(&f->data);
 	fvm_fd_closep(&f->links);
-	f->data = f->links = -1;
 	if (r < 0)
 		return r;
 	scoped_fd target = fvm_build_target(f->b->root, f->native->path + 1, false);

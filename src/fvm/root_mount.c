@@ -223,7 +223,6 @@ static int hide_one(struct hiding *h, const char *top, const char *path)
 	size_t len = (size_t)(slash - path);
 	if (!h->path || h->len != len || memcmp(h->path, path, len) != 0) {
 		fvm_fd_closep(&h->at);
-		h->at = -1;
 		h->path = path;
 		h->len = len;
 		int r = hide_dirs(h, top, path, len);

@@ -41,7 +41,6 @@ void fvm_skeleton_close(struct fvm_skeleton *s)
 {
 	fvm_fd_closep(&s->tree);
 	fvm_fd_closep(&s->lock);
-	s->tree = s->lock = -1;
 }
 
 /* ---- where it lies ---- */
@@ -92,7 +91,6 @@ static void forget_generation(struct refresh *r)
 	fvm_fd_closep(&r->dir);
 	fvm_fd_closep(&r->tree);
 	fvm_fd_closep(&r->lock);
-	r->dir = r->tree = r->lock = -1;
 	free(r->list);
 	r->list = NULL;
 	r->gen[0] = '\0';

@@ -455,7 +455,7 @@ int fvm_slirp_start(int net, const struct fvm_config *config, struct fvm_slirp *
 			: start(&s, config, ret, err);
 	fvm_strv_free(&s.argv);
 	fvm_strv_free(&s.shut_argv);
-	const int fds[] = { s.user, s.vm[0], s.vm[1], s.ready[0], s.ready[1] };
+	int fds[] = { s.user, s.vm[0], s.vm[1], s.ready[0], s.ready[1] };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 	return r;

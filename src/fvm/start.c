@@ -46,11 +46,11 @@ static void start_free(struct start *s)
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);
-	const int fds[] = { s->alive,	  s->slot,     s->run_dir,   s->control,     s->log,
-			    s->status,	  s->pidfd,    s->spaces,    s->hide_shared, s->hide_kept,
-			    s->go[0],	  s->go[1],    s->report[0], s->report[1],   s->client[0],
-			    s->client[1], s->trace[0], s->trace[1],  s->prove[0],    s->prove[1],
-			    s->ended[0],  s->ended[1], s->world,     s->userns,	     s->watchdog };
+	int fds[] = { s->alive,	    s->slot,	 s->run_dir,   s->control,     s->log,
+		      s->status,    s->pidfd,	 s->spaces,    s->hide_shared, s->hide_kept,
+		      s->go[0],	    s->go[1],	 s->report[0], s->report[1],   s->client[0],
+		      s->client[1], s->trace[0], s->trace[1],  s->prove[0],    s->prove[1],
+		      s->ended[0],  s->ended[1], s->world,     s->userns,      s->watchdog };
 	for (size_t i = 0; i < FVM_COUNT(fds); i++)
 		fvm_fd_closep(&fds[i]);
 }
@@ -81,7 +81,6 @@ static void start_undo(struct start *s)
 		fvm_slot_drop(s->running.slot);
 	}
 	fvm_fd_closep(&s->alive);
-	s->alive = -1;
 	fvm_tidy_stopped(s->vm);
 }
 
@@ -176,7 +175,6 @@ static void hand_over(struct start *s, struct fvm_started *ret)
 	close(fvm_fd_take(&s->report[1]));
 	close(fvm_fd_take(&s->ended[1]));
 	fvm_fd_closep(&s->prove[1]);
-	s->prove[1] = -1;
 	*ret = (struct fvm_started){
 		.init = s->init,
 		.pidfd = fvm_fd_take(&s->pidfd),
@@ -391,7 +389,6 @@ void fvm_started_close(struct fvm_started *s)
 	fvm_fd_closep(&s->prove);
 	fvm_fd_closep(&s->ended);
 	fvm_fd_closep(&s->world);
-	s->pidfd = s->report = s->client = s->prove = s->ended = s->world = -1;
 	if (s->bait)
 		(void)fvm_bait_take(s->bait);
 	free(s->bait);
@@ -416,7 +413,6 @@ int fvm_start_wait_exec(struct fvm_started *s, struct fvm_error *err)
 	ssize_t n = fvm_read_full(s->report, &theirs, sizeof(theirs));
 	close(fvm_fd_take(&s->report));
 	fvm_fd_closep(&s->world);
-	s->world = -1;
 	if (n == 0)
 		return 0;
 	int r = n < 0 ? 0 : fvm_error_take(err, &theirs, (size_t)n);

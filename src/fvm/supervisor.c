@@ -164,7 +164,8 @@ static void prepare_nest(struct supervisor *sup, const struct fvm_supervisor_arg
 	const struct nest_ids to = { args->first_uid, args->first_gid };
 	if (args->userns_fd >= 0 && args->first_uid != 0)
 		nest_prepare(sup, args->userns_fd, &to);
-	fvm_fd_closep(&args->userns_fd);
+	if (args->userns_fd >= 0)
+		close(args->userns_fd);
 }
 
 static int receive_root(struct supervisor *sup, int sock)

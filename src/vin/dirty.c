@@ -147,7 +147,6 @@ void vin_dirty_end(struct vin_dirty *d)
 {
 	fvm_fd_closep(&d->uffd);
 	fvm_fd_closep(&d->pagemap);
-	d->uffd = d->pagemap = -1;
 	d->kind = NULL;
 }
 

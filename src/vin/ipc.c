@@ -291,7 +291,7 @@ static int find_spaces(pid_t pid, int *ret_space, int *ret_users, struct fvm_err
 	scoped_fd users = ioctl(space, NS_GET_USERNS);
 	if (users >= 0 && fstat(users, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
 	    vin_same_inode(&theirs, &ours))
-		fvm_fd_closep(&users), users = -1;
+		fvm_fd_closep(&users);
 	*ret_space = fvm_fd_take(&space);
 	*ret_users = fvm_fd_take(&users);
 	return 1;
@@ -375,11 +375,9 @@ static int visit(struct visit *v, struct vin_objects *objects, struct vin_out *o
 	if (pid < 0)
 		return fvm_error_set(err, errno, "list an IPC namespace");
 	fvm_fd_closep(&ready_write);
-	ready_write = -1;
 	(void)fvm_read_full(ready_read, &byte, 1);
 	int r = take_report(v, pid, objects, out, err);
 	fvm_fd_closep(&go_write);
-	go_write = -1;
 	(void)waitpid(pid, &status, 0);
 	return r;
 }

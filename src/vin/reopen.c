@@ -398,10 +398,8 @@ int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
 			ret = r->files[i].kind->finish(r, &r->files[i], err);
 	}
 	/* a lease for writing is given only when nobody else has the file open */
-	for (size_t i = 0; i < r->count; i++) {
+	for (size_t i = 0; i < r->count; i++)
 		fvm_fd_closep(&r->files[i].maker);
-		r->files[i].maker = -1;
-	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++) {
 		if (r->files[i].kind->settle && !(r->apart && r->files[i].kind == &vin_kind_tcp))
 			ret = r->files[i].kind->settle(r, &r->files[i], err);

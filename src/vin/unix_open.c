@@ -190,7 +190,6 @@ static int end_ghost(struct vin_reopen *r, struct vin_file *f)
 		return 0;
 	int e = s->error && send(f->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 	fvm_fd_closep(&f->maker);
-	f->maker = -1;
 	return e;
 }
 

@@ -5,6 +5,23 @@
 
 #include "tests/box.h"
 
+/* The number may be another's by the end of the scope. */
+static void what_was_closed_early_is_not_closed_again(void **state)
+{
+	const struct box *box = *state;
+	int other;
+	{
+		scoped_fd early = dup(box->dir);
+		const int number = early;
+		fvm_fd_closep(&early);
+		assert_int_equal(early, -1);
+		other = fcntl(box->dir, F_DUPFD_CLOEXEC, number);
+		assert_int_equal(other, number);
+	}
+	assert_true(fcntl(other, F_GETFD) >= 0);
+	close(other);
+}
+
 static void path_that_climbs_out_is_refused(void **state)
 {
 	const struct box *box = *state;
@@ -128,6 +145,8 @@ static void deep_tree_needs_few_descriptors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(what_was_closed_early_is_not_closed_again,
+						box_setup, box_teardown),
 		cmocka_unit_test_setup_teardown(path_that_climbs_out_is_refused, box_setup,
 						box_teardown),
 		cmocka_unit_test_setup_teardown(absolute_symlink_does_not_lead_out, box_setup,
