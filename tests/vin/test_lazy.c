@@ -113,7 +113,7 @@ static void await_stage(int stage)
 
 static pid_t victim(void (*fn)(void))
 {
-	memset(board, 0, sizeof(*board));
+	*board = (struct board){ 0 };
 	pid_t pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {

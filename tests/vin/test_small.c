@@ -283,21 +283,34 @@ static size_t children(pid_t *ret, size_t room)
 	return count;
 }
 
-/* @copy_to: the directory is copied there while all stand still, and they go on; < 0: they end. */
-static int capture(int image, int copy_to, struct fvm_error *e)
+static int stop_all(struct vin_capture **ret, struct fvm_error *e)
 {
 	static const struct vin_capture_options options = { .root = -1,
 							    .spaces = CLONE_NEWUTS | CLONE_NEWNET };
 	pid_t roots[4 * SMALL_SLOTS];
 	struct vin_capture *c = NULL;
-	struct vin_out *out = NULL;
-	int r = -ESRCH;
-	/* who has found something wrong ends while we look */
-	for (int i = 0; i < 100 && r == -ESRCH; i++)
-		r = vin_capture_open(roots, children(roots, sizeof(roots) / sizeof(roots[0])),
-				     &options, &c, e);
+	int r = vin_capture_open(roots, children(roots, sizeof(roots) / sizeof(roots[0])), &options,
+				 &c, e);
 	if (r == 0)
 		r = vin_capture_stop(c, 30000, e);
+	if (r < 0)
+		vin_capture_close(c);
+	else
+		*ret = c;
+	return r;
+}
+
+/* @copy_to: the directory is copied there while all stand still, and they go on; < 0: they end. */
+static int capture(int image, int copy_to, struct fvm_error *e)
+{
+	struct vin_capture *c = NULL;
+	struct vin_out *out = NULL;
+	int r = -ESRCH;
+	/* who has found something wrong, or is nobody's child any more, ends while we look */
+	for (int i = 0; i < 100 && (r == -ESRCH || r == -EAGAIN); i++) {
+		*e = (struct fvm_error){ 0 };
+		r = stop_all(&c, e);
+	}
 	if (r == 0 && copy_to >= 0 && copy_directory(copy_to) < 0)
 		r = fvm_error_say(e, EIO, "the directory could not be copied");
 	if (r == 0)
