@@ -286,15 +286,18 @@ static void tsc_check(void)
 
 /* ---- getpriority(2), sched(7), getrlimit(2), personality(2) ---- */
 
+static int niceness; /* who runs us may be nice already, and the way back is not everybody's */
+
 static void nice_make(void)
 {
-	CHECK(setpriority(PRIO_PROCESS, 0, 7) == 0);
+	niceness = getpriority(PRIO_PROCESS, 0) < 7 ? 7 : 19;
+	CHECK(setpriority(PRIO_PROCESS, 0, niceness) == 0);
 }
 
 static void nice_check(void)
 {
 	errno = 0;
-	CHECK(getpriority(PRIO_PROCESS, 0) == 7 && errno == 0);
+	CHECK(getpriority(PRIO_PROCESS, 0) == niceness && errno == 0);
 }
 
 static void batch_make(void)
