@@ -265,5 +265,6 @@ rounds() { [ "$(as_user "$1" fvm logs one | grep -c ^round)" -ge "$2" ]; }
 		expect 0 as_user "$user" fvm clone --live one three
 		wait_until 60 right "$user" three 1
 		equal "$(as_user "$user" fvm logs one | grep wrong)" ""
+		as_user "$user" fvm -q rm --force one two three
 	done
 }

@@ -190,7 +190,8 @@ spoil() {
 	init=$(fvm --json inspect thrown | jq .init_pid)
 	# its watcher dies, and then the VM itself
 	for pid in $(pgrep -f -- "--name thrown" || :); do
-		if [ "$pid" != "$init" ] && grep -qsF "$E2E" "/proc/$pid/environ"; then kill -KILL "$pid"; fi
+		[ "$pid" != "$init" ] && grep -qsF "$E2E" "/proc/$pid/environ" || continue
+		kill -KILL "$pid" 2>/dev/null || : # its end may have been near
 	done
 	kill -KILL "$init"
 	wait_until 5 test ! -e "/proc/$init"
