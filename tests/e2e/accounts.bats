@@ -60,9 +60,11 @@ answer="ldapann:x:$uid:$gid:Ann \"L\" Dap:"
 	needs_service
 	expect 0 served env SUDO_UID=$uid SUDO_GID=$gid fvm -q run --net none --keep --name own sh -c "$asked
 		touch $E2E/ann/its && chown ldapann:ldapproj $E2E/ann/its && su ldapann -c 'id -Gn'"
-	says "$answer" && says "ldapstaff ldapproj"
+	says "$answer"
+	says "ldapstaff ldapproj"
 	expect 0 served fvm -q run --net none --keep --name own --user ldapann sh -c "$asked; id -Gn; echo \$HOME"
-	says "ldapstaff ldapproj" && says "$E2E/ann"
+	says "ldapstaff ldapproj"
+	says "$E2E/ann"
 	expect 0 fvm -q commit own "$E2E/ann"
 	equal "$(stat -c %u:%g "$E2E/ann/its")" $uid:$project
 	equal "$(fvm diff own | grep -c -e passwd -e group -e /run)" 0

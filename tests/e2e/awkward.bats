@@ -32,7 +32,8 @@ export -f as_user user_make
 	needs_root
 	expect 0 bash -c 'ulimit -n 64; fvm run --rm --net none true'
 	expect 125 bash -c 'ulimit -n 20; fvm run --rm --net none true'
-	says "Too many open files" && says "ulimit -n"
+	says "Too many open files"
+	says "ulimit -n"
 }
 
 @test "the caller's umask is neither the VM's nor the store's" {
@@ -122,7 +123,8 @@ export -f as_user user_make
 	expect 0 apart 'umount -R /sys/fs/cgroup && fvm run --rm --net none true && as_user one fvm run --rm --net none true &&
 		fvm -q create --net none p && fvm start p && fvm pause p && fvm resume p && fvm rm --force p'
 	expect 125 apart 'umount -R /sys/fs/cgroup && fvm run --rm --net none --memory 100M true'
-	says "memory controller" && says "cgroup2"
+	says "memory controller"
+	says "cgroup2"
 }
 
 @test "root of a user namespace has VMs; where there may be no more namespaces, that is said" {
@@ -131,7 +133,8 @@ export -f as_user user_make
 	expect 0 as_user one unshare -Ur fvm -q run --rm --net none echo ok
 	says ok
 	expect 125 as_user one unshare -Ur sh -c "echo 0 >$limit && exec fvm -q run --rm --net none true"
-	says "make a user namespace" && says "sysctl -w user.max_user_namespaces="
+	says "make a user namespace"
+	says "sysctl -w user.max_user_namespaces="
 	expect 125 apart "echo 0 >$limit.fvm 2>/dev/null; unshare -U -r sh -c 'echo 0 >$limit; exec fvm doctor'"
 	says "sysctl -w user.max_user_namespaces="
 }
@@ -169,19 +172,22 @@ export -f as_user user_make
 	expect 125 apart 'for p in pasta slirp4netns; do
 			p=$(command -v $p) && mount --bind /dev/null $p; done
 		as_user one fvm run --rm true'
-	says "slirp4netns or pasta" && says "--net none"
+	says "slirp4netns or pasta"
+	says "--net none"
 	expect 0 apart 'for p in pasta slirp4netns; do
 			p=$(command -v $p) && mount --bind /dev/null $p; done
 		as_user one fvm run --rm --net none true'
 	expect 125 apart 'mount -t tmpfs none /dev/net && as_user one fvm run --rm true'
-	says "/dev/net/tun" && says "modprobe tun"
+	says "/dev/net/tun"
+	says "modprobe tun"
 	expect 0 setpriv --bounding-set -sys_resource --inh-caps -sys_resource fvm run --rm --net none true
 }
 
 @test "a root that is read-only: the store elsewhere, or a word where to" {
 	needs_root
 	expect 125 apart 'mount -o remount,ro,bind / && fvm run --rm --net none true'
-	says "Read-only file system" && says "FVM_HOME"
+	says "Read-only file system"
+	says "FVM_HOME"
 	needs_idmapped_tmpfs
 	expect 0 apart 'mount -t tmpfs none "$E2E/mnt" && mount -t tmpfs none /run &&
 		mount -o remount,ro,bind / && FVM_HOME=$E2E/mnt/s fvm run --rm --net none touch /etc/x'
@@ -262,11 +268,14 @@ store_lives() {
 	gocryptfs -q -nosyslog -allow_other -nonempty -force_owner "$uid:$uid" -passfile "$E2E/pass" "$E2E/cipher" \
 		/home/fvmt-one || skip "needs /dev/fuse"
 	expect 0 as_user one sh -c 'echo old >doc && fvm -q run --net none --name e sh -c "cat doc; echo new >doc"'
-	says old && says "can't keep VMs" && says "$place"
+	says old
+	says "can't keep VMs"
+	says "$place"
 	expect 0 as_user one fvm diff e
 	says "M /home/fvmt-one/doc"
 	expect 0 as_user one sh -c 'fvm commit e /home/fvmt-one && cat doc && fvm undo && cat doc'
-	says new && says old
+	says new
+	says old
 	expect 0 as_user one fvm ls
 	case $output in *"can't keep"*) return 1 ;; esac
 	expect 0 as_user one fvm rm e

@@ -71,11 +71,19 @@ untimed() { sed 's/ [0-9.]*$//'; }
 		$as 1001 cat d43/private; $as 1002 cat d43/private || echo closed
 		$as 1001 sh -c 'echo w >>d43/private; echo w >>d43/public; cat d43/public'
 		echo r >>d42/private; rm -r d44; mv d45/private d45/other; chmod 750 d46; : >d46/new"
-	says 5000 && says 501 && says "1001:33 700" && says "1001:33 600" && says "private 43" && says closed
+	says 5000
+	says 501
+	says "1001:33 700"
+	says "1001:33 600"
+	says "private 43"
+	says closed
 	equal "$before" "$(tree_state)"
 	expect 0 fvm diff v
-	says "M $at/d43/private" && says "M $at/d43/public" && says "D $at/d44"
-	says "A $at/d46/new" && says "m $at/d46"
+	says "M $at/d43/private"
+	says "M $at/d43/public"
+	says "D $at/d44"
+	says "A $at/d46/new"
+	says "m $at/d46"
 	expect 0 fvm -q commit v "$at"
 	equal "$(cat "$E2E/tree/d43/private")" $'private 43\nw'
 	equal "$(stat -c '%u:%g %a' "$E2E/tree/d43/private" "$E2E/tree/d46" | xargs)" "1001:33 600 1001:33 750"
@@ -102,7 +110,9 @@ untimed() { sed 's/ [0-9.]*$//'; }
 		SECONDS=0
 		# shellcheck disable=SC2086  # words
 		expect 0 timeout 30 fvm $command
-		says "$home/remote is not looked at" && says "/mnt/${E2E##*/} is not looked at" && says /etc/fvm-e2e
+		says "$home/remote is not looked at"
+		says "/mnt/${E2E##*/} is not looked at"
+		says /etc/fvm-e2e
 		fails grep -F /remote/file <<<"$output"
 		[ $SECONDS -lt $((20 * ${SLOWER:-1})) ]
 	done
@@ -118,7 +128,8 @@ untimed() { sed 's/ [0-9.]*$//'; }
 		SECONDS=0
 		# shellcheck disable=SC2086  # words
 		expect 125 timeout 30 fvm $command
-		says "which does not answer" && says "umount -l"
+		says "which does not answer"
+		says "umount -l"
 		[ $SECONDS -lt $((20 * ${SLOWER:-1})) ]
 	done
 	for command in "ls" "doctor" "inspect h" "run -q --net none --name h sh -c :" "start h" "exec h true" \

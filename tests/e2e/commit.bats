@@ -37,7 +37,9 @@ settled() {
 	assert_same_inventory before untouched
 	fvm commit a
 	equal "$(cat $TOP/d/file $TOP/d/second | xargs)" "one two one"
-	[ ! -e $TOP/d/gone ] && [ -p $TOP/new/p ] && [ "$(readlink $TOP/new/l)" = x ]
+	[ ! -e $TOP/d/gone ]
+	[ -p $TOP/new/p ]
+	[ "$(readlink $TOP/new/l)" = x ]
 	equal "$(stat -c %a $TOP/d) $(stat -c %s $TOP/new/sparse)" "700 5242880"
 	equal "$(fvm diff a)" ""
 	equal "$(fvm --json undo --ls | jq -r '.[0].vm')" a

@@ -130,7 +130,8 @@ in_two_starts() {
 	equal "$(sed -n 's/.*conflict: \([^ :]*\):.*/\1/p' <<<"$output" | sort | xargs)" \
 		"$TOP/gone $TOP/inplace $TOP/mode $TOP/tree"
 	expect 0 fvm -q commit a $TOP/text $TOP/dir
-	[ ! -e $TOP/text ] && [ ! -e $TOP/dir ]
+	[ ! -e $TOP/text ]
+	[ ! -e $TOP/dir ]
 }
 
 @test "a deletion conflicts with what the host changed since its start, not since the first" {
@@ -151,7 +152,8 @@ in_two_starts() {
 	fvm undo 2
 	fvm undo 1
 	equal "$(wc -l <$TOP/text)" 20
-	[ ! -e $TOP/only ] && [ ! -e $TOP/other ]
+	[ ! -e $TOP/only ]
+	[ ! -e $TOP/other ]
 	fvm -q commit a
 	echo host >>$TOP/text
 	expect 125 fvm undo

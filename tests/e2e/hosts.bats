@@ -61,8 +61,13 @@ container() {
 		cat /usr/share/data/one; fvm -q commit a; cat /usr/share/data/one; ls /home; stat -c %u /usr/share/data/new
 		fvm undo; cat /usr/share/data/one /home/ann/file; fvm rm a'
 	[ "$status" = 0 ]
-	says words && says 1000:700 && says "0:700"
-	says "M /usr/share/data/one" && says "D /home/ann" && says "D /usr/share/data/two" && says "A /usr/share/data/new"
+	says words
+	says 1000:700
+	says "0:700"
+	says "M /usr/share/data/one"
+	says "D /home/ann"
+	says "D /usr/share/data/two"
+	says "A /usr/share/data/new"
 	says mine
 	# VM root is nobody on the host
 	[[ $output =~ 0\ +[1-9][0-9]{5,} ]]
@@ -74,7 +79,10 @@ container() {
 		echo no >>/etc/passwd; echo no >>/usr/share/data/one; [ -w /usr/share/data/one ] || echo readonly
 		cat /var/lib/secret/key; chmod 777 /usr/share/data/two\"
 		cat /usr/share/data/one; stat -c %a /usr/share/data/two"; cat /home/ann/file /usr/share/data/one'
-	says mine && says written && says readonly && says 644
+	says mine
+	says written
+	says readonly
+	says 644
 	[[ $output != *words* ]]
 }
 
@@ -83,7 +91,9 @@ container() {
 		chown 1000 /home/ann; FVM_HOME=/vol/u /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups fvm -q run --net none --rm id; echo "status $?"
 		umount /proc/sys
 		FVM_HOME=/vol/u /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups fvm -q run --net none --rm id'
-	says "parts of /proc are covered" && says "status 125" && says "uid=1000(ann)"
+	says "parts of /proc are covered"
+	says "status 125"
+	says "uid=1000(ann)"
 }
 
 @test "a VM inside root's VM, by its root and by its user" {
@@ -93,7 +103,9 @@ container() {
 		fvm diff i; fvm -q commit i; cat /usr/share/data/one
 		FVM_HOME=/dev/shm/s/u /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups fvm -q run --net none --rm id"
 		cat /usr/share/data/one'
-	says "M /usr/share/data/one" && says 33 && says "uid=1000(ann)"
+	says "M /usr/share/data/one"
+	says 33
+	says "uid=1000(ann)"
 	equal "${lines[-1]}" one
 }
 
@@ -110,11 +122,12 @@ container() {
 	bindfs -o allow_other "$E2E/back" "$E2E/fuse" || skip "needs /dev/fuse"
 	local server
 	server=$(pgrep -f "bindfs.*$E2E/back")
-	run fvm -q run --net none --name f sh -c "echo more >>$E2E/fuse/file; echo new >$E2E/fuse/deep/new; cat $E2E/fuse/file"
+	run fvm -q run --net none --keep --name f sh -c "echo more >>$E2E/fuse/file; echo new >$E2E/fuse/deep/new; cat $E2E/fuse/file"
 	equal "$output" $'hello\nmore'
 	equal "$(cat "$E2E/back/file")" hello
 	run fvm diff f "$E2E/fuse"
-	says "M $E2E/fuse/file" && says "A $E2E/fuse/deep/new"
+	says "M $E2E/fuse/file"
+	says "A $E2E/fuse/deep/new"
 	kill -STOP "$server"
 	SECONDS=0
 	run timeout -k 1 30 fvm -q run --net none --rm sh -c "ls -A $E2E/fuse; echo started"

@@ -324,7 +324,8 @@ name"'
 	dir=$(pod image mount "$image")
 	equal "$(cd "$dir/opt/d" && stat -c '%n %F %u:%g %a %h %Y' f; find . | sort; getcap cap; readlink sym)" \
 		"$(in_vm a "cd /opt/d && stat -c '%n %F %u:%g %a %h %Y' f; find . | sort; getcap cap; readlink sym")"
-	[ ! -e "$dir/etc/hostname" ] && [ ! -e "$dir/etc/.wh.hostname" ]
+	[ ! -e "$dir/etc/hostname" ]
+	[ ! -e "$dir/etc/.wh.hostname" ]
 	pod image unmount -a >/dev/null
 	pod save -q --format oci-archive -o "$E2E/b.tar" "$image"
 	fvm -q import "$E2E/b.tar" b

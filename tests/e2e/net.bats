@@ -348,7 +348,8 @@ few_entries() { [ "$(entries)" -lt "$1" ]; }
 	serve_all in_outside 80 198.51.100.1
 	# a look without a socket finds no route at first, and one soon
 	expect 0 fvm_user run --rm -- sh -c 'grep -c ^eth0 /proc/net/route; sleep 1; grep -c ^eth0 /proc/net/route'
-	[ "${lines[0]}" = 0 ] && [ "${lines[1]}" -gt 0 ]
+	[ "${lines[0]}" = 0 ]
+	[ "${lines[1]}" -gt 0 ]
 	# asked for by netlink, from a session that begins later, and by many at once
 	expect 0 fvm_user run --rm -- ip -4 route
 	says "default via 10.0.2.2"

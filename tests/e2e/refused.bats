@@ -121,7 +121,8 @@ docker="-e EPERM mount umount2 pivot_root setns unshare:0&0x10000000 unshare:0&0
 	wait_until 5 eval '! nft list table inet fvm >/dev/null 2>&1'
 	for error in EPROTONOSUPPORT EPERM ENOENT; do
 		expect 125 under "-e $error socket:0=16:2=12" fvm run --rm true
-		says nf_tables && says "--net none"
+		says nf_tables
+		says "--net none"
 	done
 	expect 0 under "-e EPROTONOSUPPORT socket:0=16:2=12" fvm run --rm --net none true
 }

@@ -42,7 +42,8 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 		touch -d 2001-01-01 /usr/bin/wc; [ -w /usr/bin/tr ]'
 	says "root 700 2"
 	equal "$before" "$(sha256sum /etc/passwd /usr/bin/env)"
-	[ -e /usr/bin/cat ] && [ ! -e /new ]
+	[ -e /usr/bin/cat ]
+	[ ! -e /new ]
 }
 
 @test "one's own files are one's own, and the store can't be seen" {
@@ -461,7 +462,8 @@ except PermissionError:
 			echo b | tee -a small large own >>$here/far; echo b >>$here/large; touch -h link
 			mv moved gone; chown 0:0 own; : >new"
 		expect 125 env FVM_HOME=/home/fvmt-$user/.local/share/fvm fvm -q commit strange
-		says "$top/gone" && says "whose it is"
+		says "$top/gone"
+		says "whose it is"
 		expect 0 env FVM_HOME=/home/fvmt-$user/.local/share/fvm fvm -q commit --force strange
 		equal "$(stat -c '%n %U:%g' $top/{small,large,link,own} $here/{far,large} | sed 's/.*\///' | xargs)" \
 			"small UNKNOWN:4242 large UNKNOWN:4242 link UNKNOWN:4242 own root:0 far UNKNOWN:3000000 large daemon:8"

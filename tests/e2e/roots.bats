@@ -70,7 +70,8 @@ lives_on() {
 			sync && after=$(df -k / | awk "NR == 2 { print \$3 }") &&
 			fvm diff b /srv && fvm -q commit b /srv && cat /srv/sub/file && fvm -q undo && cat /srv/sub/file &&
 			[ $((after - df)) -lt 50000 ] && fvm -q rm b'
-	says "M /srv/big" && says "M /srv/sub/file"
+	says "M /srv/big"
+	says "M /srv/sub/file"
 	equal "${lines[-2]} ${lines[-1]}" "new old"
 }
 
@@ -128,7 +129,9 @@ END
 		fvm commit f /srv; echo "commit $?"
 		[ ! -e /srv/big ] || echo "half there"
 		cat /srv/keep; fvm ls -q; fvm rm --force f; life /srv/dir --net none; echo "life $?"'
-	says "No space left on device" && says keep && says "life 0"
+	says "No space left on device"
+	says keep
+	says "life 0"
 	case $output in *"half there"*) return 1 ;; esac
 }
 
@@ -146,7 +149,8 @@ END
 		for i in $(seq 400); do umount -l /srv/$i; done
 		fvm diff many; fvm -q run --name many true && fvm -q rm many'
 	equal "${lines[0]}" 500
-	says "M /srv/250/name" && says "A /srv/501"
+	says "M /srv/250/name"
+	says "A /srv/501"
 	equal "$(printf '%s\n' "${lines[@]}" | grep -c '^[xz]$')" 2
 }
 
@@ -159,6 +163,7 @@ END
 		echo 2 >/srv/d/a && echo 2 >/srv/d/b && rm /srv/d/gone && echo 2 >/srv/d/new
 		fvm exec v sh -c "cd /srv/d && cat a b new; ls"
 		fvm stop v; fvm diff v; fvm commit v; echo "commit $?"; cat /srv/d/b; fvm -q rm v'
-	says "mine" && says "commit 125"
+	says "mine"
+	says "commit 125"
 	equal "${lines[-1]}" 2
 }
