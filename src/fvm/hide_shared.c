@@ -144,18 +144,17 @@ int fvm_hide_shared(int run, const struct fvm_hide *hide, const struct fvm_plan 
 	for (int tries = 0; tries < 16; tries++) {
 		char name[24];
 		snprintf(name, sizeof(name), "%016" PRIx64, h);
-		int dir = hold(place, name, LOCK_SH);
+		scoped_fd dir = hold(place, name, LOCK_SH);
 		if (dir >= 0 && fvm_hide_fits(dir, plan, &key))
-			return dir;
-		fvm_fd_closep(&dir);
+			return fvm_fd_take(&dir);
 		if (dir >= 0) /* another text's */
 			h++;
 		if (dir != -ENOENT)
 			continue;
 		drop_unused(place);
-		dir = make(place, name, hide, plan, &key);
-		if (dir != -EEXIST)
-			return dir;
+		int made = make(place, name, hide, plan, &key);
+		if (made != -EEXIST)
+			return made;
 	}
 	return -EAGAIN;
 }
