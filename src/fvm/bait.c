@@ -114,6 +114,7 @@ static int note_hidden(struct fvm_bait *b)
 
 static int put_all(struct fvm_bait *b)
 {
+	struct mq_attr small = { .mq_maxmsg = 1, .mq_msgsize = 1 }; /* RLIMIT_MSGQUEUE is for all */
 	char random[17];
 	fvm_random_hex(random, 16);
 	snprintf(b->abstract, sizeof(b->abstract), "fvm-prove-%s", random);
@@ -125,7 +126,7 @@ static int put_all(struct fvm_bait *b)
 	b->fds[1] = put_abstract(b->abstract);
 	b->fds[2] = put_fifo(b->dir);
 	b->fds[3] = put_port(&b->port);
-	b->fds[4] = mq_open(b->queue, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666, NULL);
+	b->fds[4] = mq_open(b->queue, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666, &small);
 	b->fds[5] = shm_open(b->queue, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	for (size_t i = 0; i < 4; i++) {
 		if (b->fds[i] < 0)
@@ -161,14 +162,14 @@ int fvm_bait_take(struct fvm_bait *b)
 	int r = 0;
 	if (fvm_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 || strcmp(text, CONTENT) != 0)
 		r = -EBADE;
+	if (b->fds[4] >= 0)
+		(void)mq_unlink(b->queue);
 	if (b->fds[5] >= 0)
 		(void)shm_unlink(b->queue);
 	for (size_t i = 0; i < FVM_COUNT(b->fds); i++)
 		fvm_fd_closep(&b->fds[i]);
 	free(b->inodes);
 	b->inodes = NULL;
-	if (b->fds[4] >= 0)
-		(void)mq_unlink(b->queue);
 	if (b->shm_id >= 0)
 		(void)shmctl(b->shm_id, IPC_RMID, NULL);
 	scoped_fd tmp = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -214,6 +214,7 @@ ends_made() {
 	says "open: io_uring: --io-uring"
 	says "0 leak"
 	fails compgen -G "/tmp/fvm-prove-*"
+	fails grep fvm-prove <(inventory -s)
 }
 
 @test "a leak ends the VM before its program starts" {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include "common/common.h"
@@ -135,6 +136,25 @@ static void print_sysv(const char *kind)
 		fclose(f);
 }
 
+/* Of POSIX, by a file system of our own that is mounted nowhere. */
+static void print_queues(void)
+{
+	scoped_fd fs = fsopen("mqueue", FSOPEN_CLOEXEC);
+	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return;
+	scoped_fd top = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	scoped_dir d = top < 0 ? NULL : fvm_dir_open(top, ".");
+	scoped_strv names = { 0 };
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (*e->d_name != '.')
+			fvm_strv_add(&names, e->d_name);
+	}
+	if (names.count)
+		qsort(names.items, names.count, sizeof(*names.items), by_string);
+	fvm_strv_each(&names, i)
+		printf("ipc queue %s\n", names.items[i]);
+}
+
 static void print_loops(void)
 {
 	scoped_strv blocks = { 0 };
@@ -158,6 +178,7 @@ int inventory_system(void)
 	print_sysv("msg");
 	print_sysv("sem");
 	print_sysv("shm");
+	print_queues();
 	print_loops();
 	return 0;
 }
