@@ -28,6 +28,7 @@
 
 #include <cmocka.h>
 
+#include "board.h"
 #include "checks.h"
 #include "images.h"
 #include "user.h"
@@ -61,11 +62,7 @@ static int families_setup(void **state)
 {
 	(void)state;
 	snprintf(board_path, sizeof(board_path), "/tmp/vin-family-XXXXXX");
-	int fd = mkstemp(board_path);
-	if (fd < 0 || ftruncate(fd, 4096) < 0)
-		return -1;
-	board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
+	board = board_open(board_path);
 	outside = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	vin_watch_begin(&watch);
 	return board == MAP_FAILED ? -1 : 0;
@@ -75,9 +72,8 @@ static int families_teardown(void **state)
 {
 	(void)state;
 	vin_watch_end(&watch);
-	munmap(board, 4096);
 	close(outside);
-	return unlink(board_path);
+	return board_close(board, board_path);
 }
 
 static void end_first(void)

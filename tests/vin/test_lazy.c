@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "board.h"
 #include "images.h"
 #include "vin/lazy.h"
 
@@ -140,11 +141,7 @@ static const struct vin_capture_options bare = { .root = -1, .bare = true };
 static int setup(void **state)
 {
 	(void)state;
-	int fd = mkstemp(board_path);
-	if (fd < 0 || ftruncate(fd, 4096) < 0)
-		return -1;
-	board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
+	board = board_open(board_path);
 	outside = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	/* helpers are ours to look at */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -156,8 +153,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	vin_watch_end(&watch);
-	munmap(board, 4096);
-	return unlink(board_path);
+	return board_close(board, board_path);
 }
 
 static void shut(int *fd)

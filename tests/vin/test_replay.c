@@ -27,6 +27,7 @@
 
 #include <cmocka.h>
 
+#include "board.h"
 #include "images.h"
 #include "vin/maps.h"
 
@@ -47,11 +48,7 @@ static const struct vin_capture_options *how = &bare;
 static int setup(void **state)
 {
 	(void)state;
-	int fd = mkstemp(board_path);
-	if (fd < 0 || ftruncate(fd, 4096) < 0)
-		return -1;
-	board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
+	board = board_open(board_path);
 	outside = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	vin_watch_begin(&watch);
 	return board == MAP_FAILED ? -1 : 0;
@@ -61,8 +58,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	vin_watch_end(&watch);
-	munmap(board, 4096);
-	return unlink(board_path);
+	return board_close(board, board_path);
 }
 
 static int each_teardown(void **state)

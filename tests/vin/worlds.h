@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "board.h"
 #include "images.h"
 #include "user.h"
 
@@ -53,11 +54,7 @@ static int worlds_setup(void **state)
 {
 	(void)state;
 	snprintf(board_path, sizeof(board_path), "/tmp/vin-world-XXXXXX");
-	int fd = mkstemp(board_path);
-	if (fd < 0 || ftruncate(fd, 4096) < 0)
-		return -1;
-	board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
+	board = board_open(board_path);
 	vin_watch_begin(&watch);
 	return board == MAP_FAILED ? -1 : 0;
 }
@@ -66,8 +63,7 @@ static int worlds_teardown(void **state)
 {
 	(void)state;
 	vin_watch_end(&watch);
-	munmap(board, 4096);
-	return unlink(board_path);
+	return board_close(board, board_path);
 }
 
 static int world_kill(void **state)
