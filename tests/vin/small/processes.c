@@ -110,7 +110,7 @@ static void session_check(void)
 static void orphaned_group_make(void)
 {
 	int line[2];
-	CHECK(pipe(line) == 0);
+	CHECK(pipe(line) == 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
 	pid_t leader = fork();
 	if (leader == 0) {
 		(void)setpgid(0, 0);
@@ -122,7 +122,6 @@ static void orphaned_group_make(void)
 		CHECK(write(line[1], &member, sizeof(member)) == sizeof(member));
 		_exit(0);
 	}
-	CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
 	CHECK(read(line[0], &child, sizeof(child)) == sizeof(child));
 	CHECK(waitpid(leader, NULL, 0) == leader && close(line[0]) == 0 && close(line[1]) == 0);
 	was[0] = leader;
