@@ -52,6 +52,20 @@ static int to_syscall_stop(struct vin_thread *t)
 	}
 }
 
+/* From where the thread stands, or is in the stub, to the end of its next call. */
+static int to_call_end(struct vin_thread *t, int64_t *ret_result)
+{
+	struct vin_regs regs;
+	int r = to_syscall_stop(t);
+	if (r == 0)
+		r = to_syscall_stop(t);
+	if (r == 0)
+		r = vin_arch_get(t->tid, &regs);
+	if (r == 0)
+		*ret_result = vin_arch_result(&regs);
+	return r;
+}
+
 static int mask_calls(struct vin_thread *t, uint64_t mask)
 {
 	t->moved = true;
@@ -83,17 +97,8 @@ static int stand_at_home(const struct vin_post *post, struct vin_thread *t, unsi
 static int call_at(const struct vin_post *post, struct vin_thread *t, const struct vin_call *call,
 		   uint64_t at, int64_t *ret_result)
 {
-	struct vin_regs regs;
 	int r = stand_at(post, t, post->slot, call, at);
-	if (r == 0)
-		r = to_syscall_stop(t);
-	if (r == 0)
-		r = to_syscall_stop(t);
-	if (r == 0)
-		r = vin_arch_get(t->tid, &regs);
-	if (r == 0)
-		*ret_result = vin_arch_result(&regs);
-	return r;
+	return r < 0 ? r : to_call_end(t, ret_result);
 }
 
 static int failed(const struct vin_thread *t, const char *name, int r, int64_t result,
@@ -293,13 +298,9 @@ static int furnish(struct vin_post *post, struct vin_thread *t, struct fvm_error
 /* A call of the stub's own, from one of its stops to the next. */
 static int home_call(struct vin_thread *t, const char *name, bool matters, struct fvm_error *err)
 {
-	struct vin_regs regs;
-	int r = to_syscall_stop(t);
-	if (r == 0)
-		r = to_syscall_stop(t);
-	if (r == 0)
-		r = vin_arch_get(t->tid, &regs);
-	return failed(t, name, r, r == 0 && matters ? vin_arch_result(&regs) : 0, err);
+	int64_t result = 0;
+	int r = to_call_end(t, &result);
+	return failed(t, name, r, matters ? result : 0, err);
 }
 
 /* The thread cleans up as it would without us, so that it is done once whoever dies meanwhile. */
@@ -720,15 +721,7 @@ static int stop_behind_first(const struct vin_post *post, struct vin_thread *t, 
 	struct vin_regs regs = t->regs;
 	vin_arch_batch(&regs, post->table, count, true, &post->place);
 	int r = vin_arch_set(t->tid, &regs);
-	if (r == 0)
-		r = to_syscall_stop(t);
-	if (r == 0)
-		r = to_syscall_stop(t);
-	if (r == 0)
-		r = vin_arch_get(t->tid, &regs);
-	if (r == 0)
-		*ret_result = vin_arch_result(&regs);
-	return r;
+	return r < 0 ? r : to_call_end(t, ret_result);
 }
 
 int vin_pull(const struct vin_post *post, struct vin_thread *t, const char *name,
