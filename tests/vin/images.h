@@ -11,6 +11,19 @@
 
 static int outside = -1; /* the root that programs' paths begin at */
 
+/* The rest of an image of programs that are stopped, who go on or are ended. */
+static void image_finish(struct vin_capture *c, struct vin_out *out, bool resume)
+{
+	OK(vin_capture_write(c, out, &err));
+	OK(vin_out_end(out, &err));
+	vin_out_close(out);
+	if (resume)
+		vin_capture_resume(c);
+	else
+		vin_capture_kill(c);
+	vin_capture_close(c);
+}
+
 /* All of @roots and their descendants, who go on or are ended. */
 static FILE *image_capture_all(const pid_t *roots, size_t count,
 			       const struct vin_capture_options *options, bool resume)
@@ -22,14 +35,7 @@ static FILE *image_capture_all(const pid_t *roots, size_t count,
 	OK(vin_capture_open(roots, count, options, &c, &err));
 	OK(vin_capture_stop(c, 5000, &err));
 	OK(vin_out_open(fileno(image), &out, &err));
-	OK(vin_capture_write(c, out, &err));
-	OK(vin_out_end(out, &err));
-	vin_out_close(out);
-	if (resume)
-		vin_capture_resume(c);
-	else
-		vin_capture_kill(c);
-	vin_capture_close(c);
+	image_finish(c, out, resume);
 	return image;
 }
 

@@ -210,15 +210,7 @@ static FILE *early_capture(bool resume)
 	OK(vin_precopy_copy(p, out, NULL, NULL, &told, &err));
 	wait_for_rounds(1);
 	options.precopy = p;
-	struct vin_capture *c = stop_family(&options);
-	OK(vin_capture_write(c, out, &err));
-	OK(vin_out_end(out, &err));
-	vin_out_close(out);
-	if (resume)
-		vin_capture_resume(c);
-	else
-		vin_capture_kill(c);
-	vin_capture_close(c);
+	image_finish(stop_family(&options), out, resume);
 	vin_precopy_close(p);
 	return image;
 }
