@@ -9,17 +9,10 @@ setup() {
 	cd "$E2E" || return 1
 }
 teardown() {
-	local user name
 	cd /
 	vms_remove
-	for user in cpmone cpmmany; do
-		id -u "fvmt-$user" >/dev/null 2>&1 || continue
-		for name in $(as_user $user fvm --json ls 2>/dev/null | jq -r '.[].name'); do
-			as_user $user fvm -q rm --force "$name"
-		done
-		rm -f "/home/fvmt-$user/"*.fvm
-	done
-	rm -f "$E2E"/*.fvm
+	user_vms_remove cpmone cpmmany
+	rm -f /home/fvmt-cpm*/*.fvm "$E2E"/*.fvm
 }
 teardown_file() { users_remove; }
 

@@ -11,15 +11,12 @@ setup() {
 }
 
 teardown() {
-	local user name
+	local user
 	for user in cpone cpmany; do
 		tmux -S "$E2E/tmux.$user" kill-server 2>/dev/null || :
-		id -u "fvmt-$user" >/dev/null 2>&1 || continue
-		for name in $(as_user $user fvm --json ls 2>/dev/null | jq -r '.[].name'); do
-			as_user $user fvm -q rm --force "$name"
-		done
-		rm -f "/home/fvmt-$user/"*.fvm
 	done
+	user_vms_remove cpone cpmany
+	rm -f /home/fvmt-cp*/*.fvm
 }
 teardown_file() { users_remove; }
 

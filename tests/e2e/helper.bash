@@ -190,15 +190,24 @@ as_user() {
 		PATH="$E2E_STAGE/bin:/usr/local/bin:/usr/bin:/bin" "$@")
 }
 
+# user_vms_remove NAME..: delete the VMs of those of the file's users that are there
+user_vms_remove() {
+	local user name
+	for user; do
+		id -u "fvmt-$user" >/dev/null 2>&1 || continue
+		for name in $(as_user "$user" fvm --json ls 2>/dev/null | jq -r '.[].name'); do
+			as_user "$user" fvm -q rm --force "$name"
+		done
+	done
+}
+
 # Remove the users of this file with their VMs, processes and directories.
 users_remove() {
-	local user uid name pid
+	local user uid pid
 	[ -s "$E2E/users" ] || return 0
 	while read -r user; do
 		uid=$(id -u "$user") || continue
-		for name in $(as_user "${user#fvmt-}" fvm --json ls 2>/dev/null | jq -r '.[].name'); do
-			as_user "${user#fvmt-}" fvm -q rm --force "$name"
-		done
+		user_vms_remove "${user#fvmt-}"
 		for pid in /proc/[0-9]*; do
 			[ "$(stat -c %u "$pid" 2>/dev/null)" = "$uid" ] && kill -KILL "${pid#/proc/}"
 		done 2>/dev/null

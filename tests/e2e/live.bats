@@ -5,11 +5,7 @@ load helper
 
 setup() { needs_root; }
 teardown() {
-	local name
-	id -u fvmt-live >/dev/null 2>&1 &&
-		for name in $(as_user live fvm --json ls 2>/dev/null | jq -r '.[].name'); do
-			as_user live fvm -q rm --force "$name"
-		done
+	user_vms_remove live
 	vms_remove
 }
 

@@ -14,13 +14,7 @@ setup() {
 	needs_command jq getfattr
 }
 teardown() {
-	local user name
-	for user in lone range; do
-		id -u "fvmt-$user" >/dev/null 2>&1 || continue
-		for name in $(as_user $user fvm --json ls 2>/dev/null | jq -r '.[].name'); do
-			as_user $user fvm -q rm --force "$name"
-		done
-	done
+	user_vms_remove lone range
 	local at
 	for at in /opt/fvm-e2e-new/a /opt/fvm-e2e-new/b; do ! mountpoint -q "$at" || umount "$at"; done
 	rm -rf --one-file-system -- /usr/share/fvm-e2e-new /opt/fvm-e2e-new /fvm-e2e-foreign \
