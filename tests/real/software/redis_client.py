@@ -1,22 +1,12 @@
-"""Clients of a redis that know each answer beforehand:  redis_client.py PORT DIRECTORY
-
-Writes DIRECTORY/steps until DIRECTORY/enough is there, then "well" or what was wrong to
-DIRECTORY/result.
-"""
-import os
+"""Clients of a redis that know each answer beforehand:  redis_client.py PORT DIRECTORY"""
 import socket
 import sys
-import threading
 import time
-import traceback
 
-port, place = int(sys.argv[1]), sys.argv[2]
-steps = {}
-wrong = []
+import busy
+from busy import enough, same, steps
 
-
-def enough():
-    return bool(wrong) or os.path.exists(place + "/enough")
+port, busy.place = int(sys.argv[1]), sys.argv[2]
 
 
 class Connection:
@@ -47,13 +37,8 @@ class Connection:
         return self.answer()
 
 
-def same(a, b):
-    if a != b:
-        raise ValueError(f"{a!r} is not {b!r}")
-
-
 def counter(c, i):
-    same(c.ask("INCR", "mine"), i + 1)
+    same(c.ask("INCR", "mine"), i + 1, "the counter")
 
 
 def pipelined(c, i):
@@ -61,15 +46,16 @@ def pipelined(c, i):
         c.send("SET", f"p{k}", f"{i}-{k}" * 50)
         c.send("GET", f"p{k}")
     for k in range(100):
-        same(c.answer(), "OK")
-        same(c.answer(), f"{i}-{k}" * 50)
+        same(c.answer(), "OK", "SET")
+        same(c.answer(), f"{i}-{k}" * 50, "GET")
 
 
 def together(c, i):
     for words in ("MULTI",), ("LPUSH", "l", i), ("RPOP", "l"), ("LLEN", "l"):
         c.send(*words)
-    same([c.answer() for _ in range(4)], ["OK", "QUEUED", "QUEUED", "QUEUED"])
-    same(c.ask("EXEC"), [1, str(i), 0])
+    same([c.answer() for _ in range(4)], ["OK", "QUEUED", "QUEUED", "QUEUED"],
+         "a transaction")
+    same(c.ask("EXEC"), [1, str(i), 0], "EXEC")
 
 
 def gives(c, i):
@@ -83,36 +69,13 @@ def takes(c, i):
     while got is None and not enough():
         got = c.ask("BLPOP", "queue", 1)
     if got is not None:
-        same(got, ["queue", str(i)])
-
-
-def run(function):
-    i = 0
-    try:
-        connection = Connection()
-        while not enough():
-            function(connection, i)
-            i += 1
-            steps[function.__name__] = i
-    except BaseException:
-        wrong.append(function.__name__ + ": " + traceback.format_exc())
-
-
-def tell(name, words):
-    with open(f"{place}/{name}.new", "w") as file:
-        file.write(words + "\n")
-    os.rename(f"{place}/{name}.new", f"{place}/{name}")
+        same(got, ["queue", str(i)], "BLPOP")
 
 
 workers = [counter, pipelined, together, gives, takes]
-threads = [threading.Thread(target=run, args=(w,), daemon=True) for w in workers]
+threads = [busy.over_and_over(w, lambda: (Connection(),)) for w in workers]
 for t in threads:
     t.start()
-while not enough():
-    time.sleep(0.05)
-    tell("steps", str(min(steps.get(w.__name__, 0) for w in workers)))
-for t in threads:
-    t.join(60)
-    if t.is_alive():
-        wrong.append("a client hangs")
-tell("result", wrong[0] if wrong else "well")
+busy.tell_steps(lambda: min(steps.get(w.__name__, 0) for w in workers))
+busy.await_parts(threads)
+busy.tell_result()

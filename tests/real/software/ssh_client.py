@@ -1,8 +1,6 @@
 """Data through "ssh vm", whose every byte is known:  ssh_client.py DIRECTORY
 
 To a cat at the other end and back, through a forwarded port and back, and from the other end alone.
-Writes DIRECTORY/steps until DIRECTORY/enough is there, then "well" or what was wrong to
-DIRECTORY/result.
 """
 import hashlib
 import os
@@ -11,24 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 
-place = sys.argv[1]
-steps = {"cat": 0, "port": 0, "stream": 0}
-wrong = []
+import busy
+from busy import enough, same, steps
 
-
-def enough():
-    return bool(wrong) or os.path.exists(place + "/enough")
+busy.place = sys.argv[1]
+steps.update(cat=0, port=0, stream=0)
 
 
 def block(i):
     return hashlib.sha256(b"%d" % i).digest() * 1000
-
-
-def same(a, b, what):
-    if a != b:
-        raise ValueError(f"{what}: {a[:40]!r} is not {b[:40]!r}")
 
 
 def back_and_forth(name, write, read):
@@ -44,7 +34,7 @@ def cat():
     """With its status and what it says on the other channel at the end."""
     p = subprocess.Popen(["ssh", "vm", "cat; echo over >&2; exit 7"], stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    threading.Thread(target=run, args=(port,), daemon=True).start()
+    busy.part(port).start()
 
     def write(data):
         p.stdin.write(data)
@@ -89,28 +79,10 @@ def stream():
     p.kill()
 
 
-def run(function):
-    try:
-        function()
-    except BaseException:
-        wrong.append(function.__name__ + ": " + traceback.format_exc())
-
-
-def tell(name, words):
-    with open(f"{place}/{name}.new", "w") as file:
-        file.write(words + "\n")
-    os.rename(f"{place}/{name}.new", f"{place}/{name}")
-
-
-threads = [threading.Thread(target=run, args=(f,), daemon=True) for f in (cat, stream)]
+threads = [busy.part(f) for f in (cat, stream)]
 for t in threads:
     t.start()
-while not enough():
-    time.sleep(0.05)
-    tell("steps", str(min(steps.values())))
-for t in threads:
-    t.join(60)
-    if t.is_alive():
-        wrong.append("a session does not end")
-tell("result", wrong[0] if wrong else "well")
+busy.tell_steps(lambda: min(steps.values()))
+busy.await_parts(threads)
+busy.tell_result()
 os._exit(0)

@@ -1,9 +1,6 @@
 """Threads, processes, pools, pipes and sockets in one python, each looking at what it gets.
 
     work.py DIRECTORY
-
-Writes DIRECTORY/steps (how far all have come) until DIRECTORY/enough is there, then "well" or what
-was wrong to DIRECTORY/result.
 """
 import asyncio
 import hashlib
@@ -13,37 +10,12 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
-import traceback
 
-place = sys.argv[1]
-steps = {}
-wrong = []
+import busy
+from busy import enough, same, steps, wrong
 
-
-def enough():
-    return bool(wrong) or os.path.exists(place + "/enough")
-
-
-def worker(function):
-    """A thread that does function(i) for i = 0, 1, .. and counts."""
-    def run():
-        i = 0
-        try:
-            while not enough():
-                function(i)
-                i += 1
-                steps[function.__name__] = i
-        except BaseException:
-            wrong.append(function.__name__ + ": " + traceback.format_exc())
-    return threading.Thread(target=run, name=function.__name__)
-
-
-def same(a, b, what):
-    if a != b:
-        raise ValueError(f"{what}: {a!r} is not {b!r}")
-
+busy.place = sys.argv[1]
 
 chain = b""
 
@@ -147,42 +119,26 @@ async def connections():
 
 
 def talks():
-    try:
-        asyncio.run(connections())
-    except BaseException:
-        wrong.append("connections: " + traceback.format_exc())
-
-
-def tell(name, words):
-    with open(f"{place}/{name}.new", "w") as file:
-        file.write(words + "\n")
-    os.rename(f"{place}/{name}.new", f"{place}/{name}")
+    asyncio.run(connections())
 
 
 workers = [digests, objects, through_cat, short_lives, pooled, gives, takes, clock]
-threads = [worker(f) for f in workers] + [threading.Thread(target=talks)]
+threads = [busy.over_and_over(f) for f in workers] + [busy.part(talks)]
 signal.signal(signal.SIGALRM, alarm)
 signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
 for t in threads:
-    t.daemon = True
     t.start()
-seen = 0
-while not enough():
-    time.sleep(0.05)
-    # the least that anyone has done: nobody stands still
-    tell("steps", str(min([alarms, *(steps.get(f.__name__, 0) for f in workers),
-                           *(steps.get("connection " + c, 0) for c in "abc")])))
+# the least that anyone has done: nobody stands still
+busy.tell_steps(lambda: min([alarms, *(steps.get(f.__name__, 0) for f in workers),
+                             *(steps.get("connection " + c, 0) for c in "abc")]))
 signal.setitimer(signal.ITIMER_REAL, 0)
 if not wrong:
     # who gives or takes has nobody to wait for any more
-    for t in threads[:5] + threads[7:]:
-        t.join(60)
-        if t.is_alive() and not wrong:
-            wrong.append(t.name + " does not end")
+    busy.await_parts(threads[:5] + threads[7:])
     again = b""
     for _ in range(1000 * steps["digests"]):
         again = hashlib.sha256(again).digest()
     if again != chain:
         wrong.append("the digest of all is another")
-tell("result", wrong[0] if wrong else "well")
+busy.tell_result()
 os._exit(0)
