@@ -88,6 +88,10 @@ for file in "$@"; do
 	if [ "$f" != 0 ]; then
 		[ $status = 124 ] && echo "  over its limit of $(number "$file" limit 300) s"
 		grep -vE '^ok |^1\.\.' "$log" | sed 's/^/  /'
+		{
+			basename "$file"
+			grep -A 6 '^not ok ' "$log" | sed 's/^/  /'
+		} >>"$(dirname "$result")/failures"
 	fi
 	grep -E '^ok .*# skip' "$log" | sed -E 's/^ok [0-9]+ /  skipped: /'
 	[ $status = 124 ] && sweep

@@ -33,7 +33,19 @@ meson_suite() {
 	CMOCKA_MESSAGE_OUTPUT=TAP meson test -C "$1" --suite "$2" --no-rebuild --print-errorlogs \
 		--num-processes "$jobs" && status=0 || status=$?
 	count_meson "$1/meson-logs/testlog.json"
+	[ "$status" = 0 ] || name_failed "$1/meson-logs/testlog.json"
 	return "$status"
+}
+
+# Which cases failed, with what they said last: a log of long tests is cut where it is shown.
+name_failed() {
+	jq -r 'select(.result | IN("OK", "EXPECTEDFAIL", "SKIP") | not)
+		| "program " + .name + ": " + .result, .stdout // "", .stderr // ""' "$1" | awk -v stage="$stage" '
+		/^program / { print stage, substr($0, 9); next }
+		/^not ok / && !/# SKIP/ { printf "%s  %s\n", said, $0; shown = 4; said = ""; next }
+		/^ok / { said = ""; shown = 0; next }
+		shown > 0 && /^#/ { print "  " $0; shown--; next }
+		{ said = "  " $0 "\n" }' | head -n 60 >>"$results/failures"
 }
 
 # A program that prints TAP counts by its lines; one that died, or prints none, counts as one.
@@ -132,9 +144,11 @@ for stage in "$@"; do
 done
 mkdir -p "$results" || exit 1
 passed=0 failed=0 skipped=0 table=
+rm -f "$results/failures"
 for name in "$@"; do
 	run_stage "$name"
 done
+[ ! -s "$results/failures" ] || { say "failed" && cat "$results/failures"; }
 say "sum"
 printf '%s' "$table"
 echo "$passed $failed $skipped" >"$results/total"
