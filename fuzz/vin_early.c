@@ -1,30 +1,14 @@
 /* Pages that come before the processes that they are of: where each of them lies, of an image that
- * may come from anybody. Sums are written anew, or nothing would come further than to them. */
+ * may come from anybody. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-#include <xxhash.h>
 
+#include "sums.h"
 #include "vin/early.h"
 #include "vin/mem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void mend_sums(uint8_t *data, size_t size)
-{
-	uint64_t number = 0;
-	for (size_t at = 8; size - at > 24 && at + 24 <= size; number++) {
-		uint64_t len, sum;
-		memcpy(&len, data + at + 8, sizeof(len));
-		if (len > size - at - 24)
-			return;
-		sum = XXH3_64bits_withSeed(data + at, 16 + (size_t)len, number);
-		memcpy(data + at + 16 + len, &sum, sizeof(sum));
-		at += 24 + (size_t)len;
-	}
-}
 
 /* As replay does: whatever is asked for, nothing that did not come is given. */
 static int take_kept(const struct vin_early *e, struct vin_payload *p)
@@ -68,16 +52,10 @@ static int take(struct vin_early *e, bool late, struct vin_in *in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct vin_in *in = NULL;
+	scoped_fd fd = -1;
+	struct vin_in *in = open_mended(data, size, &fd);
 	struct vin_early e = { .aside = -1 };
-	scoped_free uint8_t *copy = malloc(size + 1);
-	if (!copy || size < 8)
-		return 0;
-	memcpy(copy, data, size);
-	mend_sums(copy, size);
-	scoped_fd fd = memfd_create("fuzz", MFD_CLOEXEC);
-	if (fd < 0 || fvm_write_all(fd, copy, size) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
-	    vin_in_open(fd, &in, NULL) < 0)
+	if (!in)
 		return 0;
 	while (take(&e, size % 2, in) == 0)
 		;
