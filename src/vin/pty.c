@@ -4,14 +4,12 @@
  * same, by taking numbers until it is its turn: in a VM's own devpts all that were free are free
  * again.
  *
- * What was written and not yet read can't be seen without taking it away. So a pair with something
- * in it is not captured at that moment: -EAGAIN, and capture tries again. The beginning of a line
- * that is typed but not entered yet can't be seen, and is lost. Whose terminal it is (sessions,
- * foreground groups) is said by the processes.
+ * What was written and not yet read belongs to the pair, too: pty.h. Whose terminal it is
+ * (sessions, foreground groups) is said by the processes.
  */
-#include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,16 +19,22 @@
 #include <unistd.h>
 
 #include "vin/kinds.h"
+#include "vin/pty.h"
+#include "vin/status.h"
 
 #define NUMBERS_MAX 4096 /* as many as a devpts has */
+
+/* Whether somebody has a master's slave. */
+enum slave { SLAVE_NEVER, SLAVE_OPEN, SLAVE_CLOSED };
 
 struct pty {
 	char *name; /* of ptmx, or of the slave */
 	uint64_t master, number;
 	/* of a master */
-	uint64_t packets, locked, exclusive;
+	uint64_t packets, locked, exclusive, slave;
 	struct winsize size;
 	struct termios2 settings;
+	struct vin_pty_queue *queue; /* NULL: nothing */
 };
 
 static bool is_master(dev_t device)
@@ -115,6 +119,50 @@ static int check(const struct vin_files *all, const struct vin_open *o, struct f
 	return 0;
 }
 
+static short poll_of(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+	return poll(&p, 1, 0) == 1 ? p.revents : 0;
+}
+
+/* Of a master. What has no name for its slave (/dev/tty) tells its device. */
+static bool has_slave(const struct vin_files *all, const struct vin_open *master)
+{
+	uint64_t number;
+	unsigned int device = 0;
+	if (number_of(master, &number) < 0)
+		return false;
+	for (size_t i = 0; i < all->count; i++) {
+		const struct vin_open *o = &all->opens[i];
+		if (o->kind == &vin_kind_pty && is_slave(o->st.st_rdev) &&
+		    slave_number(o->st.st_rdev) == number &&
+		    is_of_devpts(all, master, o->st.st_dev))
+			return true;
+		if (o->kind == &vin_kind_tty && ioctl(o->fd, TIOCGDEV, &device) == 0 &&
+		    slave_number(vin_device_of(device)) == number)
+			return true;
+	}
+	return false;
+}
+
+static enum slave slave_of(const struct vin_files *all, const struct vin_open *master)
+{
+	return poll_of(master->fd) & POLLHUP ? SLAVE_CLOSED
+	       : has_slave(all, master)	     ? SLAVE_OPEN
+					     : SLAVE_NEVER;
+}
+
+static int put_queue(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to)
+{
+	const enum slave slave = slave_of(all, o);
+	scoped_free struct vin_pty_queue *q = calloc(1, sizeof(*q));
+	int r = !q ? -ENOMEM : slave == SLAVE_NEVER ? 0 : vin_pty_look(o->fd, q);
+	vin_put_u64(to, slave);
+	if (r == 0)
+		vin_pty_put(to, q);
+	return r;
+}
+
 static int put_settings(const struct vin_open *o, struct fvm_buf *to)
 {
 	int packets = 0, locked = 0, exclusive = 0;
@@ -132,16 +180,13 @@ static int put_settings(const struct vin_open *o, struct fvm_buf *to)
 	return 0;
 }
 
+/* Who is told of it in packets is told once. */
 static int ready(const struct vin_files *all, const struct vin_open *o, struct fvm_error *err)
 {
-	int queued = 0;
 	(void)all;
-	if (ioctl(o->fd, FIONREAD, &queued) < 0 && errno != EIO)
-		return fvm_error_set(err, errno, "look at the terminal %s", o->link);
-	if (queued > 0)
-		return fvm_error_say(err, EAGAIN, "%d bytes of a terminal are not read yet",
-				     queued);
-	return 0;
+	return is_master(o->st.st_rdev) && poll_of(o->fd) & POLLPRI
+		       ? fvm_error_say(err, EAGAIN, "what happened to a terminal is not told yet")
+		       : 0;
 }
 
 static int capture(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to,
@@ -149,15 +194,16 @@ static int capture(const struct vin_files *all, const struct vin_open *o, struct
 {
 	const bool master = is_master(o->st.st_rdev);
 	uint64_t number = 0;
-	int r = ready(all, o, err);
-	if (r < 0)
-		return r;
-	r = number_of(o, &number);
+	int r = number_of(o, &number);
 	vin_put_string(to, o->link);
 	vin_put_u64(to, master);
 	vin_put_u64(to, number);
 	if (r == 0 && master)
 		r = put_settings(o, to);
+	if (r == 0 && master)
+		r = put_queue(all, o, to);
+	if (r == -EBUSY)
+		return fvm_error_say(err, EOPNOTSUPP, "it is for one program only (TIOCEXCL)");
 	return r < 0 ? fvm_error_set(err, -r, "look at the terminal %s", o->link) : 0;
 }
 
@@ -187,12 +233,19 @@ static int parse(struct vin_payload *p, bool first, void *ret)
 	its->exclusive = vin_get_u64(p);
 	get_exact(p, &its->size, sizeof(its->size));
 	get_exact(p, &its->settings, sizeof(its->settings));
-	return p->failed || (its->packets | its->locked | its->exclusive) > 1 ? -EBADMSG : 0;
+	if (p->failed || (its->packets | its->locked | its->exclusive) > 1)
+		return -EBADMSG;
+	if (p->at == p->end) /* an older image */
+		return 0;
+	its->slave = vin_get_u64(p);
+	return p->failed || its->slave > SLAVE_CLOSED ? -EBADMSG : vin_pty_get(p, &its->queue);
 }
 
 static void forget(void *its)
 {
-	free(((struct pty *)its)->name);
+	struct pty *p = its;
+	free(p->name);
+	free(p->queue);
 }
 
 /* ---- anew ---- */
@@ -248,6 +301,18 @@ int vin_pty_open_slave(const struct vin_reopen *r, uint64_t number)
 	return -ENXIO;
 }
 
+/* When the last who has it closes a slave, its master is told. */
+static int fill(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
+{
+	const struct pty *its = f->its;
+	(void)r;
+	if (its->slave == SLAVE_NEVER)
+		return 0;
+	scoped_fd slave = ioctl(f->fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	int e = slave < 0 ? -errno : vin_pty_fill(f->fd, slave, &its->settings, its->queue);
+	return e < 0 ? fvm_error_set(err, -e, "fill terminal %d", (int)its->number) : 0;
+}
+
 /* When the slaves are open: what they are opened in makes no difference then. */
 static int finish(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
 {
@@ -275,5 +340,6 @@ const struct vin_kind vin_kind_pty = {
 	.parse = parse,
 	.forget = forget,
 	.open = open_end,
+	.fill = fill,
 	.finish = finish,
 };

@@ -193,19 +193,214 @@ static void a_master_elsewhere_is_not_a_slaves(void **state)
 	refused(make_others_slave, "the terminal is gone");
 }
 
+/* ---- what is not read yet ---- */
+
+static int reads_bytes(int fd, const void *want, size_t len)
+{
+	unsigned char got[8192];
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	size_t have = 0;
+	while (have < len && poll(&p, 1, 30000) == 1) {
+		ssize_t n = read(fd, got + have, sizeof(got) - have);
+		if (n <= 0)
+			break;
+		have += (size_t)n;
+	}
+	return have == len && memcmp(got, want, len) == 0;
+}
+
+static bool is_empty(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	return poll(&p, 1, 0) == 0;
+}
+
 static void make_unread(void)
 {
 	make_pair();
-	CHECK(write(5, "typed\n", 6) == 6);
-	int queued = 0;
-	for (int i = 0; i < 1000 && queued == 0; i++, nap(1))
-		ioctl(4, FIONREAD, &queued);
+	CHECK(write(5, "one\ntwo\n\x16\x04x\x04\x04par", 16) == 16);
+	CHECK(write(3, "said\n", 5) == 5);
+}
+
+/* 3 does not wait; 4 does. The last line is still being typed. */
+static void check_unread(void)
+{
+	char got[20];
+	CHECK(reads(6, "said\r\n") && is_empty(6));
+	CHECK(reads(4, "one\n") && reads(4, "two\n") && reads(4, "\x04x"));
+	CHECK(read(4, got, sizeof(got)) == 0 && read(3, got, sizeof(got)) < 0 && errno == EAGAIN);
+	CHECK(write(5, "\x7ft\n", 3) == 3 && reads(4, "pat\n") && is_empty(4) && is_empty(6));
 }
 
 static void what_is_not_read_yet_is_not_lost(void **state)
 {
 	(void)state;
-	refused(make_unread, "6 bytes of a terminal are not read yet");
+	kept_and_carried(make_unread, check_unread);
+}
+
+static void fill_values(unsigned char values[4000])
+{
+	for (int i = 0; i < 4000; i++)
+		values[i] = (unsigned char)(i * 7);
+}
+
+static void make_values(void)
+{
+	struct termios t;
+	unsigned char values[4000];
+	fill_values(values);
+	make_pair();
+	CHECK(tcgetattr(3, &t) == 0);
+	cfmakeraw(&t);
+	t.c_cc[VMIN] = 9;
+	CHECK(tcsetattr(3, TCSANOW, &t) == 0 && write(5, values, 4000) == 4000);
+	CHECK(write(3, values, 4000) == 4000);
+}
+
+static void check_values(void)
+{
+	struct termios t;
+	unsigned char values[4000];
+	fill_values(values);
+	CHECK(reads_bytes(4, values, 4000) && reads_bytes(6, values, 4000));
+	CHECK(tcgetattr(4, &t) == 0 && t.c_cc[VMIN] == 9 && is_empty(6));
+}
+
+static void all_values_of_bytes_are_kept(void **state)
+{
+	(void)state;
+	kept_and_carried(make_values, check_values);
+}
+
+/* A line of the program's own words, longer than what is put in at once. */
+static void make_long(void)
+{
+	make_pair();
+	for (int i = 0; i < 100; i++)
+		CHECK(write(5, "0123456789abcdefghij", 20) == 20);
+	CHECK(write(5, "\nsecond", 7) == 7);
+}
+
+static void check_long(void)
+{
+	char got[4096];
+	CHECK(read(4, got, sizeof(got)) == 2001 && got[2000] == '\n' && got[1999] == 'j');
+	CHECK(write(5, "\n", 1) == 1 && reads(4, "second\n"));
+}
+
+static void a_long_line_is_one_line(void **state)
+{
+	(void)state;
+	kept_and_carried(make_long, check_long);
+}
+
+static bool can_write(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	return poll(&p, 1, 0) == 1;
+}
+
+static bool stops(int fd)
+{
+	for (int i = 0; i < 30000 && can_write(fd); i++)
+		nap(1);
+	return !can_write(fd);
+}
+
+static void make_stopped(void)
+{
+	make_pair();
+	CHECK(write(3, "before\n", 7) == 7 && write(5, "\x13", 1) == 1 && stops(3));
+}
+
+static void check_stopped(void)
+{
+	CHECK(!can_write(3) && reads(6, "before\r\n"));
+	CHECK(write(5, "\x11", 1) == 1 && write(4, "", 0) < 0);
+	for (int i = 0; i < 30000 && !can_write(3); i++)
+		nap(1);
+	CHECK(write(3, "after\n", 6) == 6 && reads(6, "after\r\n"));
+	CHECK(write(5, "typed\n", 6) == 6 && reads(4, "typed\n"));
+}
+
+static void output_that_a_key_has_stopped_stays_so(void **state)
+{
+	(void)state;
+	kept_and_carried(make_stopped, check_stopped);
+}
+
+static void make_stopped_by_call(void)
+{
+	make_pair();
+	CHECK(write(3, "before\n", 7) == 7 && tcflow(3, TCOOFF) == 0 && write(5, "x\n", 2) == 2);
+}
+
+static void check_stopped_by_call(void)
+{
+	CHECK(!can_write(3) && reads(6, "before\r\n") && reads(4, "x\n"));
+	CHECK(write(5, "\x11", 1) == 1 && !can_write(3));
+	CHECK(tcflow(3, TCOON) == 0 && write(3, "after\n", 6) == 6 && reads(6, "after\r\n"));
+}
+
+static void output_that_a_call_has_stopped_stays_so(void **state)
+{
+	(void)state;
+	kept_and_carried(make_stopped_by_call, check_stopped_by_call);
+}
+
+static void make_last_words(void)
+{
+	make_pair();
+	CHECK(write(3, "bye\n", 4) == 4);
+	close(3);
+	close(4);
+}
+
+static void check_last_words(void)
+{
+	char c;
+	CHECK(reads(6, "bye\r\n") && read(6, &c, 1) < 0 && errno == EIO);
+	CHECK(open("/dev/pts/2", O_RDWR | O_NOCTTY) == 3 && write(3, "more", 4) == 4);
+	CHECK(reads(6, "more"));
+}
+
+static void last_words_are_heard_and_the_end_behind_them(void **state)
+{
+	(void)state;
+	kept_and_carried(make_last_words, check_last_words);
+}
+
+static void make_unread_packets(void)
+{
+	const int on = 1;
+	make_pair();
+	CHECK(ioctl(5, TIOCPKT, &on) == 0 && write(3, "said", 4) == 4 && write(5, "x", 1) == 1);
+}
+
+static void check_unread_packets(void)
+{
+	char got[10];
+	CHECK(read(6, got, sizeof(got)) == 5 && memcmp(got, "\0said", 5) == 0);
+	CHECK(is_empty(6) && write(5, "y\n", 2) == 2 && reads(4, "xy\n"));
+}
+
+static void packets_keep_their_first_byte(void **state)
+{
+	(void)state;
+	kept_and_carried(make_unread_packets, check_unread_packets);
+}
+
+static void make_told(void)
+{
+	const int on = 1;
+	make_pair();
+	CHECK(ioctl(5, TIOCPKT, &on) == 0 && tcflush(3, TCIOFLUSH) == 0);
+}
+
+static void what_a_packet_has_to_tell_is_told_first(void **state)
+{
+	(void)state;
+	refused(make_told, "what happened to a terminal is not told yet");
 }
 
 static void make_orphan(void)
@@ -241,6 +436,13 @@ static int run(void)
 		CARRY(terminals_of_one_number_are_told_apart),
 		CARRY(a_master_elsewhere_is_not_a_slaves),
 		CARRY(what_is_not_read_yet_is_not_lost),
+		CARRY(all_values_of_bytes_are_kept),
+		CARRY(a_long_line_is_one_line),
+		CARRY(output_that_a_key_has_stopped_stays_so),
+		CARRY(output_that_a_call_has_stopped_stays_so),
+		CARRY(last_words_are_heard_and_the_end_behind_them),
+		CARRY(packets_keep_their_first_byte),
+		CARRY(what_a_packet_has_to_tell_is_told_first),
 		CARRY(a_terminal_that_is_gone_is_refused),
 		CARRY(another_programs_terminal_is_refused),
 	};

@@ -703,6 +703,27 @@ static void pty_check(void)
 	CHECK(write(other, "out\n", 4) == 4 && hears(fd, "out\r\n"));
 }
 
+static void unread_pty_make(void)
+{
+	struct termios t;
+	open_pty();
+	CHECK(tcgetattr(other, &t) == 0);
+	t.c_lflag &= ~(tcflag_t)ECHO;
+	CHECK(tcsetattr(other, TCSANOW, &t) == 0);
+	CHECK(write(fd, "one\ntwo\004\004ty", 11) == 11 && write(other, "out\n", 4) == 4);
+}
+
+static void unread_pty_check(void)
+{
+	char rest[16];
+	CHECK(hears(fd, "out\r\n") && small_readable(other));
+	CHECK(read(other, rest, sizeof(rest)) == 4 && memcmp(rest, "one\n", 4) == 0);
+	CHECK(read(other, rest, sizeof(rest)) == 3 && memcmp(rest, "two", 3) == 0);
+	CHECK(read(other, rest, sizeof(rest)) == 0 && !small_readable(other));
+	CHECK(write(fd, "ped\n", 4) == 4 && hears(other, "typed\n"));
+	CHECK(write(fd, "one\ntwo\004\004ty", 11) == 11 && write(other, "out\n", 4) == 4);
+}
+
 static void termios_make(void)
 {
 	struct termios t;
@@ -790,6 +811,8 @@ const struct small_case process_cases[] = {
 	{ "proc(5): cmdline, exe and auxv", proc_texts_make, proc_texts_check },
 	{ "pty(7): a line that is typed, its echo, and what is written to it", pty_make,
 	  pty_check },
+	{ "pty(7): lines that are not read yet, one that is not typed yet, and output",
+	  unread_pty_make, unread_pty_check },
 	{ "termios(3): modes, characters and speed; window size", termios_make, termios_check },
 	{ "tty_ioctl(4): the controlling terminal: its groups, ^C", controlling_make,
 	  controlling_check },
