@@ -64,7 +64,7 @@ static int find_async(const struct vin_dirty *d, uint64_t start, uint64_t end, s
 			r = vin_pages_protect(d->pagemap, start, end, true, &all);
 	}
 	int both = vin_runs_either(&some, &all, ret);
-	return r < 0 ? r : both;
+	return both < 0 ? both : r;
 }
 
 static int pass_async(struct vin_dirty *d, uint64_t start, uint64_t end, struct vin_runs *ret)
@@ -73,7 +73,7 @@ static int pass_async(struct vin_dirty *d, uint64_t start, uint64_t end, struct 
 	int r = find_async(d, start, end, &found), added = 0;
 	for (size_t i = 0; added == 0 && i < found.count; i++)
 		added = vin_runs_add(ret, found.runs[i].start, found.runs[i].end);
-	return r < 0 ? r : added;
+	return added < 0 ? added : r;
 }
 
 /* ---- soft ---- */

@@ -88,28 +88,39 @@ static void ask_for(struct scan *s, enum vin_pages what, bool guards)
 	s->report = IS_PRESENT;
 }
 
+/* A failure takes back nothing of what was protected until then: the kernel lists it, but does not
+ * say how much there is. @found was empty. */
+static size_t listed(const struct region found[REGIONS])
+{
+	size_t n = 0;
+	while (n < REGIONS && found[n].end > 0)
+		n++;
+	return n;
+}
+
 /* @ret_written: gets those that are, if the question asks for it; or else all are in @ret */
 static int scan(int pagemap, const struct scan *question, uint64_t start, uint64_t end,
 		struct vin_runs *ret, struct vin_runs *ret_written)
 {
-	struct region found[REGIONS];
 	while (start < end) {
+		struct region found[REGIONS] = { 0 };
 		struct scan s = *question;
 		s.size = sizeof(s);
 		s.start = start;
 		s.end = end;
 		s.vec = (uintptr_t)found;
 		s.vec_len = REGIONS;
-		int n = ioctl(pagemap, SCAN, &s);
-		if (n < 0)
-			return -errno;
-		for (int i = 0; i < n; i++) {
+		const int n = fvm_nerr(ioctl(pagemap, SCAN, &s));
+		const size_t count = n < 0 ? listed(found) : (size_t)n;
+		for (size_t i = 0; i < count; i++) {
 			const bool written = ret_written && (found[i].categories & IS_WRITTEN);
 			int r = vin_runs_add(written ? ret_written : ret, found[i].start,
 					     found[i].end);
 			if (r < 0)
 				return r;
 		}
+		if (n < 0)
+			return n;
 		if (s.walk_end <= start)
 			return -EIO; /* it would go on for ever */
 		start = s.walk_end;

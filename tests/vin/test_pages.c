@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -34,21 +37,26 @@ static char *area_of(int flags, int fd)
 	return area;
 }
 
-/* The pages found, as numbers in the area: "3 5-7 ". */
-static const char *found(const char *area, enum vin_pages what, bool old_way)
+/* Pages as numbers in the area: "3 5-7 ". */
+static const char *numbers(const char *area, const struct vin_runs *r)
 {
 	static char text[1000];
+	text[0] = '\0';
+	for (size_t i = 0; i < r->count; i++) {
+		uint64_t first = (r->runs[i].start - (uint64_t)area) / PAGE;
+		uint64_t last = (r->runs[i].end - (uint64_t)area) / PAGE - 1;
+		sprintf(text + strlen(text), first == last ? "%lu " : "%lu-%lu ", first, last);
+	}
+	return text;
+}
+
+static const char *found(const char *area, enum vin_pages what, bool old_way)
+{
 	scoped_runs r = { 0 };
 	assert_int_equal(vin_pages_find(pagemap, (uint64_t)area, (uint64_t)area + COUNT * PAGE,
 					what, old_way, &r),
 			 0);
-	text[0] = '\0';
-	for (size_t i = 0; i < r.count; i++) {
-		uint64_t first = (r.runs[i].start - (uint64_t)area) / PAGE;
-		uint64_t last = (r.runs[i].end - (uint64_t)area) / PAGE - 1;
-		sprintf(text + strlen(text), first == last ? "%lu " : "%lu-%lu ", first, last);
-	}
-	return text;
+	return numbers(area, &r);
 }
 
 static void pages_that_were_written_to_are_found(void **state)
@@ -146,6 +154,40 @@ static void more_runs_than_one_call_tells(void **state)
 	munmap(area, pages * PAGE);
 }
 
+/* Whose pages are noted; or -1, where the kernel does not. */
+static int note_writes(char *area, size_t pages)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = 1ULL << 15 /* WP_ASYNC */ };
+	struct uffdio_register first = { .range = { (uint64_t)area, pages * PAGE },
+					 .mode = UFFDIO_REGISTER_MODE_WP };
+	scoped_fd uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* USER_MODE_ONLY */);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) < 0 ||
+	    ioctl(uffd, UFFDIO_REGISTER, &first) < 0)
+		return -1;
+	return fvm_fd_take(&uffd);
+}
+
+static void what_was_protected_is_told_where_not_all_can_be(void **state)
+{
+	(void)state;
+	scoped_runs told = { 0 }, again = { 0 };
+	char *area = area_of(MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	const uint64_t start = (uint64_t)area, middle = start + COUNT / 2 * PAGE;
+	scoped_fd uffd = note_writes(area, COUNT / 2);
+	if (uffd < 0) {
+		print_message("skipped: needs userfaultfd with WP_ASYNC (Linux 6.7)\n");
+		munmap(area, COUNT * PAGE);
+		skip();
+	}
+	area[3 * PAGE] = area[5 * PAGE] = area[6 * PAGE] = area[50 * PAGE] = 1;
+	assert_int_equal(vin_pages_protect(pagemap, start, start + COUNT * PAGE, false, &told),
+			 -EPERM);
+	assert_string_equal(numbers(area, &told), "3 5-6 ");
+	assert_int_equal(vin_pages_protect(pagemap, start, middle, false, &again), 0);
+	assert_string_equal(numbers(area, &again), "");
+	munmap(area, COUNT * PAGE);
+}
+
 static void add(struct vin_runs *r, uint64_t set)
 {
 	for (uint64_t i = 0; i < 64; i++) {
@@ -198,6 +240,7 @@ int main(void)
 		cmocka_unit_test(of_shared_memory_all_counts_that_is_there),
 		cmocka_unit_test(guards_are_listed_apart),
 		cmocka_unit_test(more_runs_than_one_call_tells),
+		cmocka_unit_test(what_was_protected_is_told_where_not_all_can_be),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
