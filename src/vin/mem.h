@@ -233,6 +233,7 @@ struct vin_bytes {
 	int fd;
 	uint64_t base;
 	struct vin_runs *gone;
+	int pidfd; /* with @gone: of @pid, which may be another's before all is read */
 };
 int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_runs *runs,
 		   struct vin_out *out, struct fvm_error *err);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "vin/dirty.h"
@@ -14,7 +15,7 @@
 /* A process whose memory is copied. */
 struct copied {
 	pid_t pid, number; /* here, and its own */
-	int mem;
+	int pidfd, mem;
 	struct vin_dirty dirty;
 	struct vin_runs sent; /* what the image has of it */
 	struct vin_runs now;  /* of this pass */
@@ -40,6 +41,7 @@ static void forget(struct copied *c)
 	vin_runs_free(&c->sent);
 	vin_runs_free(&c->now);
 	fvm_fd_closep(&c->mem);
+	fvm_fd_closep(&c->pidfd);
 }
 
 void vin_precopy_close(struct vin_precopy *p)
@@ -73,12 +75,16 @@ int vin_precopy_add(struct vin_precopy *p, struct vin_thread *t)
 	if (!more)
 		return -ENOMEM;
 	p->list = more;
-	struct copied c = { .pid = t->pid, .number = vin_inner_number(t->pid) };
-	c.mem = open_mem(t->tid);
-	if (c.mem < 0 || c.number == 0 || vin_dirty_begin(t, p->ways, &c.dirty) < 0)
-		fvm_fd_closep(&c.mem);
+	struct copied *c = &p->list[p->count];
+	*c = (struct copied){ .pid = t->pid, .number = vin_inner_number(t->pid) };
+	c->dirty = (struct vin_dirty){ .uffd = -1, .pagemap = -1 };
+	c->mem = open_mem(t->tid);
+	c->pidfd = pidfd_open(t->pid, 0);
+	if (c->mem < 0 || c->pidfd < 0 || c->number == 0 ||
+	    vin_dirty_begin(t, p->ways, &c->dirty) < 0)
+		forget(c);
 	else
-		p->list[p->count++] = c;
+		p->count++;
 	return 0;
 }
 
@@ -114,7 +120,9 @@ static int change(struct vin_runs *list, const struct vin_runs *other,
 static int send_one(struct copied *c, struct vin_out *out, struct fvm_error *err)
 {
 	scoped_runs gone = { 0 };
-	const struct vin_bytes s = { .pid = c->pid, .fd = c->mem, .gone = &gone };
+	const struct vin_bytes s = {
+		.pid = c->pid, .fd = c->mem, .gone = &gone, .pidfd = c->pidfd
+	};
 	if (c->now.count == 0)
 		return 0;
 	int r = vin_stream_out(&s, (uint64_t)c->number, &c->now, out, err);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -80,6 +81,13 @@ static int read_what_is_there(struct walk *w, const struct iovec *part, char *to
 	return 0;
 }
 
+/* Who runs may have ended meanwhile, and its number be a stranger's: but not while it is not
+ * reaped. */
+static bool was_its_own(const struct vin_bytes *s)
+{
+	return !s->gone || pidfd_send_signal(s->pidfd, 0, NULL, 0) == 0;
+}
+
 /* Pages that the program itself may not read (PROT_NONE, with contents) only the file shows. */
 static long read_block(void *arg, void *block)
 {
@@ -89,7 +97,8 @@ static long read_block(void *arg, void *block)
 	const size_t count = next_parts(w, parts, &len);
 	struct iovec here = { block, len };
 	if (w->bytes->pid > 0 && count > 0 &&
-	    process_vm_readv(w->bytes->pid, &here, 1, parts, count, 0) == (ssize_t)len)
+	    process_vm_readv(w->bytes->pid, &here, 1, parts, count, 0) == (ssize_t)len &&
+	    was_its_own(w->bytes))
 		return (long)len;
 	for (size_t i = 0; i < count; i++) {
 		int r = w->bytes->gone ? read_what_is_there(w, &parts[i], (char *)block + at)

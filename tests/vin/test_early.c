@@ -2,6 +2,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -185,12 +188,103 @@ static void pages_that_never_came_are_refused(void **state)
 	fclose(image);
 }
 
+/* ---- of who ends meanwhile ---- */
+
+/* A child that holds @letter in @page; its number is chosen, unless that is 0. */
+static pid_t start_holder(char *page, char letter, pid_t number)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD,
+				   .set_tid = number ? (uint64_t)(uintptr_t)&number : 0,
+				   .set_tid_size = number ? 1 : 0 };
+	int ready[2];
+	char byte;
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		*page = letter;
+		(void)!write(ready[1], "", 1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	if (pid > 0)
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	return pid;
+}
+
+static void end_holder(pid_t pid)
+{
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+/* What an EARLY record of that page says of it. */
+static char early_byte(struct vin_bytes of, uint64_t at)
+{
+	scoped_runs runs = { 0 }, gone = { 0 };
+	struct vin_early e = { .aside = -1 };
+	struct vin_pieces found = { 0 };
+	struct vin_out *out;
+	struct vin_in *in;
+	FILE *image = tmpfile();
+	enum vin_tag tag;
+	uint64_t len;
+	char byte = '?';
+	assert_non_null(image);
+	assert_int_equal(vin_runs_add(&runs, at, at + PAGE), 0);
+	of.gone = &gone;
+	OK(vin_out_open(fileno(image), &out, &err));
+	OK(vin_stream_out(&of, NUMBER, &runs, out, &err));
+	OK(vin_out_end(out, &err));
+	vin_out_close(out);
+	rewind(image);
+	OK(vin_in_open(fileno(image), &in, &err));
+	OK(vin_in_next(in, &tag, &len, &err));
+	OK(vin_early_take(&e, false, in, &err));
+	OK(vin_early_find(&e, NUMBER, &runs, &found, &err));
+	assert_int_equal(pread(e.fd, &byte, 1, (off_t)found.list[0].at), 1);
+	assert_int_equal(vin_runs_bytes(&gone), byte ? 0 : PAGE);
+	vin_pieces_free(&found);
+	vin_early_free(&e);
+	vin_in_close(in);
+	fclose(image);
+	return byte;
+}
+
+static void who_has_its_number_later_is_not_read(void **state)
+{
+	(void)state;
+	char path[40], *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				    -1, 0);
+	assert_true(page != MAP_FAILED);
+	const pid_t pid = start_holder(page, 'o', 0);
+	assert_true(pid > 0);
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	scoped_fd mem = open(path, O_RDONLY | O_CLOEXEC), pidfd = pidfd_open(pid, 0);
+	assert_true(mem >= 0 && pidfd >= 0);
+	const struct vin_bytes of = { .pid = pid, .fd = mem, .pidfd = pidfd };
+	assert_int_equal(early_byte(of, (uint64_t)page), 'o');
+	end_holder(pid);
+	if (start_holder(page, 's', pid) != pid) {
+		print_message("skipped: needs the right to choose numbers of processes, and this "
+			      "one to be free\n");
+		munmap(page, PAGE);
+		skip();
+	}
+	assert_int_equal(early_byte(of, (uint64_t)page), 0);
+	end_holder(pid);
+	munmap(page, PAGE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_last_that_came_of_each_page_counts),
 		cmocka_unit_test(a_pipe_gives_what_a_file_does),
 		cmocka_unit_test(pages_that_never_came_are_refused),
+		cmocka_unit_test(who_has_its_number_later_is_not_read),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
