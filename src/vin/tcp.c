@@ -83,7 +83,8 @@ static int check_moment(const struct vin_open *o, int state, struct fvm_error *e
 		return r;
 	if (state == TCP_SYN_RECV)
 		return fvm_error_say(err, EAGAIN, "a connection is being made");
-	if (connected((uint64_t)state) && poll_of(o->fd, POLLPRI) & POLLPRI)
+	if (connected((uint64_t)state) && poll_of(o->fd, POLLPRI) & POLLPRI &&
+	    !vin_urgent_can(o->fd))
 		return fvm_error_say(err, EAGAIN, "an urgent byte is not read yet");
 	if (state == TCP_LISTEN && getsockopt(o->fd, SOL_TCP, TCP_INFO, &info, &len) == 0 &&
 	    info.tcpi_unacked > 0)
@@ -407,6 +408,7 @@ static void lose(struct tcp *t)
 {
 	t->lost = true;
 	t->stream.out_len = t->stream.unsent = 0;
+	vin_urgent_forget(&t->stream, vin_sock_value(&t->sock, SOL_SOCKET, SO_OOBINLINE) > 0);
 }
 
 static int open_tcp(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err)
@@ -440,9 +442,18 @@ static int hear(int fd, const struct tcp *t, enum vin_tcp_says what, int state)
 	return r < 0 ? r : vin_tcp_await(fd, state);
 }
 
+static int hear_urgent(int fd, const struct tcp *t)
+{
+	struct sockaddr_storage peer;
+	int r = t->stream.urgent ? vin_address_of(fd, &t->sock.peer, &peer) : 0;
+	return r < 0 || !t->stream.urgent ? r : vin_urgent_hear(fd, &peer, &t->stream);
+}
+
 static int hear_again(int fd, const struct tcp *t)
 {
-	int r = 0;
+	int r = hear_urgent(fd, t);
+	if (r < 0)
+		return r;
 	switch (t->state) {
 	case TCP_FIN_WAIT2:
 		r = vin_tcp_say_fin(fd);

@@ -22,8 +22,8 @@
  *   What had ended, and connections that can't be had in the new world (vin/lost), are made with a
  *   peer of our own, who resets them at once (tcp_dead.c).
  * Limits, which are refused: connections that wait to be accepted (they have no descriptor and can
- * be made by nothing but a handshake), urgent data that is not read, an ULP (TLS), MPTCP, errors
- * that are not told yet, unless a RST brought them; all of them pass with time.
+ * be made by nothing but a handshake), before Linux 6.9 urgent data that is not read, an ULP (TLS),
+ * MPTCP, errors that are not told yet, unless a RST brought them; all of them pass with time.
  * Limits that do no harm: handshakes under way at a listener begin anew; segments out of order come
  * again; congestion window and round trip time are learnt anew; ECN is not used any more; that a
  * byte was sent as urgent is forgotten if it was not received; SHUT_RD of a socket without a
@@ -51,7 +51,9 @@ struct vin_stream {
 	struct tcp_repair_window window;
 	unsigned char *in, *out;
 	size_t in_len, out_len;
-	size_t unsent; /* of out */
+	size_t unsent;	  /* of out */
+	size_t urgent;	  /* where in @in an urgent byte is, and 1; 0: there is none */
+	bool urgent_read; /* by MSG_OOB: it is a gap in the stream */
 };
 
 /** vin_repair() - begin (TCP_REPAIR_ON) or end it. Return: 0 or negative errno */
@@ -74,8 +76,38 @@ int vin_stream_begin(int fd, const struct vin_stream *s, struct fvm_error *err);
 /** vin_stream_fill() - the rest, when it is connected: all but what was never sent */
 int vin_stream_fill(int fd, const struct vin_stream *s, struct fvm_error *err);
 
+/** vin_stream_next() - of a socket in repair: the number of the byte that it hears next */
+int vin_stream_next(int fd, uint32_t *ret);
+
+/* ---- the urgent byte (tcp_urgent.c) ---- */
+
+/** vin_urgent_can() - whether this kernel shows what is behind one */
+bool vin_urgent_can(int fd);
+
+/** vin_urgent_look() - of a socket that may be in repair: in_len and urgent */
+int vin_urgent_look(int fd, struct vin_stream *s);
+
+/** vin_urgent_read() - of a socket in repair whose receive queue is chosen: all of @s->in
+ *  Return: 0, -EOPNOTSUPP (see vin_urgent_can()), or another negative errno */
+int vin_urgent_read(int fd, struct vin_stream *s);
+
+/** vin_urgent_forget() - as what a stream without a peer is; @within: SO_OOBINLINE */
+void vin_urgent_forget(struct vin_stream *s, bool within);
+
+/** vin_urgent_hear() - a connected socket in repair hears the byte and what came behind it
+ *  Return: as vin_tcp_hear() */
+int vin_urgent_hear(int fd, const struct sockaddr_storage *peer, const struct vin_stream *s);
+
 /* What a peer says. */
 enum vin_tcp_says { VIN_TCP_ACK, VIN_TCP_FIN, VIN_TCP_RST };
+
+struct vin_said {
+	enum vin_tcp_says what;
+	const unsigned char *data; /* that follows */
+	size_t len;
+	bool urgent;
+	uint16_t urgent_at;
+};
 
 /**
  * vin_tcp_hear() - a connected socket in repair hears one segment from its peer
@@ -85,10 +117,15 @@ enum vin_tcp_says { VIN_TCP_ACK, VIN_TCP_FIN, VIN_TCP_RST };
 int vin_tcp_hear(int fd, const struct sockaddr_storage *peer, enum vin_tcp_says what,
 		 const struct vin_stream *s);
 
+/** vin_tcp_hear_data() - the same of one with data; what it is next to hear */
+int vin_tcp_hear_data(int fd, const struct sockaddr_storage *peer, const struct vin_said *said,
+		      const struct vin_stream *s);
+
 /** vin_tcp_await() - wait a second for a state. Return: 0, -ETIMEDOUT */
 int vin_tcp_await(int fd, int state);
 
-/** vin_tcp_say_fin() - of a socket in repair: as if it had been sent. Return: 0 or negative errno */
+/** vin_tcp_say_fin() - of a socket in repair: as if it had been sent. Return: 0 or negative errno
+ */
 int vin_tcp_say_fin(int fd);
 
 /**
@@ -112,8 +149,8 @@ int vin_tcp_refused(int fd, struct fvm_error *err);
 int vin_tcp_untold(int fd);
 
 /**
- * vin_tcp_gone() - the other end of a connection, which was closed, if it is of this network namespace
- * and not there
+ * vin_tcp_gone() - the other end of a connection, which was closed, if it is of this network
+ * namespace and not there
  * @left_fd: the end that is left, which has heard a FIN, or will
  * @left:    as it was in the image
  * Return: 0, also if there is nothing to do, or negative errno

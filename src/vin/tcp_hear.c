@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,8 +14,10 @@ static int number_of(int fd, int queue, uint32_t *ret)
 }
 
 /* An ACK is of all that we have sent, others of nothing new. */
-static int build(int fd, enum vin_tcp_says what, const struct vin_stream *s, struct tcphdr *ret)
+static int build(int fd, const struct vin_said *said, const struct vin_stream *s,
+		 struct tcphdr *ret)
 {
+	const enum vin_tcp_says what = said->what;
 	uint32_t next = 0, sent = 0;
 	int r = number_of(fd, TCP_RECV_QUEUE, &next);
 	if (r == 0)
@@ -27,27 +30,47 @@ static int build(int fd, enum vin_tcp_says what, const struct vin_stream *s, str
 	ret->window = htons((uint16_t)(window < UINT16_MAX ? window : UINT16_MAX));
 	ret->fin = what == VIN_TCP_FIN;
 	ret->rst = what == VIN_TCP_RST;
+	ret->urg = said->urgent;
+	ret->urg_ptr = htons(said->urgent ? said->urgent_at : 0);
 	return 0;
+}
+
+int vin_stream_next(int fd, uint32_t *ret)
+{
+	return number_of(fd, TCP_RECV_QUEUE, ret);
+}
+
+int vin_tcp_hear_data(int fd, const struct sockaddr_storage *peer, const struct vin_said *said,
+		      const struct vin_stream *s)
+{
+	struct sockaddr_storage own = { 0 };
+	socklen_t len = sizeof(own);
+	struct tcphdr tcp;
+	int r = build(fd, said, s, &tcp);
+	if (r < 0 || getsockname(fd, (struct sockaddr *)&own, &len) < 0)
+		return r < 0 ? r : -errno;
+	tcp.source = vin_sock_port(peer);
+	tcp.dest = vin_sock_port(&own);
+	scoped_free unsigned char *packet = malloc(sizeof(tcp) + said->len);
+	if (!packet)
+		return -ENOMEM;
+	memcpy(packet, &tcp, sizeof(tcp));
+	if (said->len)
+		memcpy(packet + sizeof(tcp), said->data, said->len);
+	const struct vin_segment segment = {
+		.protocol = IPPROTO_TCP,
+		.data = packet,
+		.len = sizeof(tcp) + said->len,
+		.sum_at = offsetof(struct tcphdr, check),
+	};
+	return vin_sock_say(fd, peer, &own, &segment);
 }
 
 int vin_tcp_hear(int fd, const struct sockaddr_storage *peer, enum vin_tcp_says what,
 		 const struct vin_stream *s)
 {
-	struct sockaddr_storage own = { 0 };
-	socklen_t len = sizeof(own);
-	struct tcphdr tcp;
-	int r = build(fd, what, s, &tcp);
-	if (r < 0 || getsockname(fd, (struct sockaddr *)&own, &len) < 0)
-		return r < 0 ? r : -errno;
-	tcp.source = vin_sock_port(peer);
-	tcp.dest = vin_sock_port(&own);
-	const struct vin_segment segment = {
-		.protocol = IPPROTO_TCP,
-		.data = (unsigned char *)&tcp,
-		.len = sizeof(tcp),
-		.sum_at = offsetof(struct tcphdr, check),
-	};
-	return vin_sock_say(fd, peer, &own, &segment);
+	const struct vin_said said = { .what = what };
+	return vin_tcp_hear_data(fd, peer, &said, s);
 }
 
 int vin_tcp_await(int fd, int state)

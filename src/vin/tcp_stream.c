@@ -37,14 +37,20 @@ static int get_number(int fd, int name, uint32_t *ret)
 
 /* ---- at the source ---- */
 
-static int read_queue(int fd, int queue, size_t len, unsigned char **ret, uint32_t *ret_seq)
+static int begin_queue(int fd, int queue, size_t len, unsigned char **ret, uint32_t *ret_seq)
 {
 	int r = choose(fd, queue);
 	if (r == 0)
 		r = get_number(fd, TCP_QUEUE_SEQ, ret_seq);
 	*ret = r == 0 ? malloc(len + 1) : NULL;
-	if (r < 0 || !*ret)
-		return r < 0 ? r : -ENOMEM;
+	return r == 0 && !*ret ? -ENOMEM : r;
+}
+
+static int read_queue(int fd, int queue, size_t len, unsigned char **ret, uint32_t *ret_seq)
+{
+	int r = begin_queue(fd, queue, len, ret, ret_seq);
+	if (r < 0)
+		return r;
 	ssize_t n = len > 0 ? recv(fd, *ret, len, MSG_PEEK | MSG_DONTWAIT) : 0;
 	return n < 0 ? -errno : (size_t)n != len ? -EIO : 0;
 }
@@ -63,19 +69,18 @@ static bool received_fin(int state)
 
 static int read_counts(int fd, int state, struct vin_stream *s)
 {
-	int in = 0, out = 0, unsent = 0;
-	if (ioctl(fd, SIOCINQ, &in) < 0 || ioctl(fd, SIOCOUTQ, &out) < 0 ||
-	    ioctl(fd, SIOCOUTQNSD, &unsent) < 0)
-		return -errno;
+	int out = 0, unsent = 0;
+	int r = vin_urgent_look(fd, s);
+	if (r < 0 || ioctl(fd, SIOCOUTQ, &out) < 0 || ioctl(fd, SIOCOUTQNSD, &unsent) < 0)
+		return r < 0 ? r : -errno;
 	if (sent_fin(state) && out > 0) {
 		out--;
 		unsent -= unsent > 0;
 	}
-	if (in < 0 || out < 0 || unsent < 0 || unsent > out)
+	if (out < 0 || unsent < 0 || unsent > out)
 		return -EIO;
-	if ((unsigned int)in > VIN_TCP_QUEUE_MAX || (unsigned int)out > VIN_TCP_QUEUE_MAX)
+	if (s->in_len > VIN_TCP_QUEUE_MAX || (unsigned int)out > VIN_TCP_QUEUE_MAX)
 		return -EFBIG;
-	s->in_len = (size_t)in;
 	s->out_len = (size_t)out;
 	s->unsent = (size_t)unsent;
 	return 0;
@@ -100,8 +105,13 @@ static int read_all(int fd, int state, struct vin_stream *s)
 	int r = read_counts(fd, state, s);
 	if (r == 0)
 		r = read_agreed(fd, s);
-	if (r == 0)
+	if (r == 0 && s->urgent) {
+		r = begin_queue(fd, TCP_RECV_QUEUE, s->in_len, &s->in, &s->receive_seq);
+		if (r == 0)
+			r = vin_urgent_read(fd, s);
+	} else if (r == 0) {
 		r = read_queue(fd, TCP_RECV_QUEUE, s->in_len, &s->in, &s->receive_seq);
+	}
 	if (r == 0)
 		r = read_queue(fd, TCP_SEND_QUEUE, s->out_len, &s->out, &s->send_seq);
 	/* of what comes next, behind the queue */
@@ -149,6 +159,10 @@ void vin_stream_put(struct fvm_buf *to, const struct vin_stream *s)
 	vin_put_blob(to, s->in ? s->in : (const void *)"", s->in_len);
 	vin_put_blob(to, s->out ? s->out : (const void *)"", s->out_len);
 	vin_put_u64(to, s->unsent);
+	if (s->urgent) {
+		vin_put_u64(to, s->urgent);
+		vin_put_u64(to, s->urgent_read);
+	}
 }
 
 static unsigned char *get_queue(struct vin_payload *p, size_t *ret_len)
@@ -186,7 +200,12 @@ int vin_stream_get(struct vin_payload *p, struct vin_stream *ret)
 	if (p->failed || !ret->in || !ret->out || unsent > ret->out_len)
 		return -EBADMSG;
 	ret->unsent = (size_t)unsent;
-	return 0;
+	if (p->at == p->end) /* as of most, and all of an older image */
+		return 0;
+	const uint64_t urgent = vin_get_u64(p), was_read = vin_get_u64(p);
+	ret->urgent = (size_t)urgent;
+	ret->urgent_read = was_read;
+	return p->failed || urgent == 0 || urgent > ret->in_len || was_read > 1 ? -EBADMSG : 0;
 }
 
 /* ---- anew ---- */
@@ -250,12 +269,15 @@ static int fill_queue(int fd, int queue, const unsigned char *data, size_t len, 
 }
 
 /* It was read behind the peer's FIN, which is still to come here. */
-static int set_window(int fd, const struct vin_stream *s)
+static int set_window(int fd, const struct vin_stream *s, size_t in_len)
 {
-	const uint32_t next = s->receive_seq + (uint32_t)s->in_len;
+	const uint32_t next = s->receive_seq + (uint32_t)in_len;
 	struct tcp_repair_window w = s->window;
-	if ((int32_t)(w.rcv_wup - next) > 0)
+	/* it ends where it ended */
+	if ((int32_t)(w.rcv_wup - next) > 0) {
+		w.rcv_wnd += s->urgent ? w.rcv_wup - next : 0;
 		w.rcv_wup = next;
+	}
 	if ((int32_t)(w.snd_wl1 - next) > 0)
 		w.snd_wl1 = next;
 	return w.max_window == 0
@@ -265,17 +287,18 @@ static int set_window(int fd, const struct vin_stream *s)
 
 int vin_stream_fill(int fd, const struct vin_stream *s, struct fvm_error *err)
 {
+	const size_t in_len = s->urgent ? s->urgent - 1 : s->in_len;
 	int r = set_agreed(fd, s);
 	if (r < 0)
 		return fvm_error_set(err, -r, "set what both ends of a connection agreed on");
 	make_room(fd, s->in_len);
-	r = fill_queue(fd, TCP_RECV_QUEUE, s->in, s->in_len, CHUNK);
+	r = fill_queue(fd, TCP_RECV_QUEUE, s->in, in_len, CHUNK);
 	if (r < 0)
-		return fvm_error_set(err, -r, "fill the receive queue with %zu bytes", s->in_len);
+		return fvm_error_set(err, -r, "fill the receive queue with %zu bytes", in_len);
 	r = fill_queue(fd, TCP_SEND_QUEUE, s->out, s->out_len - s->unsent, SIZE_MAX);
 	if (r < 0)
 		return fvm_error_set(err, -r, "fill the send queue with %zu bytes",
 				     s->out_len - s->unsent);
-	r = set_window(fd, s);
+	r = set_window(fd, s, in_len);
 	return r < 0 ? fvm_error_set(err, -r, "set the window of a connection") : 0;
 }

@@ -2,7 +2,7 @@
 
 #include <linux/filter.h>
 
-#include "vin/sock.h"
+#include "vin/tcp.h"
 
 /* ---- without a connection ---- */
 
@@ -651,6 +651,125 @@ static void who_connects_goes_on_with_it(void **state)
 	stayed(make_calling, check_calling);
 }
 
+/* ---- urgent bytes ---- */
+
+static void make_another(int from, int to)
+{
+	union address a;
+	CHECK(socket(strchr(loop_ip, ':') ? AF_INET6 : AF_INET, SOCK_STREAM, 0) == from);
+	CHECK(connect(from, &a.any, at(&a, loop_ip, PORT)) == 0 && accept(3, NULL, NULL) == to);
+}
+
+static bool is_told(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+	return poll(&p, 1, 30000) == 1 && p.revents & POLLPRI;
+}
+
+static void say_urgent(int fd)
+{
+	CHECK(send(fd, "ab", 2, 0) == 2 && send(fd, "u", 1, MSG_OOB) == 1);
+	CHECK(send(fd, "cd", 2, 0) == 2);
+}
+
+static bool gives(int fd, const char *text)
+{
+	char c[8] = "";
+	return recv(fd, c, sizeof(c), 0) == (ssize_t)strlen(text) && strcmp(c, text) == 0;
+}
+
+static bool has(int fd, int want)
+{
+	const int on = 1, off = 0;
+	int bytes = -1;
+	for (int i = 0; i < 30000 && bytes != want; i++, nap(1)) {
+		/* all of them are counted with this option only */
+		CHECK(setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) == 0);
+		CHECK(ioctl(fd, FIONREAD, &bytes) == 0);
+		CHECK(setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &off, sizeof(off)) == 0);
+	}
+	return bytes == want;
+}
+
+/* 5: not read; 7: read already; 9: within the stream; 11: at its beginning, much behind it. */
+static void make_urgent(void)
+{
+	char c;
+	const int on = 1;
+	make_pair();
+	make_another(6, 7);
+	make_another(8, 9);
+	make_another(10, 11);
+	for (int fd = 4; fd <= 8; fd += 2)
+		say_urgent(fd);
+	CHECK(send(10, "u", 1, MSG_OOB) == 1);
+	send_pattern(10, 0, 30000);
+	for (int fd = 5; fd <= 9; fd += 2)
+		CHECK(has(fd, 5) && is_told(fd));
+	CHECK(has(11, 30001) && is_told(11));
+	CHECK(recv(7, &c, 1, MSG_OOB) == 1 && c == 'u');
+	CHECK(setsockopt(9, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) == 0);
+	CHECK(recv(9, &c, 1, 0) == 1 && c == 'a');
+}
+
+static void check_urgent(void)
+{
+	char c;
+	CHECK(is_told(5) && sockatmark(5) == 0 && gives(5, "ab") && sockatmark(5) == 1);
+	CHECK(recv(5, &c, 1, MSG_OOB) == 1 && c == 'u' && gives(5, "cd"));
+	CHECK(recv(7, &c, 1, MSG_OOB) < 0 && errno == EINVAL);
+	CHECK(gives(7, "ab") && sockatmark(7) == 1 && gives(7, "cd"));
+	CHECK(is_told(9) && gives(9, "b") && sockatmark(9) == 1 && gives(9, "ucd"));
+	CHECK(sockatmark(11) == 1 && recv(11, &c, 1, MSG_OOB) == 1 && c == 'u');
+	CHECK(receive_pattern(11, 0, 30000) == 30000);
+	for (int fd = 4; fd <= 10; fd += 2)
+		CHECK(send(fd, "x", 1, 0) == 1 && gives(fd + 1, "x") &&
+		      send(fd + 1, "y", 1, 0) == 1 && gives(fd, "y"));
+	say_urgent(4);
+	CHECK(is_told(5) && recv(5, &c, 1, MSG_OOB) == 1 && c == 'u');
+}
+
+/* Linux before 6.9 does not. */
+static bool shows_what_is_behind(void)
+{
+	scoped_fd fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	return vin_urgent_can(fd);
+}
+
+static void an_urgent_byte_stays_one(void **state)
+{
+	(void)state;
+	loop_ip = "127.0.0.1";
+	if (!shows_what_is_behind())
+		not_now(make_urgent, "an urgent byte is not read yet");
+	else
+		in_all_ways(make_urgent, check_urgent);
+}
+
+static void make_urgent_end(void)
+{
+	make_pair();
+	say_urgent(4);
+	CHECK(has(5, 5) && shutdown(4, SHUT_WR) == 0 && gets_to(5, TCP_CLOSE_WAIT));
+}
+
+static void check_urgent_end(void)
+{
+	char c;
+	CHECK(gives(5, "ab") && recv(5, &c, 1, MSG_OOB) == 1 && c == 'u' && gives(5, "cd"));
+	CHECK(gives(5, "") && send(5, "y", 1, 0) == 1 && gives(4, "y"));
+}
+
+static void an_urgent_byte_comes_before_the_end(void **state)
+{
+	(void)state;
+	loop_ip = "127.0.0.1";
+	if (!shows_what_is_behind())
+		not_now(make_urgent_end, "an urgent byte is not read yet");
+	else
+		in_all_ways(make_urgent_end, check_urgent_end);
+}
+
 /* ---- what can't be had ---- */
 
 static void make_unaccepted(void)
@@ -661,20 +780,11 @@ static void make_unaccepted(void)
 	CHECK(connect(6, &a.any, at(&a, loop_ip, PORT)) == 0);
 }
 
-static void make_urgent(void)
-{
-	make_pair();
-	CHECK(send(4, "u", 1, MSG_OOB) == 1);
-	struct pollfd p = { .fd = 5, .events = POLLPRI };
-	CHECK(poll(&p, 1, 2000) == 1);
-}
-
 static void what_can_not_be_had_now_is_told(void **state)
 {
 	(void)state;
 	loop_ip = "127.0.0.1";
 	not_now(make_unaccepted, "1 connections wait to be accepted");
-	not_now(make_urgent, "an urgent byte is not read yet");
 }
 
 static void make_locked(void)
@@ -787,6 +897,8 @@ static int run(void)
 		NET(both_close_at_once),
 		NET(what_has_ended_can_be_read_to_its_end),
 		NET(who_connects_goes_on_with_it),
+		NET(an_urgent_byte_stays_one),
+		NET(an_urgent_byte_comes_before_the_end),
 		NET(what_can_not_be_had_now_is_told),
 		NET(what_can_not_be_had_at_all_is_refused),
 		NET(filters_are_kept),

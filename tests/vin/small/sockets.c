@@ -615,6 +615,26 @@ static void tcp_queue_check(void)
 	say_much(other, 50000);
 }
 
+/* Others than Linux 6.9 and later do not show what is behind it. */
+static void tcp_urgent_make(void)
+{
+	const int none = -1;
+	tcp_make();
+	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &none, sizeof(none)) < 0)
+		small_skip("this kernel does not show what is behind an urgent byte");
+	CHECK(says(fd, "ab") && send(fd, "u", 1, MSG_OOB) == 1 && says(fd, "cd"));
+}
+
+static void tcp_urgent_check(void)
+{
+	char c;
+	struct pollfd p = { .fd = other, .events = POLLPRI };
+	CHECK(poll(&p, 1, 30000) == 1 && p.revents & POLLPRI);
+	CHECK(recv(other, &c, 1, MSG_OOB) == 1 && c == 'u' && sockatmark(other) == 0);
+	CHECK(hears(other, "ab") && sockatmark(other) == 1 && hears(other, "cd"));
+	CHECK(says(fd, "ab") && send(fd, "u", 1, MSG_OOB) == 1 && says(fd, "cd"));
+}
+
 static void tcp_half_make(void)
 {
 	tcp_make();
@@ -837,6 +857,8 @@ const struct small_case socket_cases[] = {
 	{ "ipv6(7): a datagram socket on ::1, its options", udp6_make, udp6_check },
 	{ "tcp(7): an established connection, both its ends", tcp_make, tcp_check },
 	{ "tcp(7): much data queued both ways", tcp_queue_make, tcp_queue_check },
+	{ "tcp(7): urgent data that is not read, and what is before and behind it", tcp_urgent_make,
+	  tcp_urgent_check },
 	{ "tcp(7): half closed: the other direction goes on", tcp_half_make, tcp_half_check },
 	{ "tcp(7): TCP_NODELAY, keepalive's, TCP_USER_TIMEOUT, TCP_CONGESTION", tcp_options_make,
 	  tcp_options_check },
