@@ -17,7 +17,8 @@
 #include "vin/rtnl.h"
 
 #define COUNT_MAX 1000000
-#define VAIN_MAX  4096	 /* handles of a table that are given once more */
+#define VAIN_MAX  4096	 /* handles, one behind the other, that are given once more */
+#define VAIN_ALL  65536	 /* and all together */
 #define BATCH_MAX 100000 /* bytes; what a socket takes at once is some more */
 #define HEAD	  sizeof(struct nfgenmsg)
 #define BIT(n)	  (1ULL << (n))
@@ -64,6 +65,8 @@ struct item {
 	uint64_t after, before; /* a rule: the place of one that is there already + 1; 0: none */
 	struct nlmsghdr *m;	/* as it is said back */
 	bool late;		/* an element, after all else */
+	uint64_t real;		/* anew: the handle that it gets, */
+	size_t batch;		/* and in which batch that was */
 };
 
 struct items {
@@ -424,15 +427,21 @@ static int get_item(struct vin_payload *p, struct item *ret)
 	return !fits ? -EBADMSG : ret->m ? 0 : -ENOMEM;
 }
 
+/* Of each table: which handle comes next at the source, and how many were given here. */
 struct vain {
 	uint8_t family;
 	const char *table; /* of an item */
-	uint64_t next;
+	uint64_t next, given;
 };
 
+/* What the kernel makes at once. */
 struct batch {
+	int sock;
+	size_t number;
 	struct fvm_buf all;
 	uint32_t count;
+	bool unbound; /* it ends with a set that has no name, and no rule yet */
+	uint64_t in_vain;
 	struct vain *tables;
 	size_t table_count;
 };
@@ -465,6 +474,55 @@ static void put_edge(struct batch *b, uint16_t type)
 	put(b, begin(room, type, AF_UNSPEC, NFNL_SUBSYS_NFTABLES), 0);
 }
 
+/* What came first; when there were more failures than have room, at least that there were some. */
+static int hear(int sock)
+{
+	char answer[8192] __attribute__((aligned(NLMSG_ALIGNTO)));
+	int r = 0, lost = 0;
+	for (;;) {
+		ssize_t n = recv(sock, answer, sizeof(answer), MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN)
+			return r ?: lost;
+		if (n < 0 && errno != ENOBUFS && errno != EINTR)
+			return r ?: -errno;
+		lost = n < 0 && errno == ENOBUFS ? -ENOBUFS : lost;
+		int left = n < 0 ? 0 : (int)n;
+		for (const struct nlmsghdr *m = (void *)answer; mnl_nlmsg_ok(m, left);
+		     m = mnl_nlmsg_next(m, &left)) {
+			const struct nlmsgerr *e = mnl_nlmsg_get_payload(m);
+			if (m->nlmsg_type == NLMSG_ERROR && r == 0)
+				r = e->error;
+		}
+	}
+}
+
+static int run(struct batch *b)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	put_edge(b, NFNL_MSG_BATCH_END);
+	if (b->all.failed)
+		return -ENOMEM;
+	if (sendto(b->sock, b->all.data, b->all.len, 0, (const struct sockaddr *)&kernel,
+		   sizeof(kernel)) < 0)
+		return -errno;
+	return hear(b->sock);
+}
+
+static int run_next(struct batch *b)
+{
+	int r = b->number++ > 0 ? run(b) : 0;
+	b->all.len = 0;
+	b->count = 0;
+	put_edge(b, NFNL_MSG_BATCH_BEGIN);
+	return r;
+}
+
+/* A socket takes so much, and a set without a name has to come together with its rule. */
+static bool is_full(const struct batch *b)
+{
+	return b->all.len > BATCH_MAX && !b->unbound;
+}
+
 static struct vain *table_of(struct batch *b, const struct item *it)
 {
 	const struct nfgenmsg *head = mnl_nlmsg_get_payload(it->m);
@@ -478,44 +536,74 @@ static struct vain *table_of(struct batch *b, const struct item *it)
 	if (!more)
 		return NULL;
 	b->tables = more;
-	more[b->table_count] = (struct vain){ head->nfgen_family, name, 1 };
+	more[b->table_count] = (struct vain){ head->nfgen_family, name, 1, 0 };
 	return &more[b->table_count++];
 }
 
-/* Handles that something had which is gone. */
-static int put_vain(struct batch *b, const struct item *it)
+static void put_one_in_vain(struct batch *b, struct vain *v)
 {
 	char room[1024] __attribute__((aligned(NLMSG_ALIGNTO)));
+	for (int i = 0; i < 2; i++) {
+		struct nlmsghdr *m =
+			begin(room, type_of(i ? NFT_MSG_DELCHAIN : NFT_MSG_NEWCHAIN), v->family, 0);
+		if (strlen(v->table) < 256)
+			mnl_attr_put_strz(m, NFTA_CHAIN_TABLE, v->table);
+		mnl_attr_put_strz(m, NFTA_CHAIN_NAME, "vin-vain");
+		put(b, m, i ? 0 : NLM_F_CREATE);
+	}
+	v->given++;
+	b->in_vain++;
+}
+
+/* Handles that something had which is gone; and which one it gets itself. */
+static int put_vain(struct batch *b, struct item *it)
+{
+	int r = 0;
 	struct vain *v = table_of(b, it);
 	if (!v)
 		return -ENOMEM;
-	for (uint64_t n = v->next; n < it->handle && it->handle - v->next < VAIN_MAX; n++) {
-		for (int i = 0; i < 2; i++) {
-			struct nlmsghdr *m =
-				begin(room, type_of(i ? NFT_MSG_DELCHAIN : NFT_MSG_NEWCHAIN),
-				      v->family, 0);
-			if (strlen(v->table) < 256)
-				mnl_attr_put_strz(m, NFTA_CHAIN_TABLE, v->table);
-			mnl_attr_put_strz(m, NFTA_CHAIN_NAME, "vin-vain");
-			put(b, m, i ? 0 : NLM_F_CREATE);
-		}
+	for (uint64_t n = v->next; r == 0 && n < it->handle && it->handle - v->next < VAIN_MAX &&
+				   b->in_vain < VAIN_ALL && b->all.len < 2 * BATCH_MAX;
+	     n++) {
+		put_one_in_vain(b, v);
+		r = is_full(b) ? run_next(b) : 0;
 	}
 	v->next = it->handle + 1;
-	return 0;
+	it->real = ++v->given;
+	return r;
 }
 
-static int put_item(struct batch *b, const struct item *it)
+/* The rule of its chain that its place is told by. */
+static void put_place(const struct batch *b, const struct items *all, size_t i)
 {
+	const struct item *it = &all->list[i], *other = NULL;
+	const uint64_t handle = it->after ?: it->before;
+	for (size_t j = i; handle && !other && j-- > 0;) {
+		if (all->list[j].handle == handle && same_chain(&all->list[j], it))
+			other = &all->list[j];
+	}
+	if (other && other->batch != b->number)
+		mnl_attr_put_u64(it->m, NFTA_RULE_POSITION, htobe64(other->real));
+	else if (handle)
+		mnl_attr_put_u32(it->m, NFTA_RULE_POSITION_ID, htonl((uint32_t)handle));
+}
+
+static int put_item(struct batch *b, const struct items *all, size_t i)
+{
+	struct item *it = &all->list[i];
 	uint16_t flags = NLM_F_CREATE;
 	int r = it->sort != TABLE && it->sort != ELEMENT ? put_vain(b, it) : 0;
-	if (it->sort == SET)
+	it->batch = b->number;
+	if (it->sort == SET) {
 		mnl_attr_put_u32(it->m, NFTA_SET_ID, htonl(b->count + 1));
+		b->unbound |= (number_of(vin_rtnl_attr(it->m, HEAD, NFTA_SET_FLAGS)) &
+			       NFT_SET_ANONYMOUS) != 0;
+	}
 	if (it->sort == RULE) {
 		mnl_attr_put_u32(it->m, NFTA_RULE_ID, htonl((uint32_t)it->handle));
-		if (it->after || it->before)
-			mnl_attr_put_u32(it->m, NFTA_RULE_POSITION_ID,
-					 htonl((uint32_t)(it->after ?: it->before)));
+		put_place(b, all, i);
 		flags |= it->after || !it->before ? NLM_F_APPEND : 0;
+		b->unbound = false;
 	} else if (it->sort != ELEMENT) {
 		flags |= NLM_F_EXCL;
 	}
@@ -523,50 +611,28 @@ static int put_item(struct batch *b, const struct item *it)
 	return r;
 }
 
-static int run(int sock, struct batch *b)
+static int make_in(struct batch *b, const struct items *all)
 {
-	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
-	char answer[8192] __attribute__((aligned(NLMSG_ALIGNTO)));
-	int r = 0, size = 64 << 20;
-	put_edge(b, NFNL_MSG_BATCH_END);
-	if (b->all.failed)
-		return -ENOMEM;
-	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
-		(void)setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	if (sendto(sock, b->all.data, b->all.len, 0, (const struct sockaddr *)&kernel,
-		   sizeof(kernel)) < 0)
-		return -errno;
-	for (ssize_t n; (n = recv(sock, answer, sizeof(answer), MSG_DONTWAIT)) > 0;) {
-		int left = (int)n;
-		for (const struct nlmsghdr *m = (void *)answer; mnl_nlmsg_ok(m, left);
-		     m = mnl_nlmsg_next(m, &left)) {
-			const struct nlmsgerr *e = mnl_nlmsg_get_payload(m);
-			if (m->nlmsg_type == NLMSG_ERROR && r == 0)
-				r = e->error;
-		}
+	int size = 64 << 20, r = 0;
+	if (setsockopt(b->sock, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+		(void)setsockopt(b->sock, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	for (size_t i = 0; r == 0 && i < all->count; i++) {
+		const bool late = all->list[i].late && !all->list[i - (i > 0)].late;
+		if (i == 0 || late || is_full(b))
+			r = run_next(b);
+		if (r == 0)
+			r = put_item(b, all, i);
 	}
-	b->all.len = 0;
-	b->count = 0;
-	return r;
+	return r < 0 ? r : run(b);
 }
 
 static int make_all(const struct items *all)
 {
-	struct batch b = { 0 };
-	scoped_fd sock = all->count ? vin_rtnl_open(NETLINK_NETFILTER) : -1;
-	int r = all->count && sock < 0 ? sock : 0;
-	for (size_t i = 0; r == 0 && i < all->count; i++) {
-		const bool apart = i > 0 && all->list[i].late &&
-				   (!all->list[i - 1].late || b.all.len > BATCH_MAX);
-		if (apart)
-			r = run(sock, &b);
-		if (i == 0 || apart)
-			put_edge(&b, NFNL_MSG_BATCH_BEGIN);
-		if (r == 0)
-			r = put_item(&b, &all->list[i]);
-	}
-	if (r == 0 && all->count)
-		r = run(sock, &b);
+	if (all->count == 0)
+		return 0;
+	scoped_fd sock = vin_rtnl_open(NETLINK_NETFILTER);
+	struct batch b = { .sock = sock };
+	int r = sock < 0 ? sock : make_in(&b, all);
 	fvm_buf_free(&b.all);
 	free(b.tables);
 	return r;
