@@ -62,7 +62,8 @@ struct item {
 	enum sort sort;
 	uint64_t handle;
 	size_t place;		/* as the kernel told it */
-	uint64_t after, before; /* a rule: the place of one that is there already + 1; 0: none */
+	size_t chain;		/* a rule: the same for all of its chain */
+	uint64_t after, before; /* .. the handle of one that is there already; 0: none */
 	struct nlmsghdr *m;	/* as it is said back */
 	bool late;		/* an element, after all else */
 	uint64_t real;		/* anew: the handle that it gets, */
@@ -215,6 +216,29 @@ static int add_elements(struct listing *l, const struct nlmsghdr *m)
 	return r;
 }
 
+static bool same_text(const struct item *a, const struct item *b, uint16_t type)
+{
+	return strcmp(text_of(vin_rtnl_attr(a->m, HEAD, type)),
+		      text_of(vin_rtnl_attr(b->m, HEAD, type))) == 0;
+}
+
+static bool same_chain(const struct item *a, const struct item *b)
+{
+	const struct nfgenmsg *x = mnl_nlmsg_get_payload(a->m), *y = mnl_nlmsg_get_payload(b->m);
+	return a->sort == RULE && b->sort == RULE && x->nfgen_family == y->nfgen_family &&
+	       same_text(a, b, NFTA_RULE_TABLE) && same_text(a, b, NFTA_RULE_CHAIN);
+}
+
+/* The kernel tells one chain after the other. */
+static size_t chain_of(const struct items *all, const struct item *rule)
+{
+	for (size_t i = all->count; i-- > 0;) {
+		if (same_chain(&all->list[i], rule))
+			return all->list[i].chain;
+	}
+	return all->count;
+}
+
 static int take_message(void *arg, const struct nlmsghdr *m, struct fvm_error *err)
 {
 	struct listing *l = arg;
@@ -222,11 +246,13 @@ static int take_message(void *arg, const struct nlmsghdr *m, struct fvm_error *e
 		return 0;
 	int r = l->sort == ELEMENT ? add_elements(l, m) : check_one(l->sort, m, err);
 	if (r == 0 && l->sort != ELEMENT) {
-		const struct item it = { .sort = l->sort,
-					 .handle = number_of(
-						 vin_rtnl_attr(m, HEAD, sorts[l->sort].handle)),
-					 .place = l->to->count,
-					 .m = plain(l->sort, m) };
+		struct item it = { .sort = l->sort,
+				   .handle =
+					   number_of(vin_rtnl_attr(m, HEAD, sorts[l->sort].handle)),
+				   .place = l->to->count,
+				   .m = plain(l->sort, m) };
+		if (it.m && it.sort == RULE)
+			it.chain = chain_of(l->to, &it);
 		r = add(l->to, &it);
 	}
 	return r == -ENOMEM ? fvm_error_set(err, ENOMEM, "list tables of nftables") : r;
@@ -338,19 +364,6 @@ static int compare(const void *x, const void *y)
 	return r ?: (a->place > b->place) - (a->place < b->place);
 }
 
-static bool same_text(const struct item *a, const struct item *b, uint16_t type)
-{
-	return strcmp(text_of(vin_rtnl_attr(a->m, HEAD, type)),
-		      text_of(vin_rtnl_attr(b->m, HEAD, type))) == 0;
-}
-
-static bool same_chain(const struct item *a, const struct item *b)
-{
-	const struct nfgenmsg *x = mnl_nlmsg_get_payload(a->m), *y = mnl_nlmsg_get_payload(b->m);
-	return a->sort == RULE && b->sort == RULE && x->nfgen_family == y->nfgen_family &&
-	       same_text(a, b, NFTA_RULE_TABLE) && same_text(a, b, NFTA_RULE_CHAIN);
-}
-
 /* Behind the nearest that is there already; else before it. What is made later does not count. */
 static void find_place(struct items *all, size_t i)
 {
@@ -358,7 +371,7 @@ static void find_place(struct items *all, size_t i)
 	size_t behind = 0, before = SIZE_MAX;
 	for (size_t j = 0; it->sort == RULE && j < i; j++) {
 		const struct item *o = &all->list[j];
-		if (!same_chain(it, o))
+		if (o->sort != RULE || o->chain != it->chain)
 			continue;
 		if (o->place < it->place && o->place >= behind) {
 			behind = o->place;
