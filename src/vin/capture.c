@@ -152,7 +152,7 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 	if (r == 0)
 		r = check_place(c, s, &mine);
 	if (r == 0)
-		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, &mine);
+		r = vin_mem_look(s->via, c->options.root, &s->maps, &c->objects, &s->mem, &mine);
 	if (r == 0 && !c->options.bare)
 		r = vin_traits_check(s->pid, c->options.filters, &mine);
 	if (r == 0 && !c->options.bare)
@@ -348,7 +348,7 @@ static int look_again(struct vin_capture *c, struct subject *old, struct subject
 	}
 	vin_precopy_hide(c->options.precopy, s->pid, &s->maps);
 	if (r == 0)
-		r = vin_mem_look(s->via, &s->maps, &c->objects, &s->mem, err);
+		r = vin_mem_look(s->via, c->options.root, &s->maps, &c->objects, &s->mem, err);
 	return r == 0 ? check_place(c, s, err) : r;
 }
 

@@ -122,12 +122,13 @@ void vin_mem_free(struct vin_mem *m);
 
 /**
  * vin_mem_look() - what a process has mapped; it may be running
+ * @root: directory that names of files begin at; < 0: ours
  * @maps: detailed
  * @objects: those that are new are added
  * Return: 0, -EOPNOTSUPP (something can't be captured; @err has process, what, and why), or another
  *         negative errno
  */
-int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *objects,
+int vin_mem_look(pid_t pid, int root, const struct vin_maps *maps, struct vin_objects *objects,
 		 struct vin_mem *ret, struct fvm_error *err);
 
 /** vin_mem_ask() - the rest, of a stopped process: numbers, traps, policies, the sum of its vdso */

@@ -133,24 +133,23 @@ struct look {
 	pid_t pid;
 	struct vin_objects *objects;
 	struct vin_mem *m;
-	int root;		     /* its own; -1: no file was looked for yet */
+	int root;		     /* where names of files begin; < 0: with us */
 	const struct vin_vma *named; /* the last one whose file was looked for */
 	struct stat st;		     /* what was found */
 };
 
-/* The areas of one file stand one behind the other: it is looked for once. */
+/* The areas of one file stand one behind the other: it is looked for once. The kernel tells us
+ * names from where ours begin, whatever the process has for its root directory. */
 static int stat_in_root(struct look *l, const struct vin_vma *v)
 {
-	char dir[40];
 	const struct vin_vma *last = l->named;
 	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
 	if (last && last->ino == v->ino && last->dev == v->dev && strcmp(last->name, v->name) == 0)
 		return 0;
-	snprintf(dir, sizeof(dir), "/proc/%d/root", l->pid);
+	const int root = l->root < 0 ? AT_FDCWD : l->root;
 	if (l->root < 0)
-		l->root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	scoped_fd fd =
-		l->root < 0 ? -1 : (int)syscall(SYS_openat2, l->root, v->name, &how, sizeof(how));
+		how.resolve = 0;
+	scoped_fd fd = (int)syscall(SYS_openat2, root, v->name, &how, sizeof(how));
 	if (fd < 0 || fstat(fd, &l->st) < 0)
 		return -errno;
 	l->named = v;
@@ -253,11 +252,11 @@ static int look_at_program(pid_t pid, struct vin_mem *m, struct fvm_error *err)
 		       : 0;
 }
 
-int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *objects,
+int vin_mem_look(pid_t pid, int root, const struct vin_maps *maps, struct vin_objects *objects,
 		 struct vin_mem *ret, struct fvm_error *err)
 {
 	scoped_mem m = { 0 };
-	struct look l = { .pid = pid, .objects = objects, .m = &m, .root = -1 };
+	struct look l = { .pid = pid, .objects = objects, .m = &m, .root = root };
 	m.areas = calloc(maps->count + 1, sizeof(*m.areas));
 	if (!m.areas)
 		return fvm_error_set(err, ENOMEM, "list the memory of process %d", pid);
@@ -267,7 +266,6 @@ int vin_mem_look(pid_t pid, const struct vin_maps *maps, struct vin_objects *obj
 		if (strcmp(maps->vmas[i].name, "[vsyscall]") != 0)
 			r = add_area(&l, &maps->vmas[i], err);
 	}
-	fvm_fd_closep(&l.root);
 	if (r == 0) {
 		*ret = m;
 		m = (struct vin_mem){ 0 };

@@ -19,6 +19,7 @@
 static int fd = -1, other = -1, ends[2], back[2], number;
 static pid_t child, was[4];
 static siginfo_t info;
+static const char *mapped;
 
 /* A child that answers each byte with what @answer finds, and ends with the pipe. */
 static void ask_child(int (*answer)(void))
@@ -428,6 +429,25 @@ static void cwd_check(void)
 	CHECK(stat(".", &a) == 0 && stat("../below", &b) == 0 && a.st_ino == b.st_ino);
 }
 
+/* What it has mapped, libraries too, is where its names lead to from outside only. */
+static void chroot_make(void)
+{
+	struct stat st;
+	fd = small_file("mapped", "text", O_RDWR);
+	mapped = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+	CHECK(mapped != MAP_FAILED && close(fd) == 0);
+	CHECK(stat("/usr/share", &st) == 0 && chroot("/usr/share") == 0);
+	was[0] = (int)st.st_ino;
+}
+
+static void chroot_check(void)
+{
+	struct stat root, here;
+	CHECK(stat("/", &root) == 0 && (int)root.st_ino == was[0]);
+	CHECK(stat("/..", &here) == 0 && here.st_ino == root.st_ino);
+	CHECK(strcmp(mapped, "text") == 0 && access("mapped", R_OK) == 0);
+}
+
 /* ---- capabilities(7), seccomp(2), credentials(7), keyctl(2) ---- */
 
 static void caps_make(void)
@@ -796,6 +816,8 @@ const struct small_case process_cases[] = {
 	{ "personality(2): ADDR_NO_RANDOMIZE and UNAME26", personality_make, personality_check },
 	{ "umask(2): the mask", umask_make, umask_check },
 	{ "chdir(2): the working directory", cwd_make, cwd_check },
+	{ "chroot(2): the root directory, with files mapped from outside of it", chroot_make,
+	  chroot_check, SMALL_ROOT },
 	{ "capabilities(7): all five sets", caps_make, caps_check, SMALL_ROOT },
 	{ "capabilities(7): securebits", securebits_make, securebits_check, SMALL_ROOT },
 	{ "credentials(7): real, effective and saved ids, supplementary groups", credentials_make,
