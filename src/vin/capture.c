@@ -124,27 +124,11 @@ static int check_place(struct vin_capture *c, const struct subject *s, struct fv
 	return 0;
 }
 
-static pid_t living(pid_t pid)
-{
-	struct vin_stat st;
-	char path[40];
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
-	if (vin_stat_read(pid, pid, &st, NULL) < 0 || st.state != 'Z')
-		return pid;
-	scoped_dir d = opendir(path);
-	for (struct dirent *e; d && (e = fvm_dir_next(d));) {
-		pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
-		if (tid != pid)
-			return tid;
-	}
-	return pid;
-}
-
 /* Who ended meanwhile is not looked at; nor are zombies, who have no memory. */
 static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 {
 	struct fvm_error mine = { 0 };
-	s->via = living(s->pid);
+	s->via = vin_living_thread(s->pid);
 	int r = vin_maps_read(s->via, true, &s->maps, &mine);
 	vin_precopy_hide(c->options.precopy, s->pid, &s->maps);
 	if (r == 0 && s->maps.count == 0)

@@ -68,7 +68,7 @@ static const struct vin_open *by_number(const struct vin_files *all, const struc
 {
 	for (size_t t = 0; t < all->table_count; t++) {
 		const struct vin_table *table = &all->tables[t];
-		for (size_t e = 0; table->pid == o->pid && e < table->count; e++) {
+		for (size_t e = 0; table->via == o->pid && e < table->count; e++) {
 			const struct vin_open *there = &all->opens[table->entries[e].file];
 			if (table->entries[e].number == item->fd && may_be_target(item, there))
 				return there;

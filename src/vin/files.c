@@ -13,6 +13,7 @@
 #include "vin/kinds.h"
 #include "vin/netlock.h"
 #include "vin/search.h"
+#include "vin/status.h"
 
 /* What looking needs; opens[] is in the order of identity until all are there. */
 struct look {
@@ -230,7 +231,7 @@ static int add_posix_locks(struct vin_table *t, size_t file, int fd, const struc
 static int look_at(struct look *l, int pidfd, struct vin_table *t, int number,
 		   struct fvm_error *err)
 {
-	struct vin_open o = { .pid = t->pid, .number = number, .fd = -1 };
+	struct vin_open o = { .pid = t->via, .number = number, .fd = -1 };
 	struct vin_entry e = { .number = number };
 	bool there;
 	int r = pull(pidfd, &o, err);
@@ -291,12 +292,12 @@ static int list_numbers(pid_t pid, int **ret, size_t *ret_count, struct fvm_erro
 /* A current directory that was deleted is held here as if it were open. */
 static int look_at_directory(struct look *l, struct vin_table *t, struct fvm_error *err)
 {
-	struct vin_open o = { .pid = t->pid, .number = -1 };
+	struct vin_open o = { .pid = t->via, .number = -1 };
 	char path[40];
 	bool there;
-	if (!vin_dir_nameless(t->pid))
+	if (!vin_dir_nameless(t->via))
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/cwd", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/cwd", t->via);
 	o.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (o.fd < 0)
 		return fvm_error_set(err, errno == ENOENT ? ESRCH : errno, "open %s", path);
@@ -318,10 +319,18 @@ static int look_at_process(struct look *l, struct vin_table *t, struct fvm_error
 {
 	scoped_free int *numbers = NULL;
 	size_t count = 0;
-	scoped_fd pidfd = pidfd_open(t->pid, 0);
+	t->via = vin_living_thread(t->pid);
+	/* only a thread that has not ended has files */
+	scoped_fd pidfd = pidfd_open(t->via, t->via == t->pid ? 0 : PIDFD_THREAD);
+	if (pidfd < 0 && errno == EINVAL)
+		return fvm_error_say(
+			err, EOPNOTSUPP,
+			"process %d can't be captured: its first thread has ended, and "
+			"this kernel gives files of first threads only",
+			t->pid);
 	if (pidfd < 0)
 		return fvm_error_set(err, errno, "find process %d", t->pid);
-	int r = list_numbers(t->pid, &numbers, &count, err);
+	int r = list_numbers(t->via, &numbers, &count, err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		r = look_at(l, pidfd, t, numbers[i], err);
 	return r == 0 ? look_at_directory(l, t, err) : r;

@@ -73,7 +73,7 @@ struct vin_carried {
 /* An open file description of the tree. */
 struct vin_open {
 	const struct vin_kind *kind; /* NULL: of no kind that we know */
-	pid_t pid;		     /* a descriptor that leads to it, for messages */
+	pid_t pid;		     /* a descriptor that leads to it: whose (table's via) */
 	int number;		     /* negative: its current directory */
 	int fd; /* the same description, here */
 	struct stat st;
@@ -117,6 +117,7 @@ struct vin_posix_lock {
 /* The descriptors of one process. */
 struct vin_table {
 	pid_t pid; /* in the image: as its own namespace counts */
+	pid_t via; /* a thread that lives: /proc shows nothing of a leader that ended */
 	struct vin_entry *entries;
 	size_t count;
 	struct vin_posix_lock *locks;

@@ -14,6 +14,10 @@
 
 #include "vin/files.h"
 
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* Linux 6.9 */
+#endif
+
 /* Values stand in images and are never used again for something else. */
 enum vin_kind_nr {
 	VIN_KIND_FILE = 1,

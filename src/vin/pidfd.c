@@ -12,10 +12,6 @@
 
 #include "vin/kinds.h"
 
-#ifndef PIDFD_THREAD
-#define PIDFD_THREAD O_EXCL
-#endif
-
 struct held {
 	uint64_t number; /* 0: gone */
 	uint64_t thread;

@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -6,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "common/dir.h"
 #include "vin/status.h"
 
 #define TEXT_LIMIT (1U << 20) /* groups may be 65536 */
@@ -291,4 +293,20 @@ pid_t vin_inner_number(pid_t task)
 {
 	scoped_fd space = vin_numbers_open(task);
 	return vin_number_in(space, task);
+}
+
+pid_t vin_living_thread(pid_t pid)
+{
+	struct vin_stat st;
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	if (vin_stat_read(pid, pid, &st, NULL) < 0 || st.state != 'Z')
+		return pid;
+	scoped_dir d = opendir(path);
+	for (struct dirent *e; d && (e = fvm_dir_next(d));) {
+		pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
+		if (tid != pid)
+			return tid;
+	}
+	return pid;
 }

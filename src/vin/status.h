@@ -75,6 +75,10 @@ int vin_stat_read(pid_t pid, pid_t tid, struct vin_stat *ret, struct fvm_error *
 /** vin_status_read() - of a thread of a process. Return: as vin_stat_read() */
 int vin_status_read(pid_t pid, pid_t tid, struct vin_status *ret, struct fvm_error *err);
 
+/** vin_living_thread() - by which /proc shows the memory and files of @pid: another one if its first
+ *  thread has ended before it. Return: number, that of @pid if there is none */
+pid_t vin_living_thread(pid_t pid);
+
 /** vin_device_of() - a device as stat and TIOCGDEV write it: minor's low byte, 12 bits of major, the
  *  rest of minor */
 static inline dev_t vin_device_of(unsigned int written)
