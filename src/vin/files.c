@@ -480,13 +480,13 @@ static int renumber(struct vin_files *f)
 	return 0;
 }
 
-/* Names of what is watched. */
+/* Names of what is watched, and of what has lost the one it was opened by. */
 static int look_for_names(struct vin_files *f)
 {
-	size_t marks = 0;
-	for (size_t i = 0; i < f->count; i++)
-		marks += f->opens[i].info.mark_count;
-	if (marks == 0)
+	bool any = false;
+	for (size_t i = 0; !any && i < f->count; i++)
+		any = vin_sought_any(f, &f->opens[i]);
+	if (!any)
 		return 0;
 	f->sought = calloc(1, sizeof(*f->sought));
 	return f->sought ? vin_search(f, f->before, f->sought) : -ENOMEM;

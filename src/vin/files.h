@@ -34,12 +34,13 @@
  *   those of memory, no FIFO in a file's place. Whoever opens has the VM's rights and no others:
  *   begin to finish run in the VM's namespaces.
  *
- *   Watched files (inotify) have no names that the kernel would tell; they are searched for when all
- *   descriptions are there (vin/search), and what was found is kept for the next look.
+ *   Watched files (inotify) have no names that the kernel would tell, nor have files that lost the
+ *   one they were opened by and still have another; they are searched for when all descriptions are
+ *   there (vin/search), and what was found is kept for the next look.
  *
- * Limits: files with names are found by them in the new world, which has the VM's files. A file
- * that lost the name it was opened by and still has another is refused. An edge-triggered epoll
- * may tell once more of what it had told while others of its items wait to be told.
+ * Limits: files with names are found by them in the new world, which has the VM's files. An
+ * edge-triggered epoll may tell once more of what it had told while others of its items wait to be
+ * told.
  * Events that an inotify has queued become IN_Q_OVERFLOW. What leads to a process can't be on its
  * way through a socket. Directories with an owner are refused: they may send signals (dnotify).
  * Pipes that lead out of the tree are refused if their other end is not in it at all; a process

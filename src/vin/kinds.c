@@ -75,12 +75,17 @@ bool vin_link_leads(const struct vin_files *all, const struct vin_open *o)
 	return fd >= 0 && fstat(fd, &st) == 0 && vin_same_inode(&st, &o->st);
 }
 
+bool vin_link_deleted(const struct vin_open *o)
+{
+	const size_t len = strlen(o->link), tail = strlen(DELETED);
+	return len > tail && strcmp(o->link + len - tail, DELETED) == 0;
+}
+
 char *vin_link_name(const struct vin_open *o)
 {
 	char *name = strdup(o->link);
-	size_t len = name ? strlen(name) : 0, tail = strlen(DELETED);
-	if (len > tail && strcmp(name + len - tail, DELETED) == 0)
-		name[len - tail] = '\0';
+	if (name && vin_link_deleted(o))
+		name[strlen(name) - strlen(DELETED)] = '\0';
 	return name;
 }
 

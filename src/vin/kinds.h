@@ -223,6 +223,9 @@ int vin_place_check(const struct vin_files *all, const struct vin_open *o, struc
 /** vin_link_leads() - whether its name still leads to it */
 bool vin_link_leads(const struct vin_files *all, const struct vin_open *o);
 
+/** vin_link_deleted() - whether the kernel says " (deleted)" of its name, or the name ends so */
+bool vin_link_deleted(const struct vin_open *o);
+
 /** vin_link_name() - its name without the kernel's " (deleted)"; to free(), NULL without memory */
 char *vin_link_name(const struct vin_open *o);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "vin/kinds.h"
+#include "vin/search.h"
 
 struct regular {
 	char *name;
@@ -59,7 +60,7 @@ static int check(const struct vin_files *all, const struct vin_open *o, struct f
 		return r;
 	if (is_breaking(o))
 		return fvm_error_say(err, EOPNOTSUPP, "somebody waits for its lease to end");
-	if (vin_link_leads(all, o) || o->st.st_nlink == 0)
+	if (vin_link_leads(all, o) || o->st.st_nlink == 0 || vin_sought_name(all->sought, o))
 		return 0;
 	return fvm_error_say(err, EOPNOTSUPP,
 			     "its name is gone or hidden, and another that it has is not known");
@@ -75,10 +76,19 @@ static uint64_t tmpfile_of(const struct vin_files *all, const struct vin_open *o
 	return 0;
 }
 
+/* By which it is found, or that it had. */
+static char *name_of(const struct vin_files *all, const struct vin_open *o)
+{
+	if (nameless(all, o))
+		return vin_link_name(o);
+	const char *other = vin_link_leads(all, o) ? NULL : vin_sought_name(all->sought, o);
+	return strdup(other ? other : o->link);
+}
+
 static int capture(const struct vin_files *all, const struct vin_open *o, struct fvm_buf *to,
 		   struct fvm_error *err)
 {
-	scoped_free char *name = nameless(all, o) ? vin_link_name(o) : strdup(o->link);
+	scoped_free char *name = name_of(all, o);
 	uint64_t uid, gid;
 	if (!name)
 		return fvm_error_set(err, ENOMEM, "write down %s", o->link);

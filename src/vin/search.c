@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "vin/kinds.h"
+#include "vin/mounts.h"
 #include "vin/search.h"
 
 #ifndef AT_HANDLE_FID
@@ -58,19 +59,23 @@ union handle {
 	unsigned char bytes[sizeof(struct file_handle) + VIN_HANDLE_MAX];
 };
 
-/* 1, 0, or -1: there are no handles here. Handles that only identify are had everywhere, by new
- * kernels. */
+/* Handles that only identify are had everywhere, by new kernels. */
+static bool get_handle(int fd, union handle *ret)
+{
+	int mount_id;
+	ret->head.handle_bytes = VIN_HANDLE_MAX;
+	if (name_to_handle_at(fd, "", &ret->head, &mount_id, AT_EMPTY_PATH | AT_HANDLE_FID) == 0)
+		return true;
+	ret->head.handle_bytes = VIN_HANDLE_MAX;
+	return name_to_handle_at(fd, "", &ret->head, &mount_id, AT_EMPTY_PATH) == 0;
+}
+
+/* 1, 0, or -1: there are no handles here. */
 static int has_handle(int fd, const struct vin_mark *m)
 {
-	union handle h = { .head = { .handle_bytes = VIN_HANDLE_MAX } };
-	int mount_id;
-	if (m->handle_len == 0)
+	union handle h;
+	if (m->handle_len == 0 || !get_handle(fd, &h))
 		return -1;
-	if (name_to_handle_at(fd, "", &h.head, &mount_id, AT_EMPTY_PATH | AT_HANDLE_FID) < 0) {
-		h.head.handle_bytes = VIN_HANDLE_MAX;
-		if (name_to_handle_at(fd, "", &h.head, &mount_id, AT_EMPTY_PATH) < 0)
-			return -1;
-	}
 	return h.head.handle_type == m->handle_type && h.head.handle_bytes == m->handle_len &&
 	       memcmp(h.head.f_handle, m->handle, m->handle_len) == 0;
 }
@@ -80,6 +85,28 @@ static bool is_it(int fd, const struct vin_mark *m)
 	struct stat st;
 	int r = has_handle(fd, m);
 	return r >= 0 ? r : fstat(fd, &st) == 0 && st.st_ino == m->ino && st.st_dev == m->dev;
+}
+
+/* Its name was taken away, and it has another one. */
+static bool has_other_name(const struct vin_files *f, const struct vin_open *o)
+{
+	return o->kind == &vin_kind_file && o->st.st_nlink > 0 && vin_link_deleted(o) &&
+	       !vin_link_leads(f, o);
+}
+
+bool vin_sought_any(const struct vin_files *f, const struct vin_open *o)
+{
+	return o->info.mark_count > 0 || has_other_name(f, o);
+}
+
+const char *vin_sought_name(const struct vin_sought_list *all, const struct vin_open *o)
+{
+	for (size_t i = 0; all && i < all->count; i++) {
+		const struct vin_sought *s = &all->list[i];
+		if (s->found && s->name && s->mark.ino == o->st.st_ino && is_it(o->fd, &s->mark))
+			return s->name;
+	}
+	return NULL;
 }
 
 static void take_name(const struct vin_files *f, struct vin_sought *s, const char *name)
@@ -227,11 +254,24 @@ static int walk_directory(struct walk *w, const char *path)
 	return r;
 }
 
+/* A name that was taken away stood beside the other one, mostly. */
+static int begin_beside(struct walk *w, const struct vin_open *o)
+{
+	char dir[4096];
+	const char *slash = strrchr(o->link, '/');
+	snprintf(dir, sizeof(dir), "%.*s", slash == o->link ? 1 : (int)(slash - o->link), o->link);
+	return enqueue(w, dir, NULL);
+}
+
 /* What they have open, and what they stand in, is near to what they watch. */
 static int begin_near(struct walk *w)
 {
 	char path[40], link[4096];
 	int r = 0;
+	for (size_t i = 0; r == 0 && i < w->files->count; i++) {
+		if (has_other_name(w->files, &w->files->opens[i]))
+			r = begin_beside(w, &w->files->opens[i]);
+	}
 	for (size_t i = 0; r == 0 && i < w->files->count; i++) {
 		const struct vin_open *o = &w->files->opens[i];
 		if (S_ISDIR(o->st.st_mode) && o->st.st_dev == w->dev && o->link[0] == '/')
@@ -308,16 +348,46 @@ static char **mounts_of(pid_t pid, dev_t dev)
 
 /* ---- all of it ---- */
 
+/* stat(2) may tell another device than its mount has. */
+static dev_t device_of(const struct vin_open *o)
+{
+	scoped_mounts mounts = { 0 };
+	if (vin_mount_table_read(o->pid, &mounts, NULL) < 0)
+		return o->st.st_dev;
+	for (size_t i = 0; i < mounts.count; i++) {
+		const uint64_t device = mounts.list[i].device;
+		if (mounts.list[i].id == o->info.mnt_id)
+			return makedev((unsigned int)(device >> 32), (unsigned int)device);
+	}
+	return o->st.st_dev;
+}
+
+/* As the kernel would tell it of a watch. */
+static struct vin_mark mark_of(const struct vin_open *o)
+{
+	union handle h;
+	struct vin_mark m = { .kind = VIN_MARK_INODE, .ino = o->st.st_ino, .dev = device_of(o) };
+	if (get_handle(o->fd, &h)) {
+		m.handle_type = h.head.handle_type;
+		m.handle_len = h.head.handle_bytes;
+		memcpy(m.handle, h.head.f_handle, m.handle_len);
+	}
+	return m;
+}
+
 static int add_sought(const struct vin_files *f, struct vin_sought_list *to)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < f->count; i++)
-		count += f->opens[i].info.mark_count;
+		count += f->opens[i].info.mark_count + 1;
 	to->list = calloc(count + 1, sizeof(*to->list));
 	if (!to->list)
 		return -ENOMEM;
 	for (size_t i = 0; i < f->count; i++) {
 		const struct vin_open *o = &f->opens[i];
+		if (has_other_name(f, o))
+			to->list[to->count++] =
+				(struct vin_sought){ .mark = mark_of(o), .pid = o->pid };
 		for (size_t m = 0; m < o->info.mark_count; m++) {
 			if (o->info.marks[m].kind <= VIN_MARK_INODE)
 				to->list[to->count++] =

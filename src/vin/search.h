@@ -3,7 +3,8 @@
  *
  * Theory of operation
  *   Who watches a file (inotify) keeps no name of it, and the kernel tells its file system, inode
- *   and handle only. What is sought is found, in this order:
+ *   and handle only; of an open file it tells the name by which it was opened, which may be gone
+ *   while another one is left (link(2)). What is sought is found, in this order:
  *     open    among the programs' open files: it may have no name any more
  *     handle  open_by_handle_at(2) leads to it, for the host's root on most file systems
  *     walk    breadth first through the mounts of that file system, beginning with the directories
@@ -49,5 +50,11 @@ int vin_search(const struct vin_files *f, const struct vin_sought_list *before,
 /** vin_sought_find() - what was found of @mark; NULL: nothing */
 const struct vin_sought *vin_sought_find(const struct vin_sought_list *s,
 					 const struct vin_mark *mark);
+
+/** vin_sought_any() - whether names are to be searched for because of @o */
+bool vin_sought_any(const struct vin_files *f, const struct vin_open *o);
+
+/** vin_sought_name() - the name that was found of an open file; NULL: none */
+const char *vin_sought_name(const struct vin_sought_list *s, const struct vin_open *o);
 
 #endif

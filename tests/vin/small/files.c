@@ -514,6 +514,21 @@ static void unlinked_check(void)
 	      pwrite(fd, "s", 1, 0) == 1);
 }
 
+static void linked_make(void)
+{
+	fd = small_file("one", "still here", O_RDWR);
+	CHECK(mkdir("dir", 0755) == 0 && link("one", "dir/two") == 0 && unlink("one") == 0);
+}
+
+static void linked_check(void)
+{
+	struct stat st;
+	CHECK(fstat(fd, &st) == 0 && st.st_nlink == 1 && pwrite(fd, "S", 1, 0) == 1);
+	other = open("dir/two", O_RDONLY);
+	CHECK(other >= 0 && holds(other, "Still here") && close(other) == 0);
+	CHECK(pwrite(fd, "s", 1, 0) == 1 && access("one", F_OK) < 0);
+}
+
 static void replaced_make(void)
 {
 	fd = small_file("name", "old", O_RDWR);
@@ -833,6 +848,8 @@ const struct small_case file_cases[] = {
 	{ "flock(2): LOCK_EX is the open file description's", flock_make, flock_check },
 	{ "flock(2): LOCK_SH twice", flock_shared_make, flock_shared_check },
 	{ "fcntl(2): F_SETLEASE: a lease, broken by an open(2)", lease_make, lease_check },
+	{ "link(2): a file that has lost the name it was opened by, and has another", linked_make,
+	  linked_check },
 	{ "unlink(2): a file that was removed is there while it is open", unlinked_make,
 	  unlinked_check },
 	{ "rename(2): a file whose name another one got", replaced_make, replaced_check },
