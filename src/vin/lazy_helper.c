@@ -22,6 +22,7 @@ struct helper {
 	int ends;	     /* pidfd of who has to end if it can't come */
 	int self;	     /* pidfd of the helper */
 	volatile bool *done; /* seen by both */
+	bool entered;	     /* as options have it */
 	pid_t second;
 };
 
@@ -74,6 +75,7 @@ static int close_others(int *kept, size_t count)
 static _Noreturn void be_second(const struct helper *h)
 {
 	struct pollfd p = { .fd = h->self, .events = POLLIN };
+	leave(h->entered);
 	while (poll(&p, 1, -1) < 1)
 		;
 	if (!*h->done) {
@@ -143,7 +145,7 @@ static _Noreturn void be_helper(struct helper *h, const struct vin_lazy_options 
 	if (fvm_write_all(ready, &r, sizeof(r)) < 0 || r < 0)
 		_exit(1);
 	close(ready);
-	leave(o->entered);
+	leave(h->entered);
 	r = vin_lazy_serve(&h->serving);
 	*h->done = r == 0;
 	_exit(r < 0);
@@ -177,7 +179,8 @@ int vin_lazy_help(const struct vin_lazy_space *spaces, size_t count, int ends,
 	scoped_fd hear = line[0], say = line[1];
 	struct helper h = { .serving = { .spaces = copy, .count = count, .after = options->after },
 			    .ends = ends,
-			    .self = -1 };
+			    .self = -1,
+			    .entered = options->entered };
 	h.serving.each_round = look_at_second;
 	h.serving.arg = &h;
 	int r = make_helper(&h, options, hear, say);

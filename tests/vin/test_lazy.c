@@ -39,6 +39,7 @@ static char board_path[] = "/tmp/vin-board-XXXXXX";
 static struct vin_watch watch;
 static pid_t last_victim, last_init;
 static int after = -1, held = -1; /* our ends */
+static bool entered;
 
 /* In a program: tells the line. */
 #define CHECK(x)                                                                                   \
@@ -194,7 +195,9 @@ static void replay_lazily(FILE *image)
 	int wait[2], end[2];
 	assert_int_equal(pipe2(wait, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(end, O_CLOEXEC), 0);
-	const struct vin_lazy_options lazy = { .ends = -1, .held = end[1], .after = wait[0] };
+	const struct vin_lazy_options lazy = {
+		.ends = -1, .held = end[1], .after = wait[0], .entered = entered
+	};
 	const struct vin_replay_options options = { .root = outside, .lazy = &lazy };
 	struct vin_replay *r = image_build_with(image, &options);
 	close(wait[0]);
@@ -358,6 +361,40 @@ static void the_rest_comes_by_itself_and_leaves_nothing(void **state)
 	let_come();
 	await_all();
 	assert_false(is_watched(child));
+	board->stage = 1;
+	end_well();
+	fclose(image);
+}
+
+/* Whether it is in no network namespace of ours, and has no right but one. */
+static bool has_left(pid_t pid)
+{
+	char path[64], net[64] = "", ours[64] = "";
+	scoped_free char *text = NULL;
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
+	assert_true(readlink(path, net, sizeof(net) - 1) > 0);
+	assert_true(readlink("/proc/self/ns/net", ours, sizeof(ours) - 1) > 0);
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	assert_int_equal(fvm_read_file(AT_FDCWD, path, 65536, &text, NULL), 0);
+	return strcmp(net, ours) != 0 && strstr(text, "\nCapPrm:\t0000000000000020\n") &&
+	       strstr(text, "\nCapEff:\t0000000000000020\n");
+}
+
+static void who_waits_for_pages_keeps_one_right_and_no_namespace(void **state)
+{
+	(void)state;
+	pid_t helpers[2];
+	FILE *image = image_of(touch_after);
+	entered = true;
+	replay_lazily(image);
+	entered = false;
+	reach(1);
+	find_helpers(helpers);
+	for (int i = 0; i < WAIT_MS && !(has_left(helpers[0]) && has_left(helpers[1])); i++)
+		nap(1);
+	assert_true(has_left(helpers[0]) && has_left(helpers[1]));
+	let_come();
+	await_all();
 	board->stage = 1;
 	end_well();
 	fclose(image);
@@ -872,6 +909,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LAZY(pages_come_when_they_are_touched),
 		LAZY(the_rest_comes_by_itself_and_leaves_nothing),
+		LAZY(who_waits_for_pages_keeps_one_right_and_no_namespace),
 		LAZY(the_kernel_waits_for_pages_too),
 		LAZY(children_have_what_had_not_come),
 		LAZY(pages_come_to_where_they_were_moved),
