@@ -144,12 +144,8 @@ int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, str
 	if (r < 0)
 		return r;
 	struct waiting *w = waiting_of(l, number);
-	for (size_t i = 0; w && r == 0 && i < runs.count; i++) {
-		const struct vin_run *run = &runs.runs[i];
-		r = vin_pieces_add(&w->pieces, run->start, run->end, at);
-		at += run->end - run->start;
-	}
-	return !w || r < 0 ? fvm_error_set(err, ENOMEM, "read pages") : 0;
+	r = w ? vin_pieces_lay(&w->pieces, &runs, at) : -ENOMEM;
+	return r < 0 ? fvm_error_set(err, -r, "list pages") : 0;
 }
 
 int vin_lazy_keep(struct vin_lazy *l, pid_t number, const struct vin_pieces *pieces,

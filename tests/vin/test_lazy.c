@@ -886,6 +886,53 @@ static void locked_memory_is_there_before(void **state)
 	fclose(image);
 }
 
+/* Of every other page it is known where it is, and then of all others. */
+static void many_pages_by_turns_are_listed(void **state)
+{
+	(void)state;
+	const uint64_t base = 1ULL << 32, count = 200000, bytes = count * PAGE;
+	struct vin_area area = {
+		.kind = VIN_AREA_ANON, .start = base, .end = base + 2 * bytes, .prot = PROT_READ
+	};
+	const struct vin_mem mem = { .areas = &area, .area_count = 1 };
+	struct vin_pieces kept = { 0 };
+	scoped_runs others = { 0 };
+	struct vin_out_place place;
+	struct vin_out *out;
+	struct vin_in *in;
+	enum vin_tag tag;
+	uint64_t len, number = 7;
+	FILE *image = tmpfile();
+	assert_non_null(image);
+	for (uint64_t i = 0; i < count; i++) {
+		const uint64_t at = base + 2 * i * PAGE;
+		OK(vin_pieces_add(&kept, at, at + PAGE, i * PAGE));
+		OK(vin_runs_add(&others, at + PAGE, at + 2 * PAGE));
+	}
+	const uint64_t head[2] = { number, count }, table = count * sizeof(*others.runs);
+	OK(vin_out_open(fileno(image), &out, &err));
+	OK(vin_out_begin(out, VIN_TAG_PAGES, sizeof(head) + table + bytes, &err));
+	OK(vin_out_piece(out, head, sizeof(head), &err));
+	OK(vin_out_piece(out, others.runs, table, &err));
+	OK(vin_out_mark(out, &place, &err));
+	vin_out_close(out);
+	/* the bytes are holes, and nobody reads them */
+	const off_t end = lseek(fileno(image), 0, SEEK_CUR);
+	assert_int_equal(ftruncate(fileno(image), end + (off_t)(bytes + sizeof(uint64_t))), 0);
+	rewind(image);
+	struct vin_lazy *l = vin_lazy_new(fileno(image));
+	assert_non_null(l);
+	OK(vin_lazy_keep(l, (pid_t)number, &kept, &err));
+	OK(vin_in_open(fileno(image), &in, &err));
+	OK(vin_in_next(in, &tag, &len, &err));
+	OK(vin_in_piece(in, &number, sizeof(number), &err));
+	OK(vin_lazy_take(l, (pid_t)number, &mem, in, &err));
+	vin_in_close(in);
+	vin_lazy_free(l);
+	vin_pieces_free(&kept);
+	fclose(image);
+}
+
 static void an_ordinary_user_is_told_why_not(void **state)
 {
 	int status;
@@ -927,6 +974,7 @@ int main(void)
 		LAZY(holes_stay_holes),
 		LAZY(without_its_source_it_is_refused),
 		LAZY(locked_memory_is_there_before),
+		LAZY(many_pages_by_turns_are_listed),
 		LAZY(an_ordinary_user_is_told_why_not),
 	};
 #ifdef __SANITIZE_ADDRESS__
