@@ -38,6 +38,7 @@ struct vin_epoll_item {
 
 #define VIN_HANDLE_MAX 128 /* bytes of a file handle, as name_to_handle_at(2) has it */
 
+/* Values stand in images. */
 enum vin_mark_kind { VIN_MARK_INOTIFY, VIN_MARK_INODE, VIN_MARK_MOUNT, VIN_MARK_FILESYSTEM };
 
 /* What an inotify or a fanotify watches. */

@@ -38,7 +38,7 @@ enum vin_kind_nr {
 	VIN_KIND_PACKET = 16,
 	VIN_KIND_NETLINK = 17,
 	VIN_KIND_INOTIFY = 18,
-	/* 19: fanotify */
+	VIN_KIND_FANOTIFY = 19,
 	VIN_KIND_PIDFD = 20,
 	VIN_KIND_TTY = 21,
 	VIN_KIND_MQUEUE = 22,
@@ -134,7 +134,8 @@ extern const struct vin_kind vin_kind_file, vin_kind_directory, vin_kind_device,
 	vin_kind_pipe, vin_kind_eventfd, vin_kind_timerfd, vin_kind_signalfd, vin_kind_memfd,
 	vin_kind_epoll, vin_kind_pty, vin_kind_inotify, vin_kind_unix, vin_kind_mqueue, vin_kind_tcp,
 	vin_kind_given, vin_kind_udp, vin_kind_raw, vin_kind_packet, vin_kind_netlink,
-	vin_kind_pidfd, vin_kind_tty, vin_kind_procfile, vin_kind_namespace;
+	vin_kind_pidfd, vin_kind_tty, vin_kind_procfile, vin_kind_namespace,
+	vin_kind_fanotify;
 
 /** vin_kind_find() - the kind of a description, or NULL */
 const struct vin_kind *vin_kind_find(const struct vin_open *o);

@@ -29,7 +29,6 @@ struct words {
 };
 
 static const struct words anonymous[] = {
-	{ "[fanotify]", "it watches files for others (fanotify)" },
 	{ "[userfaultfd]", "it serves faults of memory (userfaultfd)" },
 	{ "[io_uring]", "it is a ring of system calls (io_uring)" },
 	{ "[perf_event]", "it counts what the processor does (perf_event)" },

@@ -15,11 +15,6 @@
 #define SYS_memfd_secret 447
 #endif
 
-static int fanotify(void)
-{
-	return fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, 0);
-}
-
 static int fanotify_content(void)
 {
 	return fanotify_init(FAN_CLASS_CONTENT, 0);
@@ -199,7 +194,6 @@ static const struct {
 	int (*open)(void);
 	const char *word; /* of the refusal */
 } all[] = {
-	{ "fanotify", fanotify, "fanotify" },
 	{ "fanotify with permission events", fanotify_content, "fanotify" },
 	{ "userfaultfd", faults, "userfaultfd" },
 	{ "io_uring", ring, "io_uring" },

@@ -1,8 +1,9 @@
-/* What tells of events, as epoll(7), eventfd(2), timerfd_create(2), signalfd(2), inotify(7) and
- * pidfd_open(2) have it, and what has the time, as setitimer(2), alarm(2), timer_create(2) and
- * clock_nanosleep(2) have it. */
+/* What tells of events, as epoll(7), eventfd(2), timerfd_create(2), signalfd(2), inotify(7),
+ * fanotify(7) and pidfd_open(2) have it, and what has the time, as setitimer(2), alarm(2),
+ * timer_create(2) and clock_nanosleep(2) have it. */
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
@@ -370,6 +371,36 @@ static void watch_oneshot_check(void)
 	CHECK(inotify_add_watch(fd, "one", IN_MODIFY | IN_ONESHOT) > 0);
 }
 
+/* ---- fanotify(7) ---- */
+
+static bool fan_event(uint64_t mask)
+{
+	char room[4096] __attribute__((aligned(8)));
+	const struct fanotify_event_metadata *e = (void *)room;
+	const ssize_t len = read(fd, room, sizeof(room));
+	return FAN_EVENT_OK(e, len) && e->mask == mask && e->fd == FAN_NOFD && e->pid == getpid();
+}
+
+static void marks_make(void)
+{
+	fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_NONBLOCK, 0);
+	if (fd < 0)
+		small_skip("this kernel has no fanotify for everybody");
+	CHECK(close(small_file("one", "", O_RDONLY)) == 0 && mkdir("marked", 0755) == 0);
+	if (fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, "one") < 0)
+		small_skip("files of this file system can't be marked");
+	CHECK(fanotify_mark(fd, FAN_MARK_ADD, FAN_CREATE | FAN_DELETE | FAN_ONDIR, AT_FDCWD,
+			    "marked") == 0);
+}
+
+static void marks_check(void)
+{
+	CHECK(!small_readable(fd) && truncate("one", 10) == 0 && fan_event(FAN_MODIFY));
+	CHECK(mkdir("marked/dir", 0755) == 0 && fan_event(FAN_CREATE | FAN_ONDIR));
+	CHECK(rmdir("marked/dir") == 0 && fan_event(FAN_DELETE | FAN_ONDIR));
+	CHECK(!small_readable(fd));
+}
+
 /* ---- pidfd_open(2) ---- */
 
 static pid_t new_child(void)
@@ -676,6 +707,7 @@ const struct small_case event_cases[] = {
 	{ "inotify(7): watches of files; one that was removed stays so", watch_file_make,
 	  watch_file_check },
 	{ "inotify(7): IN_ONESHOT", watch_oneshot_make, watch_oneshot_check },
+	{ "fanotify(7): marks of a file and of a directory", marks_make, marks_check },
 	{ "pidfd_open(2): signals, waitid(2) and close-on-exec", pidfd_make, pidfd_check },
 	{ "pidfd_open(2): of a zombie: it is readable", pidfd_zombie_make, pidfd_zombie_check },
 	{ "pidfd_open(2): in an epoll: the child's end is told", pidfd_polled_make,
