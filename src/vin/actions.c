@@ -25,6 +25,14 @@ static int ask(struct vin_steps *s, struct fvm_error *err)
 	return 0;
 }
 
+/* The kernel tells nobody by which gate a handler was set. Without a restorer it is no program's of
+ * 64 bits, to whom the kernel would never deliver the signal. */
+static bool is_narrow(const struct vin_steps *s, const struct vin_sigaction *a)
+{
+	return s->post && a->handler > (uint64_t)(uintptr_t)SIG_IGN && a->handler <= UINT32_MAX &&
+	       (s->post->narrow || !(a->flags & VIN_SA_RESTORER));
+}
+
 static struct vin_sigaction now_of(struct vin_steps *s, const struct vin_call **told, int sig)
 {
 	struct vin_sigaction a = { 0 };
@@ -32,6 +40,8 @@ static struct vin_sigaction now_of(struct vin_steps *s, const struct vin_call **
 		memcpy(&a, vin_steps_told(s, (*told)++->args[2]), sizeof(a));
 	else if (sig == SIGTRAP && s->post)
 		a = s->post->action;
+	if (is_narrow(s, &a))
+		a.flags |= VIN_SA_32;
 	return a;
 }
 
@@ -54,11 +64,20 @@ static int replay_trap(struct vin_steps *s, const struct vin_sigaction *a, struc
 {
 	if (!s->post)
 		return 0;
-	int r = vin_mem_write(s->post->pid, s->post->place.action, a, sizeof(*a));
-	if (r < 0)
-		return fvm_error_set(err, -r, "reach the memory of process %d", s->post->pid);
-	s->post->action = *a;
-	return 0;
+	int r = vin_post_keep_action(s->post, a);
+	return r < 0 ? fvm_error_set(err, -r, "reach the memory of process %d", s->post->pid) : 0;
+}
+
+static void replay_one(struct vin_steps *s, uint64_t sig, const struct vin_sigaction *a)
+{
+	const struct vin_sigaction_32 narrow = vin_arch_action_32(a);
+	if (a->flags & VIN_SA_32) {
+		uint64_t at = vin_steps_data(s, &narrow, sizeof(narrow));
+		VIN_STEP(s, "rt_sigaction", VIN_32_SIGACTION, sig, at, 0, 8);
+	} else {
+		uint64_t at = vin_steps_data(s, a, sizeof(*a));
+		VIN_STEP(s, "rt_sigaction", SYS_rt_sigaction, sig, at, 0, 8);
+	}
 }
 
 static int replay(struct vin_steps *s, const struct vin_call *told, struct vin_payload *from,
@@ -77,8 +96,7 @@ static int replay(struct vin_steps *s, const struct vin_call *told, struct vin_p
 			if (r < 0)
 				return r;
 		} else if (is_asked(sig) && memcmp(&a, &now, sizeof(a)) != 0) {
-			uint64_t at = vin_steps_data(s, &a, sizeof(a));
-			VIN_STEP(s, "rt_sigaction", SYS_rt_sigaction, (uint64_t)sig, at, 0, 8);
+			replay_one(s, (uint64_t)sig, &a);
 		}
 	}
 	return 0;

@@ -19,6 +19,10 @@
  *   and right behind it the way home. Who owns the trampoline puts SIGTRAP's action back and unmaps
  *   the trampoline, once; then rt_sigreturn(2) takes all that the thread was from a frame as a
  *   signal would have left it (vin/frame). Where there is a stub, the rescue handler goes that way.
+ *
+ *   A program of 32 bits makes its calls of ours as one of 64: the trampoline is code of 64, below
+ *   4 GiB. What the kernel keeps apart for the two is asked for and set by the old gate
+ *   (VIN_CALL_32): which of them a signal's handler is of, robust futexes, what is left of a sleep.
  *   Sources: syscall(2), sigreturn(2), ptrace(2), the kernel's arch/x86/include/uapi/asm.
  */
 #ifndef VIN_ARCH_H
@@ -37,10 +41,17 @@ struct vin_regs {
 
 /* One entry of a batch's table, as the trampoline reads and writes it. */
 struct vin_call {
-	uint64_t nr;
+	uint64_t nr; /* may have VIN_CALL_32 */
 	uint64_t args[6];
 	int64_t result; /* what the kernel returned: a value, or a negative errno */
 };
+
+/* By the gate of 32-bit programs, as they number calls: five arguments, of 32 bits. */
+#define VIN_CALL_32	   (1ULL << 32)
+#define VIN_32_SIGACTION   (VIN_CALL_32 | 174) /* rt_sigaction(2) */
+#define VIN_32_ROBUST_SET  (VIN_CALL_32 | 311) /* set_robust_list(2) */
+#define VIN_32_ROBUST_GET  (VIN_CALL_32 | 312)
+#define VIN_32_ROBUST_SIZE 12 /* of its list's head */
 
 /* What the rescue handler finds. */
 struct vin_rescue {
@@ -53,7 +64,7 @@ struct vin_place {
 	uint64_t code;	 /* trampoline */
 	uint64_t stack;	 /* highest address of scratch stack, for the frame of the rescue handler */
 	uint64_t rescue; /* struct vin_rescue of the thread that is here */
-	uint64_t action; /* the program's own SIGTRAP action, struct vin_sigaction */
+	uint64_t action; /* the program's own SIGTRAP action, struct vin_sigaction, or that of 32 bits */
 	uint64_t home;	 /* the stub's part that cleans up and goes back by a frame; or 0 */
 	uint64_t frame;	 /* of the thread that is here */
 	uint64_t keep;	 /* struct vin_keep */
@@ -67,6 +78,12 @@ struct vin_sigaction {
 	uint64_t mask;
 };
 
+#define VIN_SA_32 (1ULL << 63) /* in flags, ours: the handler is code of 32 bits */
+
+struct vin_sigaction_32 {
+	uint32_t handler, flags, restorer, mask[2];
+};
+
 /* What the stub cleans up with, in the program. */
 struct vin_keep {
 	uint64_t owner;	 /* the frame whose thread has to clean up; nobody else does, nor does it twice */
@@ -74,6 +91,7 @@ struct vin_keep {
 	uint64_t base;	 /* memory to unmap; 1: none */
 	uint64_t size;
 	uint64_t turn; /* the higher, the later it was made */
+	uint64_t home; /* the stub's way home */
 	struct vin_sigaction own;
 };
 
@@ -85,8 +103,22 @@ struct vin_keep {
 const void *vin_arch_code(size_t *ret_len);
 
 /** vin_arch_rescue_at() - offset of the rescue handler in the trampoline
- *  @home: of the one that goes home by the stub */
-size_t vin_arch_rescue_at(bool home);
+ *  @home: of the one that goes home by the stub; @narrow: of one for a program of 32 bits */
+size_t vin_arch_rescue_at(bool home, bool narrow);
+
+/** vin_arch_gate_at() - offset of the old gate in the trampoline */
+size_t vin_arch_gate_at(void);
+
+/** vin_arch_action_32() - as the old gate takes it */
+struct vin_sigaction_32 vin_arch_action_32(const struct vin_sigaction *a);
+
+/** vin_arch_is_narrow() - whether the program, whose auxiliary vector begins with these @len bytes,
+ *  is of 32 bits: a number and its value are eight bytes there, and none begins with four zeros */
+bool vin_arch_is_narrow(const void *auxv, size_t len);
+
+/** vin_arch_vdso_32() - the call that maps the vdso of 32-bit programs, and what it reads, from @at
+ *  on; nothing of the kernel's may be mapped already */
+struct vin_call vin_arch_vdso_32(uint64_t at);
 
 /**
  * vin_arch_init() - a program for a PID 1: reaps until it has no children, then exits as the last
@@ -102,19 +134,26 @@ void vin_arch_again(struct vin_regs *regs);
 #define VIN_ARCH_SHADOW 0x204 /* NT_X86_SHSTK: pointer of the shadow stack, for those who have one */
 
 /** vin_arch_rest_at() - where an interrupted sleep has written how long it still would have been
- *  Return: address in the program, or 0 */
-uint64_t vin_arch_rest_at(const struct vin_regs *regs);
+ *  @ret_width: bytes of its two numbers each. Return: address in the program, or 0 */
+uint64_t vin_arch_rest_at(const struct vin_regs *regs, size_t *ret_width);
 
-/** vin_arch_sleep() - that sleep again, for the time that is written at @time in the program */
+/** vin_arch_sleep() - that sleep again, for the time that is written at @time in the program, in
+ *  numbers of the same width */
 struct vin_call vin_arch_sleep(const struct vin_regs *regs, uint64_t time);
 
+/** vin_arch_is_nameless() - whether the call was started again by the kernel's restart_syscall(2)
+ *  before, and so has lost its number */
+bool vin_arch_is_nameless(const struct vin_regs *regs);
+
 /**
- * vin_arch_recall() - the number of a call that was started again by the kernel's restart_syscall(2)
- * before, and so has lost its own; all other registers stay as they are
+ * vin_arch_recall() - such a call gets its number by the instruction that has loaded it
  * @code: the @len bytes before the instruction that made the call
- * By the instruction that loaded the number, or else by what the arguments look like.
+ * All other registers stay as they are. Return: whether it was found there
  */
-void vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t len);
+bool vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t len);
+
+/** vin_arch_guess() - the same, by what its arguments look like */
+void vin_arch_guess(struct vin_regs *regs);
 
 /** vin_arch_kept() - whether the kernel keeps the end of an interrupted call for the thread */
 bool vin_arch_kept(const struct vin_regs *regs);
@@ -138,8 +177,9 @@ uint64_t *vin_arch_ip(struct vin_regs *regs);
 /** vin_arch_is_64bit() - whether the thread runs code of this processor's full width */
 bool vin_arch_is_64bit(const struct vin_regs *regs);
 
-/** vin_arch_number() - of the system call that the thread is about to leave, or -1 */
-long vin_arch_number(const struct vin_regs *regs);
+/** vin_arch_forgets() - whether the thread is about to leave a call that ends with EINTR at any stop,
+ *  where others are started again */
+bool vin_arch_forgets(const struct vin_regs *regs);
 
 /** vin_arch_interrupted() - whether a stop came into a system call that is to be started again */
 bool vin_arch_interrupted(const struct vin_regs *regs);
@@ -169,8 +209,9 @@ void vin_arch_rescue(const struct vin_regs *regs, uint64_t mask, struct vin_resc
 #define VIN_FRAME_SIZE 4096 /* room for a frame, and its alignment */
 
 /** vin_arch_stub() - the stub's bytes, VIN_STUB_SIZE of them: it begins with a call that maps what is
- *  to be unmapped; @ret_call: where any other is made; @ret_home: where the way home begins */
-const void *vin_arch_stub(size_t *ret_call, size_t *ret_home);
+ *  to be unmapped; @ret_call: where any other is made; @ret_home: where the way home begins
+ *  @narrow: in a program of 32 bits */
+const void *vin_arch_stub(bool narrow, size_t *ret_call, size_t *ret_home);
 
 /**
  * vin_arch_frame() - the frame by which a thread gets back to @regs, @mask and its vectors

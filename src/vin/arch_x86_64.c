@@ -15,9 +15,9 @@
 
 /*
  * Registers while calls are made, all of which the kernel leaves alone:
- *   r12 entry of the table, r13 its end, r14 struct vin_rescue, rbx the program's SIGTRAP action,
+ *   r12 entry of the table, r13 its end, r14 struct vin_rescue, rbp the program's SIGTRAP action,
  *   r15 the highest result that the batch goes on after (failures are the 4095 highest numbers)
- * Where there is a stub: r14 the frame, rbx the stub's way home, rbp struct vin_keep.
+ * Where there is a stub: r14 the frame, rbp struct vin_keep. rbx is the old gate's first argument.
  *
  * A breakpoint's signal that we have waited for is gone when we die, and the thread goes on behind
  * the breakpoint: there it is sent into it again.
@@ -28,12 +28,17 @@
  * touch it.
  */
 __asm__(".pushsection .rodata\n"
-	".global vin_code, vin_code_batch, vin_code_rescue, vin_code_home, vin_code_end\n"
-	".hidden vin_code, vin_code_batch, vin_code_rescue, vin_code_home, vin_code_end\n"
+	".global vin_code, vin_code_gate, vin_code_batch, vin_code_rescue, vin_code_rescue_32\n"
+	".global vin_code_home, vin_code_end\n"
+	".hidden vin_code, vin_code_gate, vin_code_batch, vin_code_rescue, vin_code_rescue_32\n"
+	".hidden vin_code_home, vin_code_end\n"
 	".balign 16\n"
 	"vin_code:\n"
 	"	syscall\n"
 	"3:	int3\n"
+	"	jmp 3b\n"
+	"vin_code_gate:\n"
+	"	int $0x80\n"
 	"	jmp 3b\n"
 	"vin_code_batch:\n"
 	"2:	mov (%r12), %rax\n"
@@ -43,8 +48,10 @@ __asm__(".pushsection .rodata\n"
 	"	mov 32(%r12), %r10\n"
 	"	mov 40(%r12), %r8\n"
 	"	mov 48(%r12), %r9\n"
+	"	bt $32, %rax\n" /* VIN_CALL_32 */
+	"	jc 5f\n"
 	"	syscall\n"
-	"	mov %rax, 56(%r12)\n"
+	"6:	mov %rax, 56(%r12)\n"
 	"	add $64, %r12\n"
 	"	cmp %r15, %rax\n"
 	"	ja 1f\n"
@@ -52,15 +59,31 @@ __asm__(".pushsection .rodata\n"
 	"	jb 2b\n"
 	"1:	int3\n"
 	"	jmp 1b\n"
+	"5:	mov %eax, %eax\n"
+	"	mov %edi, %ebx\n"
+	"	mov %esi, %ecx\n"
+	"	mov %r10d, %esi\n"
+	"	mov %r8d, %edi\n"
+	"	int $0x80\n"
+	"	jmp 6b\n"
+	"vin_code_rescue_32:\n"
+	"	mov %rdx, %r12\n"
+	"	mov $174, %eax\n" /* the same of 32 bits */
+	"	mov $5, %ebx\n"
+	"	mov %ebp, %ecx\n"
+	"	xor %edx, %edx\n"
+	"	mov $8, %esi\n"
+	"	int $0x80\n"
+	"	jmp 7f\n"
 	"vin_code_rescue:\n"
 	"	mov %rdx, %r12\n"
 	"	mov $13, %eax\n" /* rt_sigaction(SIGTRAP, action, NULL, 8) */
 	"	mov $5, %edi\n"
-	"	mov %rbx, %rsi\n"
+	"	mov %rbp, %rsi\n"
 	"	xor %edx, %edx\n"
 	"	mov $8, %r10d\n"
 	"	syscall\n"
-	"	lea 40(%r12), %rdi\n"
+	"7:	lea 40(%r12), %rdi\n"
 	"	mov %r14, %rsi\n"
 	"	mov $19, %ecx\n"
 	"	cld\n"
@@ -72,33 +95,42 @@ __asm__(".pushsection .rodata\n"
 	"	syscall\n"
 	"vin_code_home:\n"
 	"	mov %r14, %rsp\n"
-	"	jmp *%rbx\n"
+	"	jmp *40(%rbp)\n"
 	"vin_code_end:\n"
 	".popsection\n");
 
 /* rsp is at the frame, rbp at struct vin_keep. The first part writes down what it has mapped. */
 __asm__(".pushsection .rodata\n"
-	".global vin_stub, vin_stub_call, vin_stub_home\n"
-	".hidden vin_stub, vin_stub_call, vin_stub_home\n"
+	".macro make_stub name, narrow\n"
+	".global \\name, \\name\\()_call, \\name\\()_home\n"
+	".hidden \\name, \\name\\()_call, \\name\\()_home\n"
 	".balign 16\n"
-	"vin_stub:\n"
+	"\\name:\n"
 	"	syscall\n"
 	"	mov %rax, 16(%rbp)\n"
 	"	jmp 2f\n"
-	"vin_stub_call:\n"
+	"\\name\\()_call:\n"
 	"	syscall\n"
-	"vin_stub_home:\n"
+	"\\name\\()_home:\n"
 	"2:\n"
 	"	mov %rsp, %rax\n"
 	"	xor %ecx, %ecx\n"
 	"	lock cmpxchg %rcx, (%rbp)\n"
 	"	jne 1f\n"
-	"	mov $13, %eax\n" /* rt_sigaction(SIGTRAP, action, NULL, 8) */
+	"	xor %edx, %edx\n" /* rt_sigaction(SIGTRAP, action, NULL, 8), by either gate */
+	".if \\narrow\n"
+	"	mov $174, %eax\n"
+	"	mov $5, %ebx\n"
+	"	mov 8(%rbp), %ecx\n"
+	"	mov $8, %esi\n"
+	"	int $0x80\n"
+	".else\n"
+	"	mov $13, %eax\n"
 	"	mov $5, %edi\n"
 	"	mov 8(%rbp), %rsi\n"
-	"	xor %edx, %edx\n"
 	"	mov $8, %r10d\n"
 	"	syscall\n"
+	".endif\n"
 	"	mov $11, %eax\n" /* munmap(base, size) */
 	"	mov 16(%rbp), %rdi\n"
 	"	mov 24(%rbp), %rsi\n"
@@ -106,12 +138,21 @@ __asm__(".pushsection .rodata\n"
 	"1:	mov $15, %eax\n" /* rt_sigreturn() */
 	"	syscall\n"
 	"	int3\n"
-	".org vin_stub + 96\n"
+	".org \\name + 96\n"
+	".endm\n"
+	"make_stub vin_stub, 0\n"
+	"make_stub vin_stub_32, 1\n"
+	".purgem make_stub\n"
 	".popsection\n");
+
+_Static_assert(offsetof(struct vin_keep, home) == 40, "the handler goes home by it");
 
 extern const unsigned char vin_stub[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_stub_call[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_stub_home[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_stub_32[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_stub_32_call[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_stub_32_home[] __attribute__((visibility("hidden")));
 
 __asm__(".pushsection .rodata\n"
 	".global vin_init, vin_init_end\n"
@@ -147,8 +188,10 @@ extern const unsigned char vin_init[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_init_end[] __attribute__((visibility("hidden")));
 
 extern const unsigned char vin_code[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_code_gate[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_batch[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_rescue[] __attribute__((visibility("hidden")));
+extern const unsigned char vin_code_rescue_32[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_home[] __attribute__((visibility("hidden")));
 extern const unsigned char vin_code_end[] __attribute__((visibility("hidden")));
 
@@ -169,9 +212,40 @@ const void *vin_arch_init(size_t *ret_len)
 	return vin_init;
 }
 
-size_t vin_arch_rescue_at(bool home)
+size_t vin_arch_rescue_at(bool home, bool narrow)
 {
-	return (size_t)((home ? vin_code_home : vin_code_rescue) - vin_code);
+	return (size_t)((home	  ? vin_code_home
+			 : narrow ? vin_code_rescue_32
+				  : vin_code_rescue) -
+			vin_code);
+}
+
+size_t vin_arch_gate_at(void)
+{
+	return (size_t)(vin_code_gate - vin_code);
+}
+
+struct vin_sigaction_32 vin_arch_action_32(const struct vin_sigaction *a)
+{
+	return (struct vin_sigaction_32){ (uint32_t)a->handler,
+					  (uint32_t)a->flags,
+					  (uint32_t)a->restorer,
+					  { (uint32_t)a->mask, (uint32_t)(a->mask >> 32) } };
+}
+
+bool vin_arch_is_narrow(const void *auxv, size_t len)
+{
+	uint64_t first = 0;
+	if (len >= sizeof(first))
+		memcpy(&first, auxv, sizeof(first));
+	return first > UINT32_MAX;
+}
+
+#define MAP_VDSO_32 0x2002 /* ARCH_MAP_VDSO_32 */
+
+struct vin_call vin_arch_vdso_32(uint64_t at)
+{
+	return (struct vin_call){ SYS_arch_prctl, { MAP_VDSO_32, at } };
 }
 
 /* Not by PTRACE_GETREGSET: of a thread in code of 32 bits, that tells 32 bits only. */
@@ -219,9 +293,53 @@ bool vin_arch_interrupted(const struct vin_regs *regs)
 	       r == -ERESTART_RESTARTBLOCK;
 }
 
-long vin_arch_number(const struct vin_regs *regs)
+/* Those of 32-bit code; numbers that end in 64 have times of 64 bits. */
+enum {
+	RESTART_32 = 0,
+	IPC_32 = 117,
+	NANOSLEEP_32 = 162,
+	POLL_32 = 168,
+	SIGTIMEDWAIT_32 = 177,
+	FUTEX_32 = 240,
+	IO_GETEVENTS_32 = 247,
+	EPOLL_WAIT_32 = 256,
+	CLOCK_NANOSLEEP_32 = 267,
+	EPOLL_PWAIT_32 = 319,
+	IO_PGETEVENTS_32 = 385,
+	CLOCK_NANOSLEEP_32_64 = 407,
+	IO_PGETEVENTS_32_64 = 416,
+	SEMTIMEDOP_32_64 = 420,
+	SIGTIMEDWAIT_32_64 = 421,
+	FUTEX_32_64 = 422,
+	EPOLL_PWAIT2_32 = 441,
+};
+
+static bool is_one_of(uint64_t number, const uint16_t *list, size_t count)
 {
-	return (long)regs->gpr.orig_rax;
+	size_t i = 0;
+	while (i < count && list[i] != number)
+		i++;
+	return i < count;
+}
+
+#define IS_ONE_OF(number, list) is_one_of(number, list, sizeof(list) / sizeof(*(list)))
+
+bool vin_arch_forgets(const struct vin_regs *regs)
+{
+	static const uint16_t numbers[] = { SYS_epoll_wait,	 SYS_epoll_pwait,  SYS_epoll_pwait2,
+					    SYS_rt_sigtimedwait, SYS_semop,	   SYS_semtimedop,
+					    SYS_io_getevents,	 SYS_io_pgetevents };
+	static const uint16_t of_32[] = { EPOLL_WAIT_32,    EPOLL_PWAIT_32,   EPOLL_PWAIT2_32,
+					  SIGTIMEDWAIT_32,  IO_GETEVENTS_32,  SIGTIMEDWAIT_32_64,
+					  SEMTIMEDOP_32_64, IO_PGETEVENTS_32, IO_PGETEVENTS_32_64 };
+	const struct user_regs_struct *r = &regs->gpr;
+	const uint64_t semop = 1, semtimedop = 4;
+	if ((int64_t)r->rax != -EINTR)
+		return false;
+	if (vin_arch_is_64bit(regs))
+		return IS_ONE_OF(r->orig_rax, numbers);
+	return IS_ONE_OF(r->orig_rax, of_32) ||
+	       (r->orig_rax == IPC_32 && (r->rbx == semop || r->rbx == semtimedop));
 }
 
 void vin_arch_again(struct vin_regs *regs)
@@ -231,19 +349,30 @@ void vin_arch_again(struct vin_regs *regs)
 	regs->gpr.orig_rax = NO_SYSCALL;
 }
 
-uint64_t vin_arch_rest_at(const struct vin_regs *regs)
+uint64_t vin_arch_rest_at(const struct vin_regs *regs, size_t *ret_width)
 {
 	const struct user_regs_struct *r = &regs->gpr;
-	if ((int64_t)r->rax != -ERESTART_RESTARTBLOCK || !vin_arch_is_64bit(regs))
-		return 0;
-	return r->orig_rax == SYS_nanosleep	    ? r->rsi
-	       : r->orig_rax == SYS_clock_nanosleep ? r->r10
-						    : 0;
+	const uint64_t number =
+		(int64_t)r->rax == -ERESTART_RESTARTBLOCK ? r->orig_rax : UINT64_MAX;
+	*ret_width = 8;
+	if (vin_arch_is_64bit(regs))
+		return number == SYS_nanosleep	       ? r->rsi
+		       : number == SYS_clock_nanosleep ? r->r10
+						       : 0;
+	if (number != CLOCK_NANOSLEEP_32_64)
+		*ret_width = 4;
+	return number == NANOSLEEP_32						 ? (uint32_t)r->rcx
+	       : number == CLOCK_NANOSLEEP_32 || number == CLOCK_NANOSLEEP_32_64 ? (uint32_t)r->rsi
+										 : 0;
 }
 
 struct vin_call vin_arch_sleep(const struct vin_regs *regs, uint64_t time)
 {
 	const struct user_regs_struct *r = &regs->gpr;
+	if (!vin_arch_is_64bit(regs) && r->orig_rax == NANOSLEEP_32)
+		return (struct vin_call){ VIN_CALL_32 | NANOSLEEP_32, { time, r->rcx } };
+	if (!vin_arch_is_64bit(regs))
+		return (struct vin_call){ VIN_CALL_32 | r->orig_rax, { r->rbx, 0, time, r->rsi } };
 	if (r->orig_rax == SYS_nanosleep)
 		return (struct vin_call){ SYS_nanosleep, { time, r->rsi } };
 	return (struct vin_call){ SYS_clock_nanosleep, { r->rdi, 0, time, r->r10 } };
@@ -255,7 +384,11 @@ bool vin_arch_kept(const struct vin_regs *regs)
 }
 
 /* Those that the kernel keeps the end of: waits for a time from now on. */
-static long guess(const struct user_regs_struct *r)
+static const uint16_t kept_64[] = { SYS_clock_nanosleep, SYS_nanosleep, SYS_poll, SYS_futex };
+static const uint16_t kept_32[] = { NANOSLEEP_32,	   POLL_32,  CLOCK_NANOSLEEP_32,
+				    CLOCK_NANOSLEEP_32_64, FUTEX_32, FUTEX_32_64 };
+
+static uint64_t guess_64(const struct user_regs_struct *r)
 {
 	const uint64_t page = 4096;
 	if (r->rdi < page || r->rdi > INT64_MAX) /* no pointer: a clock, or no descriptors */
@@ -265,17 +398,42 @@ static long guess(const struct user_regs_struct *r)
 	return r->rsi > 0 && r->rsi < 1 << 20 ? SYS_poll : SYS_nanosleep;
 }
 
-void vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t len)
+/* A number of milliseconds is less than an address of a program. */
+static uint64_t guess_32(const struct user_regs_struct *r)
 {
-	struct user_regs_struct *r = &regs->gpr;
-	uint32_t number = 0;
-	if (!vin_arch_is_64bit(regs) || !vin_arch_kept(regs) || r->orig_rax != SYS_restart_syscall)
-		return;
-	if (len >= 5 && code[len - 5] == 0xb8) /* mov $number, %eax */
-		memcpy(&number, code + len - 4, sizeof(number));
-	const bool sure = number == SYS_clock_nanosleep || number == SYS_nanosleep ||
-			  number == SYS_poll || number == SYS_futex;
-	r->orig_rax = sure ? number : (uint64_t)guess(r);
+	const uint64_t page = 4096, least = 1 << 27;
+	if (r->rbx < page)
+		return r->rdx >= least ? CLOCK_NANOSLEEP_32 : POLL_32;
+	if (r->rsi >= least && (r->rcx & ~0x180ULL) <= 11 && r->rcx != 0)
+		return FUTEX_32;
+	return r->rcx > 0 && r->rcx < 1 << 20 ? POLL_32 : NANOSLEEP_32;
+}
+
+bool vin_arch_is_nameless(const struct vin_regs *regs)
+{
+	const uint64_t again = vin_arch_is_64bit(regs) ? SYS_restart_syscall : RESTART_32;
+	return vin_arch_kept(regs) && regs->gpr.orig_rax == again;
+}
+
+/* mov $number, %eax: in 64 bits the last thing before; in 32 bits a few things come between. */
+bool vin_arch_recall(struct vin_regs *regs, const unsigned char *code, size_t len)
+{
+	const bool wide = vin_arch_is_64bit(regs);
+	for (size_t at = len; at >= 5 && (at == len || !wide); at--) {
+		uint32_t number;
+		memcpy(&number, code + at - 4, sizeof(number));
+		if (code[at - 5] != 0xb8 ||
+		    !(wide ? IS_ONE_OF(number, kept_64) : IS_ONE_OF(number, kept_32)))
+			continue;
+		regs->gpr.orig_rax = number;
+		return true;
+	}
+	return false;
+}
+
+void vin_arch_guess(struct vin_regs *regs)
+{
+	regs->gpr.orig_rax = vin_arch_is_64bit(regs) ? guess_64(&regs->gpr) : guess_32(&regs->gpr);
 }
 
 void vin_arch_restart_anew(struct vin_regs *regs)
@@ -298,6 +456,13 @@ void vin_arch_plain(struct vin_regs *regs, const struct vin_call *call, uint64_t
 	regs->gpr.r10 = call->args[3];
 	regs->gpr.r8 = call->args[4];
 	regs->gpr.r9 = call->args[5];
+	if (call->nr & VIN_CALL_32) {
+		regs->gpr.rax = (uint32_t)call->nr;
+		regs->gpr.rbx = call->args[0];
+		regs->gpr.rcx = call->args[1];
+		regs->gpr.rsi = call->args[3];
+		regs->gpr.rdi = call->args[4];
+	}
 	regs->gpr.rip = at;
 	regs->gpr.cs = CS_64;		 /* a program may have code of 32 bits, too */
 	regs->gpr.orig_rax = NO_SYSCALL; /* or the kernel starts the interrupted call again */
@@ -308,10 +473,9 @@ static void stand(struct vin_regs *regs, const struct vin_place *place)
 {
 	regs->gpr.rsp = place->stack & ~15ULL;
 	regs->gpr.r14 = place->rescue;
-	regs->gpr.rbx = place->action;
+	regs->gpr.rbp = place->action;
 	if (place->home) {
 		regs->gpr.r14 = vin_arch_owner(place->frame);
-		regs->gpr.rbx = place->home;
 		regs->gpr.rbp = place->keep;
 	}
 }
@@ -319,7 +483,7 @@ static void stand(struct vin_regs *regs, const struct vin_place *place)
 void vin_arch_single(struct vin_regs *regs, const struct vin_call *call,
 		     const struct vin_place *place)
 {
-	vin_arch_plain(regs, call, place->code);
+	vin_arch_plain(regs, call, place->code + (call->nr & VIN_CALL_32 ? vin_arch_gate_at() : 0));
 	stand(regs, place);
 }
 
@@ -375,8 +539,13 @@ void vin_arch_rescue(const struct vin_regs *regs, uint64_t mask, struct vin_resc
 	ret->mask = mask;
 }
 
-const void *vin_arch_stub(size_t *ret_call, size_t *ret_home)
+const void *vin_arch_stub(bool narrow, size_t *ret_call, size_t *ret_home)
 {
+	if (narrow) {
+		*ret_call = (size_t)(vin_stub_32_call - vin_stub_32);
+		*ret_home = (size_t)(vin_stub_32_home - vin_stub_32);
+		return vin_stub_32;
+	}
 	*ret_call = (size_t)(vin_stub_call - vin_stub);
 	*ret_home = (size_t)(vin_stub_home - vin_stub);
 	return vin_stub;

@@ -31,6 +31,8 @@
 #define VFORK_MS    200 /* longest wait for a child of vfork(2) to execute something */
 #define LOOKS	    5	/* at programs that run, until what is seen fits together */
 #define HOLE_LAST   0x7f0000000000ULL /* below the kernel's own choices for a blank */
+#define LOW_FIRST   (1ULL << 30)      /* where 32-bit programs are, too */
+#define LOW_LAST    (3ULL << 30)
 
 /* What we know of a process. */
 struct subject {
@@ -464,13 +466,16 @@ static uint64_t behind(const struct vin_maps *maps, uint64_t at)
 
 static int find_hole(struct vin_capture *c, struct fvm_error *err)
 {
-	uint64_t at = HOLE_FIRST, before;
+	bool low = false;
+	for (size_t i = 0; i < c->count; i++)
+		low |= vin_mem_is_narrow(&c->subjects[i].mem);
+	uint64_t at = low ? LOW_FIRST : HOLE_FIRST, before;
 	do {
 		before = at;
 		for (size_t i = 0; i < c->count; i++)
 			at = behind(&c->subjects[i].maps, at);
 	} while (at != before);
-	if (at > HOLE_LAST)
+	if (at > (low ? LOW_LAST : HOLE_LAST))
 		return fvm_error_say(err, EOPNOTSUPP, "programs leave no place in their memory");
 	c->family.hole = at;
 	return 0;

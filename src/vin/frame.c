@@ -44,18 +44,19 @@ static int find_ends(pid_t tid, struct ends *ret)
 }
 
 /* Not writable for the program: as a debugger writes its breakpoints. */
-static int write_stub(pid_t tid, uint64_t at)
+static int write_stub(pid_t tid, bool narrow, uint64_t at)
 {
 	static const unsigned char zero[VIN_STUB_SIZE];
 	unsigned char now[VIN_STUB_SIZE];
 	size_t call, home;
 	long words[VIN_STUB_SIZE / sizeof(long)];
 	int r = vin_mem_read(tid, at, now, sizeof(now));
-	if (r < 0 || memcmp(now, vin_arch_stub(&call, &home), sizeof(now)) == 0)
+	const void *stub = vin_arch_stub(narrow, &call, &home);
+	if (r < 0 || memcmp(now, stub, sizeof(now)) == 0)
 		return r;
 	if (memcmp(now, zero, sizeof(now)) != 0)
 		return -EEXIST;
-	memcpy(words, vin_arch_stub(&call, &home), sizeof(words));
+	memcpy(words, stub, sizeof(words));
 	for (size_t i = 0; i < VIN_STUB_SIZE / sizeof(long); i++) {
 		if (ptrace(PTRACE_POKETEXT, tid, at + i * sizeof(long), words[i]) < 0)
 			return -errno;
@@ -115,7 +116,9 @@ static bool has_shadow_stack(pid_t tid)
 
 static int furnish(struct vin_frame *frame, uint64_t at, uint64_t turn, const struct vin_thread *t)
 {
-	const struct vin_keep keep = { .owner = vin_arch_owner(at), .base = 1, .turn = turn };
+	const struct vin_keep keep = {
+		.owner = vin_arch_owner(at), .base = 1, .turn = turn, .home = frame->home
+	};
 	frame->at[0] = at;
 	frame->at[1] = at + VIN_FRAME_SIZE;
 	frame->keep = at + KEEP;
@@ -123,7 +126,7 @@ static int furnish(struct vin_frame *frame, uint64_t at, uint64_t turn, const st
 	return r < 0 ? r : vin_mem_write(t->tid, frame->keep, &keep, sizeof(keep));
 }
 
-int vin_frame_find(struct vin_thread *t, struct vin_frame *ret)
+int vin_frame_find(struct vin_thread *t, bool narrow, struct vin_frame *ret)
 {
 	struct ends ends;
 	size_t call, home;
@@ -134,10 +137,10 @@ int vin_frame_find(struct vin_thread *t, struct vin_frame *ret)
 	if (r < 0)
 		return r;
 	const uint64_t stub = ends.vdso - VIN_STUB_SIZE;
-	r = write_stub(t->tid, stub);
+	r = write_stub(t->tid, narrow, stub);
 	if (r < 0)
 		return r;
-	(void)vin_arch_stub(&call, &home);
+	(void)vin_arch_stub(narrow, &call, &home);
 	struct vin_frame frame = { .map = stub, .call = stub + call, .home = stub + home };
 	const uint64_t at = find_room(t, &ends, stub, &turn);
 	r = at ? furnish(&frame, at, turn + 1, t) : -ENOMEM;
@@ -175,12 +178,16 @@ static bool is_on_its_way(struct vin_thread *t)
 	unsigned char there[PAGE];
 	size_t call, home, len;
 	const void *code = vin_arch_code(&len);
+	bool is = false;
 	if (ip - page <= len)
 		return vin_mem_read(t->tid, page, there, len) == 0 && memcmp(there, code, len) == 0;
 	if (ip - page < PAGE - VIN_STUB_SIZE)
 		return false;
-	return vin_mem_read(t->tid, page + PAGE - VIN_STUB_SIZE, there, VIN_STUB_SIZE) == 0 &&
-	       memcmp(there, vin_arch_stub(&call, &home), VIN_STUB_SIZE) == 0;
+	if (vin_mem_read(t->tid, page + PAGE - VIN_STUB_SIZE, there, VIN_STUB_SIZE) < 0)
+		return false;
+	for (int narrow = 0; narrow < 2; narrow++)
+		is |= memcmp(there, vin_arch_stub(narrow, &call, &home), VIN_STUB_SIZE) == 0;
+	return is;
 }
 
 int vin_frame_go_home(struct vin_thread *t, struct fvm_error *err)

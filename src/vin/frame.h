@@ -36,8 +36,9 @@ struct vin_frame { /* all 0: there is none */
 };
 
 /** vin_frame_find() - write the stub, and find room for two frames; the first is of @t, the owner
+ *  @narrow: in a program of 32 bits
  *  Return: 0, or a negative errno when the program has no room; nothing has changed but the stub */
-int vin_frame_find(struct vin_thread *t, struct vin_frame *ret);
+int vin_frame_find(struct vin_thread *t, bool narrow, struct vin_frame *ret);
 
 /** vin_frame_write() - what @t is, parked or in calls, into frame @slot. Return: 0 or -errno */
 int vin_frame_write(const struct vin_frame *frame, unsigned int slot, const struct vin_thread *t);

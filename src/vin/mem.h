@@ -14,7 +14,8 @@
  *     file     a file that has a name still. Mapped again; own pages of a private map are laid over
  *     object   shared memory: nameless, memfd, deleted files. Found by device and inode, made again
  *              once (vin/object), and mapped by all who had it
- *     kernel   vvar and vdso: moved from where the blank has them
+ *     kernel   vvar and vdso: moved from where the blank has them; those of a 32-bit program are
+ *              mapped by arch_prctl(2) instead
  *     ring     of asynchronous I/O: made by io_setup(2), and moved (vin/aio)
  *
  *   Pages never collect anywhere: they go through one buffer that stays in the processor's cache. A
@@ -25,6 +26,9 @@
  *   What can't be captured is said by vin_mem_look(), which stops nobody, with its address and the
  *   reason. Who reads a record trusts nothing in it: addresses are those of user programs, in order,
  *   whole pages, outside of the hole; files are opened below a directory that the caller gives.
+ *   A program of 32 bits is made in a blank of 64: all that is below 4 GiB stays there, as the kernel
+ *   chooses addresses by how a call is made. What it would notice: a [vsyscall] in its maps, and
+ *   that a core of it is written in the format of 64 bits.
  * Limits: no protection keys, userfaultfd, shadow stacks,
  * devices' memory, secret memory: refused. A file must be the same as it was (size and time).
  * Sources: proc(5), mmap(2), prctl(2) PR_SET_MM_MAP, madvise(2).
@@ -134,6 +138,9 @@ int vin_mem_look(pid_t pid, int root, const struct vin_maps *maps, struct vin_ob
 /** vin_mem_ask() - the rest, of a stopped process: numbers, traps, policies, the sum of its vdso */
 int vin_mem_ask(const struct vin_post *post, struct vin_thread *t, struct vin_mem *m,
 		struct fvm_error *err);
+
+/** vin_mem_is_narrow() - whether it is a program of 32 bits */
+bool vin_mem_is_narrow(const struct vin_mem *m);
 
 /** vin_mem_may_be_late() - whether pages of an area may come when the program runs; for less than
  *  VIN_LATE_LEAST bytes it is not worth a wait */

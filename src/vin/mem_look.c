@@ -222,16 +222,6 @@ static int add_area(struct look *l, const struct vin_vma *v, struct fvm_error *e
 	return 0;
 }
 
-/* Of a 32-bit program, a number and its value are eight bytes, of which no other one begins with
- * four zeros. */
-static bool is_32bit(const struct vin_mem *m)
-{
-	uint64_t first = 0;
-	if (m->auxv_len >= sizeof(first))
-		memcpy(&first, m->auxv, sizeof(first));
-	return first > UINT32_MAX;
-}
-
 static int look_at_program(pid_t pid, struct vin_mem *m, struct fvm_error *err)
 {
 	char path[40], exe[4096];
@@ -246,10 +236,7 @@ static int look_at_program(pid_t pid, struct vin_mem *m, struct fvm_error *err)
 	int r = m->exe ? fvm_read_file(AT_FDCWD, path, 4096, &m->auxv, &m->auxv_len) : -ENOMEM;
 	if (r < 0)
 		return fvm_error_set(err, -r, "read %s", path);
-	return is_32bit(m)
-		       ? fvm_error_say(err, EOPNOTSUPP,
-				       "process %d can't be captured: it is a 32-bit program", pid)
-		       : 0;
+	return 0;
 }
 
 int vin_mem_look(pid_t pid, int root, const struct vin_maps *maps, struct vin_objects *objects,

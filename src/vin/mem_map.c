@@ -21,6 +21,11 @@
 #define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL, Linux 6.13 */
 #define MSEAL	      462 /* mseal(2), Linux 6.10 */
 
+bool vin_mem_is_narrow(const struct vin_mem *m)
+{
+	return vin_arch_is_narrow(m->auxv, m->auxv_len);
+}
+
 /* Calls that are made when there are enough of them. */
 struct queue {
 	struct vin_blank *b;
@@ -178,6 +183,47 @@ static int move_kernel(const struct vin_nest *nest, const struct vin_area *a, co
 			     name);
 }
 
+/* The kernel's pages of a 32-bit program lie beside each other; ours must go first, as it has
+ * either. */
+static int map_narrow(const struct vin_nest *nest, const struct vin_mem *m, struct queue *q,
+		      struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < nest->parked_count; i++) {
+		struct vin_call gone = { SYS_munmap, { nest->parked[i].at, nest->parked[i].size } };
+		r = queue(q, &gone, err);
+	}
+	for (size_t i = 0; r == 0 && i < m->area_count; i++) {
+		struct vin_call map = vin_arch_vdso_32(m->areas[i].start);
+		if (m->areas[i].kind != VIN_AREA_KERNEL)
+			continue;
+		r = queue(q, &map, err);
+		if (r == 0)
+			r = flush(q, err);
+		if (r == -EINVAL)
+			fvm_error_hint(err, "this kernel runs no 32-bit programs, or has no "
+					    "CONFIG_CHECKPOINT_RESTORE");
+		break;
+	}
+	return r;
+}
+
+static int check_narrow(const struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
+{
+	for (size_t i = 0; i < m->area_count; i++) {
+		const struct vin_area *a = &m->areas[i];
+		uint64_t sum;
+		if (a->kind != VIN_AREA_KERNEL || strcmp(m->sources[a->source].path, "[vdso]") != 0)
+			continue;
+		if (vin_vdso_sum(b->post.pid, a->start, a->end - a->start, &sum) < 0 ||
+		    sum != m->vdso_sum)
+			return fvm_error_say(err, EOPNOTSUPP,
+					     "32-bit programs have the vdso of another build of "
+					     "the kernel");
+	}
+	return 0;
+}
+
 /* Pieces of one attachment: shmdt(2) of the program is to find them all. */
 static bool of_one(const struct vin_area *a, const struct vin_area *b)
 {
@@ -267,7 +313,9 @@ static int map_areas(const struct vin_nest *nest, const struct vin_mem *m,
 		const struct vin_object *segment =
 			a->kind == VIN_AREA_OBJECT ? segment_of(&m->sources[a->source], objects)
 						   : NULL;
-		if (a->kind == VIN_AREA_KERNEL) {
+		if (a->kind == VIN_AREA_KERNEL && vin_mem_is_narrow(m)) {
+			continue;
+		} else if (a->kind == VIN_AREA_KERNEL) {
 			r = move_kernel(nest, a, m->sources[a->source].path, q, err);
 		} else if (segment) {
 			r = attach(m, i, segment, q, err);
@@ -295,7 +343,7 @@ static int unmap_all(const struct vin_nest *nest, struct queue *q, struct fvm_er
 
 static int same_kernel(const struct vin_nest *nest, const struct vin_mem *m, struct fvm_error *err)
 {
-	if (m->vdso_sum && m->vdso_sum != nest->vdso_sum)
+	if (m->vdso_sum && m->vdso_sum != nest->vdso_sum && !vin_mem_is_narrow(m))
 		return fvm_error_say(err, EOPNOTSUPP,
 				     "programs have the vdso of another build of the kernel");
 	return 0;
@@ -326,8 +374,13 @@ int vin_mem_map(const struct vin_nest *nest, struct vin_blank *b, const struct v
 	}
 	if (r == 0)
 		r = unmap_all(nest, q, err);
+	b->post.narrow = vin_mem_is_narrow(m);
+	if (r == 0 && b->post.narrow)
+		r = map_narrow(nest, m, q, err);
 	if (r == 0)
 		r = map_areas(nest, m, objects, theirs, q, err);
+	if (r == 0 && b->post.narrow)
+		r = check_narrow(b, m, err);
 	if (r == 0)
 		r = vin_policies_set(b, m, err);
 	if (r == 0)

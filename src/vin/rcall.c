@@ -116,7 +116,9 @@ static int bare(const struct vin_post *post, struct vin_thread *t, const char *n
 		const struct vin_call *call, struct fvm_error *err)
 {
 	int64_t result = 0;
-	int r = call_at(post, t, call, post->bare, &result);
+	const uint64_t at =
+		call->nr & VIN_CALL_32 ? post->place.code + vin_arch_gate_at() : post->bare;
+	int r = call_at(post, t, call, at, &result);
 	return failed(t, name, r, result, err);
 }
 
@@ -146,15 +148,25 @@ static uint64_t find_in(struct vin_thread *t, uint64_t at, size_t len)
 	return 0;
 }
 
-static uint64_t find_in_vdso(struct vin_thread *t)
+/* Where it is, and what the program is. */
+static uint64_t vdso_of(struct vin_thread *t, bool *ret_narrow)
 {
 	char path[40];
+	scoped_free char *auxv = NULL;
+	size_t len;
 	uint64_t pair[2];
+	*ret_narrow = false;
 	snprintf(path, sizeof(path), "/proc/%d/auxv", t->tid);
-	scoped_fd auxv = open(path, O_RDONLY | O_CLOEXEC);
-	while (auxv >= 0 && fvm_read_full(auxv, pair, sizeof(pair)) == sizeof(pair)) {
+	if (fvm_read_file(AT_FDCWD, path, PAGE, &auxv, &len) < 0)
+		return 0;
+	*ret_narrow = vin_arch_is_narrow(auxv, len);
+	const size_t half = *ret_narrow ? sizeof(uint32_t) : sizeof(uint64_t);
+	for (size_t at = 0; at + 2 * half <= len; at += 2 * half) {
+		memset(pair, 0, sizeof(pair));
+		memcpy(&pair[0], auxv + at, half);
+		memcpy(&pair[1], auxv + at + half, half);
 		if (pair[0] == AT_SYSINFO_EHDR)
-			return find_in(t, pair[1], PAGE);
+			return pair[1];
 	}
 	return 0;
 }
@@ -187,7 +199,8 @@ static int write_code(const struct vin_post *post, const struct vin_thread *t)
 	struct vin_rescue rescue;
 	vin_arch_rescue(&t->regs, t->mask, &rescue);
 	struct vin_sigaction handler = {
-		.handler = post->place.code + vin_arch_rescue_at(post->frame.keep != 0),
+		.handler =
+			post->place.code + vin_arch_rescue_at(post->frame.keep != 0, post->narrow),
 		.flags = VIN_SA_RESTORER | SA_SIGINFO,
 		.restorer = post->place.code,
 		.mask = ~0ULL,
@@ -252,13 +265,40 @@ static int make_runnable(const struct vin_post *post, struct vin_thread *t, stru
 	return r < 0 ? fvm_error_set(err, -r, "write to the memory of process %d", t->pid) : 0;
 }
 
+int vin_post_keep_action(struct vin_post *post, const struct vin_sigaction *a)
+{
+	const struct vin_sigaction_32 narrow = vin_arch_action_32(a);
+	post->action = *a;
+	return post->narrow ? vin_mem_write(post->pid, post->place.action, &narrow, sizeof(narrow))
+			    : vin_mem_write(post->pid, post->place.action, a, sizeof(*a));
+}
+
+/* Told as it is in 64 bits, as any other, and kept as it is given back. */
+static int keep_narrow(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
+{
+	const uint64_t at = post->data + sizeof(struct vin_sigaction);
+	struct vin_call ask = { SYS_rt_sigaction, { SIGTRAP, 0, at, 8 } };
+	struct vin_sigaction own;
+	int r = bare(post, t, "rt_sigaction", &ask, err);
+	if (r < 0)
+		return r;
+	r = vin_mem_read(post->pid, at, &own, sizeof(own));
+	if (r == 0)
+		r = vin_post_keep_action(post, &own);
+	return r < 0 ? fvm_error_set(err, -r, "reach the memory of process %d", t->pid) : 0;
+}
+
 /* The handler is put there by the trampoline itself: with the next instruction it is in force, and
  * that is the breakpoint. */
 static int set_handler(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
-	struct vin_call action = { SYS_rt_sigaction,
-				   { SIGTRAP, post->data, post->place.action, 8 } };
-	int r = mask_calls(t, MASK_IN_CALLS);
+	struct vin_call action = {
+		SYS_rt_sigaction, { SIGTRAP, post->data, post->narrow ? 0 : post->place.action, 8 }
+	};
+	int r = post->narrow ? keep_narrow(post, t, err) : 0;
+	if (r < 0)
+		return r;
+	r = mask_calls(t, MASK_IN_CALLS);
 	if (r < 0)
 		return fvm_error_set(err, -r, "block the signals of thread %d", t->tid);
 	r = vin_call(post, t, "rt_sigaction", &action, NULL, err);
@@ -266,13 +306,16 @@ static int set_handler(struct vin_post *post, struct vin_thread *t, struct fvm_e
 		return r;
 	post->ready = true;
 	t->calls = true;
-	r = vin_mem_read(post->pid, post->place.action, &post->action, sizeof(post->action));
+	if (!post->narrow)
+		r = vin_mem_read(post->pid, post->place.action, &post->action,
+				 sizeof(post->action));
 	return r < 0 ? fvm_error_set(err, -r, "read the memory of process %d", t->pid) : 0;
 }
 
 static int furnish(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
-	const uint64_t where = post->base, fixed = where ? MAP_FIXED_NOREPLACE : 0;
+	const uint64_t where = post->base, low = post->narrow ? MAP_32BIT : 0,
+		       fixed = where ? MAP_FIXED_NOREPLACE : low;
 	struct vin_call map = { SYS_mmap,
 				{ where, post->size, PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | fixed, ~0ULL, 0 } };
@@ -315,7 +358,8 @@ static int clean_up(struct vin_post *post, struct vin_thread *t, struct fvm_erro
 
 static int unmap(struct vin_post *post, struct vin_thread *t, struct fvm_error *err)
 {
-	struct vin_call action = { SYS_rt_sigaction, { SIGTRAP, post->place.action, 0, 8 } };
+	struct vin_call action = { post->narrow ? VIN_32_SIGACTION : SYS_rt_sigaction,
+				   { SIGTRAP, post->place.action, 0, 8 } };
 	struct vin_call munmap = { SYS_munmap, { post->base, post->size } };
 	int r = 0;
 	if (post->frame.keep)
@@ -405,12 +449,15 @@ int vin_post_open(struct vin_post *ret, struct vin_thread *t, struct fvm_error *
 static void find_frame(struct vin_post *post, struct vin_thread *t)
 {
 	struct vin_post try = *post;
-	if (vin_frame_find(t, &try.frame) < 0)
+	if (vin_frame_find(t, post->narrow, &try.frame) < 0)
 		return;
 	const uint64_t own = try.frame.keep + offsetof(struct vin_keep, own);
 	const struct vin_call ask = { SYS_rt_sigaction, { SIGTRAP, 0, own, 8 } };
 	try.bare = try.frame.call;
+	try.place.action = own;
 	if (bare(&try, t, "rt_sigaction", &ask, NULL) == 0 &&
+	    vin_mem_read(post->pid, own, &try.action, sizeof(try.action)) == 0 &&
+	    vin_post_keep_action(&try, &try.action) == 0 &&
 	    vin_frame_keep(&try.frame, t, offsetof(struct vin_keep, action), own) == 0 &&
 	    vin_frame_keep(&try.frame, t, offsetof(struct vin_keep, size), post->size) == 0) {
 		*post = try;
@@ -424,12 +471,13 @@ int vin_post_open_at(struct vin_post *ret, struct vin_thread *t, uint64_t base, 
 		     struct fvm_error *err)
 {
 	struct vin_post post = { .pid = t->tid, .base = base, .size = size, .blank = base != 0 };
+	const uint64_t vdso = vdso_of(t, &post.narrow);
 	find_traps(t);
 	/* a blank has nothing to lose, and others' memory where its stack was */
 	if (!post.blank)
 		find_frame(&post, t);
-	if (!post.bare)
-		post.bare = find_in_vdso(t);
+	if (!post.bare && vdso)
+		post.bare = find_in(t, vdso, PAGE);
 	if (!post.bare)
 		post.bare = find_in_maps(t);
 	int r = post.bare

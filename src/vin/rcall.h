@@ -51,6 +51,7 @@ struct vin_post {
 	struct vin_thread *last;     /* who had it before, on its way to be parked */
 	bool ready;		     /* the rescue handler is there */
 	bool blank; /* of a program that dies with us: its threads have nothing to be brought back to */
+	bool narrow; /* of a program of 32 bits, or a blank that becomes one */
 };
 
 /**
@@ -81,6 +82,10 @@ int vin_post_inherit(struct vin_post *ret, const struct vin_post *parent, struct
  * @t: any parked or moved thread of the program; parked afterwards
  */
 int vin_post_close(struct vin_post *post, struct vin_thread *t, struct fvm_error *err);
+
+/** vin_post_keep_action() - what SIGTRAP's action is to be when the post is closed
+ *  Return: 0 or negative errno */
+int vin_post_keep_action(struct vin_post *post, const struct vin_sigaction *a);
 
 /** vin_post_leave() - no more calls by a thread that is at the post, before another one's, or none's,
  *  turn; what it had to wait with is given back. It is parked, or will be: by the moves of the

@@ -98,29 +98,12 @@ static void leave_sequence(struct vin_thread *t)
 		*ip = section.abort;
 }
 
-/* These end with EINTR at any stop, where others are started again. */
-static bool forgets_itself(long number)
-{
-	static const long numbers[] = {
-#ifdef SYS_epoll_wait
-		SYS_epoll_wait,
-#endif
-		SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_semop,
-		SYS_semtimedop,	 SYS_io_getevents, SYS_io_pgetevents,
-	};
-	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
-		if (numbers[i] == number)
-			return true;
-	}
-	return false;
-}
-
-/* Such a call is made again from its start, unless a signal is what ended it. */
+/* A call that ends with EINTR at any stop is made again from its start, unless a signal has ended
+ * it. */
 static void unforget(struct vin_thread *t)
 {
 	scoped_status st = { 0 };
-	if (!vin_arch_is_64bit(&t->regs) || !forgets_itself(vin_arch_number(&t->regs)) ||
-	    vin_arch_result(&t->regs) != -EINTR || vin_status_read(t->pid, t->tid, &st, NULL) < 0 ||
+	if (!vin_arch_forgets(&t->regs) || vin_status_read(t->pid, t->tid, &st, NULL) < 0 ||
 	    (st.pending | st.process_pending) & ~t->mask)
 		return;
 	vin_arch_again(&t->regs);

@@ -51,15 +51,32 @@ static bool is_continued(const struct vin_status *st)
 	return (st->pending | st->process_pending) >> (SIGCONT - 1) & 1;
 }
 
+/* A call that was started again before has lost its number. In 32 bits it is made by the vdso,
+ * which has put three registers on the stack, above the address that it returns to. */
+static void recall(const struct vin_thread *t, struct vin_regs *regs)
+{
+	unsigned char code[32];
+	uint64_t at = *vin_arch_ip(regs) - VIN_ARCH_CALL_SIZE;
+	uint32_t stack[4];
+	if (!vin_arch_is_nameless(regs))
+		return;
+	if (vin_mem_read(t->tid, at - sizeof(code), code, sizeof(code)) == 0 &&
+	    vin_arch_recall(regs, code, sizeof(code)))
+		return;
+	if (!vin_arch_is_64bit(regs) &&
+	    vin_mem_read(t->tid, vin_arch_sp(regs), stack, sizeof(stack)) == 0 &&
+	    vin_mem_read(t->tid, stack[3] - sizeof(code), code, sizeof(code)) == 0 &&
+	    vin_arch_recall(regs, code, sizeof(code)))
+		return;
+	vin_arch_guess(regs);
+}
+
 static int read_from_outside(const struct vin_steps *steps, struct vin_thread_state *s)
 {
 	const struct vin_thread *t = steps->t;
 	struct __ptrace_rseq_configuration rseq = { 0 };
-	unsigned char code[5] = { 0 };
 	s->regs = t->regs;
-	(void)vin_mem_read(t->tid, *vin_arch_ip(&s->regs) - VIN_ARCH_CALL_SIZE - sizeof(code), code,
-			   sizeof(code));
-	vin_arch_recall(&s->regs, code, sizeof(code));
+	recall(t, &s->regs);
 	s->mask = t->mask;
 	s->stopped = t->stopped_by_signal && !is_continued(&steps->status);
 	snprintf(s->comm, sizeof(s->comm), "%.*s", (int)sizeof(s->comm) - 1, steps->stat.comm);
@@ -76,11 +93,16 @@ static int read_from_outside(const struct vin_steps *steps, struct vin_thread_st
 
 static void read_rest(pid_t tid, struct vin_thread_state *s)
 {
-	uint64_t at = vin_arch_rest_at(&s->regs);
-	struct timespec rest;
-	if (at && vin_mem_read(tid, at, &rest, sizeof(rest)) == 0 && rest.tv_sec >= 0 &&
-	    rest.tv_sec < 1000000000 && rest.tv_nsec >= 0 && rest.tv_nsec < 1000000000)
-		s->rest_ns = (uint64_t)rest.tv_sec * 1000000000 + (uint64_t)rest.tv_nsec;
+	size_t width;
+	const uint64_t at = vin_arch_rest_at(&s->regs, &width);
+	uint64_t rest[2];
+	uint32_t narrow[2];
+	if (!at || vin_mem_read(tid, at, width == 8 ? (void *)rest : narrow, 2 * width) < 0)
+		return;
+	for (int i = 0; width != 8 && i < 2; i++)
+		rest[i] = narrow[i];
+	if (rest[0] < 1000000000 && rest[1] < 1000000000)
+		s->rest_ns = rest[0] * 1000000000 + rest[1];
 }
 
 void vin_thread_ask(struct vin_steps *s)
@@ -89,6 +111,11 @@ void vin_thread_ask(struct vin_steps *s)
 	VIN_STEP(s, NULL, SYS_prctl, PR_GET_TID_ADDRESS, tid_address);
 	const uint64_t stack = vin_steps_data(s, NULL, sizeof(struct alternate));
 	VIN_STEP(s, "sigaltstack", SYS_sigaltstack, 0, stack);
+	if (s->post && s->post->narrow) {
+		const uint64_t robust = vin_steps_data(s, NULL, 2 * sizeof(uint32_t));
+		VIN_STEP(s, "get_robust_list", VIN_32_ROBUST_GET, 0, robust,
+			 robust + sizeof(uint32_t));
+	}
 }
 
 int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin_thread_state *ret,
@@ -109,6 +136,11 @@ int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin
 	state.stack = stack.at;
 	state.stack_flags = (uint32_t)stack.flags;
 	state.stack_size = stack.size;
+	if (s->post->narrow) {
+		uint32_t robust;
+		memcpy(&robust, vin_steps_told(s, told[2].args[1]), sizeof(robust));
+		state.robust_32 = robust;
+	}
 	read_rest(s->t->tid, &state);
 	*ret = state;
 	return 0;
@@ -128,6 +160,8 @@ void vin_thread_put(struct fvm_buf *to, const struct vin_thread_state *s)
 	vin_put_string(to, s->comm);
 	vin_put_blob(to, &s->regs, sizeof(s->regs));
 	vin_put_blob(to, s->extended, s->extended_len);
+	if (s->robust_32)
+		vin_put_u64(to, s->robust_32);
 }
 
 static void get_blobs(struct vin_payload *p, struct vin_thread_state *s)
@@ -162,6 +196,8 @@ int vin_thread_get(struct vin_payload *p, struct vin_thread_state *ret)
 		*numbers[i] = vin_get_u64(p);
 	s.stopped = vin_get_u64(p) != 0;
 	get_blobs(p, &s);
+	if (!p->failed && p->at < p->end)
+		s.robust_32 = vin_get_u64(p);
 	int r = vin_get_done(p);
 	if (r == 0 && (pid < 1 || pid > INT32_MAX || tid < 1 || tid > INT32_MAX))
 		r = -EBADMSG;
@@ -191,6 +227,9 @@ void vin_thread_dress(struct vin_steps *s, const struct vin_thread_state *state)
 	if (state->robust)
 		VIN_STEP(s, "set_robust_list", SYS_set_robust_list, state->robust,
 			 state->robust_len);
+	if (state->robust_32)
+		VIN_STEP(s, "set_robust_list", VIN_32_ROBUST_SET, state->robust_32,
+			 VIN_32_ROBUST_SIZE);
 	if (state->rseq)
 		VIN_STEP(s, "rseq", SYS_rseq, state->rseq, state->rseq_size, 0, state->rseq_sig);
 }
@@ -213,13 +252,16 @@ static bool falls_asleep(const struct vin_thread *t)
 static int sleep_for(const struct vin_post *post, struct vin_thread *t,
 		     const struct vin_thread_state *s)
 {
-	struct timespec rest = { (time_t)(s->rest_ns / 1000000000),
-				 (long)(s->rest_ns % 1000000000) };
+	const uint64_t rest[] = { s->rest_ns / 1000000000, s->rest_ns % 1000000000 };
+	const uint32_t narrow[] = { (uint32_t)rest[0], (uint32_t)rest[1] };
 	struct vin_call sleep = vin_arch_sleep(&s->regs, post->data);
 	struct vin_regs regs = t->regs;
+	size_t width;
 	int status;
+	(void)vin_arch_rest_at(&s->regs, &width);
 	vin_arch_single(&regs, &sleep, &post->place);
-	int r = vin_mem_write(post->pid, post->data, &rest, sizeof(rest));
+	int r = vin_mem_write(post->pid, post->data, width == 8 ? (const void *)rest : narrow,
+			      2 * width);
 	if (r == 0)
 		r = vin_arch_set(t->tid, &regs);
 	if (r == 0 && ptrace(PTRACE_CONT, t->tid, 0, 0) < 0)
@@ -237,10 +279,11 @@ int vin_thread_ready(struct vin_post *post, struct vin_thread *t, const struct v
 		     struct fvm_error *err)
 {
 	struct iovec iov = { s->extended, s->extended_len };
+	size_t width;
 	int r = t->moved ? 0 : vin_post_move(post, t, err);
 	if (r < 0)
 		return r;
-	if (s->rest_ns && vin_arch_rest_at(&s->regs))
+	if (s->rest_ns && vin_arch_rest_at(&s->regs, &width))
 		r = sleep_for(post, t, s);
 	if (r >= 0 && ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
 		r = -errno;

@@ -34,6 +34,7 @@ struct vin_thread_state {
 	size_t extended_len;
 	uint64_t tid_address;
 	uint64_t robust, robust_len;
+	uint64_t robust_32; /* that of 32-bit code */
 	uint64_t stack, stack_flags, stack_size; /* alternate */
 	uint64_t rseq, rseq_size, rseq_sig;
 	uint64_t rest_ns; /* of a sleep; 0: none */

@@ -1,5 +1,5 @@
 /* Programs of 64 bits that go into code of 32 bits and back, as Wine has it: registers, segments of
- * their own, calls by the old gate. And programs of 32 bits, which are refused. */
+ * their own, calls by the old gate. Programs of 32 bits: small/narrow.c. */
 #include "families.h"
 
 #include <asm/ldt.h>
@@ -148,69 +148,10 @@ static void code_of_32_bits_in_a_program_of_64(void **state)
 	assert_int_equal(board->end, 2);
 }
 
-/* ---- programs of 32 bits ---- */
-
-/* A header, one segment, and pause() again and again. */
-static const unsigned char old_program[] = "\x7f"
-					   "ELF\1\1\1\0\0\0\0\0\0\0\0\0"
-					   "\2\0\3\0\1\0\0\0"
-					   "\x54\x80\x04\x08"
-					   "\x34\0\0\0"
-					   "\0\0\0\0"
-					   "\0\0\0\0"
-					   "\x34\0\x20\0\1\0\0\0\0\0\0\0"
-					   "\1\0\0\0\0\0\0\0"
-					   "\0\x80\x04\x08"
-					   "\0\x80\x04\x08"
-					   "\x5d\0\0\0"
-					   "\x5d\0\0\0"
-					   "\5\0\0\0"
-					   "\0\x10\0\0"
-					   "\xb8\x1d\0\0\0\xcd\x80\xeb\xf7";
-
-static void starts_an_old_one(void)
-{
-	pid_t pid = fork();
-	if (pid == 0) {
-		const int fd = memfd_create("old", MFD_CLOEXEC);
-		char *const none[] = { NULL };
-		CHECK(write(fd, old_program, sizeof(old_program) - 1) ==
-		      (ssize_t)sizeof(old_program) - 1);
-		fexecve(fd, none, none);
-		board->seen[0] = (uint64_t)errno;
-		_exit(0);
-	}
-	live(0);
-	kill(pid, SIGKILL);
-	CHECK(waitpid(pid, NULL, 0) == pid);
-}
-
-static void a_program_of_32_bits_is_refused(void **state)
-{
-	(void)state;
-	pid_t roots[PLACES];
-	struct vin_capture *c = NULL;
-	family_begin(starts_an_old_one, 1);
-	nap(50);
-	if (board->seen[0]) {
-		print_message("this kernel runs no programs of 32 bits\n");
-		family_end();
-		skip();
-	}
-	const size_t count = children(roots, PLACES);
-	err = (struct fvm_error){ 0 };
-	assert_int_equal(vin_capture_open(roots, count, &whole, &c, &err), -EOPNOTSUPP);
-	assert_non_null(strstr(err.text, "it is a 32-bit program"));
-	assert_non_null(strstr(err.text, "process"));
-	wait_for_rounds(1);
-	family_end();
-}
-
 static int run(void)
 {
 	const struct CMUnitTest tests[] = {
 		FAMILY(code_of_32_bits_in_a_program_of_64),
-		FAMILY(a_program_of_32_bits_is_refused),
 	};
 	return cmocka_run_group_tests(tests, families_setup, families_teardown);
 }

@@ -11,6 +11,7 @@ static const struct {
 } families[] = {
 	{ "memory", memory_cases },	{ "events", event_cases },   { "files", file_cases },
 	{ "processes", process_cases }, { "signals", signal_cases }, { "sockets", socket_cases },
+	{ "narrow", narrow_cases },
 };
 
 static struct small_board *board;
