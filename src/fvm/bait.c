@@ -1,11 +1,14 @@
 /* The host's side of --prove: something behind each channel that would be reached if it leaked. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <mqueue.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
+#include <sys/file.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -14,10 +17,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/dir.h"
 #include "fvm/internal.h"
+#include "fvm/lock.h"
 #include "fvm/prove.h"
 
 #define CONTENT "the host's\n"
+#define NAME	"fvm-prove-"
+#define SEGMENT 4096
+#define DIR_FD	6
+#define TRIES	100
 
 const char *const fvm_prove_namespaces[8] = { "user", "mnt", "pid",    "net",
 					      "ipc",  "uts", "cgroup", "time" };
@@ -112,15 +121,82 @@ static int note_hidden(struct fvm_bait *b)
 	return 0;
 }
 
-static int put_all(struct fvm_bait *b)
+/* ---- shared memory of System V ---- */
+
+static int shm_key_of(const char *name)
+{
+	uint32_t hash = 2166136261U;
+	for (const char *p = name; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 16777619U;
+	return (int)(hash | 1);
+}
+
+/* A key is but a number: its name is in it. */
+static int put_segment(int key, const char *name)
+{
+	int id = shmget(key, SEGMENT, IPC_CREAT | IPC_EXCL | 0666);
+	char *at = id < 0 ? (void *)-1 : shmat(id, NULL, 0);
+	if (at != (void *)-1) {
+		strcpy(at, name);
+		(void)shmdt(at);
+	}
+	return id;
+}
+
+/* One that was killed at once has not written its name yet. */
+static void sweep_segment(const char *name)
+{
+	static const char zeros[SEGMENT];
+	struct shmid_ds ds;
+	int id = shmget(shm_key_of(name), 0, 0);
+	if (id < 0 || shmctl(id, IPC_STAT, &ds) < 0 || ds.shm_perm.cuid != geteuid() ||
+	    ds.shm_segsz != SEGMENT)
+		return;
+	const char *at = shmat(id, NULL, SHM_RDONLY);
+	if (at == (void *)-1)
+		return;
+	const bool ours = strncmp(at, name, SEGMENT) == 0 || memcmp(at, zeros, SEGMENT) == 0;
+	(void)shmdt(at);
+	if (ours)
+		(void)shmctl(id, IPC_RMID, NULL);
+}
+
+/* ---- what killed ones left ---- */
+
+/* The directory last: by that the next one finds what is left. */
+static void sweep_one(int tmp, const char *name)
+{
+	char queue[NAME_MAX + 2];
+	struct stat st;
+	scoped_fd dir = openat(tmp, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0 || fstat(dir, &st) < 0 || st.st_uid != geteuid() ||
+	    fvm_lock_named(dir, tmp, name, LOCK_EX) < 0)
+		return;
+	snprintf(queue, sizeof(queue), "/%s", name);
+	(void)mq_unlink(queue);
+	(void)shm_unlink(queue);
+	sweep_segment(name);
+	(void)fvm_remove_tree(tmp, name);
+}
+
+static void sweep(int tmp)
+{
+	scoped_dir d = fvm_dir_open(tmp, ".");
+	for (struct dirent *e; d && (e = fvm_dir_next(d));) {
+		if (strncmp(e->d_name, NAME, strlen(NAME)) == 0)
+			sweep_one(tmp, e->d_name);
+	}
+}
+
+/* ---- all of it ---- */
+
+static int put_all(struct fvm_bait *b, const char *name)
 {
 	struct mq_attr small = { .mq_maxmsg = 1, .mq_msgsize = 1 }; /* RLIMIT_MSGQUEUE is for all */
-	char random[17];
-	fvm_random_hex(random, 16);
-	snprintf(b->abstract, sizeof(b->abstract), "fvm-prove-%s", random);
-	snprintf(b->queue, sizeof(b->queue), "/fvm-prove-%s", random);
-	b->shm_key = (int)(strtoul(random + 8, NULL, 16) | 1);
-	b->shm_id = shmget(b->shm_key, 4096, IPC_CREAT | IPC_EXCL | 0666);
+	snprintf(b->abstract, sizeof(b->abstract), "%.30s", name);
+	snprintf(b->queue, sizeof(b->queue), "/%.30s", name);
+	b->shm_key = shm_key_of(name);
+	b->shm_id = put_segment(b->shm_key, name);
 	note_namespaces(b);
 	b->fds[0] = put_named(b->dir);
 	b->fds[1] = put_abstract(b->abstract);
@@ -136,16 +212,36 @@ static int put_all(struct fvm_bait *b)
 	return r < 0 ? r : put_file(b->dir);
 }
 
+/* Another one may sweep it before it is locked. Return: its descriptor, or -EAGAIN, -errno */
+static int make_dir(int tmp, char dir[64])
+{
+	strcpy(dir, "/tmp/" NAME "XXXXXX");
+	if (!mkdtemp(dir))
+		return -errno;
+	const char *name = dir + strlen("/tmp/");
+	scoped_fd fd = openat(tmp, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -EAGAIN : -errno;
+	int r = fvm_lock_named(fd, tmp, name, LOCK_EX);
+	if (r == 0 && fchmod(fd, 0777) < 0)
+		r = -errno;
+	return r < 0 ? r : fvm_fd_take(&fd);
+}
+
 int fvm_bait_put(const struct fvm_config *config, const struct fvm_hide *hide, struct fvm_bait *ret,
 		 struct fvm_error *err)
 {
 	struct fvm_bait b = {
-		.config = config, .hide = hide, .shm_id = -1, .fds = { -1, -1, -1, -1, -1, -1 }
+		.config = config, .hide = hide, .shm_id = -1, .fds = { -1, -1, -1, -1, -1, -1, -1 }
 	};
-	strcpy(b.dir, "/tmp/fvm-prove-XXXXXX");
-	if (!mkdtemp(b.dir))
-		return fvm_error_set(err, errno, "make a directory for --prove");
-	int r = chmod(b.dir, 0777) < 0 ? -errno : put_all(&b);
+	int r = -EAGAIN;
+	scoped_fd tmp = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	sweep(tmp);
+	for (int i = 0; r == -EAGAIN && i < TRIES; i++)
+		r = b.fds[DIR_FD] = make_dir(tmp, b.dir);
+	if (r < 0)
+		return fvm_error_set(err, -r, "make a directory for --prove");
+	r = put_all(&b, b.dir + strlen("/tmp/"));
 	if (r < 0) {
 		(void)fvm_bait_take(&b);
 		return fvm_error_set(err, -r, "put up the bait for --prove");
@@ -166,13 +262,13 @@ int fvm_bait_take(struct fvm_bait *b)
 		(void)mq_unlink(b->queue);
 	if (b->fds[5] >= 0)
 		(void)shm_unlink(b->queue);
-	for (size_t i = 0; i < FVM_COUNT(b->fds); i++)
-		fvm_fd_closep(&b->fds[i]);
 	free(b->inodes);
 	b->inodes = NULL;
 	if (b->shm_id >= 0)
 		(void)shmctl(b->shm_id, IPC_RMID, NULL);
 	scoped_fd tmp = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	(void)fvm_remove_tree(tmp, b->dir + strlen("/tmp/"));
+	for (size_t i = 0; i < FVM_COUNT(b->fds); i++)
+		fvm_fd_closep(&b->fds[i]);
 	return r;
 }

@@ -31,15 +31,17 @@ struct fvm_bait { /* plain memory but for what it borrows: PID 1 has a copy */
 	const struct fvm_hide *hide;
 	char dir[64];	   /* with file, socket, fifo */
 	char abstract[40]; /* name without the leading NUL */
-	char queue[40];
+	char queue[40];	   /* and shared memory: as the directory is called */
 	unsigned short port; /* on 127.0.0.1 */
 	int shm_key, shm_id;
 	unsigned long namespaces[8]; /* inode numbers of ours */
 	unsigned long *inodes;	     /* of the hidden files, in their order; 0: not there */
-	int fds[6];		     /* listening sockets, FIFO's ends, queue, shared memory */
+	int fds[7];		     /* listening sockets, FIFO's end, queue, shared memory, dir */
 };
 
-/** fvm_bait_put() - in the starter, before the VM is built */
+/** fvm_bait_put() - in the starter, before the VM is built; what others that were killed left goes
+ *  The directory, and all that can be told by its name, is that of a living one as long as
+ *  somebody holds flock(2) on it. */
 int fvm_bait_put(const struct fvm_config *config, const struct fvm_hide *hide, struct fvm_bait *ret,
 		 struct fvm_error *err);
 
