@@ -21,6 +21,7 @@
 #include "vin/sharing.h"
 #include "vin/spaces.h"
 #include "vin/status.h"
+#include "vin/stops.h"
 #include "vin/thread.h"
 #include "vin/traits.h"
 #include "vin/users.h"
@@ -41,6 +42,7 @@ struct subject {
 	struct vin_maps maps; /* detailed */
 	struct vin_mem mem;
 	unsigned shares; /* enum vin_shares */
+	bool told;	 /* its parent has waited for its stop */
 };
 
 struct vin_capture {
@@ -624,7 +626,7 @@ static int write_thread(const struct vin_thread_state *s, struct vin_out *out,
 }
 
 /* All that threads are asked for at once: each stands on the post in its turn. */
-static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
+static int write_threads(const struct vin_capture *c, const struct vin_proc *p, bool told,
 			 struct vin_post *post, struct vin_out *out, struct fvm_error *err)
 {
 	scoped_buf payload = { 0 };
@@ -634,6 +636,7 @@ static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
 	vin_put_u64(&payload, (uint64_t)vin_inner_number(p->pid));
 	int r = vin_traits_capture(post, p->threads, p->thread_count, c->options.filters, states,
 				   c->options.bare ? NULL : &payload, err);
+	states[0].told = told;
 	if (r == 0 && !c->options.bare)
 		r = vin_out_record(out, VIN_TAG_PROCESS, &payload, err);
 	for (size_t i = 0; i < p->thread_count; i++) {
@@ -643,6 +646,22 @@ static int write_threads(const struct vin_capture *c, const struct vin_proc *p,
 	}
 	free(states);
 	return r;
+}
+
+/* They are written after it. */
+static int ask_of_children(const struct vin_capture *c, pid_t number, const struct vin_post *post,
+			   struct vin_thread *t, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r >= 0 && i < c->tree.count; i++) {
+		const struct vin_proc *p = &c->tree.procs[i];
+		const struct vin_member *m = &c->family.members[i];
+		if (m->parent != number || p->zombie || !p->threads[0].stopped_by_signal)
+			continue;
+		r = vin_stop_told(post, t, m->number, err);
+		find_subject(c, p->pid)->told = r == 1;
+	}
+	return r < 0 ? r : 0;
 }
 
 static int write_process(const struct vin_capture *c, const struct vin_proc *p, struct subject *s,
@@ -661,7 +680,9 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 		r = vin_out_record(out, VIN_TAG_MAPS, &maps, err);
 	}
 	if (r == 0)
-		r = write_threads(c, p, &post, out, err);
+		r = ask_of_children(c, number, &post, &p->threads[0], err);
+	if (r == 0)
+		r = write_threads(c, p, s->told, &post, out, err);
 	int closed = vin_post_close(&post, &p->threads[0], r < 0 ? NULL : err);
 	if (r == 0)
 		r = closed;

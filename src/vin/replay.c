@@ -17,6 +17,7 @@
 #include "vin/replay_priv.h"
 #include "vin/spaces.h"
 #include "vin/status.h"
+#include "vin/stops.h"
 #include "vin/thread.h"
 #include "vin/traits.h"
 
@@ -701,14 +702,52 @@ static int guard(const struct vin_replay *r, struct vin_guard *ret, struct fvm_e
 	return r->nest.guest ? vin_guard_begin(pids, count, ret, err) : 0;
 }
 
+static struct vin_thread *first_living(struct actor *a)
+{
+	return a->member->leader_gone ? &a->threads[0] : &a->blank.thread;
+}
+
+static bool was_told(const struct actor *child, const struct actor *parent)
+{
+	const struct vin_member *m = child->member;
+	return !m->zombie && m->parent == parent->member->number && child->states[0].stopped &&
+	       child->states[0].told;
+}
+
+/* Before any of them goes, and so stops. */
+static void see_signals(struct vin_replay *r)
+{
+	for (size_t i = 0; i < r->family.count; i++) {
+		struct actor *a = &r->actors[i];
+		for (size_t j = i + 1; j < r->family.count && !a->member->zombie; j++) {
+			if (!was_told(&r->actors[j], a))
+				continue;
+			a->signalled = vin_stop_signalled(first_living(a));
+			break;
+		}
+	}
+}
+
+/* What it knows of its children, who were let go. */
+static void take_stops(struct vin_replay *r, struct actor *a)
+{
+	for (size_t j = 0; j < r->family.count; j++) {
+		if (was_told(&r->actors[j], a))
+			vin_stop_take(first_living(a), r->actors[j].member->number, a->signalled);
+	}
+}
+
 int vin_replay_go(struct vin_replay *r, struct fvm_error *err)
 {
 	struct vin_guard g = { .line = -1 };
 	int e = guard(r, &g, err);
+	see_signals(r);
 	/* children first: a parent that goes on may look at them */
 	for (size_t i = r->family.count; e == 0 && i-- > 0;) {
-		if (!r->actors[i].member->zombie)
-			e = release_actor(&r->actors[i], err);
+		if (r->actors[i].member->zombie)
+			continue;
+		take_stops(r, &r->actors[i]);
+		e = release_actor(&r->actors[i], err);
 	}
 	if (e == 0)
 		e = vin_nest_release(&r->nest, err);

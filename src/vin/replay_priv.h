@@ -32,6 +32,7 @@ struct actor {
 	size_t state_count;
 	struct vin_thread *threads; /* but the first */
 	size_t thread_count;
+	bool signalled; /* SIGCHLD waits for it, as it did */
 	void *traits; /* NULL: none came */
 	size_t traits_len;
 };

@@ -14,6 +14,8 @@
 #include "vin/thread.h"
 
 #define EXTENDED_MAX (64 * 1024)
+#define STOPPED	     1U
+#define TOLD	     2U
 
 /* The kernel's stack_t. */
 struct alternate {
@@ -150,11 +152,14 @@ int vin_thread_told(struct vin_steps *s, const struct vin_call *told, struct vin
 
 void vin_thread_put(struct fvm_buf *to, const struct vin_thread_state *s)
 {
-	const uint64_t numbers[] = { (uint64_t)s->pid, (uint64_t)s->tid, s->mask,
-				     s->tid_address,   s->robust,	 s->robust_len,
-				     s->stack,	       s->stack_flags,	 s->stack_size,
-				     s->rseq,	       s->rseq_size,	 s->rseq_sig,
-				     s->rest_ns,       s->stopped };
+	const uint64_t stop = (s->stopped ? STOPPED : 0) | (s->stopped && s->told ? TOLD : 0);
+	const uint64_t numbers[] = { (uint64_t)s->pid, (uint64_t)s->tid,
+				     s->mask,	       s->tid_address,
+				     s->robust,	       s->robust_len,
+				     s->stack,	       s->stack_flags,
+				     s->stack_size,    s->rseq,
+				     s->rseq_size,     s->rseq_sig,
+				     s->rest_ns,       stop };
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
 		vin_put_u64(to, numbers[i]);
 	vin_put_string(to, s->comm);
@@ -194,7 +199,9 @@ int vin_thread_get(struct vin_payload *p, struct vin_thread_state *ret)
 				      &s.rseq_size, &s.rseq_sig,    &s.rest_ns };
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
 		*numbers[i] = vin_get_u64(p);
-	s.stopped = vin_get_u64(p) != 0;
+	const uint64_t stop = vin_get_u64(p);
+	s.stopped = stop != 0;
+	s.told = stop & TOLD;
 	get_blobs(p, &s);
 	if (!p->failed && p->at < p->end)
 		s.robust_32 = vin_get_u64(p);

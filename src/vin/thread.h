@@ -38,7 +38,8 @@ struct vin_thread_state {
 	uint64_t stack, stack_flags, stack_size; /* alternate */
 	uint64_t rseq, rseq_size, rseq_sig;
 	uint64_t rest_ns; /* of a sleep; 0: none */
-	bool stopped;	  /* by a signal */
+	bool stopped;	  /* by a signal .. */
+	bool told;	  /* .. and its parent has waited for that (vin/stops) */
 };
 
 void vin_thread_state_free(struct vin_thread_state *s);

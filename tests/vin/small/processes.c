@@ -170,6 +170,54 @@ static void killed_check(void)
 	killed_make();
 }
 
+static volatile sig_atomic_t signals;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	signals = signals + 1;
+}
+
+/* Its parent is told once, and sent one signal. */
+static void stop_make(void)
+{
+	const struct sigaction count = { .sa_handler = count_signal };
+	CHECK(sigaction(SIGCHLD, &count, NULL) == 0);
+	child = fork();
+	while (child == 0)
+		CHECK(raise(SIGSTOP) == 0);
+	int status = 0, got;
+	do
+		got = waitpid(child, &status, WUNTRACED);
+	while (got < 0 && errno == EINTR);
+	CHECK(got == child && WIFSTOPPED(status));
+	for (int i = 0; i < 30000 && signals == 0; i++)
+		small_nap(1);
+	CHECK(signals == 1);
+}
+
+static void stop_check(void)
+{
+	int status = 0;
+	small_nap(1);
+	CHECK(waitpid(child, &status, WUNTRACED | WCONTINUED | WNOHANG) == 0 && signals == 1);
+}
+
+/* One that nobody has waited for yet. */
+static void untold_stop_make(void)
+{
+	child = fork();
+	while (child == 0)
+		CHECK(raise(SIGSTOP) == 0);
+	CHECK(waitid(P_PID, (id_t)child, &info, WSTOPPED | WNOWAIT) == 0);
+}
+
+static void untold_stop_check(void)
+{
+	CHECK(waitid(P_PID, (id_t)child, &info, WSTOPPED | WNOWAIT) == 0);
+	CHECK(info.si_pid == child && info.si_status == SIGSTOP);
+}
+
 static void subreaper_make(void)
 {
 	CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
@@ -804,6 +852,8 @@ const struct small_case process_cases[] = {
 	{ "setpgid(2): a group whose leader is gone", orphaned_group_make, orphaned_group_check },
 	{ "wait(2): a zombie with its exit status", zombie_make, zombie_check },
 	{ "wait(2): a zombie that was killed", killed_make, killed_check },
+	{ "wait(2): a stop that was waited for, and no signal more", stop_make, stop_check },
+	{ "wait(2): a stop that was not waited for", untold_stop_make, untold_stop_check },
 	{ "prctl(2): PR_SET_CHILD_SUBREAPER: orphans come", subreaper_make, subreaper_check },
 	{ "pthread_exit(3): a process whose first thread has ended goes on", dead_leader_make,
 	  dead_leader_check },
