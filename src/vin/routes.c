@@ -342,15 +342,11 @@ static int capture(void *arg, struct fvm_buf *to, struct fvm_error *err)
 /* Made plain once more: nothing but what we would have written. */
 static int take_one(struct vin_payload *p, enum sort sort, struct list *to)
 {
-	size_t len = 0;
-	const void *data = vin_get_blob(p, &len);
-	struct nlmsghdr *copy = data && len >= NLMSG_HDRLEN + sorts[sort].head && len < 1 << 16
-					? malloc(len)
-					: NULL;
-	if (!copy)
-		return -EBADMSG;
-	memcpy(copy, data, len);
-	const bool fits = copy->nlmsg_len == len && copy->nlmsg_type == sorts[sort].new;
+	struct nlmsghdr *copy = NULL;
+	int r = vin_rtnl_message(p, sorts[sort].head, &copy);
+	if (r < 0)
+		return r;
+	const bool fits = copy->nlmsg_type == sorts[sort].new;
 	struct nlmsghdr *its = fits ? plain(sort, copy) : NULL;
 	free(copy);
 	return !fits ? -EBADMSG : !its ? -ENOMEM : keep(to, its);

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vin/image.h"
 #include "vin/rtnl.h"
 
 #define ANSWER_BYTES 65536
@@ -91,6 +92,24 @@ int vin_rtnl_send(int sock, struct nlmsghdr *m, uint16_t flags)
 	m->nlmsg_pid = 0;
 	int r = send_to_kernel(sock, m);
 	return r < 0 ? r : answers(sock, NULL, NULL, NULL);
+}
+
+int vin_rtnl_message(struct vin_payload *p, size_t head, struct nlmsghdr **ret)
+{
+	size_t len = 0;
+	const void *data = vin_get_blob(p, &len);
+	if (p->failed || len < NLMSG_HDRLEN + head || len > ANSWER_BYTES)
+		return -EBADMSG;
+	struct nlmsghdr *m = calloc(1, MNL_ALIGN(len));
+	if (!m)
+		return -ENOMEM;
+	memcpy(m, data, len);
+	if (m->nlmsg_len != len) {
+		free(m);
+		return -EBADMSG;
+	}
+	*ret = m;
+	return 0;
 }
 
 const struct nlattr *vin_rtnl_attr(const struct nlmsghdr *m, size_t head, uint16_t type)

@@ -42,6 +42,14 @@ int vin_rtnl_dump(int sock, uint16_t type, const void *head, size_t len, vin_rtn
 /** vin_rtnl_send() - have the kernel do what @m says. Return: 0, or its negative errno */
 int vin_rtnl_send(int sock, struct nlmsghdr *m, uint16_t flags);
 
+/**
+ * vin_rtnl_message() - a message with a header of @head bytes out of an image's record
+ * Its attributes may be walked: libmnl does so up to the next multiple of 4, which is zeros here.
+ * Return: 0 with *@ret to free(), -EBADMSG: @len is not the message's, or -ENOMEM
+ */
+struct vin_payload;
+int vin_rtnl_message(struct vin_payload *p, size_t head, struct nlmsghdr **ret);
+
 /** vin_rtnl_attr() - attribute @type behind a header of @head bytes. Return: NULL: there is none */
 const struct nlattr *vin_rtnl_attr(const struct nlmsghdr *m, size_t head, uint16_t type);
 

@@ -418,26 +418,22 @@ static int check(void *arg, struct fvm_buf *to, struct fvm_error *err)
 
 static int get_item(struct vin_payload *p, struct item *ret)
 {
-	size_t len = 0;
 	const uint64_t sort = vin_get_u64(p);
 	ret->handle = vin_get_u64(p);
 	ret->after = vin_get_u64(p);
 	ret->before = vin_get_u64(p);
 	const uint64_t late = vin_get_u64(p);
-	const void *data = vin_get_blob(p, &len);
-	if (p->failed || sort >= SORTS || late > 1 || (late && sort != ELEMENT) ||
-	    len < NLMSG_HDRLEN + HEAD || len > 1 << 16)
+	if (p->failed || sort >= SORTS || late > 1 || (late && sort != ELEMENT))
 		return -EBADMSG;
-	struct nlmsghdr *copy = malloc(len);
-	if (!copy)
-		return -ENOMEM;
-	memcpy(copy, data, len);
-	const bool fits = copy->nlmsg_len == len;
+	struct nlmsghdr *copy = NULL;
+	int r = vin_rtnl_message(p, HEAD, &copy);
+	if (r < 0)
+		return r;
 	ret->sort = (enum sort)sort;
 	ret->late = late;
-	ret->m = fits ? plain(ret->sort, copy) : NULL;
+	ret->m = plain(ret->sort, copy);
 	free(copy);
-	return !fits ? -EBADMSG : ret->m ? 0 : -ENOMEM;
+	return ret->m ? 0 : -ENOMEM;
 }
 
 /* Of each table: which handle comes next at the source, and how many were given here. */
