@@ -61,9 +61,10 @@ static json_t *watchdog(const struct fvm_vm *vm)
 		return json_null();
 	json_t *event = r.event ? json_string(fvm_watchdog_event_name(r.event)) : json_null();
 	json_t *at = r.event ? json_integer(r.at_ns) : json_null();
-	return json_pack("{s:i, s:s, s:i, s:b, s:o, s:o}", "seconds", (int)r.what.seconds, "action",
-			 fvm_watchdog_action_name(r.what.action), "restarts", (int)r.restarts,
-			 "notifies", r.notifies, "event", event, "at", at);
+	return json_pack("{s:i, s:s, s:i, s:i, s:b, s:o, s:o}", "seconds", (int)r.what.seconds,
+			 "action", fvm_watchdog_action_name(r.what.action), "restarts",
+			 (int)r.restarts, "restores", (int)r.restores, "notifies", r.notifies,
+			 "event", event, "at", at);
 }
 
 /* The configuration as it is stored, the state, the layers, and what only a running VM has. */

@@ -12,6 +12,7 @@
 
 #include "cli/command.h"
 #include "cli/commands.h"
+#include "cli/keeper.h"
 #include "cli/vm_options.h"
 #include "cli/vm_start.h"
 #include "fvm/changes.h"
@@ -46,7 +47,7 @@ static const struct cli_option options[] = {
 	{ OPT_PROVE, "prove", NULL, "try from inside that it is confined before CMD starts" },
 	{ OPT_TRACE, "trace", NULL, "note what its programs open, write, execute, connect to" },
 	{ OPT_WATCHDOG, "watchdog", "SEC[:DO]",
-	  "notice when CMD crashes or hangs for SEC s; DO: log (default) or restart" },
+	  "notice when CMD crashes or hangs for SEC s; DO: log (default), restart, restore" },
 	{ 'd', "detach", NULL, "in the background; print the VM's name" },
 	CLI_COMMAND_OPTIONS,
 	VM_OPTIONS,
@@ -96,13 +97,22 @@ static int take_option(void *into, int key, const char *value, struct fvm_error 
 	return r < 0 ? r : 0;
 }
 
+/* There has to be something to go back to, and nobody who follows what is no more then. */
+static int check_restore(const struct run_options *o, struct fvm_error *err)
+{
+	if (o->watchdog.action != FVM_WATCHDOG_RESTORE || (o->detach && !o->rm))
+		return 0;
+	fvm_error_hint(err, "fvm run -d --watchdog .., then fvm attach or fvm logs -f");
+	return fvm_error_say(err, EINVAL, "--watchdog SEC:restore takes --detach, and no --rm");
+}
+
 static int check_options(const struct run_options *o, struct fvm_error *err)
 {
 	if (o->rm + o->keep + o->commit > 1)
 		return fvm_error_say(err, EINVAL, "--rm, --keep and --commit exclude each other");
 	if (o->commit && o->detach)
 		return fvm_error_say(err, EINVAL, "--commit and --detach exclude each other");
-	return 0;
+	return check_restore(o, err);
 }
 
 /* What a run holds from opening the VM to its end. */
@@ -116,6 +126,7 @@ struct run {
 	struct fvm_ahead *ahead;
 	struct fvm_lookout *lookout;
 	struct fvm_started started;
+	int keeper; /* of cli_keeper_hold(), or -1 */
 };
 
 /* A VM that exists and is stopped takes the options given as its own, from now on. */
@@ -278,8 +289,12 @@ static void keep_watch(struct run *run)
 
 static int finish_detached(struct run *run)
 {
+	struct fvm_error err = { 0 };
 	if (run->options->rm)
 		keep_watch(run);
+	if (run->keeper >= 0 && cli_keeper_begin(&run->vm, &run->started, run->keeper, &err) < 0)
+		fvm_error_print("fvm", &err); /* PID 1 sees that there is none */
+	fvm_fd_closep(&run->keeper);
 	if (run->cli->json)
 		return cli_print_json(json_pack("{s:s, s:i}", "name", run->vm.config.name,
 						"init_pid", (int)run->started.init));
@@ -406,6 +421,10 @@ static int run_new(struct run *run, struct fvm_command *command)
 	struct fvm_error err = { 0 };
 	const struct run_options *o = run->options;
 	run->alone = !o->detach && fvm_orphans_adopt();
+	run->keeper =
+		o->watchdog.action == FVM_WATCHDOG_RESTORE ? cli_keeper_hold(&run->vm, &err) : -1;
+	if (err.code)
+		return start_failed(run, &err);
 	if (start(run, command, &err) < 0)
 		return start_failed(run, &err);
 	/* others may now use it */
@@ -485,6 +504,7 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 		.store = { .dir = -1, .vms = -1, .run = -1 },
 		.vm = { .dir = -1, .lock = -1 },
 		.started = FVM_STARTED_NONE,
+		.keeper = -1,
 	};
 	int first = cli_parse(&cli_run, argc, argv, take_option, &o);
 	int status =
@@ -492,6 +512,7 @@ static int run_main(const struct cli *cli, int argc, char **argv)
 	fvm_ahead_free(run.ahead);
 	fvm_lookout_free(run.lookout);
 	fvm_started_close(&run.started);
+	fvm_fd_closep(&run.keeper);
 	fvm_vm_close(&run.vm);
 	fvm_store_close(&run.store);
 	if (run.alone)

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include "cli/vm_start.h"
+#include "fvm/lock.h"
 
 static void show(void *arg, uint64_t done, uint64_t total)
 {
@@ -42,9 +43,15 @@ int cli_vm_start(struct fvm_vm *vm, const struct fvm_start_options *options,
 int cli_vm_boot(struct fvm_vm *vm, const struct fvm_net_wish *wish, struct fvm_error *err)
 {
 	struct fvm_started started = FVM_STARTED_NONE;
+	struct fvm_watchdog_record before = { 0 };
+	/* who rolls it back when the watchdog wants that does so again later */
+	const bool watched =
+		wish && fvm_lock_watched(vm->dir) && fvm_watchdog_load(vm, &before) == 0;
 	const struct fvm_start_options options = { .user_uid = geteuid(),
 						   .user_gid = getegid(),
-						   .wish = wish };
+						   .wish = wish,
+						   .watchdog = before.what,
+						   .watchdog_goes_on = watched };
 	int r = cli_vm_start(vm, &options, &started, err);
 	if (r == 0)
 		r = fvm_start_wait_exec(&started, err);

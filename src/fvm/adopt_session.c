@@ -40,7 +40,7 @@ int session_hold(struct init *init, int sock, const void *payload, size_t len,
 	if (!s)
 		return fvm_error_set(err, ENOENT, "hold session %d: there is none", id);
 	if (s->pid <= 0)
-		return fvm_error_set(err, EAGAIN, "hold session %d: its watchdog starts it anew",
+		return fvm_error_set(err, EAGAIN, "hold session %d: its watchdog has it go on soon",
 				     id);
 	if (s->out.fd >= 0)
 		session_read(init, s);
@@ -139,7 +139,9 @@ int session_adopt(struct init *init, int sock, const void *payload, size_t len,
 	struct session *s = session_new(init, live.command, live.id);
 	if (!s)
 		return fvm_error_set(err, ENOMEM, "keep a session");
-	int r = adopt(init, sock, &live, output, s, err);
+	int r = live.first ? watchdog_adopt(init, live.uid, err) : 0;
+	if (r == 0)
+		r = adopt(init, sock, &live, output, s, err);
 	if (r < 0) {
 		session_free(init, s);
 		return r;

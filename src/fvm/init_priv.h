@@ -262,6 +262,9 @@ int session_adopt(struct init *init, int sock, const void *payload, size_t len,
 /** watchdog_start() - before the first command starts: get ready to watch it, if that is wanted
  *  Return: 0 or negative errno with @err */
 int watchdog_start(struct init *init, const struct fvm_command *command, struct fvm_error *err);
+/** watchdog_adopt() - the same for the first session of another PID 1, whose program, @uid's, is to
+ *  come: how to start it again is not known */
+int watchdog_adopt(struct init *init, uid_t uid, struct fvm_error *err);
 /** watchdog_started() - it runs, as init->first */
 void watchdog_started(struct init *init);
 /** watchdog_keeps() - whether it starts the first command again, and so needs its descriptors */

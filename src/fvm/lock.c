@@ -13,7 +13,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 
-enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1, BYTE_LATE = 2 };
+enum { BYTE_COMMAND = 0, BYTE_ALIVE = 1, BYTE_LATE = 2, BYTE_WATCHED = 3 };
 
 #define HOLDER_BYTES 64
 #define HOLDER_TEXT  200
@@ -115,13 +115,16 @@ int fvm_lock_take(int dir, const char *name, bool wait, int *ret_fd, struct fvm_
 	return 0;
 }
 
+static bool is_others(int fd, off_t from, off_t len)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = len };
+	return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+}
+
 static bool is_held(int dir, off_t from, off_t len)
 {
 	scoped_fd fd = openat(dir, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = len };
-	return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+	return fd >= 0 && is_others(fd, from, len);
 }
 
 bool fvm_lock_alive(int dir)
@@ -155,6 +158,21 @@ int fvm_lock_take_alive(int dir, int *ret_fd)
 int fvm_lock_take_late(int dir, int *ret_fd)
 {
 	return take_now(dir, BYTE_LATE, ret_fd);
+}
+
+int fvm_lock_take_watched(int dir, int *ret_fd)
+{
+	return take_now(dir, BYTE_WATCHED, ret_fd);
+}
+
+bool fvm_lock_watched(int dir)
+{
+	return is_held(dir, BYTE_WATCHED, 1);
+}
+
+bool fvm_lock_watched_by(int fd)
+{
+	return is_others(fd, BYTE_WATCHED, 1);
 }
 
 int fvm_lock_await_late(int dir)

@@ -23,6 +23,16 @@ int fvm_lock_take_late(int dir, int *ret_fd);
 /** fvm_lock_await_late() - until nobody holds byte 2, without limit. Return: 0 or negative errno */
 int fvm_lock_await_late(int dir);
 
+/** fvm_lock_take_watched() - take byte 3: as long as the last copy of @ret_fd is open, somebody outside
+ *  of the VM rolls it back when its PID 1 wants that (watchdog.h). Return: 0, -EBUSY, ... */
+int fvm_lock_take_watched(int dir, int *ret_fd);
+
+/** fvm_lock_watched() - whether anybody holds byte 3 of the VM in @dir */
+bool fvm_lock_watched(int dir);
+
+/** fvm_lock_watched_by() - the same, asked by who has another of its bytes by @fd */
+bool fvm_lock_watched_by(int fd);
+
 /** fvm_lock_any() - whether anybody holds either of the first two locks of the VM in @dir */
 bool fvm_lock_any(int dir);
 

@@ -25,6 +25,7 @@ struct fvm_start_options {
 	bool throw_away;		 /* nothing of it needs to reach the disk */
 	bool trace;			 /* see fvm/trace.h */
 	struct fvm_watchdog watchdog;	 /* of the first command; seconds 0: none */
+	bool watchdog_goes_on;		 /* see fvm_watchdog_open() */
 	const struct fvm_skeleton_progress *progress; /* of a rootless user's first start; or NULL */
 	struct fvm_ahead *ahead;	 /* of fvm_ahead_begin(), or NULL */
 	struct fvm_lookout *lookout;	 /* of fvm_lookout_begin(), or NULL */

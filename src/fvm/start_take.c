@@ -42,7 +42,7 @@ static int open_files(struct start *s, struct fvm_error *err)
 	s->status = fvm_vm_open_output(s->vm, "status", O_WRONLY | O_CREAT | O_TRUNC);
 	if (s->log < 0 || s->status < 0)
 		return fvm_error_set(err, s->log < 0 ? -s->log : -s->status, "open its log");
-	s->watchdog = fvm_watchdog_open(s->vm, &s->options->watchdog);
+	s->watchdog = fvm_watchdog_open(s->vm, &s->options->watchdog, s->options->watchdog_goes_on);
 	if (s->watchdog < 0 && s->options->watchdog.seconds)
 		return fvm_error_set(err, -s->watchdog, "open the record of its watchdog");
 	s->spaces = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);

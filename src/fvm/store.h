@@ -32,7 +32,8 @@
  *   vms/NAME/lock carries open-file-description locks: byte 0 is held by a command that
  *   changes the VM (its text names the command and pid), byte 1 by PID 1 of a running VM for as
  *   long as it lives: no pid can be mistaken for it and no crash leaves it held. Byte 2 is held
- *   while memory of its programs is still to come (vin/lazy).
+ *   while memory of its programs is still to come (vin/lazy), byte 3 by who rolls it back when its
+ *   watchdog wants that (watchdog.h).
  */
 #ifndef FVM_STORE_H
 #define FVM_STORE_H

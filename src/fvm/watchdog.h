@@ -20,6 +20,16 @@
  *   again in the same session, so that terminal and clients stay; later each time, if it does not
  *   last. The record that others read is a file which PID 1 overwrites in one write.
  *
+ *   To restore is nothing that PID 1 could do, as it ends with its VM: a *keeper* outside does
+ *   (cli/keeper.h). It takes snapshots with the programs (snapshot --live) while all is well, and
+ *   looks at the record: when PID 1 notes there that it wants to be restored, the keeper rolls the
+ *   VM back, which makes another PID 1, and the watchdog goes on in that one. A crashed program's
+ *   session waits for it. Byte 3 of the VM's lock tells PID 1 that there is a keeper. A snapshot
+ *   that was taken when the program may have been hanging already is none to go back to.
+ *   PID 1 wants no more than FVM_WATCHDOG_RESTORES in FVM_WATCHDOG_SPAN_S, each of them one further
+ *   back; then, and when there is no keeper, it does as if it had to log alone. How many there were
+ *   is in the record, so that neither a new PID 1 nor a new keeper begins to count anew.
+ *
  * Limits: only the program itself is watched, not what it starts: that is its own business.  An
  *   end by exit is no crash.  Sources: sd_notify(3), sd_watchdog_enabled(3), proc(5).
  */
@@ -31,12 +41,16 @@
 #define FVM_WATCHDOG_SOCKET    "/run/fvm-notify"
 #define FVM_WATCHDOG_MAX_S     86400u
 #define FVM_WATCHDOG_RECORD_SZ 256 /* of the record, filled up with blanks */
+#define FVM_WATCHDOG_EACH_S    60u /* RESTORE: from one snapshot to the next, at least */
+#define FVM_WATCHDOG_RESTORES  5u  /* at most .. */
+#define FVM_WATCHDOG_SPAN_S    600 /* .. in this time */
 
-enum fvm_watchdog_action { FVM_WATCHDOG_LOG, FVM_WATCHDOG_RESTART };
+enum fvm_watchdog_action { FVM_WATCHDOG_LOG, FVM_WATCHDOG_RESTART, FVM_WATCHDOG_RESTORE };
 
 struct fvm_watchdog {
 	unsigned int seconds; /* 0: nobody watches */
 	enum fvm_watchdog_action action;
+	unsigned int each_s; /* RESTORE: from one snapshot to the next; 0: none is taken by itself */
 };
 
 enum fvm_watchdog_event {
@@ -52,11 +66,14 @@ struct fvm_watchdog_record {
 	struct fvm_watchdog what;
 	enum fvm_watchdog_event event; /* the last one */
 	int64_t at_ns;		       /* when that was; 0: there was none */
-	unsigned int restarts;
+	unsigned int restarts, restores;
 	bool notifies; /* it has said WATCHDOG=1 since it was started */
+	bool wanted;   /* it is to be restored, and was not yet */
+	unsigned int recent; /* restores since .. */
+	int64_t since_ns;    /* .. then, which is less than FVM_WATCHDOG_SPAN_S ago */
 };
 
-/** fvm_watchdog_parse() - "SEC" or "SEC:ACTION". Return: 0, -EINVAL, or -ENOTSUP (restore) */
+/** fvm_watchdog_parse() - "SEC", "SEC:ACTION" or "SEC:restore:EACH". Return: 0 or -EINVAL */
 int fvm_watchdog_parse(const char *text, struct fvm_watchdog *ret, struct fvm_error *err);
 
 /** fvm_watchdog_env() - what sd_notify(3) looks for, in @env instead of what it had of that.
@@ -82,8 +99,28 @@ enum fvm_watchdog_word fvm_watchdog_word(const char *message);
 char fvm_watchdog_thread(const char *status, uint64_t *ret_switches);
 
 /** fvm_watchdog_open() - for a VM that starts: the file of its record, made anew; without a
- *  watchdog one of an earlier start goes.  Return: descriptor, -1 (no watchdog), or another errno */
-int fvm_watchdog_open(const struct fvm_vm *vm, const struct fvm_watchdog *w);
+ *  watchdog one of an earlier start goes
+ *  @goes_on: it was rolled back: what was recorded stays, and this counts as a restore if that was
+ *            wanted
+ *  Return: descriptor, -1 (no watchdog), or another errno */
+int fvm_watchdog_open(const struct fvm_vm *vm, const struct fvm_watchdog *w, bool goes_on);
+
+/** fvm_watchdog_read() - the record from the file @fd. Return: 0, -EBADMSG, ... */
+int fvm_watchdog_read(int fd, struct fvm_watchdog_record *ret);
+
+/** fvm_watchdog_worn_out() - whether it was restored as often as it may be by @now_ns */
+bool fvm_watchdog_worn_out(const struct fvm_watchdog_record *r, int64_t now_ns);
+
+/**
+ * fvm_watchdog_choose() - which snapshot to go back to
+ * @since_ns: when the program was started: what is older is another program's
+ * @r:        what happened
+ * Of those with programs the newest that was taken when all was well for sure; for each of
+ * r->recent one further back, but not further than to the oldest.
+ * Return: its place in the configuration, or -ENOENT
+ */
+int fvm_watchdog_choose(const struct fvm_config *config, int64_t since_ns,
+			const struct fvm_watchdog_record *r);
 
 /** fvm_watchdog_load() - what its watchdog did since the VM was last started
  *  Return: 0, -ENOENT (nobody watches), or another negative errno */

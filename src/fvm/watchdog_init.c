@@ -1,6 +1,6 @@
 /*
- * The watchdog in PID 1: looks at the first program, tells the log, starts it again. See
- * watchdog.h.
+ * The watchdog in PID 1: looks at the first program, tells the log, starts it again, or has it
+ * restored. See watchdog.h.
  *
  * What it opens by name lies below the /proc that was there before anybody ran, and no mount on it
  * is crossed: a file system of the VM's can't hold it up.
@@ -26,6 +26,7 @@
 
 #include "common/dir.h"
 #include "fvm/init_priv.h"
+#include "fvm/lock.h"
 
 #define LOOKS	       4U /* in the time after which something is wrong */
 #define LOOK_MOST_MS   5000
@@ -35,6 +36,8 @@
 #define DELAY_MOST_MS  30000U
 #define LASTED_MS      60000 /* after that the delay starts small again */
 #define GRACE_MS       2000
+#define HELD_EACH_MS   500
+#define HELD_MOST_MS   600000 /* a keeper that does nothing for so long is none */
 #define STUCK_MAX      32
 #define STATUS_BYTES   16384
 #define MESSAGE_BYTES  4096
@@ -46,7 +49,7 @@ struct stuck { /* a thread that was in state D at the last look */
 	int64_t ms;
 };
 
-enum phase { RUNS, DIES, CLEARS, WAITS };
+enum phase { RUNS, DIES, CLEARS, WAITS, HELD };
 
 struct watchdog {
 	struct fvm_watchdog_record record;
@@ -261,6 +264,51 @@ static enum fvm_watchdog_event examine(struct watchdog *w, pid_t pid, int64_t pa
 	return w->silent_ms >= limit_ms(w) ? FVM_WATCHDOG_SILENT : FVM_WATCHDOG_NONE;
 }
 
+/* ---- to be restored ---- */
+
+static bool restores(const struct watchdog *w)
+{
+	return w->record.what.action == FVM_WATCHDOG_RESTORE;
+}
+
+static void want(struct watchdog *w, bool wanted)
+{
+	if (w->record.wanted == wanted)
+		return;
+	w->record.wanted = wanted;
+	save(w);
+}
+
+/* Return: whether somebody outside will roll the VM back */
+static bool ask_to_restore(const struct init *init)
+{
+	struct watchdog *w = init->watchdog;
+	if (fvm_watchdog_worn_out(&w->record, fvm_now_ns())) {
+		say(init, "it was restored %u times within %d s, and is not once more",
+		    w->record.recent, FVM_WATCHDOG_SPAN_S);
+		return false;
+	}
+	if (!fvm_lock_watched_by(init->args.alive)) {
+		say(init, "it is not restored: its keeper has ended");
+		return false;
+	}
+	want(w, true);
+	return true;
+}
+
+/* Who has crashed waits for the VM's end, which a rollback brings. */
+static void hold(struct init *init, int64_t now)
+{
+	struct watchdog *w = init->watchdog;
+	w->next_ms = now + HELD_EACH_MS;
+	if (fvm_lock_watched_by(init->args.alive) && now - w->cleared_ms < HELD_MOST_MS)
+		return;
+	say(init, "it is not restored: its keeper %s",
+	    now - w->cleared_ms < HELD_MOST_MS ? "has ended" : "does nothing");
+	want(w, false);
+	init_shutdown(init, GRACE_MS);
+}
+
 /* ---- what is done about it ---- */
 
 static void note(struct watchdog *w, enum fvm_watchdog_event event)
@@ -302,6 +350,10 @@ static void look(struct init *init, int64_t now)
 		return;
 	tell(init, is);
 	note(w, is);
+	if (is == FVM_WATCHDOG_NONE)
+		want(w, false);
+	else if (restores(w))
+		(void)ask_to_restore(init);
 	if (is == FVM_WATCHDOG_NONE || !restarts(w))
 		return;
 	w->phase = DIES; /* unless the kernel does not let go of it */
@@ -397,9 +449,11 @@ int watchdog_tick(struct init *init)
 		clear(w, init, now);
 	else if (now >= w->next_ms && w->phase == WAITS)
 		start_again(init, now);
+	else if (now >= w->next_ms && w->phase == HELD)
+		hold(init, now);
 	else if (now >= w->next_ms && w->phase == RUNS)
 		look(init, now);
-	if (w->phase == DIES)
+	if (w->phase == DIES || init->ending)
 		return -1; /* SIGCHLD wakes us */
 	return w->next_ms > now ? (int)(w->next_ms - now) : 0;
 }
@@ -413,8 +467,9 @@ int watchdog_start(struct init *init, const struct fvm_command *command, struct 
 	struct watchdog *w = calloc(1, sizeof(*w));
 	if (!w)
 		return fvm_error_set(err, ENOMEM, "watch the program");
-	w->record.what = init->args.watchdog;
 	w->file = init->args.watchdog_file;
+	if (fvm_watchdog_read(w->file, &w->record) < 0)
+		w->record = (struct fvm_watchdog_record){ .what = init->args.watchdog };
 	w->command = *command;
 	w->delay_ms = DELAY_LEAST_MS;
 	w->proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -425,6 +480,13 @@ int watchdog_start(struct init *init, const struct fvm_command *command, struct 
 	init->watchdog = w;
 	begin(w, fvm_clock_ms());
 	return open_notify(init, w, err);
+}
+
+/* Its environment has the socket's name, which is made here before anybody of the VM's runs. */
+int watchdog_adopt(struct init *init, uid_t uid, struct fvm_error *err)
+{
+	const struct fvm_command unknown = { .fds = { -1, -1, -1 }, .uid = uid };
+	return init->watchdog ? 0 : watchdog_start(init, &unknown, err);
 }
 
 bool watchdog_keeps(const struct init *init)
@@ -456,6 +518,16 @@ static void let_go(struct init *init)
 		s->slave = -1;
 }
 
+static void end_for_now(struct watchdog *w, struct session *s, int status, enum phase phase,
+			int64_t now)
+{
+	w->status = status;
+	w->phase = phase;
+	w->cleared_ms = now;
+	w->next_ms = 0;
+	s->pid = 0;
+}
+
 bool watchdog_ended(struct init *init, struct session *s, int status)
 {
 	struct watchdog *w = init->watchdog;
@@ -469,20 +541,20 @@ bool watchdog_ended(struct init *init, struct session *s, int status)
 		    strsignal(sig));
 		note(w, FVM_WATCHDOG_CRASHED);
 	}
+	int64_t now = fvm_clock_ms();
+	if (crashed && restores(w) && ask_to_restore(init)) {
+		end_for_now(w, s, status, HELD, now);
+		return true;
+	}
 	if (init->ending || !restarts(w) || !(crashed || w->phase == DIES)) {
 		let_go(init);
 		return false;
 	}
-	int64_t now = fvm_clock_ms();
 	if (now - w->started_ms >= LASTED_MS + limit_ms(w))
 		w->delay_ms = DELAY_LEAST_MS;
 	else if (w->record.restarts)
 		longer_delay(w);
-	w->status = status;
-	w->phase = CLEARS;
-	w->cleared_ms = now;
-	w->next_ms = 0;
-	s->pid = 0;
+	end_for_now(w, s, status, CLEARS, now);
 	return true;
 }
 

@@ -149,14 +149,135 @@ start 3
 	expect 125 fvm run --watchdog 0 true
 	says "1 to 86400 seconds"
 	expect 125 fvm run --watchdog 5:fly true
-	says "log or restart, not 'fly'"
+	says "log, restart or restore, not 'fly'"
 	expect 125 fvm run --watchdog 5:restore true
-	says "a watchdog can't restore"
+	says "takes --detach, and no --rm"
+	expect 125 fvm run -d --rm --watchdog 5:restore true
+	says "takes --detach, and no --rm"
+	expect 125 fvm run -d --watchdog 5:restore:9 true
+	says "10 to 172800 seconds from one snapshot to the next, or 0: not '9'"
 	watched -d -- sleep 1000
 	expect 125 fvm run --name w --watchdog 5 -- true
 	says "--watchdog has to be there from its start"
 	expect 0 fvm ls --names
 	equal "$output" w
+}
+
+# ---- restored ----
+
+# Crashes when /opt/go is there, which it is not at a snapshot, and counts as long as it runs.
+CRASHES='n=0; while [ ! -e /opt/go ]; do n=$((n + 1)); echo $n >/opt/n; sleep 0.1; done; kill -SEGV $$'
+snapshots() { [ "$(fvm --json snapshot --ls w | jq '[.[] | select(.programs)] | length')" -ge "$1" ]; }
+restored() { [ "$(record restores)" = "$1" ] && runs w && fvm inspect w | jq -e .init_pid >/dev/null; }
+# keepers: of w, and nobody else who has its lock; PID 1 and commands do, too
+keepers() {
+	local pid init
+	init=$(fvm inspect w | jq .init_pid)
+	for pid in /proc/[0-9]*; do
+		[ "${pid#/proc/}" != "$init" ] && [ "$(cat "$pid/comm")" = fvm ] &&
+			readlink "$pid"/fd/* | grep -qxF "$FVM_HOME/vms/w/watchdog" && echo "${pid#/proc/}"
+	done 2>/dev/null
+	return 0
+}
+keepers_are() { [ "$(keepers | wc -l)" = "$1" ]; }
+unlike() { [ "$(keepers | grep -cvxF "$1")" = 2 ]; }
+
+@test "a crashed program goes on from its last snapshot, with the files of that moment" {
+	watched -d --watchdog 1:restore:2 -- sh -c "$CRASHES"
+	wait_until 60 snapshots 1
+	was=$(fvm inspect w | jq .init_pid)
+	pid=$(main_pid)
+	fvm -q exec w touch /opt/go
+	wait_until 60 restored 1
+	wait_until 60 logs "the VM is as at 'watchdog.[123]', its programs go on"
+	logs "was ended by signal 11"
+	logs "rolling back to snapshot 'watchdog.[123]', [0-9]* s old"
+	equal "$(record event)" crashed
+	equal "$(main_pid)" "$pid"
+	[ "$(fvm inspect w | jq .init_pid)" != "$was" ]
+	fails fvm -q exec w test -e /opt/go
+	# it goes on, and so does its watchdog
+	n=$(fvm exec w cat /opt/n)
+	wait_until 30 counts_beyond "$n"
+	fvm -q exec w touch /opt/go
+	wait_until 60 restored 2
+	fvm -q stop w
+	wait_until 30 keepers_are 0
+	equal "$(fvm snapshot --ls w)" ""
+}
+counts_beyond() { [ "$(fvm exec w cat /opt/n)" -gt "$1" ]; }
+
+@test "a hung program goes on from a snapshot of when it did not hang" {
+	watched -d --watchdog 1:restore:2 -- sh -c 'while sleep 0.1; do :; done'
+	wait_until 60 snapshots 2
+	fvm -q exec w kill -STOP "$(main_pid)"
+	wait_until 60 restored 1
+	equal "$(record event)" stopped
+	wait_until 60 logs "its programs go on"
+	fails fvm -q exec w grep -q "State:.T" "/proc/$(main_pid)/status"
+}
+
+@test "who crashes again and again is restored five times, and then ends" {
+	watched -d --watchdog 1:restore:2 -- sh -c "$CRASHES"
+	wait_until 60 snapshots 1
+	for i in 1 2 3 4 5; do
+		wait_until 60 fvm -q exec w touch /opt/go
+		wait_until 60 restored "$i"
+	done
+	wait_until 60 fvm -q exec w touch /opt/go
+	wait_until 60 stopped w
+	logs "it was restored 5 times within 600 s, and is not once more"
+	equal "$(cat "$FVM_HOME/vms/w/status")" "signal 11"
+	wait_until 30 keepers_are 0
+}
+
+@test "only a snapshot that somebody took himself is gone back to when none is to be taken" {
+	watched -d --watchdog 1:restore:0 -- sh -c "$CRASHES"
+	fvm -q snapshot --live w mine
+	fvm -q exec w touch /opt/go
+	wait_until 60 restored 1
+	logs "rolling back to snapshot 'mine'"
+	fvm -q snapshot --drop w mine
+	wait_until 60 fvm -q exec w touch /opt/go
+	wait_until 60 stopped w
+	logs "there is no snapshot to go back to"
+	equal "$(cat "$FVM_HOME/vms/w/status")" "signal 11"
+}
+
+@test "a keeper that is killed is there again; without any a crash ends the VM as ever" {
+	watched -d --watchdog 1:restore:2 -- sh -c "$CRASHES"
+	wait_until 60 snapshots 1
+	# first who is the other's parent, then who became that
+	for _ in 1 2 3; do
+		wait_until 30 keepers_are 2
+		one=$(keepers | head -n 1)
+		kill -KILL "$one"
+		wait_until 30 unlike "$one"
+	done
+	fvm -q exec w touch /opt/go
+	wait_until 60 restored 1
+	wait_until 30 keepers_are 2
+	mapfile -t both < <(keepers)
+	kill -STOP "${both[@]}"
+	kill -KILL "${both[@]}"
+	fvm -q exec w touch /opt/go
+	wait_until 60 stopped w
+	logs "it is not restored: its keeper has ended"
+	equal "$(cat "$FVM_HOME/vms/w/status")" "signal 11"
+}
+
+@test "what can't be captured is told to the log, and an older snapshot gone back to" {
+	watched -d --watchdog 1:restore:2 -- sh -c "$CRASHES"
+	wait_until 60 snapshots 1
+	mkfifo "$E2E/host"
+	# a pipe of the host's, whose other end nobody will have
+	fvm exec w sh -c 'read x' <>"$E2E/host" &
+	client=$!
+	wait_until 60 logs "watchdog: no snapshot was taken: .*descriptor 0"
+	fvm -q exec w touch /opt/go
+	wait_until 60 restored 1
+	fails grep -q "read x" <(fvm ps w)
+	wait "$client" || :
 }
 
 # user_watched CMD..: the same for an ordinary user
@@ -171,5 +292,17 @@ user_watched() { as_user one fvm -q run --net none --keep --name w --watchdog 1:
 	says "start 4"
 	expect 0 as_user one fvm inspect w
 	equal "$(jq -c '[.watchdog.event, .watchdog.restarts]' <<<"$output")" '["silent",3]'
+	expect 0 as_user one fvm -q rm --force w
+}
+
+@test "an ordinary user's VM: a crashed program goes on from its last snapshot" {
+	as_user one fvm -q run -d --net none --keep --name w --watchdog 1:restore:2 -- \
+		sh -c "${CRASHES//opt/tmp}"
+	user_record() { as_user one fvm inspect w | jq -e ".watchdog.restores == $1 and .state == \"running\""; }
+	user_snapshots() { [ "$(as_user one fvm --json snapshot --ls w | jq length)" -ge "$1" ]; }
+	wait_until 60 user_snapshots 1
+	as_user one fvm -q exec w touch /tmp/go
+	wait_until 60 user_record 1
+	wait_until 60 as_user one fvm -q exec w test ! -e /tmp/go
 	expect 0 as_user one fvm -q rm --force w
 }
