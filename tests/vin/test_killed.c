@@ -11,6 +11,7 @@
 
 #include "victim.h"
 
+#include "code_32_bytes.h"
 #include "points.h"
 #include "vin/capture.h"
 #include "vin/dirty.h"
@@ -19,7 +20,7 @@
 #define SECONDS 3
 #define KILLS	100
 
-enum place { SLEEPS, POLLS, READS, VECTORS, WORKS, PLACES = WORKS + THREADS };
+enum place { SLEEPS, POLLS, READS, VECTORS, NARROW, WORKS, PLACES = WORKS + THREADS };
 
 /* Beside the board: how far each has come. */
 static struct {
@@ -122,6 +123,36 @@ static void keep_vectors(void)
 	}
 }
 
+static int question[2], answer[2];
+
+/* A program of 32 bits. Where there is none, whoever asks has nobody to ask. */
+static void be_narrow(void)
+{
+	char *args[] = { (char *)"code_32", (char *)"s", NULL }, *env[] = { NULL };
+	const int fd = memfd_create("code_32", MFD_CLOEXEC);
+	if (fd >= 0 && write(fd, CODE_32_BYTES, CODE_32_SIZE) == (ssize_t)CODE_32_SIZE &&
+	    dup2(question[0], 0) == 0 && dup2(answer[1], 1) == 1)
+		(void)fexecve(fd, args, env);
+}
+
+/* Its handler of the breakpoint's signal, a segment, and registers. */
+static void ask_narrow(void)
+{
+	int found = 0;
+	close(question[0]);
+	close(answer[1]);
+	const bool there = read(answer[0], &found, sizeof(found)) == sizeof(found);
+	while (!board->end) {
+		if (there) {
+			found = 0;
+			(void)!write(question[1], "?", 1);
+			(void)!read(answer[0], &found, sizeof(found));
+		}
+		count(NARROW, !there || found == 1);
+		usleep(200);
+	}
+}
+
 /* What a call in their name could lose or leave. */
 static void hold_things(void)
 {
@@ -146,13 +177,19 @@ static void family(void)
 	(void)close_range(3, ~0U, 0);
 	(void)setsid();
 	hold_things();
-	void (*const children[])(void) = { wait_in_turns, keep_vectors };
-	for (size_t i = 0; i < 2; i++) {
+	if (pipe2(question, O_CLOEXEC) < 0 || pipe2(answer, O_CLOEXEC) < 0)
+		return;
+	void (*const children[])(void) = { wait_in_turns, keep_vectors, be_narrow, ask_narrow };
+	for (size_t i = 0; i < 4; i++) {
 		if (fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			children[i]();
 			_exit(0);
 		}
+	}
+	for (int i = 0; i < 2; i++) {
+		close(question[i]);
+		close(answer[i]);
 	}
 	/* one of them with everything blocked, the breakpoint's signal too */
 	for (size_t i = 0; i < THREADS; i++) {

@@ -641,6 +641,22 @@ static int filter_check(void)
 	return 1;
 }
 
+/* ---- for whoever stops it anywhere ---- */
+
+static int several_make(void)
+{
+	CHECK(trap_make() == 1 && segment_make() == 1 && registers_make() == 1);
+	return 1;
+}
+
+static int several_check(void)
+{
+	int r = trap_check();
+	if (r == 1)
+		r = segment_check();
+	return r == 1 ? registers_check() : r;
+}
+
 /* ---- the program ---- */
 
 static const struct {
@@ -656,6 +672,7 @@ static const struct {
 	{ 'e', epoll_make, line_check },	  { 'p', poll_make, poll_check },
 	{ 'b', memory_make, memory_check },	  { 'l', robust_make, robust_check },
 	{ 'x', proc_make, proc_check },		  { 'f', filter_make, filter_check },
+	{ 's', several_make, several_check },
 };
 
 static void tell(int what)

@@ -2,16 +2,7 @@
  * get_robust_list(2), seccomp(2) and proc(5) have it for them: each case starts one (code_32.c),
  * which makes and checks what it is told, and asks it. */
 #include "small.h"
-
-#ifdef HAS_CODE_32
-static const unsigned char program[] = {
-	0 /* a comma follows */
-#include "code_32.h"
-};
-#else
-static const unsigned char program[] = { 0 };
-#endif
-#define PROGRAM_SIZE (sizeof(program) - 1)
+#include "../code_32_bytes.h"
 
 static int question[2], answer[2];
 
@@ -49,9 +40,9 @@ static _Noreturn void become(char name)
 static void start(char name)
 {
 	const int fd = open("code_32", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
-	if (PROGRAM_SIZE == 0)
+	if (CODE_32_SIZE == 0)
 		small_skip("the compiler makes no programs of 32 bits");
-	CHECK(fd >= 0 && write(fd, program + 1, PROGRAM_SIZE) == (ssize_t)PROGRAM_SIZE);
+	CHECK(fd >= 0 && write(fd, CODE_32_BYTES, CODE_32_SIZE) == (ssize_t)CODE_32_SIZE);
 	CHECK(close(fd) == 0 && pipe2(question, O_CLOEXEC) == 0 && pipe2(answer, O_CLOEXEC) == 0);
 	const pid_t pid = fork();
 	if (pid == 0)
