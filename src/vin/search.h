@@ -3,8 +3,8 @@
  *
  * Theory of operation
  *   Who watches a file (inotify, fanotify) keeps no name of it, and the kernel tells its file
- *   system, inode and handle only; of an open file it tells the name by which it was opened, which may be gone
- *   while another one is left (link(2)). What is sought is found, in this order:
+ *   system, inode and handle only; of an open file it tells the name by which it was opened, which
+ *   may be gone while another one is left (link(2)). What is sought is found, in this order:
  *     open    among the programs' open files: it may have no name any more
  *     handle  open_by_handle_at(2) leads to it, for the host's root on most file systems
  *     walk    breadth first through the mounts of that file system, beginning with the directories
