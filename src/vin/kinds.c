@@ -20,7 +20,7 @@ static const struct vin_kind *const kinds[] = {
 	&vin_kind_epoll,    &vin_kind_pty,     &vin_kind_inotify,   &vin_kind_pidfd,
 	&vin_kind_tty,	    &vin_kind_unix,    &vin_kind_tcp,	    &vin_kind_given,
 	&vin_kind_udp,	    &vin_kind_raw,     &vin_kind_packet,    &vin_kind_netlink,
-	&vin_kind_fanotify,
+	&vin_kind_fanotify, &vin_kind_tun,
 };
 
 const struct vin_kind *vin_kind_find(const struct vin_open *o)

@@ -46,6 +46,7 @@ enum vin_kind_nr {
 	VIN_KIND_GIVEN = 25,
 	VIN_KIND_PROCFILE = 26,
 	VIN_KIND_NAMESPACE = 27,
+	VIN_KIND_TUN = 28,
 	VIN_KINDS
 };
 
@@ -135,7 +136,7 @@ extern const struct vin_kind vin_kind_file, vin_kind_directory, vin_kind_device,
 	vin_kind_epoll, vin_kind_pty, vin_kind_inotify, vin_kind_unix, vin_kind_mqueue, vin_kind_tcp,
 	vin_kind_given, vin_kind_udp, vin_kind_raw, vin_kind_packet, vin_kind_netlink,
 	vin_kind_pidfd, vin_kind_tty, vin_kind_procfile, vin_kind_namespace,
-	vin_kind_fanotify;
+	vin_kind_fanotify, vin_kind_tun;
 
 /** vin_kind_find() - the kind of a description, or NULL */
 const struct vin_kind *vin_kind_find(const struct vin_open *o);

@@ -1,7 +1,9 @@
 /* Devices of a network namespace: made with their numbers, and left down. */
 #include <errno.h>
+#include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <linux/if_link.h>
+#include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -10,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "vin/rtnl.h"
 
@@ -142,10 +146,25 @@ static bool filters_vlans(const struct link *l)
 	return a && mnl_attr_get_payload_len(a) >= 1 && mnl_attr_get_u8(a);
 }
 
+static uint32_t data_number(const struct link *l, uint16_t type)
+{
+	const struct nlattr *a = data_of(l, type);
+	const size_t len = a ? mnl_attr_get_payload_len(a) : 0;
+	return len >= 4 ? mnl_attr_get_u32(a) : len >= 1 ? mnl_attr_get_u8(a) : 0;
+}
+
+static bool has_number(const struct link *l, uint16_t type)
+{
+	const struct nlattr *a = data_of(l, type);
+	return a && mnl_attr_get_payload_len(a) >= 4;
+}
+
 bool vin_link_known(const struct nlmsghdr *m)
 {
 	struct link l = { 0 };
 	parse(m, &l);
+	if (is_kind(&l, "tun"))
+		return !l.outside && data_number(&l, IFLA_TUN_TYPE);
 	if (is_always_there(&l) || (is_kind(&l, "veth") && (l.outside || l.lower)))
 		return true;
 	if (is_kind(&l, "bridge"))
@@ -317,6 +336,53 @@ static int create(int sock, struct links *all, struct link *l)
 	return r;
 }
 
+/* As TUNSETIFF takes them. */
+static int tun_flags(const struct link *l)
+{
+	int flags = (int)data_number(l, IFLA_TUN_TYPE); /* IFF_TUN or IFF_TAP */
+	flags |= data_number(l, IFLA_TUN_PI) ? 0 : IFF_NO_PI;
+	flags |= data_number(l, IFLA_TUN_VNET_HDR) ? IFF_VNET_HDR : 0;
+	return flags | (data_number(l, IFLA_TUN_MULTI_QUEUE) ? IFF_MULTI_QUEUE : 0);
+}
+
+int vin_link_tun_flags(const char *name)
+{
+	scoped_links all = { 0 };
+	struct fvm_error none = { 0 };
+	int r = list_links(&all, &none);
+	for (size_t i = 0; r == 0 && i < all.count; i++) {
+		if (is_kind(&all.list[i], "tun") && strcmp(all.list[i].name, name) == 0)
+			return tun_flags(&all.list[i]);
+	}
+	return r < 0 ? r : -ENODEV;
+}
+
+/* As a program would; who has a queue of it takes it again, and may let it go with that (tun.c).
+ * Until then it stays. */
+static int create_tun(int sock, struct link *l)
+{
+	char buf[MESSAGE_MAX] __attribute__((aligned(NLMSG_ALIGNTO)));
+	struct ifreq want = { 0 };
+	const int index = (int)l->index;
+	scoped_fd fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	memcpy(want.ifr_name, l->name, sizeof(want.ifr_name));
+	want.ifr_flags = (short)tun_flags(l);
+	if (ioctl(fd, TUNSETIFINDEX, &index) < 0 || ioctl(fd, TUNSETIFF, &want) < 0 ||
+	    (has_number(l, IFLA_TUN_OWNER) &&
+	     ioctl(fd, TUNSETOWNER, data_number(l, IFLA_TUN_OWNER)) < 0) ||
+	    (has_number(l, IFLA_TUN_GROUP) &&
+	     ioctl(fd, TUNSETGROUP, data_number(l, IFLA_TUN_GROUP)) < 0) ||
+	    ioctl(fd, TUNSETPERSIST, 1) < 0)
+		return -errno;
+	struct nlmsghdr *m = begin(buf, RTM_NEWLINK, l->index);
+	put_common(m, l);
+	int r = vin_rtnl_send(sock, m, 0);
+	l->there = r == 0;
+	return r;
+}
+
 static bool can_be_made(const struct links *all, const struct link *l)
 {
 	const struct link *lower = l->lower ? find(all, l->lower) : NULL;
@@ -324,7 +390,7 @@ static bool can_be_made(const struct links *all, const struct link *l)
 		return lower && is_kind(lower, "veth") && lower != l && !lower->there;
 	if (is_kind(l, "vlan"))
 		return lower && lower->there;
-	return is_kind(l, "dummy") || is_kind(l, "bridge");
+	return is_kind(l, "dummy") || is_kind(l, "bridge") || is_kind(l, "tun");
 }
 
 static int create_all(int sock, struct links *all, struct fvm_error *err)
@@ -334,7 +400,9 @@ static int create_all(int sock, struct links *all, struct fvm_error *err)
 		more = false;
 		for (size_t i = 0; i < all->count; i++) {
 			struct link *l = &all->list[i];
-			int r = l->there || !can_be_made(all, l) ? 1 : create(sock, all, l);
+			int r = l->there || !can_be_made(all, l) ? 1
+				: is_kind(l, "tun")		 ? create_tun(sock, l)
+								 : create(sock, all, l);
 			if (r < 0)
 				return fvm_error_set(err, -r, "make network device %s", l->name);
 			more |= r == 0;

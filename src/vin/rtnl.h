@@ -9,7 +9,7 @@
  *
  *     net_check.c  what can't be captured: other kinds of devices, queueing disciplines, tables of
  *                  iptables, IPsec, next hops that are objects
- *     links.c      devices, all of them down
+ *     links.c      devices, all of them down; those whose end a program has (tun, tap) without one
  *     (sysctl.c)   parameters, which say how devices come up
  *     tables.c     tables of nftables, all of them at once; tables' own handles are new ones, others'
  *                  the same unless thousands were given in vain
@@ -55,6 +55,10 @@ const struct nlattr *vin_rtnl_attr(const struct nlmsghdr *m, size_t head, uint16
 
 /** vin_link_known() - whether a device, as a dump has it, can be captured */
 bool vin_link_known(const struct nlmsghdr *m);
+
+/** vin_link_tun_flags() - of a tun or tap device that is in our network namespace, as TUNSETIFF takes
+ *  them. Return: or -ENODEV, or another negative errno */
+int vin_link_tun_flags(const char *name);
 
 /** vin_net_check() - whether all that is set in our network namespace can be captured
  *  a vin_space_fn: adds nothing. Return: 0, -EOPNOTSUPP, or another negative errno */

@@ -51,7 +51,6 @@ static const struct device {
 } devices[] = {
 	{ 1, 11, "it reads the kernel's log" },
 	{ 5, 1, "it is the machine's console" },
-	{ 10, 200, "it is the end of a network device (tun)" },
 	{ 10, 229, "it serves a file system (fuse)" },
 	{ 10, 232, "it makes virtual machines (kvm)" },
 	{ 1, UINT32_MAX, "it is memory or a port of the machine" },

@@ -154,11 +154,6 @@ static int fuse(void)
 	return open("/dev/fuse", O_RDWR);
 }
 
-static int tun(void)
-{
-	return open("/dev/net/tun", O_RDWR);
-}
-
 static int kvm(void)
 {
 	return device("/dev/kvm");
@@ -212,7 +207,6 @@ static const struct {
 	{ "a socket", crypto_socket, "socket" },
 	{ "a directory with dnotify", notifying, "dnotify" },
 	{ "/dev/fuse", fuse, "fuse" },
-	{ "/dev/net/tun", tun, "tun" },
 	{ "/dev/kvm", kvm, "kvm" },
 	{ "/dev/kmsg", log_device, "kernel's log" },
 	{ "/dev/console", console, "console" },

@@ -3,6 +3,7 @@
  * of the world's own; a case has those from its own process number on. */
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/ethernet.h>
@@ -537,6 +538,117 @@ static void udp6_check(void)
 	CHECK(got(listener, IPPROTO_IPV6, IPV6_UNICAST_HOPS) == 17);
 }
 
+/* ---- tuntap.rst ---- */
+
+static int device_ask(unsigned long what, struct ifreq *device)
+{
+	const int by = socket(AF_INET, SOCK_DGRAM, 0);
+	const int r = ioctl(by, what, device);
+	CHECK(by >= 0 && close(by) == 0);
+	return r;
+}
+
+static void tun_set(unsigned long what, struct ifreq *device, const char *address)
+{
+	struct sockaddr_in *a = (struct sockaddr_in *)&device->ifr_addr;
+	device->ifr_addr = (struct sockaddr){ .sa_family = AF_INET };
+	CHECK(inet_pton(AF_INET, address, &a->sin_addr) == 1 && device_ask(what, device) == 0);
+}
+
+static void tun_open(int flags, const char *as, const char *address, const char *peer)
+{
+	struct ifreq device = { .ifr_flags = (short)flags };
+	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
+	if (fd < 0)
+		small_skip("there is no /dev/net/tun");
+	strcpy(device.ifr_name, as);
+	CHECK(ioctl(fd, TUNSETIFF, &device) == 0);
+	tun_set(SIOCSIFADDR, &device, address);
+	if (peer)
+		tun_set(SIOCSIFDSTADDR, &device, peer);
+	device.ifr_flags = IFF_UP;
+	CHECK(device_ask(SIOCSIFFLAGS, &device) == 0);
+}
+
+/* What is sent to the other end of the tunnel comes to us, behind so many bytes. */
+static bool tunnels(const char *to, size_t before)
+{
+	unsigned char packet[2048];
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(9) };
+	const int by = socket(AF_INET, SOCK_DGRAM, 0);
+	ssize_t len = 0;
+	CHECK(inet_pton(AF_INET, to, &at.sin_addr) == 1);
+	CHECK(sendto(by, "through", 7, 0, (struct sockaddr *)&at, sizeof(at)) == 7);
+	/* the kernel says things of its own there, too */
+	for (struct pollfd p = { .fd = fd, .events = POLLIN }; poll(&p, 1, 30000) == 1;) {
+		len = read(fd, packet, sizeof(packet));
+		if (len == (ssize_t)before + 20 + 8 + 7 && packet[before] == 0x45)
+			break;
+	}
+	CHECK(close(by) == 0);
+	return len == (ssize_t)before + 35 && memcmp(packet + before + 28, "through", 7) == 0;
+}
+
+static void tun_make(void)
+{
+	tun_open(IFF_TUN, "small0", "198.18.1.1", "198.18.1.2");
+	struct ifreq device = { .ifr_name = "small0", .ifr_mtu = 1234 };
+	CHECK(device_ask(SIOCSIFMTU, &device) == 0);
+}
+
+static void tun_check(void)
+{
+	struct ifreq device = { 0 };
+	CHECK(ioctl(fd, TUNGETIFF, &device) == 0 && strcmp(device.ifr_name, "small0") == 0);
+	CHECK(!(device.ifr_flags & IFF_PERSIST) && device.ifr_flags & IFF_TUN);
+	CHECK(device_ask(SIOCGIFMTU, &device) == 0 && device.ifr_mtu == 1234);
+	CHECK(tunnels("198.18.1.2", 4)); /* with the protocol before the packet */
+	CHECK(close(fd) == 0 && device_ask(SIOCGIFMTU, &device) < 0 && errno == ENODEV);
+	tun_make();
+}
+
+static void tun_queues_make(void)
+{
+	const int head = 12;
+	struct ifreq device = { .ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE,
+				.ifr_name = "small1" };
+	tun_open(device.ifr_flags, "small1", "198.18.2.1", "198.18.2.2");
+	other = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
+	CHECK(ioctl(other, TUNSETIFF, &device) == 0 && ioctl(other, TUNSETPERSIST, 1) == 0);
+	CHECK(ioctl(fd, TUNSETVNETHDRSZ, &head) == 0);
+	device.ifr_flags = IFF_DETACH_QUEUE;
+	CHECK(ioctl(other, TUNSETQUEUE, &device) == 0);
+}
+
+static void tun_queues_check(void)
+{
+	int head = 0;
+	struct ifreq device = { 0 };
+	CHECK(ioctl(other, TUNGETIFF, &device) == 0 && device.ifr_flags & IFF_DETACH_QUEUE);
+	CHECK(device.ifr_flags & IFF_PERSIST && device.ifr_flags & IFF_MULTI_QUEUE);
+	CHECK(ioctl(fd, TUNGETVNETHDRSZ, &head) == 0 && head == 12 && tunnels("198.18.2.2", 12));
+}
+
+static void tap_make(void)
+{
+	struct ifreq device = { .ifr_name = "small2" };
+	tun_open(IFF_TAP | IFF_NO_PI, "small2", "198.18.3.1", NULL);
+	CHECK(device_ask(SIOCGIFHWADDR, &device) == 0);
+	memcpy(device.ifr_hwaddr.sa_data, "\2small", 6);
+	CHECK(device_ask(SIOCSIFHWADDR, &device) == 0);
+	CHECK(ioctl(fd, TUNSETOWNER, 1) == 0);
+}
+
+static void tap_check(void)
+{
+	struct ifreq device = { .ifr_name = "small2" };
+	unsigned char frame[60] = "\2small\2other\x88\xb5";
+	CHECK(device_ask(SIOCGIFHWADDR, &device) == 0);
+	CHECK(memcmp(device.ifr_hwaddr.sa_data, "\2small", 6) == 0);
+	CHECK(write(fd, frame, sizeof(frame)) == sizeof(frame));
+	CHECK(ioctl(fd, TUNGETIFF, &device) == 0 && device.ifr_flags & IFF_TAP);
+}
+
 /* ---- tcp(7) ---- */
 
 static void tcp_listen(int family)
@@ -856,6 +968,10 @@ const struct small_case socket_cases[] = {
 	  multicast_check },
 	{ "ipv6(7): a datagram socket on ::1, its options", udp6_make, udp6_check },
 	{ "tcp(7): an established connection, both its ends", tcp_make, tcp_check },
+	{ "tuntap.rst: a tunnel, which goes with its end", tun_make, tun_check, SMALL_ROOT },
+	{ "tuntap.rst: a tunnel that stays, with two queues, one of them detached", tun_queues_make,
+	  tun_queues_check, SMALL_ROOT },
+	{ "tuntap.rst: a line with an address of its own", tap_make, tap_check, SMALL_ROOT },
 	{ "tcp(7): much data queued both ways", tcp_queue_make, tcp_queue_check },
 	{ "tcp(7): urgent data that is not read, and what is before and behind it", tcp_urgent_make,
 	  tcp_urgent_check },
