@@ -9,9 +9,11 @@ static const struct {
 	const char *name;
 	const struct small_case *cases;
 } families[] = {
-	{ "memory", memory_cases },	{ "events", event_cases },   { "files", file_cases },
-	{ "processes", process_cases }, { "signals", signal_cases }, { "sockets", socket_cases },
-	{ "narrow", narrow_cases },
+	{ "memory", memory_cases },	  { "events", event_cases },
+	{ "files", file_cases },	  { "processes", process_cases },
+	{ "signals", signal_cases },	  { "sockets", socket_cases },
+	{ "narrow", narrow_cases },	  { "ipc", ipc_cases },
+	{ "processor", processor_cases },
 };
 
 static struct small_board *board;
