@@ -15,6 +15,8 @@
 #define IMAGE_TYPE_LAYER    "application/vnd.oci.image.layer.v1.tar+zstd"
 #define IMAGE_REF	    "org.opencontainers.image.ref.name"
 #define IMAGE_PROGRAMS	    "org.fvm.programs"
+/* In a tar, of an entry whose name only looks like a deletion's: it is ".wh.NAME" in the layer, too. */
+#define IMAGE_NAMED_XATTR   "user.fvm.named"
 
 /* One blob: a file of a temporary directory, named by its digest. */
 struct image_blob {
@@ -34,7 +36,7 @@ int image_layer_write(const struct fvm_vm *vm, int fs, int dir, struct image_blo
  * image_layer_read() - unpack a tar (plain, gzip, zstd, bzip2, xz) into @fs/KEY/upper
  * @keys: mount keys of this host; paths below none of them go to "root"
  * @ids: for a rootless VM: ids that can be had, which this process has entered (subids.h); the
- *	 owners of other files are noted as owners.h says. NULL with privileges
+ *	 owners of other files, and devices, are noted as owners.h says. NULL with privileges
  * Return: 0 or negative errno (-EBADMSG with the entry's name)
  */
 int image_layer_read(int blob, int fs, const struct fvm_strv *keys, const struct fvm_user_ids *ids,

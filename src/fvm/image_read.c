@@ -30,6 +30,7 @@
 #define LOOK_EVERY (8UL << 20)	 /* bytes between two looks at the room that is left */
 #define ROOM_LEFT  (1ULL << 30)	 /* for others; of a small disk a twentieth */
 #define DIRS_BYTES (256UL << 20) /* of names that are kept until the end */
+#define LIST_BYTES (32UL << 20)	 /* of owners: half of what is read again */
 
 struct reader {
 	struct archive *tar;
@@ -44,6 +45,7 @@ struct reader {
 	struct fvm_error *err;
 	struct fvm_strv dirs; /* directories' times come last: what is made in them changes them */
 	size_t dirs_bytes;
+	struct fvm_buf owners; /* of what can't carry attributes, as owners.h says */
 };
 
 static int bad(const struct reader *r, const char *path, const char *why)
@@ -190,7 +192,7 @@ static int open_parent(struct reader *r, char *at, const char **ret_name)
 
 static bool xattr_is_welcome(const char *name)
 {
-	if (strncmp(name, "user.overlay.", 13) == 0)
+	if (strncmp(name, "user.overlay.", 13) == 0 || strcmp(name, IMAGE_NAMED_XATTR) == 0)
 		return false;
 	return strncmp(name, "user.", 5) == 0 || strcmp(name, "security.capability") == 0 ||
 	       strncmp(name, "system.posix_acl_", 17) == 0;
@@ -343,6 +345,60 @@ static int make_link(struct reader *r, int dir, const char *name, struct archive
 	return 0;
 }
 
+/* Whose a link or FIFO was meant to be, where that can't be had. @path: in the tar */
+static int list_owner(struct reader *r, int dir, const char *name, struct archive_entry *e,
+		      const char *path)
+{
+	char at[PATH_BYTES];
+	struct stat st;
+	if (!r->ids || can_have(r, e))
+		return 0;
+	const struct fvm_owner owner = { .uid = (uid_t)archive_entry_uid(e),
+					 .gid = (gid_t)archive_entry_gid(e) };
+	if (owner.uid == (uid_t)-1 || owner.gid == (gid_t)-1)
+		return bad(r, path, "has an impossible owner");
+	char *rest = place(r, path, at, sizeof(at)) < 0 ? NULL : strstr(at, "/upper/");
+	if (!rest || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return fvm_error_set(r->err, EIO, "note the owner of '%.200s'", path);
+	*rest = '\0';
+	fvm_owners_line(&r->owners, &owner, st.st_ino, at, rest + strlen("/upper/"));
+	if (r->owners.failed)
+		return fvm_error_set(r->err, ENOMEM, "note the owner of '%.200s'", path);
+	return r->owners.len > LIST_BYTES ? bad(r, path, "is one owner too many") : 0;
+}
+
+static int make_fifo(struct reader *r, int dir, const char *name, struct archive_entry *e,
+		     const char *path)
+{
+	if (mkfifoat(dir, name, 0600) < 0)
+		return fvm_error_set(r->err, errno, "make '%.200s'", path);
+	int x = set_owner(r, dir, name, e);
+	if (x == 0 && fchmodat(dir, name, archive_entry_perm(e) & 07777, 0) < 0)
+		x = -errno;
+	if (x < 0)
+		return fvm_error_set(r->err, -x, "give '%.200s' its owner", path);
+	return list_owner(r, dir, name, e, path);
+}
+
+/* What a VM without privileges has for a device: see owners.h. */
+static int make_stand_in(struct reader *r, int dir, const char *name, struct archive_entry *e,
+			 const char *path)
+{
+	const struct fvm_owner owner = { .uid = (uid_t)archive_entry_uid(e),
+					 .gid = (gid_t)archive_entry_gid(e),
+					 .mode = archive_entry_mode(e),
+					 .rdev = archive_entry_rdev(e),
+					 .has_mode = true };
+	char text[64];
+	scoped_fd fd =
+		openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fvm_owner_format(&owner, text, sizeof(text));
+	if (fd < 0 || fchmod(fd, owner.mode & 0666) < 0 ||
+	    fsetxattr(fd, FVM_OWNER_XATTR, text, strlen(text), 0) < 0)
+		return fvm_error_set(r->err, errno, "make '%.200s'", path);
+	return 0;
+}
+
 static int make_special(struct reader *r, int dir, const char *name, struct archive_entry *e,
 			const char *path)
 {
@@ -351,13 +407,27 @@ static int make_special(struct reader *r, int dir, const char *name, struct arch
 		if (!archive_entry_symlink(e) || symlinkat(archive_entry_symlink(e), dir, name) < 0)
 			return bad(r, path, "is a link that can't be made");
 		(void)set_owner(r, dir, name, e);
-		return 0;
+		return list_owner(r, dir, name, e, path);
 	}
 	if (type == AE_IFIFO)
-		return mkfifoat(dir, name, archive_entry_perm(e) & 07777) < 0
-			       ? fvm_error_set(r->err, errno, "make '%.200s'", path)
-			       : 0;
+		return make_fifo(r, dir, name, e, path);
+	if (r->ids && (type == AE_IFCHR || type == AE_IFBLK))
+		return make_stand_in(r, dir, name, e, path);
 	return bad(r, path, "is a device or something unknown, which is refused");
+}
+
+/* Whether the entry's name is what it says, although it looks like a deletion's. */
+static bool is_named(struct archive_entry *e)
+{
+	const char *name;
+	const void *value;
+	size_t len;
+	archive_entry_xattr_reset(e);
+	while (archive_entry_xattr_next(e, &name, &value, &len) == ARCHIVE_OK) {
+		if (name && strcmp(name, IMAGE_NAMED_XATTR) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* ".wh.NAME" and ".wh..wh..opq" */
@@ -394,7 +464,7 @@ static int make_entry(struct reader *r, struct archive_entry *e, const char *pat
 	int x = take_room(r, ENTRY_COST);
 	if (x < 0)
 		return x;
-	if (strncmp(name, ".wh.", 4) == 0)
+	if (strncmp(name, ".wh.", 4) == 0 && !is_named(e))
 		return make_mark(r, dir, name, path);
 	if (archive_entry_filetype(e) == AE_IFDIR) {
 		x = make_dir(r, dir, name, e, path);
@@ -486,6 +556,22 @@ static int open_tar(struct reader *r, int blob)
 	return 0;
 }
 
+/* Of whom the files are; see owners.h. */
+static int write_owners(const struct reader *r)
+{
+	scoped_buf text = { 0 };
+	if (!r->ids || (!r->ids->count && !r->owners.len))
+		return 0;
+	fvm_buf_puts(&text, FVM_OWNERS_HEAD);
+	if (r->ids->count)
+		fvm_user_ids_maps(r->ids, &text);
+	fvm_buf_add(&text, r->owners.data, r->owners.len);
+	int x = text.failed
+			? -ENOMEM
+			: fvm_write_file_atomic(r->fs, FVM_OWNERS_FILE, text.data, text.len, false);
+	return x < 0 ? fvm_error_set(r->err, -x, "write the record of owners") : 0;
+}
+
 int image_layer_read(int blob, int fs, const struct fvm_strv *keys, const struct fvm_user_ids *ids,
 		     fvm_progress_fn progress, void *arg, struct fvm_error *err)
 {
@@ -503,7 +589,10 @@ int image_layer_read(int blob, int fs, const struct fvm_strv *keys, const struct
 		x = read_entries(&r);
 	if (x == 0)
 		set_dir_times(&r);
+	if (x == 0)
+		x = write_owners(&r);
 	archive_read_free(r.tar);
 	fvm_strv_free(&r.dirs);
+	fvm_buf_free(&r.owners);
 	return x;
 }

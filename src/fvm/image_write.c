@@ -54,7 +54,8 @@ static int tar_failed(const struct writer *w, const char *what, const char *path
 /* system.posix_acl_* and user.* and security.capability travel; overlay's own marks do not. */
 static bool xattr_travels(const char *name)
 {
-	if (strncmp(name, "user.overlay.", 13) == 0 || strcmp(name, FVM_OWNER_XATTR) == 0)
+	if (strncmp(name, "user.overlay.", 13) == 0 || strcmp(name, FVM_OWNER_XATTR) == 0 ||
+	    strcmp(name, IMAGE_NAMED_XATTR) == 0)
 		return false;
 	return strncmp(name, "user.", 5) == 0 || strcmp(name, "security.capability") == 0 ||
 	       strncmp(name, "system.posix_acl_", 17) == 0;
@@ -213,6 +214,10 @@ static void fill_entry(const struct writer *w, const struct item *it, struct arc
 	archive_entry_unset_ctime(e);
 	if (!S_ISREG(st.st_mode))
 		archive_entry_set_size(e, 0);
+	/* the format has no such names, but programs have: without a word a file would be deleted
+	 */
+	if (strncmp(it->name, ".wh.", 4) == 0)
+		archive_entry_xattr_add_entry(e, IMAGE_NAMED_XATTR, "y", 1);
 }
 
 static int put_symlink(struct writer *w, const struct item *it, struct archive_entry *e)

@@ -17,7 +17,6 @@
 #include "common/fault.h"
 #include "fvm/image_priv.h"
 #include "fvm/internal.h"
-#include "fvm/owners.h"
 #include "fvm/plan.h"
 #include "fvm/subids.h"
 
@@ -268,20 +267,6 @@ static void copy_tops(int fs)
 	}
 }
 
-/* Of whom the files are; see owners.h. */
-static int write_maps(const struct import *m, int fs)
-{
-	scoped_buf text = { 0 };
-	fvm_buf_puts(&text, FVM_OWNERS_HEAD);
-	fvm_user_ids_maps(&m->ids, &text);
-	if (!m->ids.count)
-		return 0;
-	int r = text.failed
-			? -ENOMEM
-			: fvm_write_file_atomic(fs, FVM_OWNERS_FILE, text.data, text.len, false);
-	return r < 0 ? fvm_error_set(m->err, -r, "write the record of owners") : 0;
-}
-
 static int fill_layer(struct import *m, int dir, const char *digest)
 {
 	char ref[48];
@@ -298,8 +283,6 @@ static int fill_layer(struct import *m, int dir, const char *digest)
 		return fvm_error_set(m->err, EIO, "open a layer");
 	int r = image_layer_read(blob, fs, &m->keys, m->store->rootless ? &m->ids : NULL,
 				 m->progress, m->arg, m->err);
-	if (r == 0)
-		r = write_maps(m, fs);
 	copy_tops(fs);
 	return r;
 }

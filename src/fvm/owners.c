@@ -282,12 +282,10 @@ int fvm_owners_read(int list, struct fvm_owners **ret, struct fvm_error *err)
 	return take_list(text, (size_t)n, st.st_uid, ret, err);
 }
 
-const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *key,
-					const char *rel, ino_t ino)
+static const struct fvm_owner *find_line(const struct fvm_owners *o, const char *key,
+					 const char *rel, ino_t ino)
 {
 	scoped_buf path = { 0 };
-	if (!o || o->count == 0)
-		return NULL;
 	fvm_octal(&path, key);
 	fvm_buf_puts(&path, "/");
 	fvm_octal(&path, rel);
@@ -307,6 +305,35 @@ const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *
 			return &o->lines[low].owner;
 	}
 	return NULL;
+}
+
+/* At another mount when it was noted: one above or below, and in an image "root". */
+static const struct fvm_owner *find_elsewhere(const struct fvm_owners *o, const char *key,
+					      const char *rel, ino_t ino)
+{
+	char point[4096], other[256];
+	scoped_buf path = { 0 };
+	if (fvm_mount_point(key, point, sizeof(point)) < 0)
+		return NULL;
+	fvm_buf_printf(&path, "%s/%s", point[1] ? point : "", rel);
+	const struct fvm_owner *found = NULL;
+	for (char *p = path.data; !path.failed && !found && p; p = strchr(p + 1, '/')) {
+		*p = '\0';
+		if (fvm_mount_key(p == path.data ? "/" : path.data, other, sizeof(other)) == 0 &&
+		    strcmp(other, key) != 0)
+			found = find_line(o, other, p + 1, ino);
+		*p = '/';
+	}
+	return found;
+}
+
+const struct fvm_owner *fvm_owners_find(const struct fvm_owners *o, const char *key,
+					const char *rel, ino_t ino)
+{
+	if (!o || o->count == 0)
+		return NULL;
+	const struct fvm_owner *found = find_line(o, key, rel, ino);
+	return found ? found : find_elsewhere(o, key, rel, ino);
 }
 
 void fvm_owners_maps(const struct fvm_owners *o, struct fvm_buf *ret)

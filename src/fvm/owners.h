@@ -83,7 +83,9 @@ void fvm_owner_format(const struct fvm_owner *owner, char *ret, size_t size);
 void fvm_owners_line(struct fvm_buf *ret, const struct fvm_owner *owner, ino_t ino, const char *key,
 		     const char *rel);
 
-/** fvm_owners_find() - what the list says of KEY/REL with that inode, or NULL; @owners may be NULL
+/**
+ * fvm_owners_find() - what the list says of a path with that inode, also when it had another KEY
+ * then, as a mount has come or gone since. Return: NULL if nothing; @owners may be NULL
  */
 const struct fvm_owner *fvm_owners_find(const struct fvm_owners *owners, const char *key,
 					const char *rel, ino_t ino);

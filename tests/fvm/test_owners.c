@@ -80,6 +80,26 @@ static void last_line_of_the_same_inode_counts(void **state)
 	fvm_owners_free(o);
 }
 
+static void a_record_is_found_when_mounts_have_come_or_gone(void **state)
+{
+	const struct box *box = *state;
+	scoped_buf list = { 0 };
+	const struct fvm_owner root = { .uid = 1 }, mount = { .uid = 2 };
+	char key[64], other[64];
+	assert_int_equal(fvm_mount_key("/srv/data", key, sizeof(key)), 0);
+	assert_int_equal(fvm_mount_key("/srv", other, sizeof(other)), 0);
+	fvm_owners_line(&list, &root, 7, "root", "srv/data/d/link");
+	fvm_owners_line(&list, &mount, 8, key, "d/fifo");
+	box_write(box, FVM_OWNERS_FILE, list.data);
+	struct fvm_owners *o = load(box);
+	assert_int_equal(fvm_owners_find(o, key, "d/link", 7)->uid, 1);
+	assert_int_equal(fvm_owners_find(o, other, "data/d/fifo", 8)->uid, 2);
+	assert_int_equal(fvm_owners_find(o, "root", "srv/data/d/fifo", 8)->uid, 2);
+	assert_null(fvm_owners_find(o, other, "data/d/fifo", 7));
+	assert_null(fvm_owners_find(o, other, "d/fifo", 8));
+	fvm_owners_free(o);
+}
+
 static void without_a_record_the_place_decides(void **state)
 {
 	const struct box *box = *state;
@@ -193,6 +213,7 @@ int main(void)
 		TEST(record_is_read_and_written),
 		TEST(xattr_names_owner_mode_and_device),
 		TEST(last_line_of_the_same_inode_counts),
+		TEST(a_record_is_found_when_mounts_have_come_or_gone),
 		TEST(without_a_record_the_place_decides),
 		TEST(map_translates_subordinate_ids),
 		TEST(bad_list_is_refused_with_its_line),
