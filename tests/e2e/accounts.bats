@@ -17,7 +17,7 @@ setup_file() {
 teardown() {
 	cd /
 	vms_remove
-	wait_until 10 idle_user $uid
+	wait_until 30 idle_user $uid
 	rm -rf "$E2E/ann/.local" "$E2E"/ann/[a-z]*
 }
 

@@ -93,13 +93,13 @@ export -f as_user user_make
 	# what a new store needs is there now, and not made by something that goes on
 	compgen -G "/var/tmp/fvm-$uid/skeleton/*/g*/foreign/tmp" >/dev/null
 	equal "$(stat -c '%a %u' /var/tmp/fvm-$uid)" "700 $uid"
-	wait_until 10 idle_user $uid
+	wait_until 30 idle_user $uid
 	rm -rf /var/tmp/fvm-$uid
 	# somebody was there first, and may read all that is written
 	mkdir -m 0777 /var/tmp/fvm-$uid
 	run ordinary fvm run --rm --net none true
 	equal "$(ls -A /var/tmp/fvm-$uid)" ""
-	wait_until 10 idle_user $uid
+	wait_until 30 idle_user $uid
 	rm -rf /var/tmp/fvm-$uid /dev/shm/fvm-$uid
 }
 
@@ -157,7 +157,7 @@ export -f as_user user_make
 	local outer idle
 	unshare --pid --fork --mount --mount-proc --propagation private sleep 300 3>&- 4>&- &
 	outer=$!
-	wait_until 5 pgrep -P $outer sleep
+	wait_until 30 pgrep -P $outer sleep
 	idle=$(pgrep -P $outer sleep)
 	expect 0 nsenter -t "$idle" -p -m bash -c "fvm -q run --rm --net none true && as_user orphan fvm -q run --rm --root true"
 	expect 0 nsenter -t "$idle" -p -m ps -eo stat=,comm=
@@ -279,6 +279,6 @@ store_lives() {
 	expect 0 as_user one fvm ls
 	case $output in *"can't keep"*) return 1 ;; esac
 	expect 0 as_user one fvm rm e
-	wait_until 10 idle_user fvmt-one
+	wait_until 30 idle_user fvmt-one
 	rm -rf "$place"
 }

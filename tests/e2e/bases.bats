@@ -24,7 +24,7 @@ fuse() {
 	mkdir -p "$2"
 	bindfs -f -o "${3:-allow_other}" "$1" "$2" 3>&- 4>&- >/dev/null 2>&1 &
 	server=$!
-	wait_until 5 mountpoint -q "$2" || skip "needs /dev/fuse"
+	wait_until 30 mountpoint -q "$2" || skip "needs /dev/fuse"
 	echo "$2" >>"$E2E/mounted"
 	echo "$server" >>"$E2E/servers"
 }
@@ -152,7 +152,7 @@ untimed() { sed 's/ [0-9.]*$//'; }
 	local holder
 	expect 0 fvm -q run --net none --keep --name s sh -c ": >/etc/fvm-e2e"
 	# the update of what the base was, as the end of a VM makes it, and never gets done
-	wait_until 5 test -d "$FVM_HOME/vms/s/ancestors"
+	wait_until 30 test -d "$FVM_HOME/vms/s/ancestors"
 	flock "$FVM_HOME/vms/s/ancestors" sleep 60 3>&- &
 	holder=$!
 	echo "$holder" >"$E2E/servers"
@@ -179,7 +179,7 @@ untimed() { sed 's/ [0-9.]*$//'; }
 	says started
 	expect 0 timeout 20 runuser -u fvmt-one -- env HOME=/home/fvmt-one "PATH=$PATH" \
 		FVM_HOME=/home/fvmt-one/s fvm rm u
-	wait_until 10 idle_store /home/fvmt-one/s
+	wait_until 30 idle_store /home/fvmt-one/s
 	rm -rf /home/fvmt-one/s
 }
 
@@ -226,7 +226,7 @@ untimed() { sed 's/ [0-9.]*$//'; }
 		            break
 	END
 	local daemon=$!
-	if ! wait_until 5 grep -qs "$E2E/auto autofs" /proc/self/mounts; then
+	if ! wait_until 30 grep -qs "$E2E/auto autofs" /proc/self/mounts; then
 		wait $daemon
 		skip "needs autofs in the kernel"
 	fi

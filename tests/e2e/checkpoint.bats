@@ -15,7 +15,7 @@ counter() {
 	needs_root
 	fvm run -d --net none --name "$1" \
 		sh -c 'n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done' >/dev/null
-	wait_until 10 counts "$1" 3
+	wait_until 30 counts "$1" 3
 }
 
 last() { fvm logs "$1" | tail -n 1; }
@@ -38,7 +38,7 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	at=$(last one)
 	equal "$(fvm restore "$FILE" two)" two
 	equal "$(counting two)" "$before"
-	wait_until 10 counts two $((at + 5))
+	wait_until 30 counts two $((at + 5))
 	in_order two
 	fvm exec two sh -c '[ "$(cat /dev/shm/link)" = here ] && [ -p /run/pipe ] &&
 		[ /dev/shm/file -ef /dev/shm/twin ] && [ "$(cat /root/file)" = kept ]'
@@ -83,25 +83,25 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	screen() { tmux -S "$E2E/tmux" "$@"; }
 	shows() { screen capture-pane -p | grep -qF -- "$1"; }
 	screen -f /dev/null new-session -d -x 80 -y 24 "fvm run --net none --name one sh -c 'PS1=ready: exec bash --norc'; sleep 100"
-	wait_until 10 shows ready:
+	wait_until 30 shows ready:
 	screen send-keys 'x=forty; sleep 1000 &' Enter 'cat' Enter
 	sleep 0.5
 	fvm checkpoint one "$FILE"
 	fvm restore "$FILE" two
 	screen new-window "fvm attach two; sleep 100"
-	wait_until 10 shows forty
+	wait_until 30 shows forty
 	screen send-keys 'typed' Enter
-	wait_until 10 shows typed
+	wait_until 30 shows typed
 	screen send-keys C-c
 	screen send-keys 'echo $x-two; jobs; tty; stty size' Enter
-	wait_until 10 shows forty-two
-	wait_until 10 shows 'Running'
-	wait_until 10 shows /dev/pts/0
-	wait_until 10 shows '24 80'
+	wait_until 30 shows forty-two
+	wait_until 30 shows 'Running'
+	wait_until 30 shows /dev/pts/0
+	wait_until 30 shows '24 80'
 	screen send-keys 'sleep 77' Enter
 	sleep 0.3
 	screen send-keys C-z
-	wait_until 10 shows 'Stopped'
+	wait_until 30 shows 'Stopped'
 }
 
 @test "left running, a program goes on in both" {
@@ -110,8 +110,8 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	local at
 	at=$(last one)
 	fvm restore "$FILE" two
-	wait_until 10 counts one $((at + 5))
-	wait_until 10 counts two $((at + 5))
+	wait_until 30 counts one $((at + 5))
+	wait_until 30 counts two $((at + 5))
 	in_order one
 	in_order two
 }
@@ -126,16 +126,16 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 		for my $d ("/etc", "/root", "/usr", "/var") { my $s = $d; $w += syscall(254, $fd, $s, 0x100) > 0 }
 		open my $f, "<&=", $fd; $| = 1; open my $o, ">", "/run/told"; $o->autoflush; print $o "$w\n";
 		while (sysread $f, my $b, 4096) { print $o unpack("x16 Z*", $b), "\n" }'
-	wait_until 10 fvm exec one grep -q 4 /run/told
+	wait_until 30 fvm exec one grep -q 4 /run/told
 	fvm checkpoint one "$FILE"
 	fvm restore "$FILE" two
 	fvm exec two touch /etc/fvm-second
-	wait_until 10 fvm exec two grep -q fvm-second /run/told
+	wait_until 30 fvm exec two grep -q fvm-second /run/told
 	rm "$FILE"
 	fvm checkpoint two "$FILE"
 	fvm restore "$FILE" three
 	fvm exec three touch /etc/fvm-third
-	wait_until 10 fvm exec three grep -q fvm-third /run/told
+	wait_until 30 fvm exec three grep -q fvm-third /run/told
 }
 
 @test "what runs can be asked for before, and nothing happens to it" {
@@ -160,13 +160,13 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	# a pipe of the host's, whose other end nobody will have
 	fvm exec one sh -c 'read x' <>"$E2E/host" &
 	local client=$!
-	wait_until 10 sh -c 'fvm --json ps one | grep -q "read x"'
+	wait_until 30 sh -c 'fvm --json ps one | grep -q "read x"'
 	expect 125 fvm checkpoint one "$FILE"
 	says "descriptor 0"
 	[ ! -e "$FILE" ]
 	local at
 	at=$(last one)
-	wait_until 10 counts one $((at + 5))
+	wait_until 30 counts one $((at + 5))
 	in_order one
 	kill "$client"
 	wait "$client" || :
@@ -177,7 +177,7 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	fvm run -d --net none --name one sh -c 'hostname harbour; domainname of.sea
 		echo 17 >/proc/sys/net/ipv4/ip_default_ttl; echo 1 >/proc/sys/net/ipv4/ip_forward
 		touch /tmp/done; exec sleep 1000' >/dev/null
-	wait_until 10 fvm exec one test -e /tmp/done
+	wait_until 30 fvm exec one test -e /tmp/done
 	local asked='hostname; domainname; cd /proc/sys/net/ipv4; cat ip_default_ttl ip_forward'
 	fvm clone --live one three
 	equal "$(fvm exec three sh -c "$asked" | paste -sd ' ')" "harbour of.sea 17 1"
@@ -193,7 +193,7 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 		ip link set in1 up && ip link set in2 up && ip route add 10.8.0.0/16 via 10.7.0.9 &&
 		ip rule add from 10.7.0.0/24 lookup 77 pref 100 && ip route add default via 10.7.0.9 table 77 &&
 		touch /tmp/done; exec sleep 1000' >/dev/null
-	wait_until 10 fvm exec one test -e /tmp/done
+	wait_until 30 fvm exec one test -e /tmp/done
 	fvm clone --live one three
 	local vm
 	for vm in one three; do
@@ -211,7 +211,7 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 # refuses WORD COMMAND: what the command does in a VM is named, and the VM runs on
 refuses() {
 	fvm run -d --net none --name one sh -c "$2; touch /tmp/done; exec sleep 1000" >/dev/null
-	wait_until 10 fvm exec one test -e /tmp/done
+	wait_until 30 fvm exec one test -e /tmp/done
 	expect 125 fvm checkpoint --check one
 	says "$1"
 	expect 125 fvm checkpoint one "$FILE"
@@ -267,11 +267,11 @@ refuses() {
 	done
 	local at
 	at=$(last one)
-	wait_until 10 counts one $((at + 5))
+	wait_until 30 counts one $((at + 5))
 	in_order one
 	fvm checkpoint one "$FILE"
 	fvm restore "$FILE" two
-	wait_until 10 counts two $((at + 5))
+	wait_until 30 counts two $((at + 5))
 }
 
 @test "a full disk ends a checkpoint, not the programs" {
@@ -283,7 +283,7 @@ refuses() {
 	rmdir "$E2E/small"
 	local at
 	at=$(last one)
-	wait_until 10 counts one $((at + 5))
+	wait_until 30 counts one $((at + 5))
 	in_order one
 }
 
@@ -293,8 +293,8 @@ refuses() {
 	fvm clone --live one two
 	local at
 	at=$(last one)
-	wait_until 10 counts one $((at + 5))
-	wait_until 10 counts two $((at + 5))
+	wait_until 30 counts one $((at + 5))
+	wait_until 30 counts two $((at + 5))
 	in_order one
 	in_order two
 	equal "$(fvm exec two cat /root/file /dev/shm/file)" "$(printf 'kept\nhere')"
@@ -331,7 +331,7 @@ rounds() { [ "$(fvm logs one | grep -c ^round)" -ge "$1" ]; }
 @test "what a checkpoint or a clone copied early does not stay" {
 	needs_root
 	fvm run -d --net none --name one sh -c 'echo kept >/root/file; exec sleep 1000' >/dev/null
-	wait_until 10 fvm exec one test -s /root/file
+	wait_until 30 fvm exec one test -s /root/file
 	fvm checkpoint --leave-running one "$FILE"
 	fvm clone --live one two
 	equal "$(fvm exec two cat /root/file)" kept

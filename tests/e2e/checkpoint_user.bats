@@ -36,7 +36,7 @@ counter() {
 	shift 2
 	as_user "$user" fvm run -d --net none --name "$name" "$@" -- \
 		sh -c 'n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done' >/dev/null
-	wait_until 10 counts "$user" "$name" 3
+	wait_until 30 counts "$user" "$name" 3
 }
 
 @test "programs with the user's ids and with root's go on where they were" {
@@ -49,7 +49,7 @@ counter() {
 			expect 0 as_user "$user" fvm checkpoint one one.fvm
 			at=$(last "$user" one)
 			expect 0 as_user "$user" fvm restore one.fvm two
-			wait_until 10 counts "$user" two $((at + 5))
+			wait_until 30 counts "$user" two $((at + 5))
 			in_order "$user" two
 			equal "$(as_user "$user" fvm exec two cat /dev/shm/file /tmp/file | xargs)" "here kept"
 			# who comes later is one of them
@@ -83,12 +83,12 @@ counter() {
 			print('other', told, first, flush=True)
 		END
 		as_user "$user" fvm run -d --net none --name one -- /usr/bin/python3 threads.py >/dev/null
-		wait_until 20 counts "$user" one 3
+		wait_until 30 counts "$user" one 3
 		expect 0 as_user "$user" fvm checkpoint one one.fvm
 		local at
 		at=$(last "$user" one)
 		expect 0 as_user "$user" fvm restore one.fvm two
-		wait_until 10 counts "$user" two $((at + 10))
+		wait_until 30 counts "$user" two $((at + 10))
 		in_order "$user" two
 	done
 }
@@ -102,21 +102,21 @@ counter() {
 		declare -f as_user user_make wait_until >"$E2E/functions"
 		screen -f /dev/null new-session -d -x 80 -y 24 \
 			"bash -c '. $E2E/functions; as_user $user fvm run --net none --name one sh -c \"PS1=ready: exec bash --norc\"; sleep 100'"
-		wait_until 20 shows ready:
+		wait_until 30 shows ready:
 		screen send-keys 'x=forty; sleep 1000 &' Enter 'cat' Enter
 		sleep 0.5
 		expect 0 as_user "$user" fvm checkpoint one one.fvm
 		expect 0 as_user "$user" fvm restore one.fvm two
 		screen new-window "bash -c '. $E2E/functions; as_user $user fvm attach two; sleep 100'"
-		wait_until 10 shows forty
+		wait_until 30 shows forty
 		screen send-keys 'typed' Enter
-		wait_until 10 shows typed
+		wait_until 30 shows typed
 		screen send-keys C-c
 		screen send-keys 'echo $x-two; jobs; tty; id -un' Enter
-		wait_until 10 shows forty-two
-		wait_until 10 shows 'Running'
-		wait_until 10 shows /dev/pts/0
-		wait_until 10 shows "fvmt-$user"
+		wait_until 30 shows forty-two
+		wait_until 30 shows 'Running'
+		wait_until 30 shows /dev/pts/0
+		wait_until 30 shows "fvmt-$user"
 		screen kill-server
 	done
 }
@@ -138,12 +138,12 @@ counter() {
 			    print(n, flush=True)
 		END
 		as_user "$user" fvm run -d --net none --name one -- /usr/bin/python3 load.py >/dev/null
-		wait_until 20 counts "$user" one 20
+		wait_until 30 counts "$user" one 20
 		expect 0 as_user "$user" fvm clone --live one two
 		local at vm
 		at=$(last "$user" one)
 		for vm in one two; do
-			wait_until 20 counts "$user" $vm $((at + 20))
+			wait_until 30 counts "$user" $vm $((at + 20))
 			in_order "$user" $vm
 			expect 0 as_user "$user" fvm exec $vm /usr/bin/python3 -c '
 import sqlite3
@@ -161,12 +161,12 @@ go_on_in_both() {
 	for user in $(kinds); do
 		as_user "$user" fvm run -d --net "$1" --name one -- \
 			sh -c 'n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done' >/dev/null
-		wait_until 20 counts "$user" one 3
+		wait_until 30 counts "$user" one 3
 		expect 0 as_user "$user" fvm checkpoint --leave-running one one.fvm
 		at=$(last "$user" one)
 		expect 0 as_user "$user" fvm restore one.fvm two
-		wait_until 10 counts "$user" one $((at + 5))
-		wait_until 10 counts "$user" two $((at + 5))
+		wait_until 30 counts "$user" one $((at + 5))
+		wait_until 30 counts "$user" two $((at + 5))
 		in_order "$user" one
 		in_order "$user" two
 		equal "$(as_user "$user" fvm exec one sh -c 'ls /sys/class/net | xargs')" \
@@ -201,14 +201,14 @@ go_on_in_both() {
 		    time.sleep(0.02)
 	END
 	as_user cpone fvm run -d --net none --name one -- /usr/bin/python3 filter.py >/dev/null
-	wait_until 20 counts cpone one 3
+	wait_until 30 counts cpone one 3
 	expect 125 as_user cpone fvm checkpoint --check one
 	says "seccomp filters"
 	expect 125 as_user cpone fvm checkpoint one one.fvm
 	says "seccomp filters"
 	local at
 	at=$(last cpone one)
-	wait_until 10 counts cpone one $((at + 5))
+	wait_until 30 counts cpone one $((at + 5))
 	in_order cpone one
 }
 
@@ -236,11 +236,11 @@ go_on_in_both() {
 			sleep 0.0$((i * 3 % 10)); kill -KILL \$pid 2>/dev/null; wait \$pid" || :
 	done
 	at=$(last cpone one)
-	wait_until 10 counts cpone one $((at + 5))
+	wait_until 30 counts cpone one $((at + 5))
 	in_order cpone one
 	expect 0 as_user cpone fvm checkpoint one one.fvm
 	expect 0 as_user cpone fvm restore one.fvm two
-	wait_until 10 counts cpone two $((at + 5))
+	wait_until 30 counts cpone two $((at + 5))
 }
 
 # right USER NAME COUNT: its program saw nothing wrong, and has told as many rounds since then

@@ -70,7 +70,7 @@ settled() {
 	fvm start a
 	fvm exec a sh -c "exec 3>>$TOP/d/file; echo two >&3; sleep 0.2; echo \$\$; exec sleep 1000" >"$E2E/out" 3>&- &
 	local pid=$!
-	wait_until 10 test -s "$E2E/out"
+	wait_until 30 test -s "$E2E/out"
 	run fvm commit a
 	[ "$status" = 125 ]
 	[[ "$output" = *"fvm pause a"* ]]
@@ -159,11 +159,11 @@ settled() {
 	while [ $tries -lt 12 ]; do
 		tries=$((tries + 1))
 		timeout -s KILL "0.0$((tries * 7 % 90 + 10))" fvm commit a >/dev/null 2>&1 || killed=$((killed + 1))
-		wait_until 20 settled
+		wait_until 30 settled
 		if [ "$(cat $TOP/d/file)" = two ]; then
 			equal "$(find $TOP/many $TOP/d -mindepth 1 | wc -l)" 602
 			timeout -s KILL "0.0$((tries * 13 % 60 + 10))" fvm undo >/dev/null 2>&1 || killed=$((killed + 1))
-			wait_until 20 settled
+			wait_until 30 settled
 			[ "$(cat $TOP/d/file)" = two ] && fvm undo
 		fi
 		look after

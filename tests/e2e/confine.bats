@@ -39,7 +39,7 @@ kinds() {
 serve_here() { # KIND NAME
 	"$E2E/hostile_ipc" serve "$1" "$2" >"$E2E/ends/ready" 3>&- &
 	servers+=($!)
-	wait_until 5 grep -q ready "$E2E/ends/ready"
+	wait_until 30 grep -q ready "$E2E/ends/ready"
 }
 
 ends_made() {
@@ -109,7 +109,7 @@ ends_made() {
 	fvm start a b
 	while read -r kind name; do
 		fvm exec --detach a sh -c "'$E2E/hostile_ipc' serve $kind $name >/tmp/ready.$kind 2>&1"
-		wait_until 5 fvm exec a grep -q ready "/tmp/ready.$kind"
+		wait_until 30 fvm exec a grep -q ready "/tmp/ready.$kind"
 		expect 0 fvm exec a "$E2E/hostile_ipc" reach "$kind" "$name"
 		expect 1 "$E2E/hostile_ipc" reach "$kind" "$name" || {
 			echo "from the host: $kind" >&2
@@ -222,7 +222,7 @@ ends_made() {
 	mkdir "$E2E/other"
 	FVM_HOME=$(mktemp -d /var/tmp/fvm-e2e-other.XXXXXX)
 	expect 125 fvm run --rm --prove --direct /tmp -- touch "$E2E/other/ran"
-	wait_until 10 idle_store "$FVM_HOME"
+	wait_until 30 idle_store "$FVM_HOME"
 	rm -rf "$FVM_HOME"
 	FVM_HOME=$E2E/home
 	says "LEAK: named sockets"
@@ -350,12 +350,12 @@ leave_and_look() {
 	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 2
 	fails fvm exec a ls "$E2E/me/.ssh/id"
 	expect 0 fvm rm --force a
-	wait_until 5 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null' # PID 1 of those holds them, too
+	wait_until 30 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null' # PID 1 of those holds them, too
 	rm -r "$E2E/me/.docker"
 	mkdir -p "$E2E/me/.config/gh"
 	expect 0 fvm run --rm --workdir "$E2E/me" -- sh -c "$try; ! ls -d .config/gh 2>/dev/null"
 	equal "$(find "$FVM_HOME/run/hide" -name key | wc -l)" 1
-	wait_until 5 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null'
+	wait_until 30 eval '! ls "$FVM_HOME"/run/ended/* 2>/dev/null'
 	umount "$FVM_HOME/run"
 }
 

@@ -29,7 +29,7 @@ teardown_file() {
 		read -r HOST OUTSIDE <"$E2E/hosts"
 		kill "$HOST" "$OUTSIDE" || :
 		for dir in /sys/fs/cgroup/*/docker /sys/fs/cgroup/docker; do
-			[ ! -d "$dir" ] || wait_until 5 rmdir "$dir" || status=1
+			[ ! -d "$dir" ] || wait_until 30 rmdir "$dir" || status=1
 		done
 	fi
 	e2e_teardown_file || status=1
@@ -86,7 +86,7 @@ docker_start() { # [PROGRAM..]: with these before others
 	in_host "$@" dockerd --data-root "$E2E/data" --exec-root /run/docker -p /run/docker.pid \
 		-H unix:///run/docker.sock --storage-driver overlay2 >"$E2E/dockerd.log" 2>&1 3>&- &
 	answers() { in_host docker info >/dev/null 2>&1; }
-	wait_until 20 answers || { tail -n 5 "$E2E/dockerd.log" >&2; return 1; }
+	wait_until 30 answers || { tail -n 5 "$E2E/dockerd.log" >&2; return 1; }
 	in_host docker import "$E2E/image.tar" small >/dev/null
 }
 
@@ -95,14 +95,14 @@ docker_stop() {
 	pid=$(in_host cat /run/docker.pid 2>/dev/null) || return 0
 	kill "$pid"
 	gone() { [ ! -e "/proc/$pid" ]; }
-	wait_until 20 gone
+	wait_until 30 gone
 }
 
 serve_outside() {
 	: >"$E2E/ready"
 	nsenter -t "$OUTSIDE" -n -- "$E2E/reach" serve tcp 198.51.100.1 80 >"$E2E/ready" 3>&- &
 	servers+=($!)
-	wait_until 5 grep -q ready "$E2E/ready"
+	wait_until 30 grep -q ready "$E2E/ready"
 }
 
 both_reach() {
@@ -117,22 +117,22 @@ beside() {
 	both_reach
 	in_host docker run -d --rm --name web -p 8082:80 small /bin/reach serve tcp 0.0.0.0 80 >/dev/null
 	published() { in_outside "$E2E/reach" reach tcp 198.51.100.2 "$1"; }
-	wait_until 5 published 8081
-	wait_until 5 published 8082
+	wait_until 30 published 8081
+	wait_until 30 published 8082
 	in_host docker kill web >/dev/null
 	# docker comes second
 	docker_stop
 	expect 0 fvm_host exec a "$E2E/reach" reach tcp 198.51.100.1 80
 	docker_start "$@"
 	works() { fvm_host exec a "$E2E/reach" reach tcp 198.51.100.1 80; }
-	wait_until 5 works
+	wait_until 30 works
 	both_reach
 	published 8081
 	fvm_host rm --force a
 	expect 0 in_host docker run --rm small /bin/reach reach tcp 198.51.100.1 80
 	docker_stop
 	ours_gone() { ! in_host sh -c '{ iptables-save; iptables-legacy-save; nft list ruleset; } 2>/dev/null' | grep -q 'fvm'; }
-	wait_until 5 ours_gone
+	wait_until 30 ours_gone
 	in_host sh -c 'nft flush ruleset; ip link delete docker0; echo 0 >/proc/sys/net/ipv4/ip_forward'
 }
 

@@ -17,7 +17,7 @@ teardown() {
 	for group in /sys/fs/cgroup{/pids,}/fvmt-drift.service; do
 		[ -d "$group" ] || continue
 		xargs -r kill <"$group"/cgroup.procs
-		wait_until 5 rmdir "$group"
+		wait_until 30 rmdir "$group"
 	done
 	commits_remove
 	rm -rf $TOP
@@ -207,18 +207,18 @@ in_two_starts() {
 	as_service() { sh -c "echo \$\$ >$group/cgroup.procs && exec $TOP/daemon 1000" 3>&- & }
 	as_service
 	local first=$!
-	wait_until 5 grep -q daemon "/proc/$first/comm"
+	wait_until 30 grep -q daemon "/proc/$first/comm"
 	in_vm a "cp /bin/sleep $TOP/n && echo >>$TOP/n && mv $TOP/n $TOP/daemon"
 	expect 0 fvm commit a
 	says "systemctl restart fvmt-drift.service"
 	kill $first && { wait $first || :; }
 	as_service
 	local second=$!
-	wait_until 5 grep -q daemon "/proc/$second/comm"
+	wait_until 30 grep -q daemon "/proc/$second/comm"
 	expect 0 fvm --json undo
 	equal "$(jq -r '.restart[]' <<<"$output")" fvmt-drift.service
 	kill $second && { wait $second || :; }
-	wait_until 5 rmdir $group
+	wait_until 30 rmdir $group
 }
 
 # package VERSION: a small one, with a program and a configuration file

@@ -19,7 +19,7 @@ teardown() {
 }
 
 # Stamps are written by a child that nobody waits for.
-no_leftovers() { wait_until 10 nothing_left; }
+no_leftovers() { wait_until 30 nothing_left; }
 nothing_left() {
 	[ -z "$(find "$FVM_HOME" -path "$FVM_HOME/run" -prune -o -name '.*.tmp' -print)" ] &&
 		[ -z "$(find "$FVM_HOME/tmp" -mindepth 1 -maxdepth 1)" ]
@@ -40,7 +40,7 @@ steps_of() {
 	for action in kill enospc; do
 		for n in $(seq "$steps"); do
 			FVM_FAULT="*:$n:$action" in_vm a "echo x >$TOP/f" >/dev/null 2>"$E2E/err" || :
-			wait_until 10 not_running a
+			wait_until 30 not_running a
 			case $(fvm --json ls | jq -r '.[].name') in '' | a) ;; *) return 1 ;; esac
 			equal "$(in_vm a "cat $TOP/f 2>/dev/null || :; echo y >$TOP/f; cat $TOP/f" | tail -n 1)" y
 			no_leftovers
@@ -78,7 +78,7 @@ each_step() {
 	for n in $(seq "$steps"); do
 		FVM_FAULT="*:$n:$action" "$@" >/dev/null 2>&1 || :
 		expect 0 "$@" || return 1
-		wait_until 10 tidied "$store" "$run" "$@" || { echo "left after $action at step $n" && ls -R "$store/vms" "$run"; return 1; }
+		wait_until 30 tidied "$store" "$run" "$@" || { echo "left after $action at step $n" && ls -R "$store/vms" "$run"; return 1; }
 	done
 }
 
@@ -130,18 +130,18 @@ each_step() {
 		FVM_FAULT="*:$n:kill" fvm -q start n >/dev/null 2>&1 || :
 		expect 0 fvm -q rm --force n
 		no_cgroup() { [ -z "$(find /sys/fs/cgroup -maxdepth 8 -name "$id" 2>/dev/null)" ]; }
-		wait_until 10 no_cgroup
+		wait_until 30 no_cgroup
 	done
 }
 
 @test "a start whose directory somebody looks at by its old name waits for him" {
 	local pid name
 	fvm -q run --rm --net none true
-	wait_until 5 compgen -G "$FVM_HOME/spare/*"
+	wait_until 30 compgen -G "$FVM_HOME/spare/*"
 	rm -rf "$(find "$FVM_HOME/spare" -mindepth 1 -maxdepth 1 | tail -n +2)"
 	FVM_FAULT=vm.make:1:stop fvm run --rm --net none true 2>"$E2E/err" &
 	pid=$!
-	wait_until 5 grep -q '^State:.T' "/proc/$pid/status"
+	wait_until 30 grep -q '^State:.T' "/proc/$pid/status"
 	name=$(find "$FVM_HOME/spare" -mindepth 1 -maxdepth 1 | head -n 1)
 	python3 - "$name/lock" <<-'END' &
 		import fcntl, struct, sys, time
@@ -164,7 +164,7 @@ each_step() {
 		fvm -q rm --force a
 		in_vm a "echo x >$TOP/f"
 		FVM_FAULT="*:$n:kill" fvm -q run --net none --name a -- dash -c true >/dev/null 2>&1 || :
-		wait_until 10 not_running a
+		wait_until 30 not_running a
 		in_vm a true
 		no_leftovers
 		equal "$(fvm -q diff a)" "M $TOP/f"
@@ -175,7 +175,7 @@ each_step() {
 	local steps n action
 	seq 1 9 >$TOP/f
 	in_vm a "echo vm >>$TOP/f"
-	wait_until 10 test -s "$FVM_HOME/vms/a/stamps"
+	wait_until 30 test -s "$FVM_HOME/vms/a/stamps"
 	rm "$FVM_HOME/vms/a/stamps"
 	steps=$(steps_of fvm -q diff a)
 	[ "$steps" -ge 3 ]
@@ -233,7 +233,7 @@ find_stopped() {
 	as_user faults env PATH="$E2E_STAGE/faults/bin:$PATH" FVM_FAULT="start.supervisor:1:stop" \
 		fvm -q run --net none --name late sh -c 'echo 1 >~/dir/new' 3>&- &
 	pid=$!
-	wait_until 10 find_stopped "$(id -u fvmt-faults)"
+	wait_until 30 find_stopped "$(id -u fvmt-faults)"
 	sleep 0.3 # PID 1 gets as far as it can
 	kill -CONT "$stopped"
 	wait $pid

@@ -16,7 +16,7 @@ ready() { [ "$(held "$1" '[.[] | select(.type == "process" and .name == "sleep")
 
 looks_right() {
 	local shell child
-	wait_until 10 ready one
+	wait_until 30 ready one
 	shell=$(held one '.[] | select(.type == "process" and .name == "bash").pid')
 	child=$(held one '.[] | select(.type == "process" and .name == "sleep").pid')
 	equal "$(held one ".[] | select(.pid == $child and .type == \"process\").origin.pid")" "$shell"
@@ -60,9 +60,9 @@ looks_right() {
 	needs_root
 	fvm run -d --net none --name one bash -c \
 		'exec 5>"/tmp/$(printf "a\033[31m\n  1 process")"; ipcmk -M 4096 >&5; exec sleep 1000' >/dev/null
-	wait_until 10 sh -c 'fvm --json handles --type ipc one | jq -e "length == 1"'
+	wait_until 30 sh -c 'fvm --json handles --type ipc one | jq -e "length == 1"'
 	local pid
-	wait_until 10 sh -c 'fvm ps one | grep -q "sleep 1000"'
+	wait_until 30 sh -c 'fvm ps one | grep -q "sleep 1000"'
 	pid=$(fvm --json ps one | jq '.[] | select(.command == "sleep 1000").pid')
 	expect 0 fvm handles one "$pid"
 	says 'a\033[31m\n  1 process'

@@ -78,7 +78,7 @@ hosts_start() {
 	unshare --net --mount --propagation private sleep 3600 3>&- &
 	HOST=$!
 	echo "$HOST $OUTSIDE" >"$E2E/hosts"
-	wait_until 5 hosts_apart
+	wait_until 30 hosts_apart
 }
 hosts_apart() {
 	local pid
@@ -118,7 +118,7 @@ our_processes() {
 }
 
 # A command answers before its VM is cleared away, and what it noticed is looked after; a store is
-# removed when nobody writes there any more:  wait_until 10 idle_user UID;  idle_store DIR
+# removed when nobody writes there any more:  wait_until 30 idle_user UID;  idle_store DIR
 # shellcheck disable=SC2009  # a zombie writes nothing any more, and pgrep finds it
 idle_user() { ! ps -U "$1" -o stat= | grep -qv '^Z'; }
 idle_store() {
@@ -135,7 +135,7 @@ clean_now() {
 
 # Nothing is left of any VM: the kernel takes some things away a moment after a process' end.
 assert_clean() {
-	wait_until 10 clean_now && return 0
+	wait_until 30 clean_now && return 0
 	echo "left on this machine (< before, > after):" >&2
 	cat "$E2E/machine.diff" >&2 2>/dev/null
 	our_processes | sed 's/^/process /' >&2
@@ -169,7 +169,7 @@ user_make() {
 	grep -qsx "$user" "$E2E/users" && return 0
 	# a killed run may have left him; somebody else may be at the accounts
 	id -u "$user" >/dev/null 2>&1 ||
-		wait_until 20 useradd --create-home --shell /bin/bash "$user" || return 1
+		wait_until 30 useradd --create-home --shell /bin/bash "$user" || return 1
 	echo "$user" >>"$E2E/users"
 	uid=$(id -u "$user")
 	install -d -m 0700 -o "$user" "/run/user/$uid"
@@ -211,11 +211,11 @@ users_remove() {
 		for pid in /proc/[0-9]*; do
 			[ "$(stat -c %u "$pid" 2>/dev/null)" = "$uid" ] && kill -KILL "${pid#/proc/}"
 		done 2>/dev/null
-		wait_until 5 idle_user "$uid"
+		wait_until 30 idle_user "$uid"
 		rm -rf --one-file-system -- "/run/user/$uid" "/var/tmp/fvm-$uid" "/dev/shm/fvm-$uid"
 		# of a VM that he made as root of a user namespace
 		find /var/tmp /dev/shm -maxdepth 1 -name fvm-0 -uid "$uid" -exec rm -rf --one-file-system {} +
-		wait_until 20 userdel --remove --force "$user" >/dev/null 2>&1
+		wait_until 30 userdel --remove --force "$user" >/dev/null 2>&1
 		sed -i "/^$user:/d" /etc/subuid /etc/subgid 2>/dev/null
 	done <"$E2E/users"
 	rm -f "$E2E/users"

@@ -69,7 +69,7 @@ while c.inotify_init() >= 0: pass
 print("full", flush=True); import time; time.sleep(30)'
 	fvm run -d --name greedy --net none -- python3 -c "$all"
 	local one='import ctypes, sys; sys.exit(ctypes.CDLL(None).inotify_init() < 0)'
-	wait_until 5 eval 'fvm logs greedy | grep -q full'
+	wait_until 30 eval 'fvm logs greedy | grep -q full'
 	expect 0 python3 -c "$one"
 	expect 0 fvm run --rm --net none -- python3 -c "$one"
 	expect 1 fvm exec greedy python3 -c "$one"
@@ -105,7 +105,7 @@ print("full", flush=True); import time; time.sleep(30)'
 	sleep 0.2
 	kill -SEGV $!
 	wait $! || :
-	wait_until 5 grep -qs outside "$E2E/dumps" || :
+	wait_until 30 grep -qs outside "$E2E/dumps" || :
 	echo "$pattern" >/proc/sys/kernel/core_pattern
 	equal "$(cat "$E2E/dumps")" outside
 }
@@ -184,7 +184,7 @@ hostile() {
 	as_user mal1 fvm run -d --name v --root --net none -- sleep 300
 	while read -r kind name; do
 		as_user mal fvm exec --detach v sh -c "'$E2E/hostile_ipc' serve $kind $name >/tmp/ready.$kind 2>&1"
-		wait_until 10 as_user mal fvm exec v grep -q ready "/tmp/ready.$kind"
+		wait_until 30 as_user mal fvm exec v grep -q ready "/tmp/ready.$kind"
 		expect 0 as_user mal fvm exec v "$E2E/hostile_ipc" reach "$kind" "$name"
 		# the host's root, the user himself outside, another user's VM, another VM of his
 		expect 1 "$E2E/hostile_ipc" reach "$kind" "$name"
@@ -222,13 +222,13 @@ hostile() {
 	needs_device /dev/fuse
 	hostile fuse
 	fvm run -d --name v --net none --device /dev/fuse -- sh -c "mkdir -p /mnt/f && '$E2E/hostile_fuse' /mnt/f"
-	wait_until 10 eval 'fvm logs v | grep -q ready'
+	wait_until 30 eval 'fvm logs v | grep -q ready'
 	equal "$(fvm exec v stat -c '%F %a' /mnt/f/node)" "character special file 666"
 	expect 1 fvm exec v head -c 1 /mnt/f/node
 	says "ermission denied"
 	# what the host's commands look at in a VM is not there any more, and programs hang
 	fvm exec --detach v sh -c "'$E2E/hostile_fuse' /etc"
-	wait_until 10 eval 'fvm logs v | grep -c ready | grep -qx 2'
+	wait_until 30 eval 'fvm logs v | grep -c ready | grep -qx 2'
 	fvm exec --detach v ls /mnt/f/never
 	fvm exec --detach v ls -l /mnt/f
 	local command
@@ -250,7 +250,7 @@ hostile() {
 	# the host to the VM
 	"$E2E/hostile_pass" give "$E2E/target/in/socket" "$E2E/target/in" >"$E2E/ready" 3>&- &
 	server=$!
-	wait_until 5 grep -qs ready "$E2E/ready"
+	wait_until 30 grep -qs ready "$E2E/ready"
 	expect 0 fvm run --rm --net none --bind "$E2E/target/in" -- "$E2E/hostile_pass" take \
 		"$E2E/target/in/socket" ../closed ../open ../../../../etc/shadow
 	equal "$output" "../closed: Permission denied
@@ -263,7 +263,7 @@ hostile() {
 	# the VM to the host: what it leads to is the VM's
 	fvm run -d --name v --net none --bind "$E2E/target/in" -- sh -c "mkdir /opt/inside && echo v >/etc/fvm-only
 		'$E2E/hostile_pass' give $E2E/target/in/socket /opt/inside"
-	wait_until 5 eval 'fvm logs v | grep -q ready'
+	wait_until 30 eval 'fvm logs v | grep -q ready'
 	expect 0 "$E2E/hostile_pass" take "$E2E/target/in/socket" ../../etc/fvm-only ../../../../etc/fvm-only \
 		"../..$FVM_HOME"
 	equal "${lines[0]%%:*} ${lines[1]%:*}" "../../etc/fvm-only ../../../../etc/fvm-only"
@@ -324,7 +324,7 @@ hostile() {
 	as_user mal fvm resume v
 	expect 0 as_user mal fvm exec v true
 	as_user mal fvm rm --force v
-	wait_until 5 eval '! ls -d "$cgroup"/fvm 2>/dev/null'
+	wait_until 30 eval '! ls -d "$cgroup"/fvm 2>/dev/null'
 }
 
 @test "root who works in a user's store ends, starts and shares nothing that the user names there" {

@@ -393,7 +393,7 @@ deep_bottom() {
 	fvm -q import "$E2E/deep.tar" c
 	equal "$(deep_bottom c)" here
 	fvm rm a b c
-	wait_until 20 nothing_stored
+	wait_until 30 nothing_stored
 }
 
 @test "a VM with a disk of its own is tagged, cloned, exported, copied from and committed" {

@@ -104,7 +104,7 @@ with_cgroups() {
 @test "a limited VM's changes are seen from outside, while it runs and after" {
 	needs_loop; needs_command mkfs.ext4
 	fvm run -d --name seen --net none --disk 32M -- sh -c 'echo x >/root/e2e-seen; sleep 100'
-	wait_until 5 sh -c 'fvm diff seen | grep -q e2e-seen'
+	wait_until 30 sh -c 'fvm diff seen | grep -q e2e-seen'
 	fvm kill seen
 	expect 0 fvm diff seen
 	says /root/e2e-seen
@@ -124,7 +124,7 @@ with_cgroups() {
 	losetup -a | grep -qF "$FVM_HOME"
 	fails grep -qF "$FVM_HOME" /proc/self/mountinfo
 	fvm kill gone
-	wait_until 5 sh -c '! losetup -a | grep -qF "$FVM_HOME"'
+	wait_until 30 sh -c '! losetup -a | grep -qF "$FVM_HOME"'
 }
 
 # quota_works MKFS..: a store on a file system with project quotas limits by them
@@ -143,7 +143,7 @@ quota_works() {
 	local size; size=$(du -sk "$store/vms/full" | cut -f 1)
 	[ ! -e "$store/vms/full/workspace/fs/+image" ] || size=image
 	env FVM_HOME="$store" fvm rm full
-	wait_until 20 umount "$E2E/mnt"
+	wait_until 30 umount "$E2E/mnt"
 	says 'status 1'
 	[ "$(awk '/^fvm/ { print $2 }' <<<"$output")" = 32768 ]
 	[ "$size" -le 33000 ]
@@ -179,7 +179,7 @@ quota_works() {
 	mount -o loop "$E2E/disk" "$E2E/mnt"
 	run env FVM_HOME="$E2E/mnt/home" fvm run --rm --net none -- \
 		dd if=/dev/zero of=/var/tmp/x bs=1M count=60
-	wait_until 20 umount "$E2E/mnt" # what was thrown away is deleted in the background
+	wait_until 30 umount "$E2E/mnt" # what was thrown away is deleted in the background
 	[ "$status" != 0 ]
 	says 'No space left on device'
 	[ "$(sed -n 's/^\([0-9]*\) bytes.*/\1/p' <<<"$output")" -lt $((40 << 20)) ]
@@ -203,7 +203,7 @@ pause_works() {
 	with_cgroups "$kind" fvm run -d --name counter --net none -- \
 		bash -c 'while :; do printf x >>/dev/shm/i; sleep 0.001; done'
 	local shm; shm=/proc/$(fvm --json inspect counter | jq -r '.init_pid // .[0].init_pid')/root/dev/shm/i
-	wait_until 5 test -s "$shm"
+	wait_until 30 test -s "$shm"
 	with_cgroups "$kind" fvm pause counter
 	[ "$(fvm --json ls | jq -r '.[0].state')" = paused ]
 	a=$(stat -c %s "$shm"); sleep 0.5; b=$(stat -c %s "$shm")

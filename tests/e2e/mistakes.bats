@@ -38,11 +38,11 @@ teardown() {
 	still=
 	FVM_FAULT=commit.stage:1:stop fvm -q commit a $TOP/one &
 	local first=$!
-	wait_until 10 stands_still
+	wait_until 30 stands_still
 	fvm snapshot a t 2>"$E2E/said" &
 	local second=$!
 	waits() { grep -q "VM 'a' is in use by fvm.* commit a .*(pid [0-9]*): waiting" "$E2E/said"; }
-	wait_until 10 waits || { cat "$E2E/said" && false; }
+	wait_until 30 waits || { cat "$E2E/said" && false; }
 	# who only looks need not wait
 	equal "$(fvm ls -q)" a
 	kill -CONT "$still"
@@ -194,7 +194,7 @@ spoil() {
 		kill -KILL "$pid" 2>/dev/null || : # its end may have been near
 	done
 	kill -KILL "$init"
-	wait_until 5 test ! -e "/proc/$init"
+	wait_until 30 test ! -e "/proc/$init"
 	# a layer of no VM, and one of a VM whose id was damaged, both old
 	layer=$(ls "$FVM_HOME/layers")
 	mkdir -p "$FVM_HOME/layers/00000000000000000000000000000000/refs" \

@@ -29,7 +29,7 @@ teardown() {
 	servers_end
 	host_vms_remove
 	[ ! -s "$E2E/users" ] || user_vms_remove
-	wait_until 5 nothing_left
+	wait_until 30 nothing_left
 }
 
 
@@ -94,14 +94,14 @@ serve() { # WHERE KIND ADDRESS PORT
 	: >"$E2E/ready"
 	nsenter -t "$space" -n -- "$E2E/hostile_net" serve "$2" "$3" "$4" >"$E2E/ready" 3>&- &
 	servers+=($!)
-	wait_until 5 grep -q ready "$E2E/ready"
+	wait_until 30 grep -q ready "$E2E/ready"
 }
 
-in_host_soon() { wait_until 5 in_host "$@"; }
+in_host_soon() { wait_until 30 in_host "$@"; }
 
 serve_in() { # VM KIND ADDRESS PORT
 	fvm_host exec --detach "$1" sh -c "'$E2E/hostile_net' serve $2 $3 $4 >/tmp/ready.$2.$4 2>&1"
-	wait_until 5 fvm_host exec "$1" grep -q ready "/tmp/ready.$2.$4"
+	wait_until 30 fvm_host exec "$1" grep -q ready "/tmp/ready.$2.$4"
 }
 
 # STATUS CMD..: both by TCP and UDP, to each ADDRESS PORT of the lines on stdin
@@ -238,7 +238,7 @@ few_entries() { [ "$(entries)" -lt "$1" ]; }
 	fvm_host run --rm "$E2E/hostile_net" reach tcp 198.51.100.1 80
 	# they go with it, and who has its address next is not charged
 	fvm_host rm --force usual
-	wait_until 5 few_entries 1000
+	wait_until 30 few_entries 1000
 	fvm_host create next
 	fvm_host start next
 	others_connect next
@@ -310,7 +310,7 @@ few_entries() { [ "$(entries)" -lt "$1" ]; }
 	expect 125 fvm_host run --rm -p 99999:1 -- true
 	fvm_host rm --force a
 	gone() { ! in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080; }
-	wait_until 5 gone
+	wait_until 30 gone
 }
 
 @test "an ordinary user's VM: neither loopback nor the host's names; the world, and its ports" {
@@ -336,7 +336,7 @@ few_entries() { [ "$(entries)" -lt "$1" ]; }
 	expect 0 fvm_user start u
 	fvm_user exec --detach u "$E2E/hostile_net" serve tcp 0.0.0.0 8000
 	answers() { in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080; }
-	wait_until 5 answers
+	wait_until 30 answers
 	expect 125 fvm_user run --rm -p 8080:1 -- true
 	says "8080"
 }
@@ -371,7 +371,7 @@ host_resolv() { # what the host's servers are from now on; by rename, as daemons
 	each 1 fvm_host exec a <<<"10.9.9.54 53"
 	host_resolv /etc/resolv.conf 10.9.9.54
 	told() { [ "$(fvm_host exec a cat /etc/resolv.conf)" = "nameserver 10.9.9.54" ]; }
-	wait_until 5 told
+	wait_until 30 told
 	each 0 fvm_host exec a <<<"10.9.9.54 53"
 	equal "$(fvm_host diff --name-only a)" ""
 	# a file of the VM's own is left alone
@@ -391,7 +391,7 @@ host_resolv() { # what the host's servers are from now on; by rename, as daemons
 	equal "$(fvm_host exec a cat /etc/resolv.conf)" "nameserver 10.9.9.53"
 	host_resolv /run/systemd/resolve/resolv.conf 10.9.9.54
 	told() { [ "$(fvm_host exec a cat /etc/resolv.conf)" = "nameserver 10.9.9.54" ]; }
-	wait_until 5 told
+	wait_until 30 told
 	# a stub only: a relay asks it
 	in_host rm /run/systemd/resolve/resolv.conf
 	serve in_host udp 127.0.0.53 53
@@ -420,7 +420,7 @@ beside() { # what holds beside any firewall; its own rules are in $E2E/theirs
 
 beside_after_reload() {
 	works_again() { fvm_host exec a "$E2E/hostile_net" reach tcp 198.51.100.1 80; }
-	wait_until 5 works_again
+	wait_until 30 works_again
 	each 0 fvm_host exec a <<<"2001:db8::1 80"
 	each 1 fvm_host exec a <<<"198.51.100.2 2222"
 	expect 0 in_outside "$E2E/hostile_net" reach tcp 198.51.100.2 8080
@@ -466,7 +466,7 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	in_host_soon "$E2E/hostile_net" reach tcp 198.51.100.2 8081
 	[ "$(keeper_pid)" != "$first" ]
 	gone() { [ ! -e "/proc/$first" ]; }
-	wait_until 5 gone
+	wait_until 30 gone
 
 	# newer rules: used, and left alone
 	state_byte 7 200
@@ -493,7 +493,7 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	kill -KILL "$(keeper_pid)" 2>/dev/null || :
 	fvm_host rm --force old
 	no_table() { ! in_host nft list table inet fvm >/dev/null 2>&1; }
-	wait_until 5 no_table
+	wait_until 30 no_table
 	fvm_host run -d --name new -- sleep 600
 	each 0 fvm_host exec new <<<"198.51.100.1 80"
 	equal "$(state_byte 6)" 3
@@ -512,7 +512,7 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	in_host iptables-nft-restore <"$E2E/theirs"
 	beside_after_reload
 	same() { diff <(grep -o '^[^[]*' "$E2E/theirs") <(in_host iptables-nft-save | grep -v '^#' | grep -o '^[^[]*'); }
-	wait_until 5 same
+	wait_until 30 same
 	in_host nft flush ruleset
 }
 
@@ -531,7 +531,7 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	beside_after_reload
 	in_host iptables-legacy -D FORWARD -i none0 -j DROP
 	same() { diff <(grep -o '^[^[]*' "$E2E/theirs") <(in_host sh -c 'iptables-legacy-save; ip6tables-legacy-save' | grep -v '^#' | grep -o '^[^[]*'); }
-	wait_until 5 same
+	wait_until 30 same
 	in_host sh -c 'for i in iptables ip6tables; do $i-legacy -P FORWARD ACCEPT; $i-legacy -F; $i-legacy -X; done'
 }
 
@@ -543,7 +543,7 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	in_host ufw reload
 	beside_after_reload
 	without() { ! in_host nft list ruleset | grep -q 'fvm'; }
-	wait_until 5 without
+	wait_until 30 without
 	in_host ufw status | grep -q '22/tcp'
 	in_host ufw --force disable
 	in_host nft flush ruleset
@@ -572,13 +572,13 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 		--default-config="$at/usr/lib/firewalld" --system-config="$at/etc/firewalld" >/dev/null 2>&1 3>&- &
 	servers+=($!)
 	up() { firewall_cmd --state >/dev/null 2>&1; }
-	wait_until 20 up || { tail -n 5 "$at/log" >&2; return 1; }
+	wait_until 30 up || { tail -n 5 "$at/log" >&2; return 1; }
 	firewall_cmd --zone=public --change-interface=up0
 	beside
 	firewall_cmd --reload
 	beside_after_reload
 	without() { ! in_host nft list ruleset | grep -q 'fvm'; }
-	wait_until 5 without
+	wait_until 30 without
 	kill "${servers[@]}"
 	wait "${servers[@]}" 2>/dev/null || :
 	servers=()

@@ -138,7 +138,7 @@ teardown() {
 	fvm create two
 	tmux -L "fvm-${E2E##*.}" -f /dev/null new-session -d -s t -x 80 -y 20 "fvm rm --all; sleep 20"
 	shows() { tmux -L "fvm-${E2E##*.}" capture-pane -p -t t | grep -q "delete all 2 VMs"; }
-	wait_until 5 shows
+	wait_until 30 shows
 	tmux -L "fvm-${E2E##*.}" send-keys -t t n Enter
 	sleep 0.3
 	tmux -L "fvm-${E2E##*.}" kill-server
@@ -152,7 +152,7 @@ slowly() {
 	still=
 	FVM_FAULT=$1:stop "${@:2}" &
 	local pid=$!
-	wait_until 10 stands_still || return 1
+	wait_until 30 stands_still || return 1
 	sleep 0.4
 	kill -CONT "$still"
 	wait $pid

@@ -14,7 +14,7 @@ start() {
 
 @test "ps tells both pids, the VM's user, and the command" {
 	start one sh -c 'sleep 111 & exec sleep 222'
-	wait_until 5 sh -c 'fvm ps one | grep -q "sleep 222"'
+	wait_until 30 sh -c 'fvm ps one | grep -q "sleep 222"'
 	expect 0 fvm --json ps one
 	[ "$(jq -r '.[0] | "\(.pid) \(.user) \(.uid)"' <<<"$output")" = '1 root 0' ]
 	local host; host=$(jq -r '.[] | select(.command == "sleep 111").host_pid' <<<"$output")
@@ -25,20 +25,20 @@ start() {
 @test "ps names users as the VM does" {
 	start one sh -c 'echo "inside:x:4321:4321::/:/bin/sh" >>/etc/passwd
 		setpriv --reuid 4321 --regid 4321 --clear-groups sleep 111'
-	wait_until 5 sh -c 'fvm ps one | grep -q "^ *[0-9]* *[0-9]* inside .*sleep 111"'
+	wait_until 30 sh -c 'fvm ps one | grep -q "^ *[0-9]* *[0-9]* inside .*sleep 111"'
 	fails grep -q ^inside: /etc/passwd
 }
 
 @test "ps follows no link that a VM put in place of its passwd" {
 	start one sh -c 'rm /etc/passwd; ln -s /proc/1/root/etc/shadow /etc/passwd; sleep 111'
-	wait_until 5 sh -c 'fvm ps one | grep -q "sleep 111"'
+	wait_until 30 sh -c 'fvm ps one | grep -q "sleep 111"'
 	start two sh -c 'rm /etc/passwd; mkfifo /etc/passwd; sleep 111'
-	wait_until 5 sh -c 'timeout 3 fvm ps two | grep -q "sleep 111"'
+	wait_until 30 sh -c 'timeout 3 fvm ps two | grep -q "sleep 111"'
 }
 
 @test "names that a program chooses forge no line and reach no terminal" {
 	start one bash -c 'exec -a $'"'"'\e[31mred\n  99 1 root S forged'"'"' sleep 111'
-	wait_until 5 sh -c 'fvm ps one | grep -q red'
+	wait_until 30 sh -c 'fvm ps one | grep -q red'
 	expect 0 fvm ps one
 	[[ $output != *$'\e'* ]]
 	fails grep -q '^ *99 ' <<<"$output"
@@ -106,9 +106,9 @@ start() {
 	start two sleep 111
 	fvm --json stats --watch 1 one two >"$E2E/stats" 2>"$E2E/said" &
 	local pid=$! status=0
-	wait_until 10 test -s "$E2E/stats"
+	wait_until 30 test -s "$E2E/stats"
 	fvm kill one
-	wait_until 10 grep -q "'one' is not running" "$E2E/said"
+	wait_until 30 grep -q "'one' is not running" "$E2E/said"
 	fvm kill two
 	wait $pid || status=$?
 	equal "$status" 125
@@ -134,11 +134,11 @@ start() {
 
 @test "kill knows the real-time signals by name" {
 	start one bash -c 'trap "touch /root/caught" RTMIN+3; echo up; while :; do sleep 0.1; done'
-	wait_until 5 sh -c 'fvm logs one | grep -q up'
+	wait_until 30 sh -c 'fvm logs one | grep -q up'
 	expect 125 fvm kill -s RTMIN+99 one
 	expect 125 fvm kill -s RTMINX one
 	fvm kill -s SIGRTMIN+3 one
-	wait_until 5 fvm exec one test -e /root/caught
+	wait_until 30 fvm exec one test -e /root/caught
 }
 
 @test "start, stop, kill, pause, resume and rm --all take those that they are for" {
@@ -179,11 +179,11 @@ start() {
 	unshare -m sh -c "$without" - true || skip "needs cgroups mounted in another way"
 	unshare -m sh -c "$without" - fvm run -d --name one --net none -- \
 		sh -c 'sleep 111 & sleep 0.5; kill -STOP $!; sleep 222' >/dev/null
-	wait_until 5 sh -c 'fvm --json ps one | jq -e ".[] | select(.command == \"sleep 111\" and .state == \"T\")"'
+	wait_until 30 sh -c 'fvm --json ps one | jq -e ".[] | select(.command == \"sleep 111\" and .state == \"T\")"'
 	unshare -m sh -c "$without" - fvm pause one
 	[ "$(fvm --json ps one | jq -r '[.[].state] | unique | join("")')" = T ]
 	unshare -m sh -c "$without" - fvm resume one
-	wait_until 5 sh -c 'fvm --json ps one | jq -e ".[] | select(.command == \"sleep 222\" and .state == \"S\")"'
+	wait_until 30 sh -c 'fvm --json ps one | jq -e ".[] | select(.command == \"sleep 222\" and .state == \"S\")"'
 	[ "$(fvm --json ps one | jq -r '.[] | select(.command == "sleep 111").state')" = T ]
 }
 

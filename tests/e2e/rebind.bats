@@ -31,7 +31,7 @@ logs_have() { fvm logs one | grep -qF -- "$1"; }
 # the limit of descriptors that python has set is there
 limited() { grep -q 'Max open files *10 ' "/proc/$(fvm --json ps one | jq '.[] | select(.command | startswith("/usr/bin/python3")).host_pid')/limits"; }
 
-writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null && wait_until 10 in_order /tmp/old; }
+writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null && wait_until 30 in_order /tmp/old; }
 
 @test "a file that is written goes on in another one, and nothing of it is lost" {
 	needs_root
@@ -39,11 +39,11 @@ writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null 
 	local shell
 	shell=$(pid one bash)
 	fvm rebind one "$shell" 5 /tmp/new
-	wait_until 10 in_order /tmp/old /tmp/new
+	wait_until 30 in_order /tmp/old /tmp/new
 	equal "$(name one "$shell" 5)" "/tmp/new (write)"
 	# back: at the end of what is there
 	fvm -q rebind one "$shell" 5 /tmp/third
-	wait_until 10 in_order /tmp/old /tmp/new /tmp/third
+	wait_until 30 in_order /tmp/old /tmp/new /tmp/third
 	equal "$(fvm --json rebind one "$shell" 5 /tmp/third | jq -c '[.descriptors, .processes]')" '[1,1]'
 }
 
@@ -54,7 +54,7 @@ writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null 
 	fvm() { as_user rebind fvm "$@"; }
 	writer
 	fvm rebind one "$(pid one bash)" 5 /tmp/new
-	wait_until 10 in_order /tmp/old /tmp/new
+	wait_until 30 in_order /tmp/old /tmp/new
 	fvm -q rm --force one
 	unset -f fvm
 }
@@ -64,10 +64,10 @@ writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null 
 	local how
 	for how in read poll select epoll; do
 		fvm run -d --net none --name one /usr/bin/python3 -c "$READER" $how >/dev/null
-		wait_until 10 logs_have "fds 3 4 5 6"
+		wait_until 30 logs_have "fds 3 4 5 6"
 		fvm -q rebind one "$(pid one /usr/bin/python3)" 3 "$(pid one /usr/bin/python3):5"
 		fvm exec one sh -c "echo came >/proc/$(pid one /usr/bin/python3)/fd/6"
-		wait_until 10 logs_have "b'came\n'"
+		wait_until 30 logs_have "b'came\n'"
 		fvm rm --force one
 	done
 }
@@ -77,11 +77,11 @@ writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null 
 	fvm run -d --net none --name one bash -c 'exec 5>>/tmp/old 6>&5
 		(while :; do echo child; sleep 0.01; done >&5) & (exec 5>/tmp/own; sleep 1000 6>&-) &
 		while :; do echo parent >&5; echo copy >&6; sleep 0.01; done' >/dev/null
-	wait_until 10 fvm exec one grep -q child /tmp/old
+	wait_until 30 fvm exec one grep -q child /tmp/old
 	local before
 	fvm rebind --all one "$(pid one bash)" 5 /tmp/new
 	before=$(fvm exec one sh -c 'wc -c </tmp/old')
-	wait_until 10 fvm exec one sh -c 'grep -q child /tmp/new && grep -q parent /tmp/new && grep -q copy /tmp/new'
+	wait_until 30 fvm exec one sh -c 'grep -q child /tmp/new && grep -q parent /tmp/new && grep -q copy /tmp/new'
 	equal "$(fvm exec one sh -c 'wc -c </tmp/old')" "$before"
 	equal "$(fvm exec one sh -c 'cat /tmp/own')" ""
 }
@@ -90,7 +90,7 @@ writer() { fvm run -d --net none --root --name one bash -c "$WRITER" >/dev/null 
 	needs_root
 	fvm run -d --net none --name one bash -c 'while :; do echo said; sleep 0.05; done' >/dev/null
 	fvm exec -d -t one sleep 1000 >/dev/null
-	wait_until 10 logs_have said
+	wait_until 30 logs_have said
 	local from to
 	from=$(pid one bash) to=$(pid one "sleep 1000")
 	fvm rebind one "$from" 1 "$to:1"
@@ -100,9 +100,9 @@ s = socket.socket(socket.AF_UNIX); s.bind("/tmp/socket"); s.listen()
 c = s.accept()[0]
 if c.recv(4) == b"said": open("/tmp/heard", "w").write("yes")
 time.sleep(1000)' >/dev/null
-	wait_until 10 fvm exec one test -S /tmp/socket
+	wait_until 30 fvm exec one test -S /tmp/socket
 	fvm rebind one "$from" 1 /tmp/socket
-	wait_until 10 fvm exec one grep -q yes /tmp/heard
+	wait_until 30 fvm exec one grep -q yes /tmp/heard
 }
 
 @test "what can't be is said, and the program has what it had" {
@@ -131,15 +131,15 @@ time.sleep(1000)' >/dev/null
 	# a secret that the program's user can't read, a limit that leaves no number
 	fvm exec one sh -c 'echo secret >/tmp/secret; chmod 600 /tmp/secret'
 	fvm exec -d --user nobody one sh -c 'exec 5</etc/passwd; sleep 1000 & wait' >/dev/null
-	wait_until 10 sh -c 'fvm ps one | grep -q "sleep 1000"'
+	wait_until 30 sh -c 'fvm ps one | grep -q "sleep 1000"'
 	refused "Permission denied" "$(pid one 'sleep 1000')" 5 /tmp/secret
 	fvm exec -d one /usr/bin/python3 -c 'import os, resource, time
 while os.dup(0) < 9: pass
 resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10)); time.sleep(2000)' >/dev/null
-	wait_until 10 limited
+	wait_until 30 limited
 	refused "Too many open files" "$(pid one '/usr/bin/python3')" 5 /etc/passwd
 	fvm run -d --net none --name two /usr/bin/python3 -c "$READER" epoll >/dev/null
-	wait_until 10 sh -c 'fvm logs two | grep -q "fds 3 4 5 6"'
+	wait_until 30 sh -c 'fvm logs two | grep -q "fds 3 4 5 6"'
 	expect 125 fvm rebind two "$(pid two /usr/bin/python3)" 3 /etc/passwd
 	says "by epoll"
 	expect 125 fvm rebind two "$(pid two /usr/bin/python3)" 7 /etc/passwd
@@ -150,7 +150,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10)); time.sleep(2000)' >/dev/nu
 	refused "is paused" "$shell" 5 /tmp/new
 	fvm resume one
 	equal "$(name one "$shell" 5)" "/tmp/old (write)"
-	wait_until 10 in_order /tmp/old
+	wait_until 30 in_order /tmp/old
 	fvm kill one
 	refused "not running" "$shell" 5 /tmp/new
 }

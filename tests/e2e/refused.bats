@@ -118,7 +118,7 @@ docker="-e EPERM mount umount2 pivot_root setns unshare:0&0x10000000 unshare:0&0
 	needs_root
 	local error
 	# as long as the last VM's table stands, the next one's address may be in it already
-	wait_until 5 eval '! nft list table inet fvm >/dev/null 2>&1'
+	wait_until 30 eval '! nft list table inet fvm >/dev/null 2>&1'
 	for error in EPROTONOSUPPORT EPERM ENOENT; do
 		expect 125 under "-e $error socket:0=16:2=12" fvm run --rm true
 		says nf_tables

@@ -149,10 +149,10 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	as_user lone fvm -q run --rm --net none --hostname killed-one true &
 	local starter=$!
 	ours() { pgrep -u fvmt-lone -f 'hostname killed-one'; }
-	wait_until 5 sh -c 'pgrep -u fvmt-lone -f "hostname killed-one" | wc -l | grep -qv "^[01]$"'
+	wait_until 30 sh -c 'pgrep -u fvmt-lone -f "hostname killed-one" | wc -l | grep -qv "^[01]$"'
 	sleep 0.5
 	kill -KILL "$(ours | head -n 1)"
-	wait_until 5 fails ours
+	wait_until 30 fails ours
 	pkill -P $holder || : # its child has the lock as well
 	kill $holder || :
 	wait $holder $starter || : # a bare one would wait for bats' own clock, too
@@ -198,7 +198,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	touch -d "1 minute ago" /home/fvmt-lone/.local/share/fvm/skeleton/*/g*/foreign
 	touch /home/fvmt-lone/.local/share/fvm/skeleton/*/g*/checked
 	run_root true
-	wait_until 15 kept
+	wait_until 30 kept
 	# by the list, then with the host changed below it
 	expect 0 run_root sh -ec "echo x >$top/7/file; mkdir $top/1/sub/d; stat -c '%a %U' $top/1/sub $top/2"
 	equal "${lines[*]}" "755 root 555 root"
@@ -233,7 +233,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	expect 0 as_user lone env FVM_HOME=/home/fvmt-lone/other fvm start a
 	equal "$output $(left_out)" " "
 	as_user lone env FVM_HOME=/home/fvmt-lone/other fvm -q rm --force a
-	wait_until 10 idle_store /home/fvmt-lone/other
+	wait_until 30 idle_store /home/fvmt-lone/other
 	rm -rf /home/fvmt-lone/other
 }
 
@@ -338,7 +338,7 @@ run_user() { as_user lone fvm -q run --rm --net none -- "$@"; }
 	pid=$(as_user lone cat "/run/user/$(id -u fvmt-lone)/fvm/vms/lost/state.json" | jq .helper_pid)
 	kill -KILL "$pid"
 	stopped() { [ "$(as_user lone fvm --json inspect lost | jq -r .state)" = stopped ]; }
-	wait_until 10 stopped
+	wait_until 30 stopped
 	grep -q "supervisor is gone" /home/fvmt-lone/.local/share/fvm/vms/lost/log
 }
 
@@ -402,7 +402,7 @@ except PermissionError:
 	equal "$(jq -c '.[] | select(.path == "/usr/b").now | [.uid, .gid]' <<<"$output")" "[0,8]"
 	expect 0 as_user range fvm -q rm real
 	empty() { [ -z "$(ls -A /home/fvmt-range/.local/share/fvm/trash)" ]; }
-	wait_until 10 empty
+	wait_until 30 empty
 }
 
 @test "a user with subordinate ids can delete his store, services' directories and all" {
@@ -504,7 +504,7 @@ except PermissionError:
 	[ ! -e ~fvmt-range/own ]
 	expect 0 range rm a b c
 	emptied() { [ -z "$(cd ~fvmt-range/.local/share/fvm && find trash layers vms -mindepth 1)" ]; }
-	wait_until 10 emptied
+	wait_until 30 emptied
 }
 
 @test "packages are installed, reinstalled, upgraded and removed with one id" {

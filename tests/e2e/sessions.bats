@@ -29,7 +29,7 @@ keys() { screen send-keys "$@"; }
 shown() { screen capture-pane -p; }
 shows() { shown | grep -qF -- "$1"; }
 wait_shown() {
-	wait_until 10 shows "$1" && return 0
+	wait_until 30 shows "$1" && return 0
 	printf 'the screen does not show "%s":\n' "$1" >&2
 	shown >&2
 	return 1
@@ -91,7 +91,7 @@ wait_shown() {
 	fvm exec vm sh -c 'trap "echo caught; exit 3" INT; echo ready; while :; do sleep 0.1; done' \
 		>"$E2E/out" &
 	local pid=$!
-	wait_until 5 grep -q ready "$E2E/out"
+	wait_until 30 grep -q ready "$E2E/out"
 	kill -INT $pid
 	local status=0
 	wait $pid || status=$?
@@ -105,14 +105,14 @@ wait_shown() {
 	local pid=$!
 	sleep 0.2
 	kill -KILL $pid
-	wait_until 5 fvm exec vm test -e /root/survived
+	wait_until 30 fvm exec vm test -e /root/survived
 }
 
 @test "detached commands write to the log, and can be attached to" {
 	start vm
 	expect 0 fvm exec -d vm sh -c 'for i in 1 2 3; do echo line $i; done; sleep 2; echo last; exit 4'
 	local session=$output
-	wait_until 5 sh -c 'fvm logs vm | grep -q "line 3"'
+	wait_until 30 sh -c 'fvm logs vm | grep -q "line 3"'
 	equal "$(fvm logs --tail 1 vm)" "line 3"
 	equal "$(fvm --json attach --list vm | jq -r '.[0].session')" "$session"
 	expect 4 fvm attach vm "$session"
@@ -127,9 +127,9 @@ wait_shown() {
 	fvm logs -f vm >"$E2E/out" &
 	local pid=$!
 	fvm exec -d vm sh -c 'sleep 0.3; echo one; sleep 0.3; echo two; sleep 111' >/dev/null
-	wait_until 5 grep -q two "$E2E/out"
+	wait_until 30 grep -q two "$E2E/out"
 	fvm stop -t 1 vm
-	wait_until 5 sh -c "! kill -0 $pid 2>/dev/null"
+	wait_until 30 sh -c "! kill -0 $pid 2>/dev/null"
 	equal "$(cat "$E2E/out")" "$(printf 'one\ntwo')"
 }
 
@@ -157,7 +157,7 @@ wait_shown() {
 	equal "$(fvm --json ls | jq -r '.[0].state')" stopped
 	fvm start vm
 	fvm exec -d vm sh -c 'trap "" TERM; echo deaf; while :; do sleep 1; done' >/dev/null
-	wait_until 5 sh -c 'fvm logs vm | grep -q deaf'
+	wait_until 30 sh -c 'fvm logs vm | grep -q deaf'
 	fvm stop -t 1 vm
 	equal "$(fvm --json ls | jq -r '.[0].state')" stopped
 	expect 0 fvm stop vm # again: nothing to do
@@ -166,7 +166,7 @@ wait_shown() {
 @test "stop gives programs the time to tidy up" {
 	start vm
 	fvm exec -d vm sh -c 'trap "sleep 0.5; echo tidy >/root/tidy; exit" TERM; echo up; while :; do sleep 0.1; done' >/dev/null
-	wait_until 5 sh -c 'fvm logs vm | grep -q up'
+	wait_until 30 sh -c 'fvm logs vm | grep -q up'
 	fvm stop vm
 	fvm start vm
 	equal "$(fvm exec vm cat /root/tidy)" tidy
@@ -242,7 +242,7 @@ wait_shown() {
 	keys G
 	wait_shown 1000
 	screen resize-window -x 60 -y 10
-	wait_until 5 sh -c "[ \$(tmux -S $E2E/tmux capture-pane -p | grep -c '^[0-9]') = 9 ]"
+	wait_until 30 sh -c "[ \$(tmux -S $E2E/tmux capture-pane -p | grep -c '^[0-9]') = 9 ]"
 	keys q
 	screen resize-window -x 100 -y 20
 	keys 'clear; top' Enter
@@ -277,7 +277,7 @@ wait_shown() {
 	wait_shown '#'
 	keys 'kept=yes; clear' Enter
 	keys C-p C-q
-	wait_until 5 test -s "$E2E/after"
+	wait_until 30 test -s "$E2E/after"
 	cmp "$E2E/before" "$E2E/after"
 	keys 'echo is $kept' Enter
 	wait_shown 'is yes'
@@ -311,7 +311,7 @@ wait_shown() {
 	sleep 0.3
 	keys 'echo $((40 + 2)) both' Enter
 	wait_shown '42 both'
-	wait_until 5 grep -q '42 both' "$E2E/second"
+	wait_until 30 grep -q '42 both' "$E2E/second"
 	keys 'exit' Enter
 	wait $pid || :
 }
@@ -321,18 +321,18 @@ wait_shown() {
 	screen_start 'fvm exec vm sh -c "echo up; sleep 0.8; touch /root/stayed; sleep 111"'
 	wait_shown up
 	screen kill-server
-	wait_until 5 fvm exec vm test -e /root/stayed
+	wait_until 30 fvm exec vm test -e /root/stayed
 	equal "$(fvm --json attach --list vm | jq length)" 1
 }
 
 @test "the terminal is restored when the client is terminated" {
 	start vm
 	screen_start 'stty -g >'"$E2E"'/before; fvm exec vm sleep 111 & p=$!; fg; stty -g >'"$E2E"'/after'
-	wait_until 5 sh -c 'fvm attach --list vm | grep -q sleep'
+	wait_until 30 sh -c 'fvm attach --list vm | grep -q sleep'
 	local pid
 	pid=$(pgrep -f '^fvm exec vm sleep 111' | head -n 1)
 	kill -TERM "$pid"
-	wait_until 5 test -s "$E2E/after"
+	wait_until 30 test -s "$E2E/after"
 	cmp "$E2E/before" "$E2E/after"
 }
 

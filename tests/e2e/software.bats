@@ -58,7 +58,7 @@ setup() {
 		apt-get -qqy install --no-install-recommends redis-server postgresql >/dev/null'
 	fvm start db
 	fvm exec -d db redis-server --port 6400 --dir /tmp
-	wait_until 20 fvm exec db redis-cli -p 6400 set key value
+	wait_until 30 fvm exec db redis-cli -p 6400 set key value
 	equal "$(fvm exec db redis-cli -p 6400 get key)" value
 	fvm exec db sh -ec 'pg_lsclusters -h | grep -q . || pg_createcluster 15 main >/dev/null
 		pg_ctlcluster 15 main start || pg_ctlcluster 15 main status'
@@ -71,7 +71,7 @@ setup() {
 	# and it is all there when it is started again
 	fvm start db
 	fvm exec db sh -ec 'install -d -o postgres /var/run/postgresql; pg_ctlcluster 15 main start'
-	wait_until 20 fvm exec --user postgres db psql -Atc 'select count(*) from t'
+	wait_until 30 fvm exec --user postgres db psql -Atc 'select count(*) from t'
 	# under load into a file and out of it: nothing is lost, and nothing done twice
 	fvm exec --user postgres db sh -ec 'createdb bench; pgbench -qi bench' 2>/dev/null
 	fvm exec -d --user postgres db sh -c 'pgbench -c 4 -T 8 bench >/tmp/bench.out 2>&1; echo over >>/tmp/bench.out' >/dev/null

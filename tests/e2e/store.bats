@@ -18,7 +18,7 @@ busy_vm() {
 		perl -MSocket -e "socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un(q(/opt/d/sock)))"
 		touch -d 2001-02-03T04:05:06Z /opt/d/f; touch /opt/ready
 		while :; do echo x >>/opt/count; sleep 0.02; done' >/dev/null
-	wait_until 10 fvm exec a -- test -e /opt/count
+	wait_until 30 fvm exec a -- test -e /opt/count
 }
 
 look='cd /opt/d && stat -c "%n %F %u:%g %a %h %s" * | grep -v ^sock; stat -c %Y f; readlink sym
@@ -27,7 +27,7 @@ look='cd /opt/d && stat -c "%n %F %u:%g %a %h %s" * | grep -v ^sock; stat -c %Y 
 
 count() { fvm exec a -- sh -c 'wc -l </opt/count'; }
 counts_above() { [ "$(count)" -gt "$1" ]; }
-goes_on() { wait_until 5 counts_above "$(count)"; }
+goes_on() { wait_until 30 counts_above "$(count)"; }
 
 @test "a running VM is tagged and cloned, stands still for a moment, and goes on" {
 	busy_vm
@@ -63,7 +63,7 @@ goes_on() { wait_until 5 counts_above "$(count)"; }
 		chown 12:34 /opt/d/f; ln -s f /opt/d/sym; chown -h 5:6 /opt/d/sym; mkfifo /opt/d/p
 		chmod 0 /opt/d/p; mkdir -m 0 /opt/d/closed; cp /bin/true /opt/d/cap; rm /etc/hostname
 		setcap cap_net_raw+ep /opt/d/cap; touch /opt/ready; exec sleep 100'
-	wait_until 20 as_user store fvm exec a -- test -e /opt/ready
+	wait_until 30 as_user store fvm exec a -- test -e /opt/ready
 	list='cd /opt/d; stat -c "%n %F %u:%g %a %h" *; getcap cap; cat f; ls /etc/hostname 2>&1 | wc -l'
 	as_user store fvm snapshot a t
 	as_user store fvm clone a b
@@ -113,7 +113,7 @@ nothing_in_trash() { [ -z "$(ls -A "$FVM_HOME/trash")" ]; }
 	done
 	vms_remove
 	fvm prune >/dev/null
-	wait_until 10 nothing_in_trash
+	wait_until 30 nothing_in_trash
 	equal "$(find "$FVM_HOME/tmp" "$FVM_HOME/layers" -mindepth 1 -maxdepth 1 | wc -l)" 0
 }
 
@@ -129,7 +129,7 @@ full_store() {
 	in_vm a 'echo one >/opt/fvm-test; head -c 3M /dev/urandom >/opt/noise'
 	fvm export a "$E2E/a.tar"
 	fvm -q run --net none -d --name r -- sh -c 'head -c 6M /dev/urandom >/opt/big; sleep 100' >/dev/null
-	wait_until 10 fvm exec r -- test -s /opt/big
+	wait_until 30 fvm exec r -- test -s /opt/big
 	head -c 64M /dev/zero >"$E2E/small/filler" 2>/dev/null || :
 	expect 125 fvm snapshot r t
 	says "No space left"
@@ -254,7 +254,7 @@ nothing_left() {
 	# what it left behind is killed with it, and told as before
 	expect 0 fvm -q run --rm --name again --net none -- sh -c 'trap "" TERM; sleep 300 & true'
 	expect 137 fvm -q run --rm --name again --net none -- sh -c 'kill -9 $$'
-	wait_until 10 nothing_left
+	wait_until 30 nothing_left
 }
 
 @test "what has changed in a directory with hidden entries is seen by the next VM" {
@@ -295,9 +295,9 @@ nothing_left() {
 @test "a VM whose PID 1 was killed is stopped, keeps its files, and starts again" {
 	needs_root
 	fvm -q run -d --net none --name v -- sh -c 'echo kept >/opt/fvm-e2e-kept; echo up; sleep 111'
-	wait_until 5 sh -c 'fvm logs v | grep -q up'
+	wait_until 30 sh -c 'fvm logs v | grep -q up'
 	kill -KILL "$(fvm inspect v | jq .init_pid)"
-	wait_until 5 sh -c '[ "$(fvm --json ls | jq -r ".[0].state")" = stopped ]'
+	wait_until 30 sh -c '[ "$(fvm --json ls | jq -r ".[0].state")" = stopped ]'
 	expect 125 fvm exec v true
 	says "fvm start v"
 	expect 137 fvm wait v
@@ -308,6 +308,6 @@ nothing_left() {
 	# one that is paused, too
 	fvm pause v
 	kill -KILL "$(fvm inspect v | jq .init_pid)"
-	wait_until 5 sh -c '[ "$(fvm --json ls | jq -r ".[0].state")" = stopped ]'
+	wait_until 30 sh -c '[ "$(fvm --json ls | jq -r ".[0].state")" = stopped ]'
 	expect 0 fvm rm v
 }

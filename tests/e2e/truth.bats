@@ -159,7 +159,7 @@ same_work() {
 	expect 0 on here fvm undo --drop all
 	expect 0 on here fvm rm --force work
 	gone() { [ -z "$(on here find /var/lib/fvm/trash /var/lib/fvm/commits /var/lib/fvm/vms -mindepth 1 ! -name lock)" ]; }
-	wait_until 10 gone
+	wait_until 30 gone
 	look here again
 	same_work there.start here.again there.end "$(stat -c %Y "$E2E/there.start")"
 	# nothing is kept any more: what has one name has one link
