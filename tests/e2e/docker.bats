@@ -93,7 +93,7 @@ docker_start() { # [PROGRAM..]: with these before others
 docker_stop() {
 	local pid
 	pid=$(in_host cat /run/docker.pid 2>/dev/null) || return 0
-	kill "$pid"
+	kill "$pid" 2>/dev/null || : # it may have ended by itself
 	gone() { [ ! -e "/proc/$pid" ]; }
 	wait_until 30 gone
 }

@@ -193,7 +193,7 @@ spoil() {
 		[ "$pid" != "$init" ] && grep -qsF "$E2E" "/proc/$pid/environ" || continue
 		kill -KILL "$pid" 2>/dev/null || : # its end may have been near
 	done
-	kill -KILL "$init"
+	kill -KILL "$init" 2>/dev/null || :
 	wait_until 30 test ! -e "/proc/$init"
 	# a layer of no VM, and one of a VM whose id was damaged, both old
 	layer=$(ls "$FVM_HOME/layers")

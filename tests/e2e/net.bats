@@ -78,7 +78,7 @@ hosts_make() {
 
 hosts_end() {
 	read -r HOST OUTSIDE <"$E2E/hosts"
-	kill "$HOST" "$OUTSIDE"
+	kill "$HOST" "$OUTSIDE" || :
 	wait 2>/dev/null
 	rm -rf "${E2E:?}/etc"
 }
@@ -579,7 +579,7 @@ keeper_pid() { in_host sh -c 'od -An -td4 -j 24 -N 4 /run/fvm/net-*' | tr -d ' '
 	beside_after_reload
 	without() { ! in_host nft list ruleset | grep -q 'fvm'; }
 	wait_until 30 without
-	kill "${servers[@]}"
+	kill "${servers[@]}" 2>/dev/null || :
 	wait "${servers[@]}" 2>/dev/null || :
 	servers=()
 	in_host nft flush ruleset

@@ -37,7 +37,7 @@ teardown_file() {
 	local status=0
 	if [ -e "$E2E/hosts" ]; then
 		read -r HOST OUTSIDE <"$E2E/hosts"
-		kill "$HOST" "$OUTSIDE"
+		kill "$HOST" "$OUTSIDE" || :
 		wait 2>/dev/null
 	fi
 	e2e_teardown_file || status=1

@@ -47,13 +47,13 @@ swap_begin() {
 	# shellcheck disable=SC2016  # the other shell expands
 	as_user swap sh -c 'echo $$ >swapper; exec "$@"' - "$E2E/hostile_swap" "$@" 3>&- >/dev/null &
 	starter=$!
-	until [ -s /home/fvmt-swap/swapper ]; do sleep 0.05; done
+	wait_until 30 test -s /home/fvmt-swap/swapper
 	swapper=$(cat /home/fvmt-swap/swapper)
 }
 # He is gone when this returns: who still exchanges names disturbs those who clear up.
 swap_end() {
 	[ -n "${swapper:-}" ] || return 0
-	kill -9 "$swapper"
+	kill -9 "$swapper" 2>/dev/null || :
 	wait "$starter" 2>/dev/null || :
 	swapper=
 	rm -f /home/fvmt-swap/swapper

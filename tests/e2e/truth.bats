@@ -31,7 +31,7 @@ teardown_file() {
 	for name in here there; do
 		[ -s "$E2E/$name.pid" ] && on $name true 2>/dev/null &&
 			on $name sh -c 'fvm -q rm --force work; fvm -q undo --drop all' >/dev/null 2>&1
-		[ -s "$E2E/$name.pid" ] && kill -KILL "$(cat "$E2E/$name.pid")"
+		[ ! -s "$E2E/$name.pid" ] || kill -KILL "$(cat "$E2E/$name.pid")" || :
 	done
 	e2e_teardown_file
 }
