@@ -241,7 +241,7 @@ static void wait_for_rounds(int places)
 {
 	for (int i = 0; i < places; i++) {
 		const uint64_t before = board->rounds[i];
-		for (int ms = 0; ms < 10000 && board->rounds[i] < before + 3 && !board->wrong; ms++)
+		for (int ms = 0; ms < 30000 && board->rounds[i] < before + 3 && !board->wrong; ms++)
 			nap(1);
 		tell_wrong();
 		if (board->rounds[i] < before + 3)

@@ -33,7 +33,7 @@ static FILE *image_capture_all(const pid_t *roots, size_t count,
 	FILE *image = tmpfile();
 	assert_non_null(image);
 	OK(vin_capture_open(roots, count, options, &c, &err));
-	OK(vin_capture_stop(c, 5000, &err));
+	OK(vin_capture_stop(c, 30000, &err));
 	OK(vin_out_open(fileno(image), &out, &err));
 	image_finish(c, out, resume);
 	return image;

@@ -162,7 +162,7 @@ static bool ready_for(const char *own, const char *other)
 
 static void await_link(const char *own4, const char *own6, const char *other4, const char *other6)
 {
-	for (int i = 0; i < 5000 && !(ready_for(own4, other4) && ready_for(own6, other6)); i++)
+	for (int i = 0; i < 30000 && !(ready_for(own4, other4) && ready_for(own6, other6)); i++)
 		nap(1);
 }
 
@@ -307,7 +307,7 @@ static pid_t old_victim(void (*make)(void))
 	}
 	enter(OUTSIDE);
 	last_victim = pid;
-	for (int i = 0; i < 10000 && !board->ready && !board->wrong; i++)
+	for (int i = 0; i < 30000 && !board->ready && !board->wrong; i++)
 		nap(1);
 	if (board->wrong)
 		print_error("the program: line %d: %s\n", (int)board->wrong,

@@ -333,7 +333,7 @@ static int stop(pid_t pid, struct vin_capture **c)
 {
 	err = (struct fvm_error){ 0 };
 	OK(vin_capture_open(&pid, 1, &bare, c, &err));
-	return vin_capture_stop(*c, 5000, &err);
+	return vin_capture_stop(*c, 30000, &err);
 }
 
 static void one_in_flight_is_named(void **state)

@@ -207,7 +207,7 @@ static void filters_that_cant_be_had_are_refused(void **state)
 	}
 	capture_a(pid, &payload, masks);
 	pid = twin(false);
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	OK(vin_post_open(&post, tree.procs[0].threads, &err));
 	assert_int_equal(vin_traits_replay(&post, tree.procs[0].threads, 1, NULL, payload.data,
 					   payload.len, &err),
@@ -231,7 +231,7 @@ static void filters_that_are_there_stay_alone(void **state)
 	capture_a(twin(true), &payload, masks);
 	/* another A: it has what the first has */
 	pid_t pid = twin(true);
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	OK(vin_post_open(&post, tree.procs[0].threads, &err));
 	OK(vin_traits_replay(&post, tree.procs[0].threads, 1, NULL, payload.data, payload.len,
 			     &err));
@@ -257,7 +257,7 @@ static void a_strict_one_stays_strict(void **state)
 	twins = &t;
 	for (int i = 0; i < 2; i++) {
 		pid_t pid = twin(i == 0);
-		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+		OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 		struct vin_thread *t0 = tree.procs[0].threads;
 		OK(vin_post_open(&post, t0, &err));
 		if (i == 0)

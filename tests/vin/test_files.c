@@ -38,7 +38,7 @@ static void check_parent(void)
 	struct flock lock = { .l_type = F_WRLCK, .l_start = 20, .l_len = 1 };
 	char got[4] = "";
 	board->ready = 1; /* has its locks */
-	for (int i = 0; i < 5000 && !board->rounds; i++)
+	for (int i = 0; i < 30000 && !board->rounds; i++)
 		nap(1);
 	CHECK(lseek(3, 0, SEEK_CUR) == 10 && lseek(4, 0, SEEK_CUR) == 0);
 	CHECK(read(5, got, 3) == 3 && strcmp(got, "abc") == 0);

@@ -45,7 +45,7 @@ static void some(void)
 static void nobody_is_below_first(void)
 {
 	pid_t left[PLACES];
-	for (int ms = 0; ms < 5000 && children(left, PLACES) > 0; ms++)
+	for (int ms = 0; ms < 30000 && children(left, PLACES) > 0; ms++)
 		nap(1);
 	assert_int_equal(children(left, PLACES), 0);
 }

@@ -220,7 +220,7 @@ static void the_child_answers(void)
 	struct shmid_ds ds;
 	CHECK(shmctl(id, IPC_STAT, &ds) == 0 && ds.shm_nattch == 2);
 	at[8 * PAGE] = 1;
-	for (int i = 0; i < 5000 && at[8 * PAGE + 1] != 2; i++)
+	for (int i = 0; i < 30000 && at[8 * PAGE + 1] != 2; i++)
 		nap(1);
 	CHECK(at[8 * PAGE + 1] == 2);
 	CHECK(wait(NULL) > 0);
@@ -382,7 +382,7 @@ static void is_woken(void)
 {
 	struct sembuf up = { 0, 1, 0 };
 	board->seen[0] = 0;
-	for (int i = 0; i < 5000 && semctl(id, 0, GETNCNT) != 1; i++)
+	for (int i = 0; i < 30000 && semctl(id, 0, GETNCNT) != 1; i++)
 		nap(1);
 	CHECK(semctl(id, 0, GETNCNT) == 1);
 	CHECK(semop(id, &up, 1) == 0);

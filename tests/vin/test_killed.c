@@ -216,7 +216,7 @@ static int capture_once(void *arg)
 	scoped_fd to = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	int r = vin_capture_open(&pid, 1, &whole, &c, &err);
 	if (r == 0)
-		r = vin_capture_stop(c, 5000, &err);
+		r = vin_capture_stop(c, 30000, &err);
 	if (r == 0)
 		r = vin_out_open(to, &out, &err);
 	if (r == 0)
@@ -240,7 +240,7 @@ static int capture_early(void *arg)
 	scoped_fd to = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	int r = vin_capture_open(&pid, 1, &whole, &c, &err);
 	if (r == 0)
-		r = vin_capture_stop(c, 5000, &err);
+		r = vin_capture_stop(c, 30000, &err);
 	for (size_t i = 0; r == 0 && i < vin_capture_tree(c)->count; i++)
 		r = vin_precopy_add(p, &vin_capture_tree(c)->procs[i].threads[0]);
 	vin_capture_close(c);
@@ -253,7 +253,7 @@ static int capture_early(void *arg)
 	if (r == 0)
 		r = vin_capture_open(&pid, 1, &options, &c, &err);
 	if (r == 0)
-		r = vin_capture_stop(c, 5000, &err);
+		r = vin_capture_stop(c, 30000, &err);
 	if (r == 0)
 		r = vin_capture_write(c, out, &err);
 	if (out)

@@ -731,7 +731,7 @@ static void from_process_to_process(void (*fn)(void), void (*then)(void))
 	pid_t pid = victim(fn);
 	assert_non_null(image);
 	OK(vin_capture_open(&pid, 1, &how, &c, &err));
-	OK(vin_capture_stop(c, 5000, &err));
+	OK(vin_capture_stop(c, 30000, &err));
 	OK(vin_out_open(fileno(image), &out, &err));
 	OK(vin_capture_write(c, out, &err));
 	OK(vin_out_end(out, &err));
@@ -839,7 +839,7 @@ static void without_its_source_it_is_refused(void **state)
 	pid_t pid = victim(touch_all);
 	assert_non_null(image);
 	OK(vin_capture_open(&pid, 1, &how, &c, &err));
-	OK(vin_capture_stop(c, 5000, &err));
+	OK(vin_capture_stop(c, 30000, &err));
 	OK(vin_out_open(fileno(image), &out, &err));
 	OK(vin_capture_write(c, out, &err));
 	OK(vin_out_end(out, &err));

@@ -20,7 +20,7 @@ static bool hears_of_address(int fd, const char *ip)
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 	if (add_address("lo", AF_INET, ip, 32) < 0)
 		return false;
-	ssize_t n = poll(&p, 1, 2000) == 1 ? recv(fd, message, sizeof(message), 0) : 0;
+	ssize_t n = poll(&p, 1, 30000) == 1 ? recv(fd, message, sizeof(message), 0) : 0;
 	return n > 0 && ((struct nlmsghdr *)message)->nlmsg_type == RTM_NEWADDR;
 }
 
@@ -61,7 +61,7 @@ static void make_unread(void)
 	CHECK(set(3, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_IPV4_IFADDR));
 	CHECK(add_address("lo", AF_INET, "192.0.2.2", 32) == 0);
 	struct pollfd p = { .fd = 3, .events = POLLIN };
-	CHECK(poll(&p, 1, 2000) == 1);
+	CHECK(poll(&p, 1, 30000) == 1);
 }
 
 static void messages_of_the_kernel_are_waited_for(void **state)
@@ -115,7 +115,7 @@ static void check_packet(void)
 	CHECK(socket(AF_INET, SOCK_DGRAM, 0) == 5);
 	CHECK(sendto(5, "many more bytes", 15, 0, &to.any, at(&to, OUT4, 9)) == 15);
 	/* what goes out passes it, too, and the filter cuts it short */
-	CHECK(poll(&p, 1, 2000) == 1 && recv(3, packet, sizeof(packet), 0) == 20);
+	CHECK(poll(&p, 1, 30000) == 1 && recv(3, packet, sizeof(packet), 0) == 20);
 	len = sizeof(a);
 	CHECK(getsockname(4, (struct sockaddr *)&a, &len) == 0 && a.sll_protocol == 0);
 }
@@ -170,7 +170,7 @@ static bool echoes(int fd)
 	struct icmphdr h = { .type = ICMP_ECHO, .checksum = (uint16_t)~htons(ICMP_ECHO << 8) };
 	char packet[200];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	return send(fd, &h, sizeof(h), 0) == sizeof(h) && poll(&p, 1, 2000) == 1 &&
+	return send(fd, &h, sizeof(h), 0) == sizeof(h) && poll(&p, 1, 30000) == 1 &&
 	       recv(fd, packet, sizeof(packet), 0) == 28 && packet[20] == ICMP_ECHOREPLY;
 }
 
@@ -210,7 +210,7 @@ static void check_ping(void)
 	struct pollfd p = { .fd = 3, .events = POLLIN };
 	CHECK(is_at(3, false, "127.0.0.1", 777));
 	CHECK(sendto(3, &h, sizeof(h), 0, &a.any, at(&a, "127.0.0.1", 0)) == sizeof(h));
-	CHECK(poll(&p, 1, 2000) == 1 && recv(3, &h, sizeof(h), 0) == sizeof(h));
+	CHECK(poll(&p, 1, 30000) == 1 && recv(3, &h, sizeof(h), 0) == sizeof(h));
 	CHECK(h.type == ICMP_ECHOREPLY && h.un.echo.id == htons(777));
 }
 

@@ -168,7 +168,7 @@ static pid_t start(void)
 		program();
 	}
 	last = pid;
-	for (int i = 0; i < 5000 && access("ready", F_OK) < 0; i++)
+	for (int i = 0; i < 30000 && access("ready", F_OK) < 0; i++)
 		nap(1);
 	assert_int_equal(access("ready", F_OK), 0);
 	nap(20); /* accepted */

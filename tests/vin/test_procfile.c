@@ -198,7 +198,7 @@ static void make_before_exec(void)
 	/* until it has executed the other program */
 	board->seen = (uint64_t)pid;
 	char c;
-	for (int i = 0; i < 5000 && pread(9, &c, 1, (off_t)(uintptr_t)&secret) > 0; i++)
+	for (int i = 0; i < 30000 && pread(9, &c, 1, (off_t)(uintptr_t)&secret) > 0; i++)
 		nap(1);
 }
 

@@ -21,7 +21,8 @@ static bool reads(int fd, const char *text)
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 	/* an echo may come in pieces */
 	for (size_t len = 0; len < strlen(text);) {
-		ssize_t n = poll(&p, 1, 2000) == 1 ? read(fd, got + len, sizeof(got) - 1 - len) : 0;
+		ssize_t n =
+			poll(&p, 1, 30000) == 1 ? read(fd, got + len, sizeof(got) - 1 - len) : 0;
 		if (n <= 0)
 			return false;
 		len += (size_t)n;
@@ -66,7 +67,7 @@ static void check_pair(void)
 	close(3);
 	close(4);
 	struct pollfd p = { .fd = 5 };
-	CHECK(poll(&p, 1, 2000) == 1 && p.revents & POLLHUP);
+	CHECK(poll(&p, 1, 30000) == 1 && p.revents & POLLHUP);
 }
 
 static void both_ends_of_a_terminal_are_as_they_were(void **state)
@@ -91,7 +92,7 @@ static void check_packets(void)
 	int locked = 0;
 	struct pollfd p = { .fd = 4, .events = POLLIN };
 	CHECK(ioctl(4, TIOCGPTLCK, &locked) == 0 && locked == 1);
-	CHECK(write(3, "x", 1) == 1 && poll(&p, 1, 2000) == 1);
+	CHECK(write(3, "x", 1) == 1 && poll(&p, 1, 30000) == 1);
 	CHECK(read(4, got, sizeof(got)) == 2 && got[0] == 0 && got[1] == 'x');
 }
 

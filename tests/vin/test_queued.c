@@ -219,7 +219,7 @@ static void one_that_is_stopped_meanwhile_stops_when_it_is_let_go(void **state)
 	twins = &t;
 	pid_t pid = twin(true);
 	for (int late = 0; late < 2; late++) {
-		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+		OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 		struct vin_thread *t0 = tree.procs[0].threads;
 		if (!late)
 			assert_int_equal(kill(pid, SIGSTOP), 0);
@@ -230,7 +230,7 @@ static void one_that_is_stopped_meanwhile_stops_when_it_is_let_go(void **state)
 				 -EAGAIN);
 		OK(vin_post_close(&post, t0, &err));
 		vin_tree_release(&tree);
-		for (int i = 0; i < 5000 && process_state(pid) != 'T'; i++)
+		for (int i = 0; i < 30000 && process_state(pid) != 'T'; i++)
 			nap(1);
 		assert_int_equal(process_state(pid), 'T');
 		assert_int_equal(kill(pid, SIGCONT), 0);

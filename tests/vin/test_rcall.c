@@ -50,7 +50,7 @@ static void work(void)
 static void wait_for_rounds(void)
 {
 	uint64_t rounds = board->rounds;
-	for (int ms = 0; ms < 10000 && board->rounds < rounds + 2; ms++)
+	for (int ms = 0; ms < 30000 && board->rounds < rounds + 2; ms++)
 		nap(1);
 	assert_true(board->rounds > rounds);
 }
@@ -244,7 +244,7 @@ static void signals_sent_meanwhile_arrive_afterwards(void **state)
 	assert_int_equal(board->seen, 0);
 	OK(vin_post_close(&post, &t, &err));
 	OK(vin_thread_release(&t, &err));
-	for (int i = 0; i < 1000 && board->seen < 2; i++)
+	for (int i = 0; i < 30000 && board->seen < 2; i++)
 		nap(1);
 	assert_int_equal(board->seen, 2);
 	victim_end(pid);
@@ -401,7 +401,7 @@ static void die_in_calls(pid_t pid, int after_us, bool in_batch)
 					       &(struct vin_call){ SYS_getpid }, NULL, NULL);
 		}
 	}
-	for (int i = 0; i < 5000 && !board->seen; i++)
+	for (int i = 0; i < 30000 && !board->seen; i++)
 		nap(1);
 	assert_int_equal(board->seen, 1);
 	board->seen = 0;

@@ -45,7 +45,7 @@ static void end(void)
 static int rebind(pid_t pid, const struct vin_end *ends, size_t count, int old, int fresh)
 {
 	struct vin_tree tree = { 0 };
-	assert_int_equal(vin_tree_seize(&pid, 1, 5000, &tree, &err), 0);
+	assert_int_equal(vin_tree_seize(&pid, 1, 30000, &tree, &err), 0);
 	int r = vin_rebind(&tree, ends, count, old, fresh, &err);
 	vin_tree_release(&tree);
 	return r;

@@ -87,7 +87,7 @@ static pid_t victim(void (*fn)(void))
 		_exit(0);
 	}
 	last_victim = pid;
-	for (int i = 0; i < 10000 && !board->ready; i++)
+	for (int i = 0; i < 30000 && !board->ready; i++)
 		nap(1);
 	assert_int_equal(board->ready, 1);
 	return pid;
@@ -96,7 +96,7 @@ static pid_t victim(void (*fn)(void))
 static void wait_for_rounds(void)
 {
 	uint64_t before = board->rounds;
-	for (int i = 0; i < 5000 && board->rounds < before + 3; i++)
+	for (int i = 0; i < 30000 && board->rounds < before + 3; i++)
 		nap(1);
 	assert_true(board->rounds >= before + 3);
 }
@@ -643,7 +643,7 @@ static void sharers(void)
 	board->ready = 1;
 	while (!board->end) {
 		both[0]++;
-		for (int i = 0; i < 3000 && both[512] != both[0] && !board->end; i++)
+		for (int i = 0; i < 30000 && both[512] != both[0] && !board->end; i++)
 			nap(1);
 		check(both[512] == both[0] || board->end);
 		board->rounds++;
@@ -904,7 +904,7 @@ static void use_all(void)
 		check(pipe_and_events_work(pipes) && read(pipes[0], &c, 1) == 1 &&
 		      write(pipes[1], "q", 1) == 1);
 		check(signal_still_waits());
-		for (int i = 0; i < 2000 && alarms == before; i++)
+		for (int i = 0; i < 30000 && alarms == before; i++)
 			nap(1);
 		check(alarms != before);
 		board->rounds++;

@@ -341,7 +341,7 @@ static void mourning(void)
 	wait_for(pid);
 	if (fork() == 0) {
 		live_with_signal(1);
-		for (int i = 0; i < 5000 && deaths == 0; i++)
+		for (int i = 0; i < 30000 && deaths == 0; i++)
 			nap(1);
 		CHECK(deaths == 1);
 		_exit(0);

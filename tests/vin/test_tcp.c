@@ -187,7 +187,7 @@ static size_t receive_pattern(int fd, size_t from, size_t len)
 		unsigned char piece[4096];
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		size_t want = from + len - i < sizeof(piece) ? from + len - i : sizeof(piece);
-		ssize_t n = poll(&p, 1, 10000) == 1 ? recv(fd, piece, want, MSG_DONTWAIT) : 0;
+		ssize_t n = poll(&p, 1, 30000) == 1 ? recv(fd, piece, want, MSG_DONTWAIT) : 0;
 		for (ssize_t j = 0; j < n; j++, i++) {
 			if (piece[j] != (unsigned char)(i * 7 + i / 251))
 				return i - from;
@@ -224,7 +224,7 @@ static void talk_outside(void)
 {
 	struct pollfd p = { .fd = listener, .events = POLLIN };
 	alarm(60);
-	if (poll(&p, 1, 20000) != 1)
+	if (poll(&p, 1, 30000) != 1)
 		_exit(1);
 	int fd = accept(listener, NULL, NULL);
 	send_pattern(fd, 0, to_program);
@@ -241,7 +241,7 @@ static void wait_for_peer(void)
 {
 	make_connected();
 	int queued = 0;
-	for (int i = 0; i < 5000 && (size_t)queued < to_program && queued < 50000; i++, nap(1))
+	for (int i = 0; i < 30000 && (size_t)queued < to_program && queued < 50000; i++, nap(1))
 		CHECK(ioctl(3, FIONREAD, &queued) == 0);
 }
 
@@ -374,8 +374,8 @@ static void check_loop(void)
 	char c;
 	close(4);
 	struct pollfd p = { .fd = 5, .events = POLLIN };
-	CHECK(poll(&p, 1, 10000) == 1 && recv(5, &c, 1, 0) == 1 && c == 'x');
-	CHECK(poll(&p, 1, 10000) == 1 && recv(5, &c, 1, 0) <= 0);
+	CHECK(poll(&p, 1, 30000) == 1 && recv(5, &c, 1, 0) == 1 && c == 'x');
+	CHECK(poll(&p, 1, 30000) == 1 && recv(5, &c, 1, 0) <= 0);
 }
 
 static void in_all_ways(void (*make)(void), void (*check)(void))
@@ -411,7 +411,7 @@ static int state_of(int fd)
 
 static bool gets_to(int fd, int state)
 {
-	for (int i = 0; i < 5000 && state_of(fd) != state; i++)
+	for (int i = 0; i < 30000 && state_of(fd) != state; i++)
 		nap(1);
 	return state_of(fd) == state;
 }
@@ -420,8 +420,8 @@ static bool reads_x_and_end(int fd)
 {
 	char c[4];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	return poll(&p, 1, 10000) == 1 && recv(fd, c, 1, 0) == 1 && c[0] == 'x' &&
-	       poll(&p, 1, 10000) == 1 && recv(fd, c, 4, 0) == 0;
+	return poll(&p, 1, 30000) == 1 && recv(fd, c, 1, 0) == 1 && c[0] == 'x' &&
+	       poll(&p, 1, 30000) == 1 && recv(fd, c, 4, 0) == 0;
 }
 
 /* 5 has FIN_WAIT2, 4 has CLOSE_WAIT; what was said before is still to be read. */

@@ -306,7 +306,7 @@ static void numbers_are_counted_up_to(void **state)
 	for (int i = 0; i < 2; i++) {
 		struct vin_tree tree = { 0 };
 		pid_t pid = twin(i == 0);
-		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+		OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 		OK(by_hand(tree.procs[0].threads, i == 0, &payload));
 		/* not twice */
 		if (i == 1)

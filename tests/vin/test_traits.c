@@ -489,7 +489,7 @@ static bool refused_at_the_stop(const struct twins *t, const char *word)
 	scoped_buf payload = { 0 };
 	twins = t;
 	pid_t pid = twin(true);
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	struct vin_thread *t0 = tree.procs[0].threads;
 	OK(vin_post_open(&post, t0, &err));
 	int r = vin_traits_capture(&post, t0, 1, 0, NULL, &payload, &err);
@@ -572,7 +572,7 @@ static void a_payload_gives_nobody_more_than_he_had(void **state)
 	capture_a(twin(true), &payload, masks);
 	pid_t pid = twin(false);
 	write_text(pid, "oom_score_adj", "300");
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	OK(vin_post_open(&post, tree.procs[0].threads, &err));
 	struct vin_call unshare = { SYS_unshare, { CLONE_NEWUSER } };
 	OK(vin_call(&post, tree.procs[0].threads, "unshare", &unshare, NULL, &err));

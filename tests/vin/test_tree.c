@@ -11,7 +11,7 @@
 static void goes_on(void)
 {
 	uint64_t before = board->rounds;
-	for (int i = 0; i < 10000 && board->rounds == before; i++)
+	for (int i = 0; i < 30000 && board->rounds == before; i++)
 		nap(1);
 	assert_true(board->rounds != before);
 }
@@ -52,7 +52,7 @@ static void threads_that_make_threads_are_all_stopped(void **state)
 	pid_t pid = victim(thread_chains, true);
 	for (int i = 0; i < 10; i++) {
 		struct vin_tree tree = { 0 };
-		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+		OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 		assert_int_equal(tree.count, 1);
 		assert_true(tree.procs[0].thread_count >= 2);
 		assert_int_equal(tree.procs[0].threads[0].tid, pid);
@@ -96,7 +96,7 @@ static void processes_that_make_processes_are_all_stopped(void **state)
 	pid_t pid = victim(fork_chains, true);
 	for (int i = 0; i < 10; i++) {
 		struct vin_tree tree = { 0 };
-		OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+		OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 		assert_true(tree.count >= 2);
 		stands_still();
 		vin_tree_release(&tree);
@@ -149,7 +149,7 @@ static void a_parent_comes_before_its_children_and_zombies_have_no_threads(void 
 	(void)state;
 	pid_t pid = victim(family, true);
 	struct vin_tree tree = { 0 };
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	assert_int_equal(tree.count, 4);
 	assert_int_equal(tree.procs[0].pid, pid);
 	size_t zombies = 0;
@@ -189,7 +189,7 @@ static void threads_of_a_dead_leader_are_stopped(void **state)
 	pid_t pid = victim(leader_that_ends, true);
 	nap(10);
 	struct vin_tree tree = { 0 };
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	assert_int_equal(tree.count, 1);
 	assert_true(tree.procs[0].leader_gone);
 	assert_false(tree.procs[0].zombie);
@@ -224,7 +224,7 @@ static void a_stopped_child_is_known_as_stopped(void **state)
 	(void)state;
 	pid_t pid = victim(stopped_child, true);
 	struct vin_tree tree = { 0 };
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	assert_int_equal(tree.count, 2);
 	assert_false(tree.procs[0].threads[0].stopped_by_signal);
 	assert_true(tree.procs[1].threads[0].stopped_by_signal);

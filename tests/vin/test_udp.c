@@ -6,7 +6,7 @@ static bool says(int fd, const char *text)
 {
 	char got_text[2000];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	ssize_t n = poll(&p, 1, 2000) == 1 ? recv(fd, got_text, sizeof(got_text), 0) : -1;
+	ssize_t n = poll(&p, 1, 30000) == 1 ? recv(fd, got_text, sizeof(got_text), 0) : -1;
 	return n == (ssize_t)strlen(text) && memcmp(got_text, text, (size_t)n) == 0;
 }
 
@@ -71,7 +71,7 @@ static bool from(int fd, const char *text, const char *ip, int port)
 	union address a, want;
 	socklen_t len = sizeof(a);
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	if (poll(&p, 1, 2000) != 1)
+	if (poll(&p, 1, 30000) != 1)
 		return false;
 	ssize_t n = recvfrom(fd, got_text, sizeof(got_text), 0, &a.any, &len);
 	return n == (ssize_t)strlen(text) && memcmp(text, got_text, (size_t)n) == 0 &&
@@ -278,7 +278,7 @@ static void make_error(void)
 	CHECK(socket(AF_INET, SOCK_DGRAM, 0) == 3);
 	CHECK(connect(3, &a.any, at(&a, "127.0.0.1", 5000)) == 0 && send(3, "x", 1, 0) == 1);
 	struct pollfd p = { .fd = 3 };
-	CHECK(poll(&p, 1, 2000) == 1 && p.revents == POLLERR);
+	CHECK(poll(&p, 1, 30000) == 1 && p.revents == POLLERR);
 }
 
 static void make_tunnel(void)

@@ -102,7 +102,7 @@ static void life_of_b(void)
 
 static struct vin_tree *stop(pid_t pid, struct vin_tree *tree, struct vin_post *post)
 {
-	OK(vin_tree_seize(&pid, 1, 10000, tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, tree, &err));
 	assert_int_equal(tree->procs[0].thread_count, twin->threads + 1);
 	OK(vin_post_open(post, &tree->procs[0].threads[0], &err));
 	return tree;

@@ -92,7 +92,7 @@ static size_t lines(void)
 
 static void wait_for_lines(size_t want)
 {
-	for (int i = 0; i < 10000 && lines() < want; i++)
+	for (int i = 0; i < 30000 && lines() < want; i++)
 		nap(1);
 	assert_true(lines() >= want);
 }

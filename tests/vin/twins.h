@@ -112,7 +112,7 @@ static pid_t twin(bool a)
 		write_text(pid, "gid_map", map);
 	}
 	board->seen = 1;
-	for (int i = 0; i < 10000 && !board->ready; i++)
+	for (int i = 0; i < 30000 && !board->ready; i++)
 		nap(1);
 	assert_int_equal(board->ready, 1);
 	return pid;
@@ -185,7 +185,7 @@ static void capture_a(pid_t pid, struct fvm_buf *payload, uint64_t masks[THREADS
 	struct vin_tree tree = { 0 };
 	struct vin_post post = { 0 };
 	OK(vin_traits_check(pid, 0, &err));
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	struct vin_proc *p = &tree.procs[0];
 	assert_int_equal(p->thread_count, twins->threads + 1);
 	OK(vin_post_open(&post, &p->threads[0], &err));
@@ -201,7 +201,7 @@ static void replay_b(pid_t pid, const struct fvm_buf *payload, const uint64_t ma
 {
 	struct vin_tree tree = { 0 };
 	struct vin_post post = { 0 };
-	OK(vin_tree_seize(&pid, 1, 10000, &tree, &err));
+	OK(vin_tree_seize(&pid, 1, 30000, &tree, &err));
 	struct vin_proc *p = &tree.procs[0];
 	assert_int_equal(p->thread_count, twins->threads + 1);
 	OK(vin_post_open(&post, &p->threads[0], &err));

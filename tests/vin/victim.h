@@ -65,7 +65,7 @@ static pid_t victim(void (*fn)(void), bool alone)
 		_exit(0);
 	}
 	last_victim = pid;
-	for (int i = 0; i < 10000 && !board->ready; i++)
+	for (int i = 0; i < 30000 && !board->ready; i++)
 		nap(1);
 	assert_int_equal(board->ready, 1);
 	return pid;

@@ -108,7 +108,7 @@ static pid_t world_begin(void (*make)(void), void (*look)(void), int spaces)
 		_exit(0);
 	}
 	last_world = pid;
-	for (int i = 0; i < 5000 && !board->ready && !board->wrong; i++)
+	for (int i = 0; i < 30000 && !board->ready && !board->wrong; i++)
 		nap(1);
 	if (board->wrong)
 		print_error("line %d: %s\n", (int)board->wrong, strerror((int)board->why));
@@ -174,7 +174,7 @@ static void world_again(FILE *image, int spaces)
 	assert_true(pid >= 0);
 	if (pid == 0)
 		live_again(image, spaces);
-	for (int i = 0; i < 5000 && !board->done && waitpid(pid, &status, WNOHANG) == 0; i++)
+	for (int i = 0; i < 30000 && !board->done && waitpid(pid, &status, WNOHANG) == 0; i++)
 		nap(1);
 	assert_int_equal(board->done, 1);
 	world_end(pid);
