@@ -51,8 +51,26 @@ int fvm_proc_parse(const char *stat, long tick_hz, long page, struct fvm_proc *r
 	return 0;
 }
 
-/* Its number in its own pid namespace is the last of "NSpid:"; effective uid is the second. */
-static void status_read(int dir, struct fvm_proc *p)
+/* One for each pid namespace that it is in, from ours on. Return: how many; @ret: that of the one
+ * at
+ * @depth, or of the last */
+static size_t numbers_of(const char *status, size_t depth, pid_t *ret)
+{
+	size_t count = 0;
+	const char *at = strstr(status, "\nNSpid:");
+	for (at = at ? at + strlen("\nNSpid:") : ""; *at == '\t';) {
+		char *end;
+		const pid_t number = (pid_t)strtol(at + 1, &end, 10);
+		at = end;
+		if (count++ < depth || depth == 0)
+			*ret = number;
+	}
+	return count;
+}
+
+/* Its effective uid is the second. @depth: of the namespace that its number is asked of; 0: its own
+ */
+static void status_read(int dir, size_t depth, struct fvm_proc *p)
 {
 	scoped_free char *text = NULL;
 	p->uid = (uid_t)-1;
@@ -61,15 +79,11 @@ static void status_read(int dir, struct fvm_proc *p)
 	const char *uid = strstr(text, "\nUid:");
 	if (uid)
 		(void)sscanf(uid, "\nUid: %*u %u", &p->uid);
-	const char *at = strstr(text, "\nNSpid:");
-	for (at = at ? at + strlen("\nNSpid:") : ""; *at == '\t';) {
-		char *end;
-		p->vm_pid = (pid_t)strtol(at + 1, &end, 10);
-		at = end;
-	}
+	if (numbers_of(text, depth, &p->vm_pid) < depth)
+		p->vm_pid = 0;
 }
 
-int fvm_proc_read(pid_t pid, struct fvm_proc *ret)
+static int proc_read(pid_t pid, size_t depth, struct fvm_proc *ret)
 {
 	char path[32];
 	scoped_free char *text = NULL;
@@ -79,8 +93,25 @@ int fvm_proc_read(pid_t pid, struct fvm_proc *ret)
 		return -ESRCH;
 	int r = fvm_proc_parse(text, sysconf(_SC_CLK_TCK), sysconf(_SC_PAGESIZE), ret);
 	if (r == 0)
-		status_read(dir, ret);
+		status_read(dir, depth, ret);
 	return r;
+}
+
+int fvm_proc_read(pid_t pid, struct fvm_proc *ret)
+{
+	return proc_read(pid, 0, ret);
+}
+
+/* How deep the VM's own pid namespace lies; 0: it has ended. */
+static size_t depth_of(pid_t init)
+{
+	char path[32];
+	pid_t ignored;
+	scoped_free char *text = NULL;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)init);
+	if (fvm_read_file(AT_FDCWD, path, 65536, &text, NULL) < 0)
+		return 0;
+	return numbers_of(text, 0, &ignored);
 }
 
 static int procs_add(struct fvm_procs *p, size_t *cap, const struct fvm_proc *one)
@@ -103,14 +134,15 @@ static int by_pid(const void *a, const void *b)
 	return (x->pid > y->pid) - (x->pid < y->pid);
 }
 
-static int list_cgroup(const struct fvm_cgroups *g, struct fvm_procs *p)
+/* Helpers of a start are in its cgroups, too: they have no number in the VM. */
+static int list_cgroup(const struct fvm_cgroups *g, size_t depth, struct fvm_procs *p)
 {
 	scoped_free pid_t *pids = NULL;
 	size_t count = 0, cap = 0;
 	int r = fvm_cgroup_pids(g, &pids, &count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		struct fvm_proc one;
-		if (fvm_proc_read(pids[i], &one) == 0)
+		if (proc_read(pids[i], depth, &one) == 0 && one.vm_pid > 0)
 			r = procs_add(p, &cap, &one);
 	}
 	return r;
@@ -133,7 +165,7 @@ static bool descends(const struct fvm_procs *all, const struct fvm_proc *p, pid_
 	return false;
 }
 
-static int list_all(struct fvm_procs *p)
+static int list_all(size_t depth, struct fvm_procs *p)
 {
 	size_t cap = 0;
 	int r = 0;
@@ -143,7 +175,7 @@ static int list_all(struct fvm_procs *p)
 	for (struct dirent *e; r == 0 && (e = readdir(d));) {
 		struct fvm_proc one;
 		int pid = atoi(e->d_name);
-		if (pid > 0 && fvm_proc_read(pid, &one) == 0)
+		if (pid > 0 && proc_read(pid, depth, &one) == 0)
 			r = procs_add(p, &cap, &one);
 	}
 	closedir(d);
@@ -152,11 +184,11 @@ static int list_all(struct fvm_procs *p)
 	return r;
 }
 
-static int list_descent(pid_t init, struct fvm_procs *p)
+static int list_descent(pid_t init, size_t depth, struct fvm_procs *p)
 {
 	scoped_procs all = { 0 };
 	size_t cap = 0;
-	int r = list_all(&all);
+	int r = list_all(depth, &all);
 	for (size_t i = 0; r == 0 && i < all.count; i++) {
 		if (descends(&all, &all.items[i], init))
 			r = procs_add(p, &cap, &all.items[i]);
@@ -167,9 +199,10 @@ static int list_descent(pid_t init, struct fvm_procs *p)
 int fvm_procs_list(const struct fvm_cgroups *g, pid_t init, struct fvm_procs *ret)
 {
 	struct fvm_procs p = { 0 };
-	int r = g ? list_cgroup(g, &p) : -ENODEV;
+	const size_t depth = depth_of(init);
+	int r = g ? list_cgroup(g, depth, &p) : -ENODEV;
 	if (r == -ENODEV)
-		r = list_descent(init, &p);
+		r = list_descent(init, depth, &p);
 	if (r < 0) {
 		fvm_procs_free(&p);
 		return r;

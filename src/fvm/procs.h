@@ -2,9 +2,9 @@
  * fvm/procs - the processes of a running VM, seen from the host
  *
  * Theory of operation
- *   Who belongs to a VM is told by its cgroup, or else by descent from its PID 1: nobody leaves a
- *   pid namespace, and orphans fall to its PID 1. All else is read from /proc on the host's side;
- *   the VM's own view of itself is never asked.
+ *   Who belongs to a VM is told by its cgroup and by having a number in its pid namespace, or else
+ *   by descent from its PID 1: nobody leaves a pid namespace, and orphans fall to its PID 1. All
+ *   else is read from /proc on the host's side; the VM's own view of itself is never asked.
  *   Everything a hostile VM can choose is suspect: names hold any bytes, and reading a command line
  *   touches the memory of the process, which a page fault handler inside the VM can hold up for
  *   ever (userfaultfd, FUSE). So a child process reads the command lines, and is given up on.
@@ -20,7 +20,7 @@
 
 struct fvm_proc {
 	pid_t pid, parent; /* in the caller's pid namespace */
-	pid_t vm_pid;	   /* in the VM's; 0 if not known */
+	pid_t vm_pid;	   /* in the VM's, or its own: fvm_proc_read(); 0 if not known */
 	uid_t uid;	   /* the host's; fvm_users_inside() translates */
 	char state;	   /* R S D T t Z I, see proc(5) */
 	unsigned int threads;

@@ -22,6 +22,25 @@ start() {
 	[ "$(jq -r '.[] | select(.command == "sleep 111").vm' <<<"$output")" = one ]
 }
 
+@test "ps tells the VM's pids, also of who is in a namespace below, and nobody else" {
+	needs_cgroup pids
+	start one unshare --pid --fork sleep 333
+	wait_until 30 sh -c 'fvm ps one | grep -q "sleep 333"'
+	equal "$(fvm --json ps one | jq '.[] | select(.command == "sleep 333").pid')" \
+		"$(fvm exec one pgrep -fx "sleep 333")"
+	# as helpers of a start do
+	sleep 444 3>&- &
+	local other=$! group
+	group=$(find /sys/fs/cgroup -maxdepth 8 -path "*$(fvm inspect one | jq -r .id)*" \
+		-name cgroup.procs -exec grep -lx "$(fvm inspect one | jq .init_pid)" {} + | head -n 1)
+	echo "$other" >"$group"
+	expect 0 fvm --json ps one
+	equal "$(jq -c 'map(.command) | map(select(test("sleep 444")))' <<<"$output")" "[]"
+	[ "$(jq length <<<"$output")" -ge 3 ]
+	kill "$other"
+	wait "$other" || :
+}
+
 @test "ps names users as the VM does" {
 	start one sh -c 'echo "inside:x:4321:4321::/:/bin/sh" >>/etc/passwd
 		setpriv --reuid 4321 --regid 4321 --clear-groups sleep 111'
