@@ -423,8 +423,8 @@ int cli_follow(const struct cli *cli, const struct fvm_vm *vm, int sock, bool te
 	int status = 0;
 	int r = fvm_client_stream(sock, -1, -1, terminal, &status, &err);
 	if (r == -EPIPE) {
-		/* killed, or at the end of its grace period: as the shell says it */
-		cli_say(cli, "fvm: VM '%s' has ended, and the command with it", name);
+		/* killed, or at the end of its grace period: as the shell says it, whoever asked */
+		fprintf(stderr, "fvm: VM '%s' has ended, and the command with it\n", name);
 		return 128 + SIGKILL;
 	}
 	if (r < 0)

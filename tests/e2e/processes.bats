@@ -41,6 +41,18 @@ start() {
 	wait "$other" || :
 }
 
+@test "who runs beside a VM's program hears of the VM's end, asked to be quiet or not" {
+	start one sleep 1000
+	fvm -q exec one sleep 333 2>"$E2E/said" &
+	local client=$!
+	wait_until 30 sh -c 'fvm ps one | grep -q "sleep 333"'
+	fvm -q kill one
+	status=0
+	wait "$client" || status=$?
+	equal "$status" 137
+	grep -q "VM 'one' has ended, and the command with it" "$E2E/said"
+}
+
 @test "ps names users as the VM does" {
 	start one sh -c 'echo "inside:x:4321:4321::/:/bin/sh" >>/etc/passwd
 		setpriv --reuid 4321 --regid 4321 --clear-groups sleep 111'
