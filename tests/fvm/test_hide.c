@@ -57,6 +57,43 @@ static void secrets_of_the_callers_home_are_hidden(void **state)
 	assert_false(has(&hide, box, ".docker/config.json")); /* no .docker: nothing to do */
 }
 
+/* Each browser's and messenger's profile, whoever packed it, and files that have tokens in clear.
+ */
+static void profiles_and_tokens_are_hidden_whoever_packed_the_program(void **state)
+{
+	const struct box *box = *state;
+	static const char *const all[] = {
+		".config/google-chrome-beta",
+		".config/microsoft-edge-dev",
+		".config/falkon",
+		".local/share/epiphany",
+		".local/share/qutebrowser",
+		".var/app/org.chromium.Chromium",
+		".var/app/org.signal.Signal",
+		"snap/brave",
+		"snap/thunderbird",
+		".purple",
+		".config/filezilla",
+		".config/helm/registry",
+		".pulumi/credentials.json",
+		".terraformrc",
+		".config/dart/pub-credentials.json",
+		".subversion/auth",
+	};
+	scoped_plan plan = { 0 };
+	scoped_hide hide = { 0 };
+	const struct fvm_config c = { 0 };
+	for (size_t i = 0; i < FVM_COUNT(all); i++)
+		make(box, all[i]);
+	plan_hide(box, &c, &plan, &hide);
+	for (size_t i = 0; i < FVM_COUNT(all); i++) {
+		if (!has(&hide, box, all[i]))
+			fail_msg("%s is seen", all[i]);
+	}
+	assert_false(has(&hide, box, ".subversion"));
+	assert_false(has(&hide, box, "snap"));
+}
+
 static void without_network_or_with_leave_only_the_store_is_hidden(void **state)
 {
 	const struct box *box = *state;
@@ -242,6 +279,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(secrets_of_the_callers_home_are_hidden),
+		TEST(profiles_and_tokens_are_hidden_whoever_packed_the_program),
 		TEST(without_network_or_with_leave_only_the_store_is_hidden),
 		TEST(shown_paths_are_taken_away_from_secrets),
 		TEST(link_and_what_it_leads_to_are_both_hidden),
