@@ -17,6 +17,7 @@
 #include "vin/maps.h"
 #include "vin/mem.h"
 #include "vin/mounts.h"
+#include "vin/namespaces.h"
 #include "vin/netlock.h"
 #include "vin/sharing.h"
 #include "vin/spaces.h"
@@ -56,6 +57,7 @@ struct vin_capture {
 	struct vin_sought_list *names; /* of what is watched, as it was last seen */
 	struct vin_tree tree;
 	struct vin_family family;
+	struct vin_namespaces own;
 	bool mounted; /* they have made mounts */
 	bool moving;  /* what was refused was a file, by what was seen one after the other */
 	size_t depth; /* of the pid namespace that all are in */
@@ -197,12 +199,15 @@ static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 {
 	size_t count;
 	scoped_free pid_t *pids = living_ones(c, &count, err);
-	int r = pids ? vin_spaces_check(pids, count, c->options.within, err) : -ENOMEM;
+	vin_namespaces_free(&c->own);
+	int r = pids ? vin_spaces_check(pids, count, c->options.within, &c->own, err) : -ENOMEM;
+	if (r == 0)
+		r = vin_namespaces_check(&c->own, err);
 	if (r == 0 && c->options.within)
 		r = vin_mounts_check(c->options.within, err);
 	c->mounted = r > 0;
 	return r >= 0 && count ? vin_spaces_settings_check(c->options.within ?: pids[0],
-							   c->options.spaces, err)
+							   c->options.spaces, false, err)
 			       : r;
 }
 
@@ -691,11 +696,12 @@ static int write_process(const struct vin_capture *c, const struct vin_proc *p, 
 	return r < 0 ? r : vin_precopy_write(c->options.precopy, p->pid, s->via, &s->mem, out, err);
 }
 
-static int write_users(const struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
+/* Who owns namespaces is told before these, and otherwise where older readers want it. */
+static int write_users(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
 {
 	struct vin_users users = { 0 };
 	scoped_buf payload = { 0 };
-	int r = 0;
+	int r = vin_namespaces_owners(&c->own, &users, err);
 	for (size_t i = 0; r == 0 && !c->options.bare && i < c->tree.count; i++) {
 		const struct vin_proc *p = &c->tree.procs[i];
 		if (!p->zombie)
@@ -709,6 +715,19 @@ static int write_users(const struct vin_capture *c, struct vin_out *out, struct 
 	return r;
 }
 
+static int write_own(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
+{
+	for (size_t i = 0; i < c->own.member_count; i++) {
+		struct vin_namespace_member *m = &c->own.members[i];
+		for (size_t j = 0; j < c->count; j++) {
+			if (c->subjects[j].via == m->pid)
+				m->number = vin_inner_number(c->subjects[j].pid);
+		}
+	}
+	int r = write_users(c, out, err);
+	return r < 0 ? r : vin_namespaces_capture(&c->own, out, err);
+}
+
 int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)
 {
 	scoped_buf tree = { 0 };
@@ -718,6 +737,8 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 			 : 0;
 	if (r == 0 && c->count && c->mounted)
 		r = vin_mounts_capture(c->options.within, out, err);
+	if (r == 0 && c->own.count)
+		r = write_own(c, out, err);
 	if (r == 0 && c->count)
 		r = vin_ipc_capture(c->subjects[0].via, &c->objects, out, err);
 	if (r == 0)
@@ -728,7 +749,7 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 		vin_family_put(&tree, &c->family);
 		r = vin_out_record(out, VIN_TAG_TREE, &tree, err);
 	}
-	if (r == 0)
+	if (r == 0 && c->own.count == 0)
 		r = write_users(c, out, err);
 	for (size_t i = 0; r == 0 && i < c->tree.count; i++) {
 		const struct vin_proc *p = &c->tree.procs[i];
@@ -812,6 +833,7 @@ void vin_capture_close(struct vin_capture *c)
 	vin_files_free(&c->files);
 	vin_files_sought_free(c->names);
 	vin_family_free(&c->family);
+	vin_namespaces_free(&c->own);
 	free(c->roots);
 	free(c);
 }

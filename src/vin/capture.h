@@ -16,11 +16,12 @@
  *     EARLY ..                memory that was copied before (vin/precopy)
  *     SPACE ..                what is set in their namespaces (vin/spaces)
  *     MOUNT ..                mounts that were made in it (vin/mounts)
+ *     USERS NAMESPACE ..      namespaces that only some are in (vin/namespaces)
  *     IPC ..                  of their IPC namespace, if it is not ours (vin/ipc)
  *     OBJECT PAGES ..         shared memory
  *     FILES FILE DATA FDS ..  open files, and who has which (vin/files)
  *     TREE                    all processes
- *     USERS                   in other user namespaces than the world's (vin/users)
+ *     USERS                   in other user namespaces than the world's (vin/users), if not above
  *     for each process        MAPS, PROCESS (vin/traits), THREAD .., KEPT .., PAGES
  *     END
  */

@@ -54,7 +54,8 @@ enum vin_tag {
 	VIN_TAG_MOUNT = 25, /* mounts that were made inside: vin/mounts */
 	VIN_TAG_EARLY = 27, /* pages of a process as they were before; the last that comes counts */
 	VIN_TAG_KEPT = 28,  /* which of them are as they were: vin/precopy */
-	VIN_TAG_USERS = 24, /* user namespaces, and who is in them; behind the tree: vin/users */
+	VIN_TAG_USERS = 24, /* user namespaces, and who is in them: vin/users */
+	VIN_TAG_NAMESPACE = 29, /* other namespaces that only some are in: vin/namespaces */
 };
 
 /* ---- writing ---- */

@@ -225,7 +225,9 @@ static int take_tree(struct vin_replay *r, struct vin_payload *p, struct fvm_err
 	for (size_t i = 0; i < r->family.count; i++)
 		r->actors[i].member = &r->family.members[i];
 	e = open_nest(r, err);
-	return e < 0 ? e : vin_birth_all(r, err);
+	if (e == 0)
+		e = vin_birth_all(r, err);
+	return e < 0 ? e : vin_actors_enter(r, err);
 }
 
 /* ---- MAPS, PROCESS, THREAD, PAGES, OBJECT ---- */
@@ -384,7 +386,10 @@ static int take_users(struct vin_replay *r, struct vin_payload *p, struct fvm_er
 {
 	if (r->users.count)
 		return bad("user namespaces twice", err);
-	int e = vin_users_get(p, &r->users);
+	int e = begin(r, err);
+	if (e < 0)
+		return e;
+	e = vin_users_get(p, &r->users);
 	if (e < 0)
 		return e == -EBADMSG ? bad("no user namespaces", err)
 				     : fvm_error_set(err, -e, "read user namespaces");
@@ -392,17 +397,26 @@ static int take_users(struct vin_replay *r, struct vin_payload *p, struct fvm_er
 			      r->options.user_count, err);
 }
 
+static int take_namespace(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
+{
+	if (r->actors || r->files)
+		return bad("a namespace behind files", err);
+	int e = begin(r, err);
+	return e < 0 ? e : vin_namespaces_take(&r->own, r->nest.init.thread.pid, &r->users, p, err);
+}
+
 static const struct {
 	enum vin_tag tag;
 	int (*take)(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err);
 	bool first; /* may stand before the tree */
 } records[] = {
-	{ VIN_TAG_SPACE, take_space, true },	  { VIN_TAG_IPC, take_ipc, true },
-	{ VIN_TAG_OBJECT, take_object, true },	  { VIN_TAG_FILES, take_files, true },
-	{ VIN_TAG_TREE, take_tree, true },	  { VIN_TAG_MAPS, take_maps, false },
-	{ VIN_TAG_PROCESS, take_process, false }, { VIN_TAG_THREAD, take_thread, false },
-	{ VIN_TAG_USERS, take_users, false },	  { VIN_TAG_MOUNT, take_mount, true },
-	{ VIN_TAG_LATE, take_late, false },	  { VIN_TAG_KEPT, take_kept, false },
+	{ VIN_TAG_SPACE, take_space, true },	     { VIN_TAG_IPC, take_ipc, true },
+	{ VIN_TAG_OBJECT, take_object, true },	     { VIN_TAG_FILES, take_files, true },
+	{ VIN_TAG_TREE, take_tree, true },	     { VIN_TAG_MAPS, take_maps, false },
+	{ VIN_TAG_PROCESS, take_process, false },    { VIN_TAG_THREAD, take_thread, false },
+	{ VIN_TAG_USERS, take_users, true },	     { VIN_TAG_MOUNT, take_mount, true },
+	{ VIN_TAG_LATE, take_late, false },	     { VIN_TAG_KEPT, take_kept, false },
+	{ VIN_TAG_NAMESPACE, take_namespace, true },
 };
 
 static int take_record(struct vin_replay *r, enum vin_tag tag, struct vin_in *in,
@@ -486,24 +500,6 @@ static int make_thread(struct vin_replay *r, struct actor *a, pid_t number, stru
 	return e;
 }
 
-/* For good, as every right outside ends with it. */
-static int enter_users(struct vin_replay *r, struct actor *a, struct fvm_error *err)
-{
-	const int fd = vin_users_find(&r->users, a->member->number);
-	int theirs;
-	if (fd < 0)
-		return 0;
-	int e = vin_blank_give(&r->nest, &a->blank, &fd, 1, &theirs, err);
-	struct vin_call enter = { SYS_setns, { (uint64_t)theirs, CLONE_NEWUSER } };
-	struct vin_call end = { SYS_close, { (uint64_t)theirs } };
-	struct vin_call dumpable = { SYS_prctl, { PR_SET_DUMPABLE, 1 } };
-	if (e == 0)
-		e = vin_actor_call(a, "setns", enter, err);
-	if (e == 0)
-		e = vin_actor_call(a, "close", end, err);
-	return e < 0 ? e : vin_actor_call(a, "prctl(PR_SET_DUMPABLE)", dumpable, err);
-}
-
 /* All by one batch, where the process may choose and the kernel tells who is who. */
 static int make_at_once(struct vin_replay *r, struct actor *a, size_t first, struct fvm_error *err)
 {
@@ -543,7 +539,7 @@ static int finish_actor(struct vin_replay *r, struct actor *a, struct fvm_error 
 	if (e == 0)
 		e = vin_mem_finish(&a->blank, &a->mem, err);
 	if (e == 0)
-		e = enter_users(r, a, err);
+		e = vin_actor_enter_users(r, a, err);
 	return e == 0 ? make_threads(r, a, err) : e;
 }
 
@@ -627,6 +623,7 @@ static int finish(struct vin_replay *r, struct fvm_error *err)
 		vin_reopen_lost(r->files, tell_lost, r);
 	vin_reopen_close(r->files);
 	r->files = NULL;
+	vin_namespaces_free(&r->own);
 	return e;
 }
 
@@ -781,6 +778,7 @@ void vin_replay_close(struct vin_replay *r)
 	vin_early_free(&r->early);
 	vin_family_free(&r->family);
 	vin_users_free(&r->users);
+	vin_namespaces_free(&r->own);
 	vin_mounts_forget(&r->mounts);
 	free(r);
 }

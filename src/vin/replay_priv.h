@@ -4,6 +4,7 @@
  *   replay.c  records, and what is done when all are there
  *   replay_files.c  descriptors of all of them
  *   birth.c   who is whose child, of which session and group, and with which terminal
+ *   enter.c   who goes into namespaces of his own
  */
 #ifndef VIN_REPLAY_PRIV_H
 #define VIN_REPLAY_PRIV_H
@@ -13,6 +14,7 @@
 #include "vin/ipc.h"
 #include "vin/mem.h"
 #include "vin/mounts.h"
+#include "vin/namespaces.h"
 #include "vin/opener.h"
 #include "vin/replay.h"
 #include "vin/spaces.h"
@@ -53,6 +55,7 @@ struct vin_replay {
 	pid_t spare;		  /* a number that is free, as are all above it */
 	struct vin_family family;
 	struct vin_users users;
+	struct vin_namespaces own;
 	struct vin_lazy *lazy; /* NULL: memory is there before they run */
 	struct actor *actors; /* as the family's members */
 	pid_t first; /* PID 1 of a world of its own */
@@ -70,6 +73,13 @@ int vin_actor_call(struct actor *a, const char *name, struct vin_call c, struct 
 
 /** vin_birth_all() - everybody of the family, each in its session. Return: 0, -EOPNOTSUPP, .. */
 int vin_birth_all(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_actors_enter() - all are born: each enters those of its namespaces that are not the world's,
+ *  but a user namespace */
+int vin_actors_enter(struct vin_replay *r, struct fvm_error *err);
+
+/** vin_actor_enter_users() - and that one, for good: every right outside ends with it */
+int vin_actor_enter_users(struct vin_replay *r, struct actor *a, struct fvm_error *err);
 
 /** vin_birth_groups() - process groups, and which of them has its session's terminal; the files
  *  are still in the pool */

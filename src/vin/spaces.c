@@ -1,15 +1,18 @@
 /* In which namespaces processes and threads are, and what is set in these. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vin/namespaces.h"
 #include "vin/spaces.h"
 
 #define LINK_MAX_ 64
@@ -58,51 +61,73 @@ static int place_read(pid_t pid, pid_t tid, bool rest, struct place *ret)
 	return 0;
 }
 
+struct looking {
+	const struct place *all;
+	pid_t pid; /* a thread that lives, of the process */
+	struct vin_namespaces *own;
+};
+
+static int refuse_thread(pid_t pid, pid_t tid, size_t sort, struct fvm_error *err)
+{
+	if (tid == pid)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "process %d can't be captured: it has %s of its own", pid,
+				     sorts[sort].title);
+	return fvm_error_say(err, EOPNOTSUPP,
+			     "process %d can't be captured: its thread %d has %s of its own", pid,
+			     tid, sorts[sort].title);
+}
+
+/* @last: what a thread of the same process was in, "" if there was none yet */
+static int check_one(const struct looking *l, pid_t tid, size_t sort, const char *last,
+		     const char *name, struct fvm_error *err)
+{
+	if (*last)
+		return strcmp(last, name) == 0 ? 0 : refuse_thread(l->pid, tid, sort, err);
+	if (strcmp(l->all->names[sort], name) == 0)
+		return 0;
+	return vin_namespaces_held(sorts[sort].flag)
+		       ? vin_namespaces_add(l->own, l->pid, sorts[sort].flag, err)
+		       : refuse_thread(l->pid, tid, sort, err);
+}
+
 /* @last: the names of a thread of the same process; a thread that has ended has none */
-static int check_thread(const struct place *all, pid_t pid, pid_t tid, struct place *last,
+static int check_thread(const struct looking *l, pid_t tid, struct place *last,
 			struct fvm_error *err)
 {
 	struct place its = *last;
-	int r = place_read(pid, tid, *last->names[UTS], &its);
-	if (r < 0)
-		return r == -ESRCH ? 0
-				   : fvm_error_set(err, -r, "look at the namespaces of process %d",
-						   pid);
-	for (size_t i = 0; i < FVM_COUNT(sorts); i++) {
-		if (!*its.names[i] || !*all->names[i] ||
-		    sorts[i].flag == CLONE_NEWUSER /* vin/users */ ||
-		    strcmp(its.names[i], all->names[i]) == 0)
-			continue;
-		return tid == pid ? fvm_error_say(err, EOPNOTSUPP,
-						  "process %d can't be captured: it has %s of its "
-						  "own",
-						  pid, sorts[i].title)
-				  : fvm_error_say(err, EOPNOTSUPP,
-						  "process %d can't be captured: its thread %d has "
-						  "%s of its own",
-						  pid, tid, sorts[i].title);
+	int r = place_read(l->pid, tid, *last->names[UTS], &its);
+	for (size_t i = 0; r == 0 && i < FVM_COUNT(sorts); i++) {
+		if (*its.names[i] && *l->all->names[i] &&
+		    sorts[i].flag != CLONE_NEWUSER /* vin/users */)
+			r = check_one(l, tid, i, last->names[i], its.names[i], err);
 	}
-	*last = its;
-	return 0;
+	if (r == 0)
+		*last = its;
+	if (r < 0 && r != -ESRCH && !(err && err->code))
+		fvm_error_set(err, -r, "look at the namespaces of process %d", l->pid);
+	return r == -ESRCH ? 0 : r;
 }
 
-static int check_process(const struct place *all, pid_t pid, struct fvm_error *err)
+static int check_process(const struct looking *l, struct fvm_error *err)
 {
 	char path[40];
 	int r = 0;
 	struct place last = { 0 };
-	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	snprintf(path, sizeof(path), "/proc/%d/task", l->pid);
 	scoped_dir d = opendir(path);
 	if (!d && errno != ENOENT && errno != ESRCH)
 		return fvm_error_set(err, errno, "read %s", path);
 	for (struct dirent *e; r == 0 && d && (e = fvm_dir_next(d));)
-		r = check_thread(all, pid, (pid_t)strtol(e->d_name, NULL, 10), &last, err);
+		r = check_thread(l, (pid_t)strtol(e->d_name, NULL, 10), &last, err);
 	return r;
 }
 
-int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_error *err)
+int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct vin_namespaces *own,
+		     struct fvm_error *err)
 {
 	struct place all = { 0 };
+	struct looking l = { &all, 0, own };
 	if (count == 0)
 		return 0;
 	if (within == 0)
@@ -112,8 +137,10 @@ int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_e
 		return r == -ESRCH ? 0
 				   : fvm_error_set(err, -r, "look at the namespaces of process %d",
 						   within);
-	for (size_t i = 0; r == 0 && i < count; i++)
-		r = check_process(&all, pids[i], err);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		l.pid = pids[i];
+		r = check_process(&l, err);
+	}
 	return r;
 }
 
@@ -133,17 +160,48 @@ int vin_spaces_apart(pid_t pid, int spaces)
 
 /* ---- somebody in them ---- */
 
-/* The user namespace that all are in can't be entered, and needs not; an ordinary user has rights
- * in the others only there. */
+static int open_space(pid_t pid, size_t sort)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, sorts[sort].file);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Whose the first of them is has the rights, not whom @pid belongs to; one around ours can't be
+ * entered, and needs not. All are opened before: from there a process may be out of reach. */
+static int enter_as_owner(pid_t pid, int spaces)
+{
+	int fds[FVM_COUNT(sorts)], flags[FVM_COUNT(sorts)], r = 0;
+	size_t count = 0;
+	for (size_t i = 0; r == 0 && i < FVM_COUNT(sorts); i++) {
+		if (!(sorts[i].flag & spaces))
+			continue;
+		flags[count] = sorts[i].flag;
+		fds[count] = open_space(pid, i);
+		r = fds[count] < 0 ? fds[count] : 0;
+		count += r == 0;
+	}
+	scoped_fd owner = count ? ioctl(fds[0], NS_GET_USERNS) : -1;
+	if (r == 0 && owner >= 0)
+		r = vin_users_enter(owner);
+	for (size_t i = 0; i < count; i++) {
+		if (r == 0)
+			r = fvm_nerr(setns(fds[i], flags[i]));
+		close(fds[i]);
+	}
+	return r;
+}
+
+/* An ordinary user has rights in the others only in the user namespace that all are in. */
 static int enter(pid_t pid, int spaces)
 {
+	if (spaces & CLONE_NEWUSER)
+		return enter_as_owner(pid, spaces & ~CLONE_NEWUSER);
 	scoped_fd pidfd = pidfd_open(pid, 0);
 	if (pidfd < 0)
 		return -errno;
-	if (setns(pidfd, spaces) == 0 || setns(pidfd, spaces & ~CLONE_NEWUSER) == 0 ||
-	    setns(pidfd, spaces | CLONE_NEWUSER) == 0)
-		return 0;
-	return -errno;
+	return setns(pidfd, spaces) == 0 || setns(pidfd, spaces | CLONE_NEWUSER) == 0 ? 0 : -errno;
 }
 
 struct visit {
@@ -273,18 +331,19 @@ static const struct vin_space_kind *const kinds[] = {
 /* A device has parameters when it is there, which say how it comes up. */
 static const uint8_t order[] = { 1, 3, 2, 4, 5 };
 
-int vin_spaces_settings_check(pid_t within, int spaces, struct fvm_error *err)
+int vin_spaces_settings_check(pid_t within, int spaces, bool own, struct fvm_error *err)
 {
 	int r = 0;
 	for (size_t i = 1; r == 0 && i < FVM_COUNT(kinds); i++) {
 		if (kinds[i]->check && (kinds[i]->space & spaces))
-			r = vin_space_visit(within, kinds[i]->space, kinds[i]->check, NULL, NULL,
-					    err);
+			r = vin_space_visit(within, kinds[i]->space, kinds[i]->check,
+					    own ? &own : NULL, NULL, err);
 	}
 	return r;
 }
 
-int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm_error *err)
+int vin_spaces_tell(pid_t within, int spaces, vin_space_piece_fn fn, void *arg,
+		    struct fvm_error *err)
 {
 	int r = 0;
 	for (size_t n = 0; r == 0 && n < FVM_COUNT(order); n++) {
@@ -297,9 +356,19 @@ int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm
 		r = vin_space_visit(within, CLONE_NEWUSER | kinds[i]->space, kinds[i]->capture,
 				    NULL, &payload, err);
 		if (r == 0)
-			r = vin_out_record(out, VIN_TAG_SPACE, &payload, err);
+			r = fn(arg, &payload, err);
 	}
 	return r;
+}
+
+static int write_record(void *arg, const struct fvm_buf *payload, struct fvm_error *err)
+{
+	return vin_out_record(arg, VIN_TAG_SPACE, payload, err);
+}
+
+int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm_error *err)
+{
+	return vin_spaces_tell(within, spaces, write_record, out, err);
 }
 
 int vin_space_take(struct vin_payload *p, int spaces, struct vin_moved *moved,

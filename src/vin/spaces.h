@@ -11,8 +11,9 @@
  *               world those written that say something else
  *     links.c, routes.c, tables.c    devices, addresses, routes, nftables: vin/rtnl
  *
- *   A process or thread in another namespace than the others, or that will put its children into
- *   another, is found by the names that /proc/PID/ns shows, while it runs, and refused.
+ *   A process in another namespace than the others is found by the names that /proc/PID/ns shows,
+ *   while it runs, and told to vin/namespaces, if that holds its sort. Otherwise it is refused, as is
+ *   one that will put its children into another, and a thread in another than its process.
  *
  *   Mounts that were made inside have records of their own: vin/mounts.
  * Sources: namespaces(7), proc(5).
@@ -25,26 +26,36 @@
 #include "common/common.h"
 #include "vin/image.h"
 
+struct vin_namespaces;
+
 /**
  * vin_spaces_check() - whether all threads of @pids are in the namespaces of @within
  * @within: a process; 0: the first of @pids
+ * @own: gets those of sorts that vin/namespaces holds
  * Who has ended meanwhile is not looked at.
  * Return: 0, -EOPNOTSUPP (process and namespace are said), or another negative errno
  */
-int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct fvm_error *err);
+int vin_spaces_check(const pid_t *pids, size_t count, pid_t within, struct vin_namespaces *own,
+		     struct fvm_error *err);
 
 /** vin_spaces_apart() - which of the namespaces @spaces (CLONE_NEW*) of @pid are not ours */
 int vin_spaces_apart(pid_t pid, int spaces);
 
 /** vin_spaces_settings_check() - whether what is set in namespaces @spaces of @within, by others
- *  than who made them, can be captured. Return: 0, -EOPNOTSUPP, or another negative errno */
-int vin_spaces_settings_check(pid_t within, int spaces, struct fvm_error *err);
+ *  than who made them, can be captured. @own: they are not the world's, and nobody gives a new one
+ *  anything. Return: 0, -EOPNOTSUPP, or another negative errno */
+int vin_spaces_settings_check(pid_t within, int spaces, bool own, struct fvm_error *err);
 
 /**
  * vin_spaces_capture() - SPACE records of what is set in namespaces that @within is in
  * @spaces: CLONE_NEW* of those to look at
  */
 int vin_spaces_capture(pid_t within, int spaces, struct vin_out *out, struct fvm_error *err);
+
+/** vin_spaces_tell() - the payload of each such record to @fn */
+typedef int (*vin_space_piece_fn)(void *arg, const struct fvm_buf *piece, struct fvm_error *err);
+int vin_spaces_tell(pid_t within, int spaces, vin_space_piece_fn fn, void *arg,
+		    struct fvm_error *err);
 
 /* Addresses of the world's own device (vin/rtnl), one of each family: what they were and are. */
 struct vin_moved {
@@ -72,7 +83,6 @@ int vin_space_visit(pid_t pid, int spaces, vin_space_fn fn, void *arg, struct fv
 		    struct fvm_error *err);
 
 /* One that tells much, piece by piece, while we take it. */
-typedef int (*vin_space_piece_fn)(void *arg, const struct fvm_buf *piece, struct fvm_error *err);
 struct vin_space_teller {
 	vin_space_fn tell; /* there; adds nothing to its buffer */
 	void *arg;	   /* of it, with .. */
@@ -90,8 +100,9 @@ int vin_space_send(int line, const struct fvm_buf *piece);
 
 struct vin_space_kind {
 	int space; /* CLONE_NEW* */
-	vin_space_fn check;   /* adds nothing; NULL: all can be captured */
-	vin_space_fn capture; /* arg of both is NULL */
+	/* adds nothing; arg: NULL of the world's, not of programs' own. NULL: all can be captured */
+	vin_space_fn check;
+	vin_space_fn capture; /* arg is NULL */
 	int (*make)(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err);
 };
 extern const struct vin_space_kind vin_space_uts, vin_space_sysctls, vin_space_links,

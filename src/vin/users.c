@@ -32,7 +32,7 @@ struct errand {
 };
 
 /* What changes rights makes undumpable, and /proc/self is then somebody else's. */
-static int enter(int userns)
+int vin_users_enter(int userns)
 {
 	struct stat ours, its;
 	if (userns < 0 || (fstat(userns, &its) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
@@ -51,7 +51,7 @@ static pid_t start(const struct errand *e, int keep_out)
 	if (pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		fvm_fd_closep(&keep_out);
-		int r = enter(e->within);
+		int r = vin_users_enter(e->within);
 		_exit(-(r < 0 ? r : e->fn(e->arg)) & 0xff);
 	}
 	return (pid_t)fvm_nerr(pid);
@@ -84,6 +84,11 @@ static int open_ns(pid_t pid, const char *name)
 	return fd < 0 && errno == ENOENT ? -ESRCH : fd < 0 ? -errno : fd;
 }
 
+int vin_users_open(pid_t pid)
+{
+	return open_ns(pid, "user");
+}
+
 static ino_t ino_of(int fd)
 {
 	struct stat st;
@@ -104,12 +109,12 @@ static void close_levels(int *levels, size_t count)
 		close(levels[i]);
 }
 
-/* The namespaces from that of @pid up to the world, without it. Return: how many, or -errno */
-static int open_levels(pid_t pid, int levels[DEPTH_MAX])
+/* The namespaces from @lowest up to the world of @pid, without it. Return: how many, or -errno */
+static int open_levels_from(int lowest, pid_t pid, int levels[DEPTH_MAX])
 {
 	size_t count = 0;
 	scoped_fd world = open_world(pid);
-	scoped_fd at = world < 0 ? world : open_ns(pid, "user");
+	scoped_fd at = world < 0 ? world : fvm_nerr(fcntl(lowest, F_DUPFD_CLOEXEC, 0));
 	int r = at < 0 ? at : 0;
 	while (r == 0 && ino_of(at) != ino_of(world)) {
 		int up = count < DEPTH_MAX ? fvm_nerr(ioctl(at, NS_GET_PARENT)) : -ELOOP;
@@ -123,6 +128,12 @@ static int open_levels(pid_t pid, int levels[DEPTH_MAX])
 	if (r < 0)
 		close_levels(levels, count);
 	return r < 0 ? r : (int)count;
+}
+
+static int open_levels(pid_t pid, int levels[DEPTH_MAX])
+{
+	scoped_fd own = open_ns(pid, "user");
+	return own < 0 ? own : open_levels_from(own, pid, levels);
 }
 
 static int refuse(pid_t pid, int r, struct fvm_error *err)
@@ -214,14 +225,34 @@ static int add_user(struct vin_users *u, pid_t number, size_t which)
 	return 0;
 }
 
+/* Return: 1 + the place of the lowest; 0: it is the world's; or negative errno */
+static int add_levels(struct vin_users *u, const int *levels, int count)
+{
+	int at = 0;
+	for (int i = count; at >= 0 && i-- > 0;)
+		at = add_level(u, levels[i], at);
+	return at;
+}
+
+int vin_users_owner(struct vin_users *u, pid_t pid, int fd)
+{
+	int levels[DEPTH_MAX];
+	scoped_fd owner = fvm_nerr(ioctl(fd, NS_GET_USERNS));
+	const int count = owner < 0 ? owner : open_levels_from(owner, pid, levels);
+	if (count < 0)
+		return count;
+	const int at = u ? add_levels(u, levels, count) : 0;
+	close_levels(levels, (size_t)count);
+	return at;
+}
+
 int vin_users_add(struct vin_users *u, pid_t pid, pid_t number, struct fvm_error *err)
 {
-	int levels[DEPTH_MAX], at = 0;
+	int levels[DEPTH_MAX];
 	int count = open_levels(pid, levels);
 	if (count < 0)
 		return refuse(pid, count, err);
-	for (int i = count; at >= 0 && i-- > 0;)
-		at = add_level(u, levels[i], at);
+	int at = add_levels(u, levels, count);
 	close_levels(levels, (size_t)count);
 	if (at > 0)
 		at = add_user(u, number, (size_t)at - 1);

@@ -52,6 +52,10 @@ int vin_users_check(pid_t pid, struct fvm_error *err);
 /** vin_users_add() - a process, and the namespaces it is in. @number: inside */
 int vin_users_add(struct vin_users *u, pid_t pid, pid_t number, struct fvm_error *err);
 
+/** vin_users_owner() - add the user namespace that namespace @fd of @pid belongs to
+ *  @u: NULL: only look. Return: 1 + its place; 0: it is the world's; or negative errno */
+int vin_users_owner(struct vin_users *u, pid_t pid, int fd);
+
 /** vin_users_put() - the payload of a record; only for a list that is not empty */
 void vin_users_put(struct fvm_buf *to, const struct vin_users *u);
 
@@ -62,6 +66,13 @@ int vin_users_get(struct vin_payload *p, struct vin_users *ret);
  *  @there: descriptors of some that lie right below it already: who maps the same is taken */
 int vin_users_make(struct vin_users *u, pid_t first, const int *there, size_t count,
 		   struct fvm_error *err);
+
+/** vin_users_open() - the user namespace that a process is in. Return: descriptor or -errno */
+int vin_users_open(pid_t pid);
+
+/** vin_users_enter() - this process enters a user namespace, and may be looked at as before; fine
+ *  when it is there, or @userns is negative. Return: 0 or negative errno */
+int vin_users_enter(int userns);
 
 /** vin_users_find() - descriptor of the one that a process is in, or -1 */
 int vin_users_find(const struct vin_users *u, pid_t number);

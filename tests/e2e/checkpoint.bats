@@ -220,7 +220,7 @@ refuses() {
 	fvm rm --force one
 }
 
-@test "namespaces of programs' own are refused by name" {
+@test "namespaces of programs' own that can't be made again are refused by name" {
 	needs_root
 	refuses "mount namespace" 'unshare -m sleep 1000 & sleep 0.3'
 	refuses "network namespace" 'unshare -n sleep 1000 & sleep 0.3'

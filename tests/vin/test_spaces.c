@@ -25,13 +25,12 @@ static void leave(void)
 	close(done[1]);
 }
 
-static void each_namespace_of_its_own_is_refused_by_name(void **state)
+static void what_is_not_held_is_refused_by_name(void **state)
 {
 	static const struct {
 		int flag;
 		const char *says;
 	} sorts[] = {
-		{ CLONE_NEWUTS, "UTS namespace of its own" },
 		{ CLONE_NEWIPC, "IPC namespace of its own" },
 		{ CLONE_NEWNS, "mount namespace of its own" },
 		{ CLONE_NEWNET, "network namespace of its own" },
@@ -73,7 +72,7 @@ static void a_threads_own_namespace_is_refused(void **state)
 static int run(void)
 {
 	const struct CMUnitTest tests[] = {
-		WORLD(each_namespace_of_its_own_is_refused_by_name),
+		WORLD(what_is_not_held_is_refused_by_name),
 		WORLD(a_threads_own_namespace_is_refused),
 	};
 	return cmocka_run_group_tests(tests, worlds_setup, worlds_teardown);

@@ -13,7 +13,7 @@ static const struct {
 	{ "files", file_cases },	  { "processes", process_cases },
 	{ "signals", signal_cases },	  { "sockets", socket_cases },
 	{ "narrow", narrow_cases },	  { "ipc", ipc_cases },
-	{ "processor", processor_cases },
+	{ "processor", processor_cases }, { "namespaces", namespace_cases },
 };
 
 static struct small_board *board;

@@ -1,0 +1,370 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vin/namespaces.h"
+#include "vin/spaces.h"
+
+#define LIST_MAX 4096
+
+/* What a record is. Values stand in images. */
+enum { OF_LIST = 1, OF_SETTING = 2 };
+
+static const struct {
+	const char *file, *title;
+	int flag;
+} sorts[VIN_NAMESPACE_SORTS] = {
+	[VIN_NAMESPACE_UTS] = { "uts", "UTS", CLONE_NEWUTS },
+};
+
+int vin_namespace_flag(const struct vin_namespace *n)
+{
+	return sorts[n->sort].flag;
+}
+
+static size_t sort_of(int flag)
+{
+	size_t i = 1;
+	while (i < VIN_NAMESPACE_SORTS && sorts[i].flag != flag)
+		i++;
+	return i;
+}
+
+bool vin_namespaces_held(int flag)
+{
+	return flag && sort_of(flag) < VIN_NAMESPACE_SORTS;
+}
+
+static int open_of(pid_t pid, size_t sort)
+{
+	char path[48];
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, sorts[sort].file);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 && errno == ENOENT ? -ESRCH : fd < 0 ? -errno : fd;
+}
+
+void vin_namespaces_free(struct vin_namespaces *n)
+{
+	for (size_t i = 0; i < n->count; i++) {
+		struct vin_namespace *one = &n->list[i];
+		/* without a descriptor it is a program, and no holder of ours */
+		if (one->fd < 0)
+			continue;
+		if (one->via > 0 && kill(one->via, SIGKILL) == 0)
+			(void)waitpid(one->via, NULL, 0);
+		fvm_fd_closep(&one->fd);
+	}
+	free(n->list);
+	free(n->members);
+	*n = (struct vin_namespaces){ 0 };
+}
+
+static struct vin_namespace *add_one(struct vin_namespaces *n)
+{
+	struct vin_namespace *more =
+		n->count < LIST_MAX ? realloc(n->list, fvm_room(n->count + 1) * sizeof(*more))
+				    : NULL;
+	if (!more)
+		return NULL;
+	n->list = more;
+	more[n->count] = (struct vin_namespace){ .fd = -1 };
+	return &more[n->count++];
+}
+
+static int add_member(struct vin_namespaces *n, struct vin_namespace_member member)
+{
+	struct vin_namespace_member *more =
+		realloc(n->members, fvm_room(n->member_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	n->members = more;
+	more[n->member_count++] = member;
+	return 0;
+}
+
+/* ---- at the source ---- */
+
+int vin_namespaces_add(struct vin_namespaces *n, pid_t tid, int flag, struct fvm_error *err)
+{
+	const size_t sort = sort_of(flag);
+	struct stat st;
+	size_t i = 0;
+	scoped_fd fd = open_of(tid, sort);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fd < 0 ? fd : -errno;
+	while (i < n->count && n->list[i].ino != st.st_ino)
+		i++;
+	struct vin_namespace *one = i < n->count ? &n->list[i] : add_one(n);
+	if (one && !one->ino)
+		*one = (struct vin_namespace){ .sort = (enum vin_namespace_sort)sort,
+					       .ino = st.st_ino,
+					       .via = tid,
+					       .fd = -1 };
+	if (!one || add_member(n, (struct vin_namespace_member){ .pid = tid, .which = i }) < 0)
+		return fvm_error_set(err, ENOMEM, "list namespaces");
+	return 0;
+}
+
+/* Whoever is in it can tell whose it is. @u: NULL only to look */
+static int find_owner(const struct vin_namespace *one, struct vin_users *u, uint64_t *ret,
+		      struct fvm_error *err)
+{
+	scoped_fd fd = open_of(one->via, one->sort);
+	int r = fd < 0 ? fd : vin_users_owner(u, one->via, fd);
+	if (r == -ESRCH || r == -ENOMEM)
+		return fvm_error_set(err, -r, "look at the %s namespace of process %d",
+				     sorts[one->sort].title, one->via);
+	if (r < 0)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "process %d can't be captured: its %s namespace belongs to a "
+				     "user namespace outside (%s)",
+				     one->via, sorts[one->sort].title, strerror(-r));
+	*ret = (uint64_t)r;
+	return 0;
+}
+
+int vin_namespaces_check(const struct vin_namespaces *n, struct fvm_error *err)
+{
+	uint64_t owner;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < n->count; i++) {
+		const struct vin_namespace *one = &n->list[i];
+		r = find_owner(one, NULL, &owner, err);
+		if (r == 0)
+			r = vin_spaces_settings_check(one->via, vin_namespace_flag(one), true, err);
+		if (r == -EOPNOTSUPP)
+			r = fvm_error_wrap(err, r, "the %s namespace of process %d",
+					   sorts[one->sort].title, one->via);
+	}
+	return r;
+}
+
+int vin_namespaces_owners(struct vin_namespaces *n, struct vin_users *u, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < n->count; i++)
+		r = find_owner(&n->list[i], u, &n->list[i].owner, err);
+	return r;
+}
+
+void vin_namespaces_put(struct fvm_buf *to, const struct vin_namespaces *n)
+{
+	vin_put_u64(to, OF_LIST);
+	vin_put_u64(to, n->count);
+	for (size_t i = 0; i < n->count; i++) {
+		vin_put_u64(to, n->list[i].sort);
+		vin_put_u64(to, n->list[i].owner);
+	}
+	vin_put_u64(to, n->member_count);
+	for (size_t i = 0; i < n->member_count; i++) {
+		vin_put_u64(to, (uint64_t)n->members[i].number);
+		vin_put_u64(to, n->members[i].which);
+	}
+}
+
+struct writing {
+	struct vin_out *out;
+	size_t which;
+};
+
+static int write_setting(void *arg, const struct fvm_buf *setting, struct fvm_error *err)
+{
+	const struct writing *w = arg;
+	scoped_buf payload = { 0 };
+	vin_put_u64(&payload, OF_SETTING);
+	vin_put_u64(&payload, w->which);
+	fvm_buf_add(&payload, setting->data, setting->len);
+	return vin_out_record(w->out, VIN_TAG_NAMESPACE, &payload, err);
+}
+
+int vin_namespaces_capture(const struct vin_namespaces *n, struct vin_out *out,
+			   struct fvm_error *err)
+{
+	scoped_buf list = { 0 };
+	vin_namespaces_put(&list, n);
+	int r = vin_out_record(out, VIN_TAG_NAMESPACE, &list, err);
+	for (size_t i = 0; r == 0 && i < n->count; i++) {
+		struct writing w = { out, i };
+		r = vin_spaces_tell(n->list[i].via, vin_namespace_flag(&n->list[i]), write_setting,
+				    &w, err);
+	}
+	return r;
+}
+
+/* ---- in the new world ---- */
+
+static int get_list(struct vin_payload *p, struct vin_namespaces *n)
+{
+	const uint64_t count = vin_get_u64(p);
+	if (p->failed || count == 0 || count > LIST_MAX)
+		return -EBADMSG;
+	for (uint64_t i = 0; i < count; i++) {
+		const uint64_t sort = vin_get_u64(p), owner = vin_get_u64(p);
+		struct vin_namespace *one = p->failed ? NULL : add_one(n);
+		if (!one)
+			return p->failed ? -EBADMSG : -ENOMEM;
+		if (sort == 0 || sort >= VIN_NAMESPACE_SORTS)
+			return -EBADMSG;
+		one->sort = (enum vin_namespace_sort)sort;
+		one->owner = owner;
+	}
+	return 0;
+}
+
+/* One of each sort. */
+static bool is_in_another(const struct vin_namespaces *n, pid_t number, size_t which)
+{
+	for (size_t i = 0; i < n->member_count; i++) {
+		if (n->members[i].number == number &&
+		    n->list[n->members[i].which].sort == n->list[which].sort)
+			return true;
+	}
+	return false;
+}
+
+static int get_members(struct vin_payload *p, struct vin_namespaces *n)
+{
+	const uint64_t count = vin_get_u64(p);
+	for (uint64_t i = 0; i < count; i++) {
+		const uint64_t number = vin_get_u64(p), which = vin_get_u64(p);
+		if (p->failed || number == 0 || number > INT32_MAX || which >= n->count ||
+		    is_in_another(n, (pid_t)number, (size_t)which))
+			return -EBADMSG;
+		int r = add_member(n, (struct vin_namespace_member){ .number = (pid_t)number,
+								     .which = (size_t)which });
+		if (r < 0)
+			return r;
+	}
+	return vin_get_done(p);
+}
+
+int vin_namespaces_get(struct vin_payload *p, struct vin_namespaces *ret)
+{
+	struct vin_namespaces n = { 0 };
+	int r = vin_get_u64(p) == OF_LIST ? get_list(p, &n) : -EBADMSG;
+	if (r == 0)
+		r = get_members(p, &n);
+	if (r < 0)
+		vin_namespaces_free(&n);
+	else
+		*ret = n;
+	return r;
+}
+
+/* Says how it went, and stays. */
+static _Noreturn void be_holder(int owner, int flag, pid_t maker, int line)
+{
+	int r = vin_users_enter(owner);
+	if (r == 0 && unshare(flag) < 0)
+		r = -errno;
+	/* forgotten whenever ids change */
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)!write(line, &r, sizeof(r));
+	close(line);
+	while (r == 0 && getppid() == maker)
+		pause();
+	_exit(0);
+}
+
+static int make_one(struct vin_namespace *one, int owner)
+{
+	int line[2], said = -EIO;
+	if (pipe2(line, O_CLOEXEC) < 0)
+		return -errno;
+	const pid_t maker = getpid(), pid = fork();
+	if (pid == 0) {
+		close(line[0]);
+		be_holder(owner, vin_namespace_flag(one), maker, line[1]);
+	}
+	int r = pid < 0 ? -errno : 0;
+	close(line[1]);
+	if (r == 0 && fvm_read_full(line[0], &said, sizeof(said)) == sizeof(said) && said == 0)
+		one->fd = open_of(pid, one->sort);
+	close(line[0]);
+	if (r == 0)
+		r = said < 0 ? said : one->fd < 0 ? one->fd : 0;
+	if (r == 0) {
+		one->via = pid;
+	} else if (pid > 0) {
+		(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+	}
+	return r;
+}
+
+static int make_all(struct vin_namespaces *n, pid_t first, const struct vin_users *u,
+		    struct fvm_error *err)
+{
+	scoped_fd world = vin_users_open(first);
+	int r = world < 0 ? world : 0;
+	for (size_t i = 0; r == 0 && i < n->count; i++) {
+		struct vin_namespace *one = &n->list[i];
+		r = one->owner > u->count
+			    ? -EBADMSG
+			    : make_one(one, one->owner ? u->list[one->owner - 1].fd : world);
+		if (r < 0 && r != -EBADMSG)
+			return fvm_error_set(err, -r, "make a %s namespace of the programs' own",
+					     sorts[one->sort].title);
+	}
+	return r;
+}
+
+struct set_job {
+	struct vin_payload *p;
+	int flag;
+};
+
+/* Whoever is in one of their own has nothing of the world's own addresses. */
+static int set_there(void *arg, struct fvm_buf *to, struct fvm_error *err)
+{
+	const struct set_job *j = arg;
+	struct vin_moved moved = { 0 };
+	(void)to;
+	return vin_space_take(j->p, j->flag, &moved, err);
+}
+
+static int take_setting(const struct vin_namespaces *n, struct vin_payload *p,
+			struct fvm_error *err)
+{
+	const uint64_t which = vin_get_u64(p);
+	if (p->failed || which >= n->count || n->list[which].via <= 0)
+		return -EBADMSG;
+	struct set_job j = { p, vin_namespace_flag(&n->list[which]) };
+	return vin_space_visit(n->list[which].via, CLONE_NEWUSER | j.flag, set_there, &j, NULL,
+			       err);
+}
+
+int vin_namespaces_take(struct vin_namespaces *n, pid_t first, const struct vin_users *u,
+			struct vin_payload *p, struct fvm_error *err)
+{
+	struct vin_payload begin = *p;
+	const uint64_t what = vin_get_u64(p);
+	int r = -EBADMSG;
+	if (what == OF_LIST && n->count == 0) {
+		r = vin_namespaces_get(&begin, n);
+		if (r == 0)
+			r = make_all(n, first, u, err);
+	} else if (what == OF_SETTING) {
+		r = take_setting(n, p, err);
+	}
+	if (r == -EBADMSG)
+		return fvm_error_say(err, EBADMSG, "the image is damaged: no namespaces");
+	return r == -ENOMEM ? fvm_error_set(err, ENOMEM, "read namespaces") : r;
+}
+
+size_t vin_namespaces_of(const struct vin_namespaces *n, pid_t number, size_t from)
+{
+	for (size_t i = from; i < n->member_count; i++) {
+		if (n->members[i].number == number)
+			return i;
+	}
+	return n->member_count;
+}

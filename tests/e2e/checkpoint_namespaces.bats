@@ -1,0 +1,42 @@
+#!/usr/bin/env bats
+# Programs with namespaces of their own in a VM that is checkpointed and restored, or cloned.
+# shellcheck disable=SC2016  # the VM's shell expands
+load helper
+
+setup() { FILE=$E2E/vm.fvm; }
+teardown() {
+	vms_remove
+	rm -f "$E2E"/*.fvm
+}
+
+# apart VM OPTIONS COMMANDS: a program in it, with namespaces of its own, that has said the commands
+apart() {
+	# shellcheck disable=SC2086  # options are several
+	fvm exec -d "$1" unshare $2 sh -ec "$3; echo \$\$ >/tmp/apart.new; mv /tmp/apart.new /tmp/apart
+		exec sleep 100000" >/dev/null
+	wait_until 30 fvm exec "$1" test -s /tmp/apart
+}
+
+# within VM SORT COMMAND..: in that namespace of it
+within() {
+	fvm exec "$1" sh -c 'sort=$1; shift; exec nsenter -t "$(cat /tmp/apart)" "--$sort" "$@"' \
+		sh "${@:2}"
+}
+
+# travels: VM one goes into a file, and comes out of it as three; a clone of it is two
+travels() {
+	fvm clone --live one two
+	fvm checkpoint one "$FILE"
+	fvm restore "$FILE" three
+}
+
+@test "a host name of a program's own goes on with it" {
+	fvm run -d --net none --name one sleep 100000 >/dev/null
+	apart one --uts 'hostname own'
+	travels
+	local vm
+	for vm in two three; do
+		equal "$(within "$vm" uts hostname)" own
+		[ "$(fvm exec "$vm" hostname)" != own ]
+	done
+}

@@ -1,0 +1,122 @@
+/* unshare(2): namespaces that a program has to itself. */
+#include <sys/socket.h>
+#include <sys/utsname.h>
+
+#include "small.h"
+
+/* ---- the world's: without a PID 1 it is what the first program is in ---- */
+
+static char world[64];
+
+static void world_make(void)
+{
+	CHECK(gethostname(world, sizeof(world)) == 0);
+}
+
+static void world_check(void)
+{
+	char now[64];
+	CHECK(gethostname(now, sizeof(now)) == 0 && strcmp(now, world) == 0);
+}
+
+/* ---- uts_namespaces(7) ---- */
+
+static bool is_called(const char *host, const char *domain)
+{
+	struct utsname u;
+	return uname(&u) == 0 && strcmp(u.nodename, host) == 0 && strcmp(u.domainname, domain) == 0;
+}
+
+static void name_make(void)
+{
+	CHECK(unshare(CLONE_NEWUTS) == 0);
+	CHECK(sethostname("own", 3) == 0 && setdomainname("ours", 4) == 0);
+}
+
+static void name_check(void)
+{
+	CHECK(is_called("own", "ours"));
+	CHECK(sethostname("other", 5) == 0 && is_called("other", "ours"));
+	CHECK(sethostname("own", 3) == 0);
+}
+
+/* A child that tells its host name for each byte it gets. Return: our end of the line */
+static int start_child(const char *name)
+{
+	int line[2];
+	char byte, host[64] = "";
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, line) == 0);
+	const pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid > 0) {
+		CHECK(close(line[1]) == 0);
+		return line[0];
+	}
+	CHECK(close(line[0]) == 0);
+	CHECK(!name || (unshare(CLONE_NEWUTS) == 0 && sethostname(name, strlen(name)) == 0));
+	while (read(line[1], &byte, 1) == 1 && gethostname(host, sizeof(host)) == 0 &&
+	       write(line[1], host, sizeof(host)) == sizeof(host))
+		;
+	_exit(0);
+}
+
+static bool tells(int line, const char *name)
+{
+	char host[64];
+	CHECK(write(line, "?", 1) == 1 && read(line, host, sizeof(host)) == sizeof(host));
+	return strcmp(host, name) == 0;
+}
+
+static int stayed, left;
+
+static void children_make(void)
+{
+	CHECK(unshare(CLONE_NEWUTS) == 0 && sethostname("first", 5) == 0);
+	stayed = start_child(NULL);
+	left = start_child("left");
+	CHECK(tells(stayed, "first") && tells(left, "left"));
+}
+
+static void children_check(void)
+{
+	CHECK(sethostname("second", 6) == 0);
+	CHECK(tells(stayed, "second") && tells(left, "left"));
+	CHECK(sethostname("first", 5) == 0 && tells(stayed, "first"));
+}
+
+/* ---- user_namespaces(7): who has no rights has some below ---- */
+
+static void put(const char *path, const char *text)
+{
+	const int fd = open(path, O_WRONLY | O_CLOEXEC);
+	CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && close(fd) == 0);
+}
+
+static void become_root_below(int spaces)
+{
+	char line[40];
+	const uid_t uid = geteuid();
+	const gid_t gid = getegid();
+	if (unshare(CLONE_NEWUSER | spaces) < 0)
+		small_skip("a user may make no namespaces");
+	put("/proc/self/setgroups", "deny");
+	snprintf(line, sizeof(line), "0 %u 1", uid);
+	put("/proc/self/uid_map", line);
+	snprintf(line, sizeof(line), "0 %u 1", gid);
+	put("/proc/self/gid_map", line);
+	CHECK(geteuid() == 0 && getegid() == 0);
+}
+
+static void name_below_make(void)
+{
+	become_root_below(CLONE_NEWUTS);
+	CHECK(sethostname("own", 3) == 0 && setdomainname("ours", 4) == 0);
+}
+
+const struct small_case namespace_cases[] = {
+	{ "namespaces(7): who has none of his own", world_make, world_check },
+	{ "uts_namespaces(7): a host name of its own", name_make, name_check, SMALL_ROOT },
+	{ "unshare(2): who is in which", children_make, children_check, SMALL_ROOT },
+	{ "uts_namespaces(7): one that a user namespace below owns", name_below_make, name_check },
+	{ NULL },
+};
