@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "vin/family.h"
 #include "vin/files.h"
 #include "vin/ipc.h"
+#include "vin/kinds.h"
 #include "vin/maps.h"
 #include "vin/mem.h"
 #include "vin/mounts.h"
@@ -154,6 +156,22 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 	return r;
 }
 
+/* Queues are the namespace's, and opened by their names in the world's. */
+static int check_own_files(const struct vin_capture *c, struct fvm_error *err)
+{
+	for (size_t i = 0; c->own.count && i < c->files.count; i++) {
+		const struct vin_open *o = &c->files.opens[i];
+		const struct subject *s = find_subject(c, o->pid);
+		if (o->kind == &vin_kind_mqueue && s &&
+		    vin_namespaces_has(&c->own, s->via, CLONE_NEWIPC))
+			return fvm_error_say(err, EOPNOTSUPP,
+					     "process %d: descriptor %d can't be captured: it is a "
+					     "message queue of an IPC namespace of its own",
+					     o->pid, o->number);
+	}
+	return 0;
+}
+
 /* Those that have memory have descriptors, too. */
 static int look_at_files(struct vin_capture *c, struct fvm_error *err)
 {
@@ -178,7 +196,7 @@ static int look_at_files(struct vin_capture *c, struct fvm_error *err)
 		return r;
 	r = vin_files_check(&c->files, NULL, NULL, err);
 	c->moving = r < 0;
-	return r;
+	return r < 0 ? r : check_own_files(c, err);
 }
 
 static pid_t *living_ones(const struct vin_capture *c, size_t *ret_count, struct fvm_error *err)
@@ -194,6 +212,24 @@ static pid_t *living_ones(const struct vin_capture *c, size_t *ret_count, struct
 	return pids;
 }
 
+/* What memory shows of an IPC namespace of their own. */
+static int check_own_ipc(const struct vin_capture *c, struct fvm_error *err)
+{
+	for (size_t i = 0; i < c->objects.count; i++) {
+		const struct vin_object *o = &c->objects.list[i];
+		for (size_t j = 0; o->kind == VIN_OBJECT_SEGMENT && j < o->sight_count; j++) {
+			const pid_t pid = o->sights[j].pid;
+			if (vin_namespaces_has(&c->own, pid, CLONE_NEWIPC))
+				return fvm_error_say(err, EOPNOTSUPP,
+						     "process %d: memory at %llx can't be "
+						     "captured: it is a SysV segment of an IPC "
+						     "namespace of its own",
+						     pid, (unsigned long long)o->sights[j].start);
+		}
+	}
+	return 0;
+}
+
 /* Running or stopped: whoever was not seen to enter a namespace would be put into another one. */
 static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 {
@@ -203,6 +239,8 @@ static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 	int r = pids ? vin_spaces_check(pids, count, c->options.within, &c->own, err) : -ENOMEM;
 	if (r == 0)
 		r = vin_namespaces_check(&c->own, err);
+	if (r == 0)
+		r = check_own_ipc(c, err);
 	if (r == 0 && c->options.within)
 		r = vin_mounts_check(c->options.within, err);
 	c->mounted = r > 0;
@@ -211,11 +249,21 @@ static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 			       : r;
 }
 
+/* One by whom the world's can be found. */
+static pid_t of_the_world(const struct vin_capture *c)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->subjects[i].maps.count &&
+		    !vin_namespaces_has(&c->own, c->subjects[i].via, CLONE_NEWIPC))
+			return c->subjects[i].via;
+	}
+	return c->options.within;
+}
+
 static int look_at_ipc(struct vin_capture *c, struct fvm_error *err)
 {
-	size_t count;
-	scoped_free pid_t *pids = living_ones(c, &count, err);
-	return pids ? vin_ipc_check(pids, count, &c->objects, err) : -ENOMEM;
+	const pid_t pid = of_the_world(c);
+	return pid ? vin_ipc_check(pid, &c->objects, err) : 0;
 }
 
 static int look_at_sharing(struct vin_capture *c, unsigned int patience_ms, struct fvm_error *err)
@@ -739,8 +787,8 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 		r = vin_mounts_capture(c->options.within, out, err);
 	if (r == 0 && c->own.count)
 		r = write_own(c, out, err);
-	if (r == 0 && c->count)
-		r = vin_ipc_capture(c->subjects[0].via, &c->objects, out, err);
+	if (r == 0 && of_the_world(c))
+		r = vin_ipc_capture(of_the_world(c), &c->objects, out, err);
 	if (r == 0)
 		r = vin_objects_write(&c->objects, out, err);
 	if (r == 0 && !c->options.bare)

@@ -16,6 +16,8 @@
 
 #include "vin/ipc.h"
 #include "vin/kinds.h"
+#include "vin/opener.h"
+#include "vin/spaces.h"
 
 static const struct vin_ipc_kind *const kinds[VIN_IPC_SORTS] = {
 	[VIN_IPC_IS_SEGMENT] = &vin_ipc_segments,
@@ -249,17 +251,21 @@ static int enter(const struct visit *v)
 	return setns(v->space, CLONE_NEWIPC) < 0 ? -errno : 0;
 }
 
+static int list_here(struct vin_ipc_visit *v, struct fvm_error *err)
+{
+	int r = 0;
+	put_limits(v->to);
+	for (size_t i = 0; r == 0 && i < VIN_IPC_SORTS; i++) {
+		if (kinds[i])
+			r = kinds[i]->capture(v, err);
+	}
+	return r == 0 && v->to->failed ? fvm_error_set(err, ENOMEM, "list an IPC namespace") : r;
+}
+
 static int list_all(struct visit *v, struct fvm_error *err)
 {
 	int r = enter(v);
-	if (r < 0)
-		return fvm_error_set(err, -r, "enter an IPC namespace");
-	put_limits(v->v.to);
-	for (size_t i = 0; r == 0 && i < VIN_IPC_SORTS; i++) {
-		if (kinds[i])
-			r = kinds[i]->capture(&v->v, err);
-	}
-	return r == 0 && v->v.to->failed ? fvm_error_set(err, ENOMEM, "list an IPC namespace") : r;
+	return r < 0 ? fvm_error_set(err, -r, "enter an IPC namespace") : list_here(&v->v, err);
 }
 
 static _Noreturn void be_visitor(struct visit *v)
@@ -405,29 +411,10 @@ static int refuse_strange(const struct vin_objects *objects, struct fvm_error *e
 			     o->segment.id);
 }
 
-static bool same_space(pid_t a, pid_t b)
-{
-	char path[2][40];
-	struct stat st[2];
-	snprintf(path[0], sizeof(path[0]), "/proc/%d/ns/ipc", a);
-	snprintf(path[1], sizeof(path[1]), "/proc/%d/ns/ipc", b);
-	/* who has ended has none */
-	return stat(path[0], &st[0]) < 0 || stat(path[1], &st[1]) < 0 ||
-	       vin_same_inode(&st[0], &st[1]);
-}
-
-int vin_ipc_check(const pid_t *pids, size_t count, struct vin_objects *objects,
-		  struct fvm_error *err)
+int vin_ipc_check(pid_t pid, struct vin_objects *objects, struct fvm_error *err)
 {
 	struct visit v = { 0 };
-	for (size_t i = 1; i < count; i++) {
-		if (!same_space(pids[0], pids[i]))
-			return fvm_error_say(err, EOPNOTSUPP,
-					     "process %d can't be captured: it has an IPC "
-					     "namespace of its own",
-					     pids[i]);
-	}
-	int there = count ? find_spaces(pids[0], &v.space, &v.users, err) : 0;
+	int there = find_spaces(pid, &v.space, &v.users, err);
 	if (there <= 0)
 		return there < 0 ? there : refuse_strange(objects, err);
 	scoped_fd space = v.space, users = v.users;
@@ -448,3 +435,59 @@ int vin_ipc_capture(pid_t pid, struct vin_objects *objects, struct vin_out *out,
 	}
 	return r < 0 ? r : refuse_strange(objects, err);
 }
+
+/* ---- one of programs' own (vin/namespaces), without segments ---- */
+
+static bool has_segments(const struct fvm_buf *all)
+{
+	struct vin_payload p = { .at = (unsigned char *)all->data,
+				 .end = (unsigned char *)all->data + all->len };
+	while (!p.failed && p.at < p.end) {
+		size_t len = 0;
+		const unsigned char *one = vin_get_blob(&p, &len);
+		struct vin_payload in = { .at = one, .end = one + len };
+		if (one && vin_get_u64(&in) == VIN_IPC_IS_SEGMENT)
+			return true;
+	}
+	return false;
+}
+
+static int check_own(void *arg, struct fvm_buf *to, struct fvm_error *err)
+{
+	scoped_buf all = { 0 };
+	struct vin_ipc_visit v = { .look = true, .to = &all };
+	(void)arg, (void)to;
+	int r = list_here(&v, err);
+	return r < 0 || !has_segments(&all)
+		       ? r
+		       : fvm_error_say(err, EOPNOTSUPP,
+				       "its SysV segments of shared memory can't be captured");
+}
+
+static int capture_own(void *arg, struct fvm_buf *to, struct fvm_error *err)
+{
+	struct vin_ipc_visit v = { .to = to };
+	int r = check_own(arg, NULL, err);
+	return r < 0 ? r : list_here(&v, err);
+}
+
+static int make_own(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err)
+{
+	struct vin_ipc_new n = { 0 };
+	struct vin_objects none = { 0 };
+	int r = vin_be_root();
+	(void)moved;
+	if (r < 0)
+		return fvm_error_set(err, -r, "become root of an IPC namespace");
+	while (r == 0 && p->at < p->end) {
+		size_t len = 0;
+		const unsigned char *one = vin_get_blob(p, &len);
+		struct vin_payload in = { .at = one, .end = one + len };
+		r = one ? vin_ipc_take(&n, &in, err) : -EBADMSG;
+	}
+	return r == 0 ? vin_ipc_finish(&n, &none, err) : r;
+}
+
+const struct vin_space_kind vin_space_ipc = {
+	.space = CLONE_NEWIPC, .check = check_own, .capture = capture_own, .make = make_own
+};

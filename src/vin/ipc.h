@@ -21,10 +21,13 @@
  *   Objects of the namespace that we are in ourselves are the machine's and no part of programs:
  *   nothing is captured then, and programs that have them attached are refused.
  *
+ *   Where only some programs have another one (vin/namespaces), a visitor lists and makes what is in
+ *   it, as vin/spaces has it done: limits, semaphores and messages.
+ *
  * Limits: the times of all objects are those of replay, and so are the processes that made them or
  * were the last to use them; of semaphores the latter come back as far as they live. A segment's time
  * of attachment is seen to change by a capture. Who waits to be notified of a message (mq_notify) is
- * not shown whole, and refused. All of the programs have one namespace.
+ * not shown whole, and refused. Segments in a namespace that only some are in are refused.
  * Sources: svipc(7), shmctl(2), semctl(2), msgop(2), mq_overview(7), proc(5), ipc_namespaces(7).
  */
 #ifndef VIN_IPC_H
@@ -37,12 +40,11 @@
 #include "vin/object.h"
 
 /**
- * vin_ipc_check() - whether all objects of the programs' namespace can be captured; changes nothing
+ * vin_ipc_check() - whether all objects of the namespace of @pid can be captured; changes nothing
  * @objects: what their memory shows; segments that the namespace has are marked as known
  * Return: 0, -EOPNOTSUPP (process, object and reason are said), or another negative errno
  */
-int vin_ipc_check(const pid_t *pids, size_t count, struct vin_objects *objects,
-		  struct fvm_error *err);
+int vin_ipc_check(pid_t pid, struct vin_objects *objects, struct fvm_error *err);
 
 /**
  * vin_ipc_capture() - IPC records of the namespace of @pid, whose processes are all stopped

@@ -23,6 +23,7 @@ static const struct {
 	int flag;
 } sorts[VIN_NAMESPACE_SORTS] = {
 	[VIN_NAMESPACE_UTS] = { "uts", "UTS", CLONE_NEWUTS },
+	[VIN_NAMESPACE_IPC] = { "ipc", "IPC", CLONE_NEWIPC },
 };
 
 int vin_namespace_flag(const struct vin_namespace *n)
@@ -111,6 +112,16 @@ int vin_namespaces_add(struct vin_namespaces *n, pid_t tid, int flag, struct fvm
 	if (!one || add_member(n, (struct vin_namespace_member){ .pid = tid, .which = i }) < 0)
 		return fvm_error_set(err, ENOMEM, "list namespaces");
 	return 0;
+}
+
+bool vin_namespaces_has(const struct vin_namespaces *n, pid_t tid, int flag)
+{
+	for (size_t i = 0; i < n->member_count; i++) {
+		if (n->members[i].pid == tid &&
+		    vin_namespace_flag(&n->list[n->members[i].which]) == flag)
+			return true;
+	}
+	return false;
 }
 
 /* Whoever is in it can tell whose it is. @u: NULL only to look */

@@ -34,6 +34,7 @@
 /* Values stand in images and are never used again for something else. */
 enum vin_namespace_sort {
 	VIN_NAMESPACE_UTS = 1,
+	VIN_NAMESPACE_IPC = 2,
 	VIN_NAMESPACE_SORTS
 };
 
@@ -73,6 +74,9 @@ int vin_namespaces_add(struct vin_namespaces *n, pid_t tid, int flag, struct fvm
 /** vin_namespaces_check() - whether what is set in them can be captured, and who owns them is known
  *  Return: 0, -EOPNOTSUPP (process and reason are said), or another negative errno */
 int vin_namespaces_check(const struct vin_namespaces *n, struct fvm_error *err);
+
+/** vin_namespaces_has() - whether process @tid was added to one of sort @flag */
+bool vin_namespaces_has(const struct vin_namespaces *n, pid_t tid, int flag);
 
 /** vin_namespaces_owners() - add who owns them to @u, of the same programs */
 int vin_namespaces_owners(struct vin_namespaces *n, struct vin_users *u, struct fvm_error *err);

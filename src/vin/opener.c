@@ -29,16 +29,19 @@ struct vin_opener {
 };
 
 /* By calls of the kernel: the library's would tell all threads. */
-int vin_become_root(int within)
+int vin_be_root(void)
 {
-	if (setns(within, CLONE_NEWUSER) < 0)
-		return -errno;
 	(void)syscall(SYS_setgroups, 0, NULL);
 	/* an ordinary user's may have no root: then we are the one user there is */
 	if ((syscall(SYS_setresgid, 0, 0, 0) < 0 && errno != EINVAL) ||
 	    (syscall(SYS_setresuid, 0, 0, 0) < 0 && errno != EINVAL))
 		return -errno;
 	return 0;
+}
+
+int vin_become_root(int within)
+{
+	return setns(within, CLONE_NEWUSER) < 0 ? -errno : vin_be_root();
 }
 
 static int settle(const struct vin_opener *o)

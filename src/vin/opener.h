@@ -23,6 +23,9 @@ struct vin_opener;
  *  this thread alone. Return: 0 or -errno */
 int vin_become_root(int within);
 
+/** vin_be_root() - root of the user namespace that we have all rights in. Return: 0 or -errno */
+int vin_be_root(void);
+
 /** vin_opener_start() - one in the user namespace that process @within is in; *@ret is NULL when
  * that is ours: nobody else is needed. Return: 0 or -errno */
 int vin_opener_start(pid_t within, struct vin_opener **ret, struct fvm_error *err);

@@ -326,10 +326,11 @@ static const struct vin_space_kind *const kinds[] = {
 	&vin_space_links,
 	&vin_space_routes,
 	&vin_space_tables,
+	&vin_space_ipc,
 };
 
 /* A device has parameters when it is there, which say how it comes up. */
-static const uint8_t order[] = { 1, 3, 2, 4, 5 };
+static const uint8_t order[] = { 1, 3, 2, 4, 5, 6 };
 
 int vin_spaces_settings_check(pid_t within, int spaces, bool own, struct fvm_error *err)
 {

@@ -10,6 +10,7 @@
  *     sysctl.c  what the files below /proc/sys/net say. All of them are written down, and in the new
  *               world those written that say something else
  *     links.c, routes.c, tables.c    devices, addresses, routes, nftables: vin/rtnl
+ *     ipc.c     (the world's has records of its own: vin/ipc)
  *
  *   A process in another namespace than the others is found by the names that /proc/PID/ns shows,
  *   while it runs, and told to vin/namespaces, if that holds its sort. Otherwise it is refused, as is
@@ -106,6 +107,6 @@ struct vin_space_kind {
 	int (*make)(struct vin_payload *p, struct vin_moved *moved, struct fvm_error *err);
 };
 extern const struct vin_space_kind vin_space_uts, vin_space_sysctls, vin_space_links,
-	vin_space_routes, vin_space_tables;
+	vin_space_routes, vin_space_tables, vin_space_ipc;
 
 #endif

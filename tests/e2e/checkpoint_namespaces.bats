@@ -30,6 +30,18 @@ travels() {
 	fvm restore "$FILE" three
 }
 
+@test "queues and semaphores of an IPC namespace of a program's own go on with it" {
+	fvm run -d --net none --name one sleep 100000 >/dev/null
+	apart one --ipc 'ipcmk --queue >/dev/null; ipcmk --semaphore 3 >/dev/null; ipcmk --queue >/dev/null'
+	local vm before
+	before=$(within one ipc ipcs --queues --semaphores)
+	[ "$(fvm exec one ipcs --queues --semaphores)" != "$before" ]
+	travels
+	for vm in two three; do
+		equal "$(within "$vm" ipc ipcs --queues --semaphores)" "$before"
+	done
+}
+
 @test "a host name of a program's own goes on with it" {
 	fvm run -d --net none --name one sleep 100000 >/dev/null
 	apart one --uts 'hostname own'

@@ -1,4 +1,7 @@
 /* unshare(2): namespaces that a program has to itself. */
+#include <mqueue.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 
@@ -84,6 +87,61 @@ static void children_check(void)
 	CHECK(sethostname("first", 5) == 0 && tells(stayed, "first"));
 }
 
+/* ---- ipc_namespaces(7) ---- */
+
+static int set, queue, at_first;
+
+static int limit(void)
+{
+	char text[32] = "";
+	const int fd = open("/proc/sys/kernel/msgmni", O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && close(fd) == 0);
+	return atoi(text);
+}
+
+static void send_both(void)
+{
+	struct {
+		long type;
+		char text[4];
+	} message = { 5, "own" };
+	const mqd_t q = mq_open("/own", O_WRONLY | O_NONBLOCK);
+	CHECK(q >= 0 && mq_send(q, "mine", 4, 3) == 0 && mq_close(q) == 0);
+	CHECK(msgsnd(queue, &message, sizeof(message.text), IPC_NOWAIT) == 0);
+}
+
+static void ipc_make(void)
+{
+	struct mq_attr attr = { .mq_maxmsg = 4, .mq_msgsize = 16 };
+	CHECK(unshare(CLONE_NEWIPC) == 0);
+	const mqd_t q = mq_open("/own", O_RDWR | O_CREAT | O_EXCL, 0600, &attr);
+	CHECK(q >= 0 && mq_close(q) == 0);
+	set = semget(77, 2, IPC_CREAT | IPC_EXCL | 0600);
+	queue = msgget(78, IPC_CREAT | IPC_EXCL | 0600);
+	CHECK(set >= 0 && queue >= 0 && semctl(set, 1, SETVAL, 9) == 0);
+	CHECK(semop(set, &(struct sembuf){ 1, -2, SEM_UNDO }, 1) == 0);
+	send_both();
+	at_first = limit();
+}
+
+static void ipc_check(void)
+{
+	struct {
+		long type;
+		char text[4];
+	} message = { 0 };
+	char text[16];
+	unsigned int priority;
+	CHECK(semget(77, 2, 0) == set && msgget(78, 0) == queue && limit() == at_first);
+	CHECK(semctl(set, 1, GETVAL) == 7);
+	CHECK(msgrcv(queue, &message, sizeof(message.text), 0, IPC_NOWAIT) == 4);
+	CHECK(message.type == 5 && strcmp(message.text, "own") == 0);
+	const mqd_t q = mq_open("/own", O_RDONLY | O_NONBLOCK);
+	CHECK(q >= 0 && mq_receive(q, text, sizeof(text), &priority) == 4 && priority == 3);
+	CHECK(memcmp(text, "mine", 4) == 0 && mq_close(q) == 0);
+	send_both();
+}
+
 /* ---- user_namespaces(7): who has no rights has some below ---- */
 
 static void put(const char *path, const char *text)
@@ -107,6 +165,12 @@ static void become_root_below(int spaces)
 	CHECK(geteuid() == 0 && getegid() == 0);
 }
 
+static void ipc_below_make(void)
+{
+	become_root_below(0);
+	ipc_make();
+}
+
 static void name_below_make(void)
 {
 	become_root_below(CLONE_NEWUTS);
@@ -118,5 +182,8 @@ const struct small_case namespace_cases[] = {
 	{ "uts_namespaces(7): a host name of its own", name_make, name_check, SMALL_ROOT },
 	{ "unshare(2): who is in which", children_make, children_check, SMALL_ROOT },
 	{ "uts_namespaces(7): one that a user namespace below owns", name_below_make, name_check },
+	{ "ipc_namespaces(7): semaphores and messages of its own", ipc_make, ipc_check,
+	  SMALL_ROOT },
+	{ "ipc_namespaces(7): one that a user namespace below owns", ipc_below_make, ipc_check },
 	{ NULL },
 };
