@@ -156,6 +156,17 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 	return r;
 }
 
+/* One by whom the world's can be found. */
+static pid_t of_the_world(const struct vin_capture *c, int flag)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		if (c->subjects[i].maps.count &&
+		    !vin_namespaces_has(&c->own, c->subjects[i].via, flag))
+			return c->subjects[i].via;
+	}
+	return c->options.within;
+}
+
 /* Queues are the namespace's, and opened by their names in the world's. */
 static int check_own_files(const struct vin_capture *c, struct fvm_error *err)
 {
@@ -196,7 +207,10 @@ static int look_at_files(struct vin_capture *c, struct fvm_error *err)
 		return r;
 	r = vin_files_check(&c->files, NULL, NULL, err);
 	c->moving = r < 0;
-	return r < 0 ? r : check_own_files(c, err);
+	if (r == 0)
+		r = check_own_files(c, err);
+	return r < 0 ? r
+		     : vin_namespaces_files(&c->own, &c->files, of_the_world(c, CLONE_NEWNET), err);
 }
 
 static pid_t *living_ones(const struct vin_capture *c, size_t *ret_count, struct fvm_error *err)
@@ -249,20 +263,9 @@ static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 			       : r;
 }
 
-/* One by whom the world's can be found. */
-static pid_t of_the_world(const struct vin_capture *c)
-{
-	for (size_t i = 0; i < c->count; i++) {
-		if (c->subjects[i].maps.count &&
-		    !vin_namespaces_has(&c->own, c->subjects[i].via, CLONE_NEWIPC))
-			return c->subjects[i].via;
-	}
-	return c->options.within;
-}
-
 static int look_at_ipc(struct vin_capture *c, struct fvm_error *err)
 {
-	const pid_t pid = of_the_world(c);
+	const pid_t pid = of_the_world(c, CLONE_NEWIPC);
 	return pid ? vin_ipc_check(pid, &c->objects, err) : 0;
 }
 
@@ -787,8 +790,8 @@ int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_err
 		r = vin_mounts_capture(c->options.within, out, err);
 	if (r == 0 && c->own.count)
 		r = write_own(c, out, err);
-	if (r == 0 && of_the_world(c))
-		r = vin_ipc_capture(of_the_world(c), &c->objects, out, err);
+	if (r == 0 && of_the_world(c, CLONE_NEWIPC))
+		r = vin_ipc_capture(of_the_world(c, CLONE_NEWIPC), &c->objects, out, err);
 	if (r == 0)
 		r = vin_objects_write(&c->objects, out, err);
 	if (r == 0 && !c->options.bare)

@@ -218,6 +218,10 @@ void vin_reopen_given(struct vin_reopen *r, const struct vin_given *given, size_
  */
 void vin_reopen_moved(struct vin_reopen *r, const struct vin_moved *m, bool outside_gone);
 
+/** vin_reopen_own() - namespaces that some of the sockets are of; the caller's, to be kept */
+struct vin_namespaces;
+void vin_reopen_own(struct vin_reopen *r, const struct vin_namespaces *own);
+
 /** vin_reopen_apart() - TCP sockets are made by somebody else than the other files, who has rights over
  *  their network: FILE records of which vin_reopen_ours() says so, and at the end vin_reopen_settle() */
 void vin_reopen_apart(struct vin_reopen *r);

@@ -79,6 +79,7 @@ struct vin_reopen {
 	bool filled;
 	struct vin_table *tables;
 	size_t table_count;
+	const struct vin_namespaces *own; /* the caller's; NULL: all are of the world's */
 	const struct vin_moved *moved; /* the caller's; NULL: no address is another */
 	bool outside_gone;	       /* see vin_reopen_moved() */
 	bool apart;		       /* see vin_reopen_ours() */

@@ -1,10 +1,12 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,7 +18,7 @@
 #define LIST_MAX 4096
 
 /* What a record is. Values stand in images. */
-enum { OF_LIST = 1, OF_SETTING = 2 };
+enum { OF_LIST = 1, OF_SETTING = 2, OF_FILES = 3 };
 
 static const struct {
 	const char *file, *title;
@@ -24,6 +26,7 @@ static const struct {
 } sorts[VIN_NAMESPACE_SORTS] = {
 	[VIN_NAMESPACE_UTS] = { "uts", "UTS", CLONE_NEWUTS },
 	[VIN_NAMESPACE_IPC] = { "ipc", "IPC", CLONE_NEWIPC },
+	[VIN_NAMESPACE_NET] = { "net", "network", CLONE_NEWNET },
 };
 
 int vin_namespace_flag(const struct vin_namespace *n)
@@ -65,6 +68,7 @@ void vin_namespaces_free(struct vin_namespaces *n)
 	}
 	free(n->list);
 	free(n->members);
+	free(n->files);
 	*n = (struct vin_namespaces){ 0 };
 }
 
@@ -124,6 +128,66 @@ bool vin_namespaces_has(const struct vin_namespaces *n, pid_t tid, int flag)
 	return false;
 }
 
+static int add_file(struct vin_namespaces *n, uint64_t id, size_t which)
+{
+	struct vin_namespace_file *more =
+		realloc(n->files, fvm_room(n->file_count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	n->files = more;
+	more[n->file_count++] = (struct vin_namespace_file){ id, which };
+	return 0;
+}
+
+static int find_socket(struct vin_namespaces *n, const struct vin_open *o, ino_t world)
+{
+	struct stat st;
+	scoped_fd net = fvm_nerr(ioctl(o->fd, SIOCGSKNS));
+	if (net < 0 || fstat(net, &st) < 0)
+		return net < 0 ? net : -errno;
+	if (st.st_ino == world)
+		return 0;
+	for (size_t i = 0; i < n->count; i++) {
+		if (n->list[i].ino == st.st_ino)
+			return add_file(n, o->id, i);
+	}
+	return -ENXIO;
+}
+
+static bool has_sort(const struct vin_namespaces *n, enum vin_namespace_sort sort)
+{
+	size_t i = 0;
+	while (i < n->count && n->list[i].sort != sort)
+		i++;
+	return i < n->count;
+}
+
+int vin_namespaces_files(struct vin_namespaces *n, const struct vin_files *f, pid_t world,
+			 struct fvm_error *err)
+{
+	struct stat st = { 0 };
+	n->file_count = 0;
+	if (!has_sort(n, VIN_NAMESPACE_NET))
+		return 0;
+	scoped_fd net = world ? open_of(world, VIN_NAMESPACE_NET) : -1;
+	if (net >= 0 && fstat(net, &st) < 0)
+		return fvm_error_set(err, errno, "look at network namespaces");
+	for (size_t i = 0; i < f->count; i++) {
+		const struct vin_open *o = &f->opens[i];
+		int r = S_ISSOCK(o->st.st_mode) ? find_socket(n, o, st.st_ino) : 0;
+		if (r == -ENXIO)
+			return fvm_error_say(err, EOPNOTSUPP,
+					     "process %d: descriptor %d (%s) can't be captured: it "
+					     "is of a network namespace that none of the programs "
+					     "is in",
+					     o->pid, o->number, o->link);
+		if (r < 0)
+			return fvm_error_set(err, -r, "look at the network namespace of %s",
+					     o->link);
+	}
+	return 0;
+}
+
 /* Whoever is in it can tell whose it is. @u: NULL only to look */
 static int find_owner(const struct vin_namespace *one, struct vin_users *u, uint64_t *ret,
 		      struct fvm_error *err)
@@ -181,6 +245,16 @@ void vin_namespaces_put(struct fvm_buf *to, const struct vin_namespaces *n)
 	}
 }
 
+void vin_namespaces_put_files(struct fvm_buf *to, const struct vin_namespaces *n)
+{
+	vin_put_u64(to, OF_FILES);
+	vin_put_u64(to, n->file_count);
+	for (size_t i = 0; i < n->file_count; i++) {
+		vin_put_u64(to, n->files[i].id);
+		vin_put_u64(to, n->files[i].which);
+	}
+}
+
 struct writing {
 	struct vin_out *out;
 	size_t which;
@@ -206,6 +280,11 @@ int vin_namespaces_capture(const struct vin_namespaces *n, struct vin_out *out,
 		struct writing w = { out, i };
 		r = vin_spaces_tell(n->list[i].via, vin_namespace_flag(&n->list[i]), write_setting,
 				    &w, err);
+	}
+	if (r == 0 && n->file_count) {
+		scoped_buf files = { 0 };
+		vin_namespaces_put_files(&files, n);
+		r = vin_out_record(out, VIN_TAG_NAMESPACE, &files, err);
 	}
 	return r;
 }
@@ -268,6 +347,22 @@ int vin_namespaces_get(struct vin_payload *p, struct vin_namespaces *ret)
 	else
 		*ret = n;
 	return r;
+}
+
+int vin_namespaces_get_files(struct vin_payload *p, struct vin_namespaces *n)
+{
+	const uint64_t what = vin_get_u64(p), count = vin_get_u64(p);
+	if (p->failed || what != OF_FILES || n->file_count)
+		return -EBADMSG;
+	for (uint64_t i = 0; i < count; i++) {
+		const uint64_t id = vin_get_u64(p), which = vin_get_u64(p);
+		if (p->failed || which >= n->count || n->list[which].sort != VIN_NAMESPACE_NET ||
+		    (i > 0 && id <= n->files[i - 1].id))
+			return -EBADMSG;
+		if (add_file(n, id, (size_t)which) < 0)
+			return -ENOMEM;
+	}
+	return vin_get_done(p);
 }
 
 /* Says how it went, and stays. */
@@ -365,10 +460,27 @@ int vin_namespaces_take(struct vin_namespaces *n, pid_t first, const struct vin_
 			r = make_all(n, first, u, err);
 	} else if (what == OF_SETTING) {
 		r = take_setting(n, p, err);
+	} else if (what == OF_FILES) {
+		r = vin_namespaces_get_files(&begin, n);
 	}
 	if (r == -EBADMSG)
 		return fvm_error_say(err, EBADMSG, "the image is damaged: no namespaces");
 	return r == -ENOMEM ? fvm_error_set(err, ENOMEM, "read namespaces") : r;
+}
+
+int vin_namespaces_socket(const struct vin_namespaces *n, uint64_t file)
+{
+	size_t first = 0, end = n->file_count;
+	while (first < end) {
+		const size_t middle = first + (end - first) / 2;
+		if (n->files[middle].id == file)
+			return n->list[n->files[middle].which].fd;
+		if (n->files[middle].id < file)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return -1;
 }
 
 size_t vin_namespaces_of(const struct vin_namespaces *n, pid_t number, size_t from)

@@ -10,6 +10,8 @@
  *     list      of each namespace its sort and whose it is: the world's user namespace, or one of
  *               the list of these; and which process is in which of them
  *     setting   of one of them: what a SPACE record has of the world's
+ *     files     which of the open files that come are sockets of one of them; whose a socket is does
+ *               not change, whoever has it
  *
  *   Replay has a holder for each: a child of ours that enters the user namespace that is to own it,
  *   makes it, and waits until the programs are built. What is set in it is set by visitors, as
@@ -28,6 +30,7 @@
 
 #include <sys/types.h>
 
+#include "vin/files.h"
 #include "vin/image.h"
 #include "vin/users.h"
 
@@ -35,6 +38,7 @@
 enum vin_namespace_sort {
 	VIN_NAMESPACE_UTS = 1,
 	VIN_NAMESPACE_IPC = 2,
+	VIN_NAMESPACE_NET = 3,
 	VIN_NAMESPACE_SORTS
 };
 
@@ -52,11 +56,18 @@ struct vin_namespace_member {
 	size_t which;
 };
 
+struct vin_namespace_file {
+	uint64_t id; /* of a description: vin/files */
+	size_t which;
+};
+
 struct vin_namespaces { /* starts as zeros */
 	struct vin_namespace *list;
 	size_t count;
 	struct vin_namespace_member *members;
 	size_t member_count;
+	struct vin_namespace_file *files; /* by id */
+	size_t file_count;
 };
 
 /** vin_namespaces_free() - forget them; holders end */
@@ -78,6 +89,15 @@ int vin_namespaces_check(const struct vin_namespaces *n, struct fvm_error *err);
 /** vin_namespaces_has() - whether process @tid was added to one of sort @flag */
 bool vin_namespaces_has(const struct vin_namespaces *n, pid_t tid, int flag);
 
+/**
+ * vin_namespaces_files() - find the sockets of @f that are of one of them; those found before are
+ * forgotten
+ * @world: a process in the world's
+ * Return: 0, -EOPNOTSUPP (one is of a network namespace that nobody is in), or another -errno
+ */
+int vin_namespaces_files(struct vin_namespaces *n, const struct vin_files *f, pid_t world,
+			 struct fvm_error *err);
+
 /** vin_namespaces_owners() - add who owns them to @u, of the same programs */
 int vin_namespaces_owners(struct vin_namespaces *n, struct vin_users *u, struct fvm_error *err);
 
@@ -89,6 +109,10 @@ int vin_namespaces_capture(const struct vin_namespaces *n, struct vin_out *out,
 
 /** vin_namespaces_put() - the payload of a list */
 void vin_namespaces_put(struct fvm_buf *to, const struct vin_namespaces *n);
+
+/** vin_namespaces_get_files() - behind a list, of what is in it. Return: 0, -EBADMSG or -ENOMEM */
+int vin_namespaces_get_files(struct vin_payload *p, struct vin_namespaces *n);
+void vin_namespaces_put_files(struct fvm_buf *to, const struct vin_namespaces *n);
 
 /** vin_namespaces_get() - a list, and nothing made. Return: 0, -EBADMSG (@ret is unchanged), -ENOMEM */
 int vin_namespaces_get(struct vin_payload *p, struct vin_namespaces *ret);
@@ -104,6 +128,10 @@ int vin_namespaces_take(struct vin_namespaces *n, pid_t first, const struct vin_
 /** vin_namespaces_of() - the next place in n->members, from @from on, of a process
  *  Return: it; n->member_count: there is none */
 size_t vin_namespaces_of(const struct vin_namespaces *n, pid_t number, size_t from);
+
+/** vin_namespaces_socket() - the network namespace that a file of the image is a socket of. Return:
+ *  descriptor, which stays the list's; -1: the world's */
+int vin_namespaces_socket(const struct vin_namespaces *n, uint64_t file);
 
 /** vin_namespace_flag() - CLONE_NEW* of its sort */
 int vin_namespace_flag(const struct vin_namespace *n);

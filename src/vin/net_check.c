@@ -28,6 +28,20 @@ static int refuse_link(void *arg, const struct nlmsghdr *m, struct fvm_error *er
 			     "network device %s can't be captured: it was made inside", name);
 }
 
+/* Of the world's own the other end is in another namespace, too. */
+static int refuse_outside(void *arg, const struct nlmsghdr *m, struct fvm_error *err)
+{
+	const char *name = text_of(vin_rtnl_attr(m, sizeof(struct ifinfomsg), IFLA_IFNAME));
+	(void)arg;
+	if (m->nlmsg_type != RTM_NEWLINK ||
+	    !vin_rtnl_attr(m, sizeof(struct ifinfomsg), IFLA_LINK_NETNSID))
+		return 0;
+	return fvm_error_say(err, EOPNOTSUPP,
+			     "network device %s can't be captured: its other end is in another "
+			     "network namespace",
+			     name);
+}
+
 static int refuse_queue(void *arg, const struct nlmsghdr *m, struct fvm_error *err)
 {
 	const struct tcmsg *head = mnl_nlmsg_get_payload(m);
@@ -94,8 +108,10 @@ int vin_net_check(void *arg, struct fvm_buf *to, struct fvm_error *err)
 	};
 	struct fvm_error mine = { 0 };
 	int r = 0;
-	(void)arg;
 	(void)to;
+	if (arg)
+		r = ask(NETLINK_ROUTE, RTM_GETLINK, sizeof(struct ifinfomsg), refuse_outside,
+			"devices", &mine);
 	for (size_t i = 0; r == 0 && i < FVM_COUNT(asks); i++)
 		r = ask(asks[i].protocol, asks[i].type, asks[i].head, asks[i].fn, asks[i].what,
 			&mine);

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #include "vin/kinds.h"
+#include "vin/namespaces.h"
+#include "vin/unix.h"
 
 void vin_reopen_share(struct vin_reopen *r, const struct vin_objects *objects)
 {
@@ -293,6 +296,45 @@ int vin_file_set(const struct vin_file *f)
 	return 0;
 }
 
+/* ---- sockets of other network namespaces ---- */
+
+void vin_reopen_own(struct vin_reopen *r, const struct vin_namespaces *own)
+{
+	r->own = own;
+}
+
+typedef int (*file_fn)(struct vin_reopen *r, struct vin_file *f, struct fvm_error *err);
+
+struct errand {
+	struct vin_reopen *r;
+	struct vin_file *f;
+	file_fn fn;
+	int net, ret;
+	struct fvm_error *err;
+};
+
+static int go_and_do(void *arg)
+{
+	struct errand *e = arg;
+	e->ret = setns(e->net, CLONE_NEWNET) < 0
+			 ? fvm_error_set(e->err, errno, "enter its network namespace")
+			 : e->fn(e->r, e->f, e->err);
+	return 0;
+}
+
+/* What is done with a file, where it is to be. */
+static int have_done(struct vin_reopen *r, struct vin_file *f, file_fn fn, struct fvm_error *err)
+{
+	const int net = r->own && fn ? vin_namespaces_socket(r->own, f->id) : -1;
+	struct errand e = { r, f, fn, net, -EIO, err };
+	if (!fn || net < 0)
+		return fn ? fn(r, f, err) : 0;
+	int ret = unix_beside(go_and_do, &e);
+	return ret < 0 ? fvm_error_set(err, -ret, "enter its network namespace") : e.ret;
+}
+
+/* ---- one after the other ---- */
+
 static int take_file(struct vin_reopen *r, struct vin_payload *p, struct fvm_error *err)
 {
 	struct vin_file f;
@@ -307,7 +349,7 @@ static int take_file(struct vin_reopen *r, struct vin_payload *p, struct fvm_err
 	}
 	struct vin_file *to = &r->files[r->taken++];
 	*to = f;
-	to->fd = f.kind->open(r, to, err);
+	to->fd = have_done(r, to, f.kind->open, err);
 	ret = to->fd < 0 ? to->fd : to_pool(r, &to->fd);
 	if (ret == 0)
 		ret = to_pool(r, &to->maker);
@@ -356,8 +398,7 @@ int vin_reopen_fill(struct vin_reopen *r, struct fvm_error *err)
 	if (r->taken < r->count)
 		return fvm_error_set(err, EBADMSG, "find all files in the image");
 	for (size_t i = 0; ret == 0 && !r->filled && i < r->count; i++) {
-		if (r->files[i].kind->fill)
-			ret = r->files[i].kind->fill(r, &r->files[i], err);
+		ret = have_done(r, &r->files[i], r->files[i].kind->fill, err);
 	}
 	r->filled = true;
 	return ret;
@@ -380,7 +421,7 @@ int vin_reopen_settle(struct vin_reopen *r, struct fvm_error *err)
 	int ret = 0;
 	for (size_t i = 0; ret == 0 && i < r->count; i++) {
 		if (r->files[i].kind == &vin_kind_tcp)
-			ret = vin_kind_tcp.settle(r, &r->files[i], err);
+			ret = have_done(r, &r->files[i], vin_kind_tcp.settle, err);
 	}
 	return ret;
 }
@@ -394,15 +435,14 @@ int vin_reopen_finish(struct vin_reopen *r, struct fvm_error *err)
 					    r->files[i].kind->name);
 	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++) {
-		if (r->files[i].kind->finish)
-			ret = r->files[i].kind->finish(r, &r->files[i], err);
+		ret = have_done(r, &r->files[i], r->files[i].kind->finish, err);
 	}
 	/* a lease for writing is given only when nobody else has the file open */
 	for (size_t i = 0; i < r->count; i++)
 		fvm_fd_closep(&r->files[i].maker);
 	for (size_t i = 0; ret == 0 && i < r->count; i++) {
-		if (r->files[i].kind->settle && !(r->apart && r->files[i].kind == &vin_kind_tcp))
-			ret = r->files[i].kind->settle(r, &r->files[i], err);
+		if (!(r->apart && r->files[i].kind == &vin_kind_tcp))
+			ret = have_done(r, &r->files[i], r->files[i].kind->settle, err);
 	}
 	for (size_t i = 0; ret == 0 && i < r->count; i++)
 		ret = vin_file_lock(&r->files[i], err);

@@ -109,6 +109,8 @@ static int begin_files(void *arg)
 	if (e < 0)
 		return e;
 	vin_reopen_share(r->files, &r->objects);
+	if (r->own.file_count)
+		vin_reopen_own(r->files, &r->own);
 	vin_reopen_given(r->files, r->options.given, r->options.given_count);
 	vin_reopen_moved(r->files, &r->moved, r->options.outside_gone);
 	if (r->opener && r->options.outer_net)

@@ -61,7 +61,8 @@ bool vin_link_known(const struct nlmsghdr *m);
 int vin_link_tun_flags(const char *name);
 
 /** vin_net_check() - whether all that is set in our network namespace can be captured
- *  a vin_space_fn: adds nothing. Return: 0, -EOPNOTSUPP, or another negative errno */
+ *  a vin_space_fn: adds nothing; @arg is NULL for the world's.
+ *  Return: 0, -EOPNOTSUPP, or another negative errno */
 int vin_net_check(void *arg, struct fvm_buf *to, struct fvm_error *err);
 
 #endif

@@ -223,7 +223,6 @@ refuses() {
 @test "namespaces of programs' own that can't be made again are refused by name" {
 	needs_root
 	refuses "mount namespace" 'unshare -m sleep 1000 & sleep 0.3'
-	refuses "network namespace" 'unshare -n sleep 1000 & sleep 0.3'
 }
 
 @test "a damaged file is refused, and nothing of it is left" {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Programs with namespaces of their own in a VM that is checkpointed and restored, or cloned.
-# shellcheck disable=SC2016  # the VM's shell expands
+# shellcheck disable=SC2016,SC2154  # the VM's shell expands; status and output are set by expect
 load helper
 
 setup() { FILE=$E2E/vm.fvm; }
@@ -40,6 +40,35 @@ travels() {
 	for vm in two three; do
 		equal "$(within "$vm" ipc ipcs --queues --semaphores)" "$before"
 	done
+}
+
+# settings VM: of the network namespace of a program in it; devices without what counts
+settings() {
+	within "$1" net sh -ec 'ip -o addr; ip route; ip -6 route; ip rule; cat /proc/sys/net/ipv4/ip_forward
+		! command -v nft >/dev/null || nft list ruleset' | sed 's/ valid_lft.*//'
+}
+
+@test "a network of a program's own goes on with it" {
+	needs_command ip
+	fvm run -d --net none --name one sleep 100000 >/dev/null
+	apart one --net 'ip link set lo up; ip link add in1 type veth peer name in2; ip addr add 10.7.0.1/24 dev in1
+		ip link set in1 up; ip link set in2 up; ip route add 10.8.0.0/16 via 10.7.0.9; echo 1 >/proc/sys/net/ipv4/ip_forward'
+	local vm before
+	before=$(settings one)
+	travels
+	for vm in two three; do
+		equal "$(settings "$vm")" "$before"
+		fvm exec "$vm" sh -c '! ip link show dev in1 2>/dev/null'
+	done
+}
+
+@test "a network of a program's own that leads somewhere is refused by name" {
+	needs_command ip
+	fvm run -d --net none --name one sleep 100000 >/dev/null
+	apart one --net true
+	fvm exec one sh -c 'ip link add out1 type veth peer name in1 netns "$(cat /tmp/apart)"'
+	expect 125 fvm checkpoint --check one
+	says "in1 can't be captured: its other end is in another network namespace"
 }
 
 @test "a host name of a program's own goes on with it" {

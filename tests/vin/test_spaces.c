@@ -34,7 +34,6 @@ static void what_is_not_held_is_refused_by_name(void **state)
 		const char *says;
 	} sorts[] = {
 		{ CLONE_NEWNS, "mount namespace of its own" },
-		{ CLONE_NEWNET, "network namespace of its own" },
 		{ CLONE_NEWCGROUP, "cgroup namespace of its own" },
 		{ CLONE_NEWPID, "pid namespace for its children" },
 		{ CLONE_NEWTIME, "time namespace for its children" },

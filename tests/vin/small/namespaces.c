@@ -1,8 +1,12 @@
 /* unshare(2): namespaces that a program has to itself. */
 #include <mqueue.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 
 #include "small.h"
@@ -142,6 +146,86 @@ static void ipc_check(void)
 	send_both();
 }
 
+/* ---- network_namespaces(7) ---- */
+
+static int tcp[2], udp[2], listening, named;
+
+static int loopback(bool up)
+{
+	struct ifreq lo = { .ifr_name = "lo" };
+	const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	CHECK(fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &lo) == 0);
+	const int was = (lo.ifr_flags & IFF_UP) != 0;
+	lo.ifr_flags |= IFF_UP;
+	CHECK((!up || ioctl(fd, SIOCSIFFLAGS, &lo) == 0) && close(fd) == 0);
+	return was;
+}
+
+/* Addresses of other namespaces are the same ones. */
+static int bound(int type, uint16_t port)
+{
+	const struct sockaddr_in here = { .sin_family = AF_INET,
+					  .sin_port = htons(port),
+					  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const int fd = socket(AF_INET, type, 0);
+	CHECK(fd >= 0 && bind(fd, (const struct sockaddr *)&here, sizeof(here)) == 0);
+	return fd;
+}
+
+static void connect_to(int fd, int other)
+{
+	struct sockaddr_in to;
+	socklen_t len = sizeof(to);
+	CHECK(getsockname(other, (struct sockaddr *)&to, &len) == 0);
+	CHECK(connect(fd, (const struct sockaddr *)&to, len) == 0);
+}
+
+static void sockets_make(void)
+{
+	const struct sockaddr_un name = { AF_UNIX, "\0own" };
+	loopback(true);
+	listening = bound(SOCK_STREAM, 4711);
+	tcp[0] = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK(listen(listening, 5) == 0 && tcp[0] >= 0);
+	connect_to(tcp[0], listening);
+	tcp[1] = accept(listening, NULL, NULL);
+	CHECK(tcp[1] >= 0 && write(tcp[0], "tcp", 4) == 4);
+	udp[0] = bound(SOCK_DGRAM, 4712);
+	udp[1] = socket(AF_INET, SOCK_DGRAM, 0);
+	connect_to(udp[1], udp[0]);
+	named = socket(AF_UNIX, SOCK_STREAM, 0);
+	CHECK(named >= 0 && bind(named, (const struct sockaddr *)&name, sizeof(name)) == 0 &&
+	      listen(named, 1) == 0);
+}
+
+static void net_make(void)
+{
+	CHECK(unshare(CLONE_NEWNET) == 0 && !loopback(false));
+	sockets_make();
+}
+
+static void net_check(void)
+{
+	const struct sockaddr_un name = { AF_UNIX, "\0own" };
+	char text[8];
+	const int unix_end = socket(AF_UNIX, SOCK_STREAM, 0);
+	CHECK(loopback(false) == 1);
+	CHECK(read(tcp[1], text, sizeof(text)) == 4 && strcmp(text, "tcp") == 0);
+	CHECK(write(tcp[1], "back", 5) == 5 && read(tcp[0], text, sizeof(text)) == 5);
+	CHECK(write(tcp[0], "tcp", 4) == 4);
+	CHECK(write(udp[1], "udp", 4) == 4 && read(udp[0], text, sizeof(text)) == 4);
+	const int more = socket(AF_INET, SOCK_STREAM, 0);
+	connect_to(more, listening);
+	const int accepted = accept(listening, NULL, NULL);
+	CHECK(more >= 0 && accepted >= 0 && close(accepted) == 0 && close(more) == 0);
+	CHECK(unix_end >= 0 &&
+	      connect(unix_end, (const struct sockaddr *)&name, sizeof(name)) == 0);
+	const int met = accept(named, NULL, NULL);
+	CHECK(met >= 0 && close(met) == 0 && close(unix_end) == 0);
+	/* who has just been made is of the same one as who was there */
+	CHECK(close(bound(SOCK_DGRAM, 4713)) == 0);
+}
+
 /* ---- user_namespaces(7): who has no rights has some below ---- */
 
 static void put(const char *path, const char *text)
@@ -171,6 +255,12 @@ static void ipc_below_make(void)
 	ipc_make();
 }
 
+static void net_below_make(void)
+{
+	become_root_below(CLONE_NEWNET);
+	sockets_make();
+}
+
 static void name_below_make(void)
 {
 	become_root_below(CLONE_NEWUTS);
@@ -185,5 +275,10 @@ const struct small_case namespace_cases[] = {
 	{ "ipc_namespaces(7): semaphores and messages of its own", ipc_make, ipc_check,
 	  SMALL_ROOT },
 	{ "ipc_namespaces(7): one that a user namespace below owns", ipc_below_make, ipc_check },
+	{ "network_namespaces(7): sockets of its own", net_make, net_check, SMALL_ROOT },
+	{ "network_namespaces(7): another one with the same addresses", net_make, net_check,
+	  SMALL_ROOT },
+	{ "network_namespaces(7): one that a user namespace below owns", net_below_make,
+	  net_check },
 	{ NULL },
 };
