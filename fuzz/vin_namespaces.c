@@ -40,7 +40,8 @@ static void look_at_files(struct vin_namespaces *n, const unsigned char *at, siz
 	if (vin_namespaces_get_files(&p, n) < 0)
 		return;
 	for (size_t i = 0; i < n->file_count; i++) {
-		if (n->files[i].which >= n->count || vin_namespaces_socket(n, n->files[i].id) != -1)
+		if (n->files[i].which >= n->count ||
+		    vin_namespaces_file(n, n->files[i].id) != &n->list[n->files[i].which])
 			__builtin_trap();
 	}
 	again(n, true, at, size);

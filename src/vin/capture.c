@@ -132,6 +132,16 @@ static int check_place(struct vin_capture *c, const struct subject *s, struct fv
 	return 0;
 }
 
+static int unless_ended(const struct subject *s, int r, const struct fvm_error *why,
+			struct fvm_error *err)
+{
+	if (r == -ESRCH || (r < 0 && kill(s->pid, 0) < 0 && errno == ESRCH))
+		return 0;
+	if (r < 0 && err)
+		*err = *why;
+	return r;
+}
+
 /* Who ended meanwhile is not looked at; nor are zombies, who have no memory. */
 static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 {
@@ -143,17 +153,25 @@ static int look(struct vin_capture *c, struct subject *s, struct fvm_error *err)
 		return 0;
 	if (r == 0)
 		r = check_place(c, s, &mine);
-	if (r == 0)
-		r = vin_mem_look(s->via, c->options.root, &s->maps, &c->objects, &s->mem, &mine);
+	return unless_ended(s, r, &mine, err);
+}
+
+/* The kernel tells names from where those of its mount namespace begin. */
+static int look_at_memory(struct vin_capture *c, struct subject *s, struct fvm_error *err)
+{
+	const int root = vin_namespaces_names_of(&c->own, s->via, c->options.root);
+	return vin_mem_look(s->via, root, &s->maps, &c->objects, &s->mem, err);
+}
+
+static int look_closer(struct vin_capture *c, struct subject *s, struct fvm_error *err)
+{
+	struct fvm_error mine = { 0 };
+	int r = look_at_memory(c, s, &mine);
 	if (r == 0 && !c->options.bare)
 		r = vin_traits_check(s->pid, c->options.filters, &mine);
 	if (r == 0 && !c->options.bare)
 		r = vin_users_check(s->pid, &mine);
-	if (r == -ESRCH || (r < 0 && kill(s->pid, 0) < 0 && errno == ESRCH))
-		return 0;
-	if (r < 0 && err)
-		*err = mine;
-	return r;
+	return unless_ended(s, r, &mine, err);
 }
 
 /* One by whom the world's can be found. */
@@ -170,6 +188,16 @@ static pid_t of_the_world(const struct vin_capture *c, int flag)
 /* Queues are the namespace's, and opened by their names in the world's. */
 static int check_own_files(const struct vin_capture *c, struct fvm_error *err)
 {
+	/* the kernel lets nobody in who shares directories */
+	for (size_t i = 0; c->own.count && i < c->count; i++) {
+		const struct subject *s = &c->subjects[i];
+		if (s->shares & VIN_SHARES_DIRS && vin_namespaces_has(&c->own, s->via, CLONE_NEWNS))
+			return fvm_error_say(err, EOPNOTSUPP,
+					     "process %d can't be captured: it has a mount "
+					     "namespace of its own, and shares its directories "
+					     "with its parent",
+					     s->pid);
+	}
 	for (size_t i = 0; c->own.count && i < c->files.count; i++) {
 		const struct vin_open *o = &c->files.opens[i];
 		const struct subject *s = find_subject(c, o->pid);
@@ -198,6 +226,7 @@ static int look_at_files(struct vin_capture *c, struct fvm_error *err)
 	}
 	vin_files_free(&c->files);
 	c->files.root = c->options.root;
+	c->files.own = c->own.count ? &c->own : NULL;
 	c->files.before = c->names;
 	c->files.stopped = c->tree.count > 0; /* then queues may be looked into */
 	c->files.given = c->options.given;
@@ -252,9 +281,7 @@ static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 	vin_namespaces_free(&c->own);
 	int r = pids ? vin_spaces_check(pids, count, c->options.within, &c->own, err) : -ENOMEM;
 	if (r == 0)
-		r = vin_namespaces_check(&c->own, err);
-	if (r == 0)
-		r = check_own_ipc(c, err);
+		r = vin_namespaces_check(&c->own, of_the_world(c, CLONE_NEWNS), err);
 	if (r == 0 && c->options.within)
 		r = vin_mounts_check(c->options.within, err);
 	c->mounted = r > 0;
@@ -303,6 +330,12 @@ static int look_at_running(struct vin_capture *c, struct fvm_error *err)
 		r = look(c, &c->subjects[i], err);
 	if (r == 0)
 		r = look_at_spaces(c, err);
+	for (size_t i = 0; r == 0 && i < c->count; i++) {
+		if (c->subjects[i].maps.count)
+			r = look_closer(c, &c->subjects[i], err);
+	}
+	if (r == 0)
+		r = check_own_ipc(c, err);
 	if (r == 0)
 		r = look_at_sharing(c, VFORK_MS, err);
 	if (r == 0)
@@ -391,8 +424,6 @@ static int look_again(struct vin_capture *c, struct subject *old, struct subject
 		now = (struct vin_maps){ 0 };
 	}
 	vin_precopy_hide(c->options.precopy, s->pid, &s->maps);
-	if (r == 0)
-		r = vin_mem_look(s->via, c->options.root, &s->maps, &c->objects, &s->mem, err);
 	return r == 0 ? check_place(c, s, err) : r;
 }
 
@@ -415,6 +446,12 @@ static int look_at_stopped(struct vin_capture *c, struct fvm_error *err)
 		r = look_again(c, find_subject(&old, p->pid), &c->subjects[c->count - 1], err);
 	}
 	forget_subjects(old.subjects, old.count);
+	if (r == 0)
+		r = look_at_spaces(c, err);
+	for (size_t i = 0; r == 0 && i < c->count; i++)
+		r = look_at_memory(c, &c->subjects[i], err);
+	if (r == 0)
+		r = check_own_ipc(c, err);
 	return r < 0 ? r : look_at_sharing(c, 0, err);
 }
 
@@ -604,8 +641,6 @@ static int stop_once(struct vin_capture *c, unsigned int timeout_ms, struct fvm_
 	if (r == 0)
 		r = look_at_stopped(c, err);
 	if (r == 0)
-		r = look_at_spaces(c, err);
-	if (r == 0)
 		r = look_at_files(c, err);
 	if (r == 0)
 		r = vin_files_ready(&c->files, err);
@@ -776,7 +811,7 @@ static int write_own(struct vin_capture *c, struct vin_out *out, struct fvm_erro
 		}
 	}
 	int r = write_users(c, out, err);
-	return r < 0 ? r : vin_namespaces_capture(&c->own, out, err);
+	return r < 0 ? r : vin_namespaces_capture(&c->own, of_the_world(c, CLONE_NEWNS), out, err);
 }
 
 int vin_capture_write(struct vin_capture *c, struct vin_out *out, struct fvm_error *err)

@@ -496,6 +496,7 @@ int vin_files_look(const pid_t *pids, size_t count, struct vin_files *ret, struc
 {
 	scoped_files f = {
 		.root = ret->root,
+		.own = ret->own,
 		.before = ret->before,
 		.stopped = ret->stopped,
 		.given = ret->given,

@@ -64,6 +64,7 @@ struct vin_kind;
 struct vin_netlock;
 struct vin_sought_list;
 struct vin_moved;
+struct vin_namespaces;
 
 /* A description that is on its way through another one. */
 struct vin_carried {
@@ -136,6 +137,7 @@ struct vin_given {
 
 struct vin_files { /* starts as { .root = -1 } */
 	int root;     /* where links begin: a directory, the caller's; < 0: our own root */
+	const struct vin_namespaces *own; /* whose mounts some are of: the caller's; may be NULL */
 	const struct vin_given *given; /* the caller's; may be NULL */
 	size_t given_count;
 	bool no_kcmp; /* do as if kcmp(2) were refused; for tests */
@@ -218,8 +220,7 @@ void vin_reopen_given(struct vin_reopen *r, const struct vin_given *given, size_
  */
 void vin_reopen_moved(struct vin_reopen *r, const struct vin_moved *m, bool outside_gone);
 
-/** vin_reopen_own() - namespaces that some of the sockets are of; the caller's, to be kept */
-struct vin_namespaces;
+/** vin_reopen_own() - namespaces that some of the files are of; the caller's, to be kept */
 void vin_reopen_own(struct vin_reopen *r, const struct vin_namespaces *own);
 
 /** vin_reopen_apart() - TCP sockets are made by somebody else than the other files, who has rights over

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "vin/kinds.h"
+#include "vin/namespaces.h"
 
 #define DELETED " (deleted)"
 #define PIECE	(1U << 20) /* of content, in one record */
@@ -66,7 +67,10 @@ int vin_name_look(const struct vin_files *all, const char *name)
 
 int vin_link_open(const struct vin_files *all, const struct vin_open *o)
 {
-	return o->link[0] == '/' ? vin_name_look(all, o->link) : -ENOENT;
+	const int own = all->own ? vin_namespaces_root(all->own, o->info.mnt_id) : -1;
+	if (o->link[0] != '/')
+		return -ENOENT;
+	return own < 0 ? vin_name_look(all, o->link) : open_in(own, o->link, 0);
 }
 
 bool vin_link_leads(const struct vin_files *all, const struct vin_open *o)

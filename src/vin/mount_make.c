@@ -35,7 +35,7 @@ struct job {
 	size_t i;
 	const struct vin_mount_table *now;
 	int (*fn)(struct job *j);
-	int pidfd, r;
+	int pidfd, holder, r;
 	struct fvm_error *err;
 };
 
@@ -46,17 +46,25 @@ static int go_there(void *arg)
 	(void)setns(j->pidfd, CLONE_NEWCGROUP);
 	(void)setns(j->pidfd, CLONE_NEWNET);
 	(void)setns(j->pidfd, CLONE_NEWIPC);
-	if (setns(j->pidfd, CLONE_NEWNS) < 0)
+	if (setns(j->holder, CLONE_NEWNS) < 0)
 		return j->r = fvm_error_set(j->err, errno, "enter the programs' mounts");
 	return j->r = j->fn(j);
+}
+
+/* Who is where they are mounted. */
+static pid_t whose(const struct vin_mounts_new *n)
+{
+	return n->holder ? n->holder : n->first;
 }
 
 static int have_done(struct job j)
 {
 	scoped_fd pidfd = pidfd_open(j.n->first, 0);
+	scoped_fd holder = pidfd_open(whose(j.n), 0);
 	j.pidfd = pidfd;
+	j.holder = holder;
 	j.r = -EPIPE;
-	int r = pidfd < 0 ? -errno : unix_beside(go_there, &j);
+	int r = pidfd < 0 || holder < 0 ? -errno : unix_beside(go_there, &j);
 	return r < 0 ? fvm_error_set(j.err, -r, "enter the programs' mounts") : j.r;
 }
 
@@ -97,17 +105,53 @@ static void hold(const struct vin_mounts_new *n, struct vin_mount *m, const stru
 	m->attributes &= ~now->attributes & RESTRICTIONS;
 }
 
+static bool is_met(const struct vin_mount_table *t, const size_t *was, size_t now)
+{
+	for (size_t i = 0; i < t->count; i++) {
+		if (was[i] == now)
+			return true;
+	}
+	return false;
+}
+
+/* It lies on top: those on it have gone before. */
+static int take_away(struct job *j)
+{
+	const struct vin_mount *m = &j->now->list[j->i];
+	scoped_fd fd = fvm_open_nofollow(j->n->root, m->point[1] ? m->point + 1 : ".", O_PATH);
+	int r = fd < 0 ? fd : id_of(fd) != m->id ? -EBUSY : fvm_nerr(fchdir(fd));
+	if (r == 0)
+		r = fvm_nerr(umount2(".", MNT_DETACH));
+	return r < 0 ? fvm_error_set(j->err, -r, "take the mount on %s away", m->point) : 0;
+}
+
+static int take_others_away(struct vin_mounts_new *n, const struct vin_mount_table *now,
+			    const size_t *was, struct fvm_error *err)
+{
+	int r = 0;
+	for (size_t i = now->count; r == 0 && n->holder && i-- > 0;) {
+		if (!is_met(&n->table, was, i))
+			r = have_done((struct job){
+				.n = n, .i = i, .now = now, .fn = take_away, .err = err });
+	}
+	return r;
+}
+
 static int meet(struct vin_mounts_new *n, struct fvm_error *err)
 {
 	scoped_mounts now = { 0 };
 	struct vin_mount_table *t = &n->table;
 	scoped_free size_t *was = calloc(t->count + 1, sizeof(*was));
-	int r = was ? vin_mount_table_read(n->first, &now, err) : -ENOMEM;
+	int r = was ? vin_mount_table_read(whose(n), &now, err) : -ENOMEM;
 	for (size_t i = 0; r == 0 && i < t->count; i++) {
-		struct vin_mount *m = &t->list[i];
+		const struct vin_mount *m = &t->list[i];
 		was[i] = m->inside ? VIN_MOUNT_NONE : find_now(&now, t, was, i);
+	}
+	if (r == 0)
+		r = take_others_away(n, &now, was, err);
+	for (size_t i = 0; r == 0 && i < t->count; i++) {
 		if (was[i] != VIN_MOUNT_NONE)
-			hold(n, m, &now.list[was[i]]);
+			hold(n, &t->list[i], &now.list[was[i]]);
 	}
 	return r == -ENOMEM && !(err && err->code) ? fvm_error_set(err, ENOMEM, "list mounts") : r;
 }
@@ -363,7 +407,7 @@ static int take_all(struct job *j)
 static int take_along(struct vin_mounts_new *n, size_t i, struct fvm_error *err)
 {
 	scoped_mounts now = { 0 };
-	int r = vin_mount_table_read(n->first, &now, err);
+	int r = vin_mount_table_read(whose(n), &now, err);
 	return r < 0 ? r
 		     : have_done((struct job){
 			       .n = n, .i = i, .now = &now, .fn = take_all, .err = err });

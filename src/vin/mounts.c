@@ -37,9 +37,10 @@ static bool is_made_inside(int self, const char *point)
 struct look {
 	pid_t within;
 	struct vin_mount_table *table;
-	int proc; /* ours, which is out of reach there */
-	int pids; /* the programs' pid namespace */
-	int line; /* gets what is to be written down */
+	int proc;			     /* ours, which is out of reach there */
+	int pids;			     /* the programs' pid namespace */
+	const struct vin_mount_table *world; /* of which it has a copy; NULL: it is the world's */
+	int line;			     /* gets what is to be written down */
 };
 
 /* Adds a byte if there is any. */
@@ -104,6 +105,83 @@ int vin_mounts_uncover(struct vin_mount_table *t, struct fvm_error *err)
 		m->inside |= m->parent != VIN_MOUNT_NONE && t->list[m->parent].inside;
 	}
 	return r;
+}
+
+/* ---- what is the world's, too ---- */
+
+static const char *check_common(const struct vin_mount *own, const struct vin_mount *world)
+{
+	static const uint64_t kept =
+		MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+	return world->attributes & ~own->attributes & kept
+		       ? "it has fewer restrictions than in the VM's mount namespace"
+		       : NULL;
+}
+
+/* One hears of the other's mounts. */
+static bool is_group_of(const struct vin_mount_table *world, uint64_t group)
+{
+	for (size_t i = 0; group && i < world->count; i++) {
+		if (world->list[i].shared == group || world->list[i].master == group)
+			return true;
+	}
+	return false;
+}
+
+static bool is_same(const struct vin_mount *a, const struct vin_mount *b)
+{
+	return a->device == b->device && strcmp(a->root, b->root) == 0 &&
+	       strcmp(a->point, b->point) == 0 && strcmp(a->type, b->type) == 0;
+}
+
+/* @was: for each before @i which of the world's it is, or VIN_MOUNT_NONE */
+static size_t find_common(const struct look *l, const size_t *was, size_t i)
+{
+	const struct vin_mount *m = &l->table->list[i];
+	const size_t up = m->parent == VIN_MOUNT_NONE ? VIN_MOUNT_NONE : was[m->parent];
+	if (m->parent != VIN_MOUNT_NONE && up == VIN_MOUNT_NONE)
+		return VIN_MOUNT_NONE;
+	for (size_t j = 0; j < l->world->count; j++) {
+		if (l->world->list[j].parent == up && is_same(m, &l->world->list[j]))
+			return j;
+	}
+	return VIN_MOUNT_NONE;
+}
+
+/* Of who has another root directory the table begins there; we are at that of the namespace. */
+static int check_root(const struct look *l, struct fvm_error *err)
+{
+	struct statx x;
+	if (statx(AT_FDCWD, "/", 0, STATX_MNT_ID, &x) < 0)
+		return fvm_error_set(err, errno, "look at /");
+	if (l->table->count && l->table->list[0].id == (int)x.stx_mnt_id)
+		return 0;
+	return fvm_error_say(err, EOPNOTSUPP,
+			     "process %d has a mount namespace of its own and is not at its root",
+			     l->within);
+}
+
+static int take_common_out(const struct look *l, struct fvm_error *err)
+{
+	scoped_free size_t *was = calloc(l->table->count + 1, sizeof(*was));
+	if (!was)
+		return fvm_error_set(err, ENOMEM, "list mounts");
+	for (size_t i = 0; i < l->table->count; i++) {
+		struct vin_mount *m = &l->table->list[i];
+		was[i] = find_common(l, was, i);
+		const char *why =
+			is_group_of(l->world, m->shared) || is_group_of(l->world, m->master)
+				? "it shares what is mounted on it with the VM's mount namespace"
+			: was[i] != VIN_MOUNT_NONE    ? check_common(m, &l->world->list[was[i]])
+			: m->parent == VIN_MOUNT_NONE ? "it is another root than that of the VM"
+						      : NULL;
+		if (why)
+			return refuse(m, why, err);
+		m->inside = was[i] == VIN_MOUNT_NONE;
+		if (!m->inside)
+			fvm_fd_closep(&m->fd);
+	}
+	return 0;
 }
 
 /* ---- what can't be made again ---- */
@@ -210,7 +288,11 @@ static int check_there(void *arg, struct fvm_buf *to, struct fvm_error *err)
 {
 	const struct look *l = arg;
 	(void)to;
-	int r = vin_mounts_uncover(l->table, err);
+	int r = l->world ? check_root(l, err) : 0;
+	if (r == 0)
+		r = vin_mounts_uncover(l->table, err);
+	if (r == 0 && l->world)
+		r = take_common_out(l, err);
 	return r < 0 ? r : check_each(l, err);
 }
 
@@ -264,7 +346,7 @@ static int look(struct look *l, struct fvm_error *err)
 	return r < 0 ? r : any.len > 0;
 }
 
-static int open_look(struct look *l, struct fvm_error *err)
+static int open_look_at(struct look *l, struct fvm_error *err)
 {
 	char path[40];
 	snprintf(path, sizeof(path), "/proc/%d/ns/pid", l->within);
@@ -272,7 +354,13 @@ static int open_look(struct look *l, struct fvm_error *err)
 	l->pids = open(path, O_RDONLY | O_CLOEXEC);
 	if (l->proc < 0 || l->pids < 0)
 		return fvm_error_set(err, errno, "open %s", path);
-	return look(l, err);
+	return 0;
+}
+
+static int open_look(struct look *l, struct fvm_error *err)
+{
+	int r = open_look_at(l, err);
+	return r < 0 ? r : look(l, err);
 }
 
 static void close_look(struct look *l)
@@ -333,6 +421,46 @@ int vin_mounts_capture(pid_t within, struct vin_out *out, struct fvm_error *err)
 	int r = open_look(&l, err);
 	if (r > 0)
 		r = vin_space_stream(within, CLONE_NEWUSER | CLONE_NEWNS, &t, err);
+	close_look(&l);
+	return r;
+}
+
+/* ---- of one that only some programs have ---- */
+
+static int open_own(const struct vin_mounts_own *o, struct look *l, struct vin_mount_table *world,
+		    struct fvm_error *err)
+{
+	l->within = o->within;
+	l->world = world;
+	int r = read_table(o->within, l->table, err);
+	if (r == 0)
+		r = read_table(o->world, world, err);
+	return r < 0 ? r : open_look_at(l, err);
+}
+
+int vin_mounts_own_check(const struct vin_mounts_own *o, struct fvm_error *err)
+{
+	scoped_mounts table = { 0 }, world = { 0 };
+	struct look l = { .table = &table, .proc = -1, .pids = -1 };
+	int r = open_own(o, &l, &world, err);
+	if (r == 0)
+		r = vin_space_visit(o->within, CLONE_NEWUSER | CLONE_NEWNS, check_there, &l, NULL,
+				    err);
+	close_look(&l);
+	return r;
+}
+
+int vin_mounts_own_capture(const struct vin_mounts_own *o,
+			   int (*take)(void *arg, const struct fvm_buf *piece,
+				       struct fvm_error *err),
+			   void *arg, struct fvm_error *err)
+{
+	scoped_mounts table = { 0 }, world = { 0 };
+	struct look l = { .table = &table, .proc = -1, .pids = -1 };
+	const struct vin_space_teller t = { tell, &l, &l.line, take, arg };
+	int r = open_own(o, &l, &world, err);
+	if (r == 0)
+		r = vin_space_stream(o->within, CLONE_NEWUSER | CLONE_NEWNS, &t, err);
 	close_look(&l);
 	return r;
 }

@@ -30,6 +30,10 @@
  *   there is taken away. Directories to mount on that the new world lacks are made.
  *   Mounts of the world that programs restricted further (read-only, nosuid, ..) are so again.
  *
+ *   A namespace that only some programs have began as a copy of the world's. What is in both is part
+ *   of the copy again; the rest is made as above, and what the copy has besides is taken away. Groups
+ *   of propagation that reach into the world's are refused.
+ *
  * Limits: file systems of other kinds, of another pid namespace, or shown nowhere from their root
  * on; overlays that are volatile or whose layers were named relative to somewhere. Where the new
  * world is an overlay of overlays, the kernel stacks no third one on its directories.
@@ -54,6 +58,22 @@ int vin_mounts_check(pid_t within, struct fvm_error *err);
 int vin_mounts_capture(pid_t within, struct vin_out *out, struct fvm_error *err);
 
 struct vin_mount_table;
+
+/* A mount namespace that only some programs have (vin/namespaces), in the world's user namespace. */
+struct vin_mounts_own {
+	pid_t within; /* who is in it */
+	pid_t world;  /* who is in the world's */
+};
+
+/** vin_mounts_own_check() - whether its mounts can be made again, by whoever has a copy of the world's
+ *  Return: 0, -EOPNOTSUPP (the mount is said), or another negative errno */
+int vin_mounts_own_check(const struct vin_mounts_own *o, struct fvm_error *err);
+
+/** vin_mounts_own_capture() - the payloads of MOUNT records to @take; all programs are stopped */
+int vin_mounts_own_capture(const struct vin_mounts_own *o,
+			   int (*take)(void *arg, const struct fvm_buf *piece,
+				       struct fvm_error *err),
+			   void *arg, struct fvm_error *err);
 
 /**
  * vin_mounts_uncover() - leave for a copy of our mount namespace in which none is that was made
@@ -89,6 +109,8 @@ struct vin_mounts_new { /* starts as { 0 } */
 	struct vin_mount_table table;
 	size_t next; /* those before it are there */
 	bool begun, done;
+	pid_t holder; /* a process in a copy of the world's namespace, which is to become one that
+		       * only some have; 0: it is the world's itself */
 	int root;    /* of the world; stays the caller's */
 	pid_t first; /* a process in it */
 };

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -18,7 +20,7 @@
 #define LIST_MAX 4096
 
 /* What a record is. Values stand in images. */
-enum { OF_LIST = 1, OF_SETTING = 2, OF_FILES = 3 };
+enum { OF_LIST = 1, OF_SETTING = 2, OF_FILES = 3, OF_MOUNT = 4 };
 
 static const struct {
 	const char *file, *title;
@@ -27,6 +29,7 @@ static const struct {
 	[VIN_NAMESPACE_UTS] = { "uts", "UTS", CLONE_NEWUTS },
 	[VIN_NAMESPACE_IPC] = { "ipc", "IPC", CLONE_NEWIPC },
 	[VIN_NAMESPACE_NET] = { "net", "network", CLONE_NEWNET },
+	[VIN_NAMESPACE_MOUNT] = { "mnt", "mount", CLONE_NEWNS },
 };
 
 int vin_namespace_flag(const struct vin_namespace *n)
@@ -59,6 +62,9 @@ void vin_namespaces_free(struct vin_namespaces *n)
 {
 	for (size_t i = 0; i < n->count; i++) {
 		struct vin_namespace *one = &n->list[i];
+		fvm_fd_closep(&one->root);
+		free(one->mounts);
+		vin_mounts_forget(&one->made);
 		/* without a descriptor it is a program, and no holder of ours */
 		if (one->fd < 0)
 			continue;
@@ -80,7 +86,7 @@ static struct vin_namespace *add_one(struct vin_namespaces *n)
 	if (!more)
 		return NULL;
 	n->list = more;
-	more[n->count] = (struct vin_namespace){ .fd = -1 };
+	more[n->count] = (struct vin_namespace){ .fd = -1, .root = -1 };
 	return &more[n->count++];
 }
 
@@ -112,6 +118,7 @@ int vin_namespaces_add(struct vin_namespaces *n, pid_t tid, int flag, struct fvm
 		*one = (struct vin_namespace){ .sort = (enum vin_namespace_sort)sort,
 					       .ino = st.st_ino,
 					       .via = tid,
+					       .root = -1,
 					       .fd = -1 };
 	if (!one || add_member(n, (struct vin_namespace_member){ .pid = tid, .which = i }) < 0)
 		return fvm_error_set(err, ENOMEM, "list namespaces");
@@ -154,6 +161,17 @@ static int find_socket(struct vin_namespaces *n, const struct vin_open *o, ino_t
 	return -ENXIO;
 }
 
+/* Files of a mount. */
+static int find_place(struct vin_namespaces *n, const struct vin_open *o)
+{
+	const int root = o->info.mnt_id > 0 ? vin_namespaces_root(n, o->info.mnt_id) : -1;
+	for (size_t i = 0; root >= 0 && i < n->count; i++) {
+		if (n->list[i].root == root)
+			return add_file(n, o->id, i);
+	}
+	return 0;
+}
+
 static bool has_sort(const struct vin_namespaces *n, enum vin_namespace_sort sort)
 {
 	size_t i = 0;
@@ -166,15 +184,18 @@ int vin_namespaces_files(struct vin_namespaces *n, const struct vin_files *f, pi
 			 struct fvm_error *err)
 {
 	struct stat st = { 0 };
+	const bool nets = has_sort(n, VIN_NAMESPACE_NET);
 	n->file_count = 0;
-	if (!has_sort(n, VIN_NAMESPACE_NET))
+	if (n->count == 0)
 		return 0;
 	scoped_fd net = world ? open_of(world, VIN_NAMESPACE_NET) : -1;
 	if (net >= 0 && fstat(net, &st) < 0)
 		return fvm_error_set(err, errno, "look at network namespaces");
 	for (size_t i = 0; i < f->count; i++) {
 		const struct vin_open *o = &f->opens[i];
-		int r = S_ISSOCK(o->st.st_mode) ? find_socket(n, o, st.st_ino) : 0;
+		int r = !S_ISSOCK(o->st.st_mode) ? find_place(n, o)
+			: nets			 ? find_socket(n, o, st.st_ino)
+						 : 0;
 		if (r == -ENXIO)
 			return fvm_error_say(err, EOPNOTSUPP,
 					     "process %d: descriptor %d (%s) can't be captured: it "
@@ -206,14 +227,82 @@ static int find_owner(const struct vin_namespace *one, struct vin_users *u, uint
 	return 0;
 }
 
-int vin_namespaces_check(const struct vin_namespaces *n, struct fvm_error *err)
+static int by_number(const void *a, const void *b)
+{
+	const int *x = a, *y = b;
+	return (*x > *y) - (*x < *y);
+}
+
+/* What tells whether a file is of it. */
+static int note_mounts(struct vin_namespace *one, struct fvm_error *err)
+{
+	char path[40];
+	scoped_mounts t = { 0 };
+	snprintf(path, sizeof(path), "/proc/%d/root", one->via);
+	fvm_fd_closep(&one->root);
+	free(one->mounts);
+	one->mounts = NULL;
+	int r = vin_mount_table_read(one->via, &t, err);
+	if (r < 0)
+		return r;
+	one->root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	one->mounts = calloc(t.count + 1, sizeof(*one->mounts));
+	if (one->root < 0 || !one->mounts)
+		return fvm_error_set(err, errno, "open %s", path);
+	for (size_t i = 0; i < t.count; i++)
+		one->mounts[i] = t.list[i].id;
+	one->mount_count = t.count;
+	qsort(one->mounts, t.count, sizeof(*one->mounts), by_number);
+	return 0;
+}
+
+static int check_mounts(struct vin_namespace *one, pid_t world, struct fvm_error *err)
+{
+	const struct vin_mounts_own own = { one->via, world };
+	struct stat st, its;
+	scoped_fd space = open_of(one->via, VIN_NAMESPACE_MOUNT), users = vin_users_open(world);
+	scoped_fd owner = space < 0 ? space : fvm_nerr(ioctl(space, NS_GET_USERNS));
+	/* one that is not ours to look at is around us, and the world's */
+	if (owner >= 0 && users >= 0 && fstat(owner, &its) == 0 && fstat(users, &st) == 0 &&
+	    st.st_ino != its.st_ino)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "process %d can't be captured: it has a mount namespace that "
+				     "belongs to a user namespace of its own",
+				     one->via);
+	int r = vin_mounts_own_check(&own, err);
+	return r < 0 ? r : note_mounts(one, err);
+}
+
+int vin_namespaces_names_of(const struct vin_namespaces *n, pid_t tid, int world)
+{
+	for (size_t i = 0; i < n->member_count; i++) {
+		if (n->members[i].pid == tid && n->list[n->members[i].which].root >= 0)
+			return n->list[n->members[i].which].root;
+	}
+	return world;
+}
+
+int vin_namespaces_root(const struct vin_namespaces *n, int id)
+{
+	for (size_t i = 0; i < n->count; i++) {
+		const struct vin_namespace *one = &n->list[i];
+		if (one->mounts &&
+		    bsearch(&id, one->mounts, one->mount_count, sizeof(*one->mounts), by_number))
+			return one->root;
+	}
+	return -1;
+}
+
+int vin_namespaces_check(struct vin_namespaces *n, pid_t world, struct fvm_error *err)
 {
 	uint64_t owner;
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < n->count; i++) {
-		const struct vin_namespace *one = &n->list[i];
+		struct vin_namespace *one = &n->list[i];
 		r = find_owner(one, NULL, &owner, err);
-		if (r == 0)
+		if (r == 0 && one->sort == VIN_NAMESPACE_MOUNT)
+			r = check_mounts(one, world, err);
+		else if (r == 0)
 			r = vin_spaces_settings_check(one->via, vin_namespace_flag(one), true, err);
 		if (r == -EOPNOTSUPP)
 			r = fvm_error_wrap(err, r, "the %s namespace of process %d",
@@ -260,17 +349,27 @@ struct writing {
 	size_t which;
 };
 
-static int write_setting(void *arg, const struct fvm_buf *setting, struct fvm_error *err)
+static int write_piece(const struct writing *w, uint64_t what, const struct fvm_buf *piece,
+		       struct fvm_error *err)
 {
-	const struct writing *w = arg;
 	scoped_buf payload = { 0 };
-	vin_put_u64(&payload, OF_SETTING);
+	vin_put_u64(&payload, what);
 	vin_put_u64(&payload, w->which);
-	fvm_buf_add(&payload, setting->data, setting->len);
+	fvm_buf_add(&payload, piece->data, piece->len);
 	return vin_out_record(w->out, VIN_TAG_NAMESPACE, &payload, err);
 }
 
-int vin_namespaces_capture(const struct vin_namespaces *n, struct vin_out *out,
+static int write_setting(void *arg, const struct fvm_buf *setting, struct fvm_error *err)
+{
+	return write_piece(arg, OF_SETTING, setting, err);
+}
+
+static int write_mount(void *arg, const struct fvm_buf *mount, struct fvm_error *err)
+{
+	return write_piece(arg, OF_MOUNT, mount, err);
+}
+
+int vin_namespaces_capture(const struct vin_namespaces *n, pid_t world, struct vin_out *out,
 			   struct fvm_error *err)
 {
 	scoped_buf list = { 0 };
@@ -278,8 +377,11 @@ int vin_namespaces_capture(const struct vin_namespaces *n, struct vin_out *out,
 	int r = vin_out_record(out, VIN_TAG_NAMESPACE, &list, err);
 	for (size_t i = 0; r == 0 && i < n->count; i++) {
 		struct writing w = { out, i };
-		r = vin_spaces_tell(n->list[i].via, vin_namespace_flag(&n->list[i]), write_setting,
-				    &w, err);
+		const struct vin_mounts_own own = { n->list[i].via, world };
+		r = n->list[i].sort == VIN_NAMESPACE_MOUNT
+			    ? vin_mounts_own_capture(&own, write_mount, &w, err)
+			    : vin_spaces_tell(n->list[i].via, vin_namespace_flag(&n->list[i]),
+					      write_setting, &w, err);
 	}
 	if (r == 0 && n->file_count) {
 		scoped_buf files = { 0 };
@@ -356,7 +458,9 @@ int vin_namespaces_get_files(struct vin_payload *p, struct vin_namespaces *n)
 		return -EBADMSG;
 	for (uint64_t i = 0; i < count; i++) {
 		const uint64_t id = vin_get_u64(p), which = vin_get_u64(p);
-		if (p->failed || which >= n->count || n->list[which].sort != VIN_NAMESPACE_NET ||
+		if (p->failed || which >= n->count ||
+		    (n->list[which].sort != VIN_NAMESPACE_NET &&
+		     n->list[which].sort != VIN_NAMESPACE_MOUNT) ||
 		    (i > 0 && id <= n->files[i - 1].id))
 			return -EBADMSG;
 		if (add_file(n, id, (size_t)which) < 0)
@@ -365,11 +469,21 @@ int vin_namespaces_get_files(struct vin_payload *p, struct vin_namespaces *n)
 	return vin_get_done(p);
 }
 
+struct making {
+	int flag;
+	int owner;  /* user namespace */
+	int mounts; /* those to copy, or -1 */
+};
+
 /* Says how it went, and stays. */
-static _Noreturn void be_holder(int owner, int flag, pid_t maker, int line)
+static _Noreturn void be_holder(const struct making *m, pid_t maker, int line)
 {
-	int r = vin_users_enter(owner);
-	if (r == 0 && unshare(flag) < 0)
+	int r = vin_users_enter(m->owner);
+	if (r == 0 && m->mounts >= 0 && setns(m->mounts, CLONE_NEWNS) < 0)
+		r = -errno;
+	if (r == 0 && unshare(m->flag) < 0)
+		r = -errno;
+	if (r == 0 && m->mounts >= 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		r = -errno;
 	/* forgotten whenever ids change */
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -380,15 +494,21 @@ static _Noreturn void be_holder(int owner, int flag, pid_t maker, int line)
 	_exit(0);
 }
 
-static int make_one(struct vin_namespace *one, int owner)
+static int make_one(struct vin_namespace *one, pid_t first, int owner)
 {
 	int line[2], said = -EIO;
+	char path[40];
+	const bool mounts = one->sort == VIN_NAMESPACE_MOUNT;
+	scoped_fd from = mounts ? open_of(first, VIN_NAMESPACE_MOUNT) : -1;
+	const struct making m = { vin_namespace_flag(one), owner, from };
+	if (mounts && from < 0)
+		return from;
 	if (pipe2(line, O_CLOEXEC) < 0)
 		return -errno;
 	const pid_t maker = getpid(), pid = fork();
 	if (pid == 0) {
 		close(line[0]);
-		be_holder(owner, vin_namespace_flag(one), maker, line[1]);
+		be_holder(&m, maker, line[1]);
 	}
 	int r = pid < 0 ? -errno : 0;
 	close(line[1]);
@@ -397,6 +517,10 @@ static int make_one(struct vin_namespace *one, int owner)
 	close(line[0]);
 	if (r == 0)
 		r = said < 0 ? said : one->fd < 0 ? one->fd : 0;
+	snprintf(path, sizeof(path), "/proc/%d/root", pid);
+	if (r == 0 && mounts)
+		r = one->root = fvm_nerr(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+	r = r > 0 ? 0 : r;
 	if (r == 0) {
 		one->via = pid;
 	} else if (pid > 0) {
@@ -415,7 +539,7 @@ static int make_all(struct vin_namespaces *n, pid_t first, const struct vin_user
 		struct vin_namespace *one = &n->list[i];
 		r = one->owner > u->count
 			    ? -EBADMSG
-			    : make_one(one, one->owner ? u->list[one->owner - 1].fd : world);
+			    : make_one(one, first, one->owner ? u->list[one->owner - 1].fd : world);
 		if (r < 0 && r != -EBADMSG)
 			return fvm_error_set(err, -r, "make a %s namespace of the programs' own",
 					     sorts[one->sort].title);
@@ -448,8 +572,33 @@ static int take_setting(const struct vin_namespaces *n, struct vin_payload *p,
 			       err);
 }
 
+struct mount_job {
+	struct vin_namespace *one;
+	pid_t first;
+	struct vin_payload *p;
+	struct fvm_error *err;
+};
+
+static int make_mounts(void *arg)
+{
+	const struct mount_job *j = arg;
+	j->one->made.holder = j->one->via;
+	return vin_mounts_take(&j->one->made, j->first, j->one->root, j->p, j->err);
+}
+
+static int take_mount(struct vin_namespaces *n, pid_t first, struct vin_opener *opener,
+		      struct vin_payload *p, struct fvm_error *err)
+{
+	const uint64_t which = vin_get_u64(p);
+	if (p->failed || which >= n->count || n->list[which].sort != VIN_NAMESPACE_MOUNT ||
+	    n->list[which].via <= 0)
+		return -EBADMSG;
+	struct mount_job j = { &n->list[which], first, p, err };
+	return vin_opener_do(opener, make_mounts, &j);
+}
+
 int vin_namespaces_take(struct vin_namespaces *n, pid_t first, const struct vin_users *u,
-			struct vin_payload *p, struct fvm_error *err)
+			struct vin_opener *opener, struct vin_payload *p, struct fvm_error *err)
 {
 	struct vin_payload begin = *p;
 	const uint64_t what = vin_get_u64(p);
@@ -462,25 +611,38 @@ int vin_namespaces_take(struct vin_namespaces *n, pid_t first, const struct vin_
 		r = take_setting(n, p, err);
 	} else if (what == OF_FILES) {
 		r = vin_namespaces_get_files(&begin, n);
+	} else if (what == OF_MOUNT) {
+		r = take_mount(n, first, opener, p, err);
 	}
 	if (r == -EBADMSG)
 		return fvm_error_say(err, EBADMSG, "the image is damaged: no namespaces");
 	return r == -ENOMEM ? fvm_error_set(err, ENOMEM, "read namespaces") : r;
 }
 
-int vin_namespaces_socket(const struct vin_namespaces *n, uint64_t file)
+int vin_namespaces_names(const struct vin_namespaces *n, pid_t number, int world)
+{
+	for (size_t i = vin_namespaces_of(n, number, 0); i < n->member_count;
+	     i = vin_namespaces_of(n, number, i + 1)) {
+		const struct vin_namespace *one = &n->list[n->members[i].which];
+		if (one->root >= 0)
+			return one->root;
+	}
+	return world;
+}
+
+const struct vin_namespace *vin_namespaces_file(const struct vin_namespaces *n, uint64_t file)
 {
 	size_t first = 0, end = n->file_count;
 	while (first < end) {
 		const size_t middle = first + (end - first) / 2;
 		if (n->files[middle].id == file)
-			return n->list[n->files[middle].which].fd;
+			return &n->list[n->files[middle].which];
 		if (n->files[middle].id < file)
 			first = middle + 1;
 		else
 			end = middle;
 	}
-	return -1;
+	return NULL;
 }
 
 size_t vin_namespaces_of(const struct vin_namespaces *n, pid_t number, size_t from)

@@ -296,7 +296,7 @@ int vin_file_set(const struct vin_file *f)
 	return 0;
 }
 
-/* ---- sockets of other network namespaces ---- */
+/* ---- files of namespaces that only some programs are in ---- */
 
 void vin_reopen_own(struct vin_reopen *r, const struct vin_namespaces *own)
 {
@@ -325,10 +325,17 @@ static int go_and_do(void *arg)
 /* What is done with a file, where it is to be. */
 static int have_done(struct vin_reopen *r, struct vin_file *f, file_fn fn, struct fvm_error *err)
 {
-	const int net = r->own && fn ? vin_namespaces_socket(r->own, f->id) : -1;
-	struct errand e = { r, f, fn, net, -EIO, err };
-	if (!fn || net < 0)
+	const struct vin_namespace *of = r->own && fn ? vin_namespaces_file(r->own, f->id) : NULL;
+	struct errand e = { r, f, fn, of ? of->fd : -1, -EIO, err };
+	if (!of)
 		return fn ? fn(r, f, err) : 0;
+	if (of->root >= 0) {
+		const int root = r->root;
+		r->root = of->root;
+		const int there = fn(r, f, err);
+		r->root = root;
+		return there;
+	}
 	int ret = unix_beside(go_and_do, &e);
 	return ret < 0 ? fvm_error_set(err, -ret, "enter its network namespace") : e.ret;
 }

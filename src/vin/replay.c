@@ -259,7 +259,8 @@ static int take_maps(struct vin_replay *r, struct vin_payload *p, struct fvm_err
 		return e == -EBADMSG ? bad("no map of memory", err)
 				     : fvm_error_set(err, -e, "read a map of memory");
 	a->mapped = true;
-	return vin_mem_map(&r->nest, &a->blank, &a->mem, &r->objects, r->options.root, err);
+	return vin_mem_map(&r->nest, &a->blank, &a->mem, &r->objects,
+			   vin_namespaces_names(&r->own, a->member->number, r->options.root), err);
 }
 
 static int take_late(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
@@ -404,7 +405,9 @@ static int take_namespace(struct vin_replay *r, struct vin_payload *p, struct fv
 	if (r->actors || r->files)
 		return bad("a namespace behind files", err);
 	int e = begin(r, err);
-	return e < 0 ? e : vin_namespaces_take(&r->own, r->nest.init.thread.pid, &r->users, p, err);
+	return e < 0 ? e
+		     : vin_namespaces_take(&r->own, r->nest.init.thread.pid, &r->users, r->opener,
+					   p, err);
 }
 
 static const struct {
@@ -537,7 +540,9 @@ static int make_threads(struct vin_replay *r, struct actor *a, struct fvm_error 
 
 static int finish_actor(struct vin_replay *r, struct actor *a, struct fvm_error *err)
 {
-	int e = vin_mem_name(&r->nest, &a->blank, &a->mem, r->options.root, err);
+	int e = vin_mem_name(&r->nest, &a->blank, &a->mem,
+			     vin_namespaces_names(&r->own, a->member->number, r->options.root),
+			     err);
 	if (e == 0)
 		e = vin_mem_finish(&a->blank, &a->mem, err);
 	if (e == 0)

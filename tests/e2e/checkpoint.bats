@@ -222,7 +222,7 @@ refuses() {
 
 @test "namespaces of programs' own that can't be made again are refused by name" {
 	needs_root
-	refuses "mount namespace" 'unshare -m sleep 1000 & sleep 0.3'
+	refuses "PID 1 of a namespace" 'unshare -pf sleep 1000 & sleep 0.3'
 }
 
 @test "a damaged file is refused, and nothing of it is left" {

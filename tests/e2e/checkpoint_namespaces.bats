@@ -44,7 +44,7 @@ travels() {
 
 # settings VM: of the network namespace of a program in it; devices without what counts
 settings() {
-	within "$1" net sh -ec 'ip -o addr; ip route; ip -6 route; ip rule; cat /proc/sys/net/ipv4/ip_forward
+	within "$1" net sh -ec 'ip -4 -o addr; ip route; ip rule; cat /proc/sys/net/ipv4/ip_forward
 		! command -v nft >/dev/null || nft list ruleset' | sed 's/ valid_lft.*//'
 }
 
@@ -69,6 +69,30 @@ settings() {
 	fvm exec one sh -c 'ip link add out1 type veth peer name in1 netns "$(cat /tmp/apart)"'
 	expect 125 fvm checkpoint --check one
 	says "in1 can't be captured: its other end is in another network namespace"
+}
+
+# mounts VM: of the mount namespace of a program in it, and what lies in one
+mounts() {
+	within "$1" mount sh -ec 'cat /own/file; findmnt -rno TARGET,FSTYPE,VFS-OPTIONS; ls /own/bound
+		cat /own/bound/hidden'
+}
+
+@test "mounts of a program's own go on with it, and nobody else sees them" {
+	fvm run -d --net none --name one sleep 100000 >/dev/null
+	fvm exec one sh -c 'mkdir /own /opt/there; echo seen >/opt/there/hidden; mount -t tmpfs all /srv; echo all >/srv/file'
+	apart one --mount 'mount -t tmpfs -o size=1m,nosuid own /own; echo inside >/own/file; mkdir /own/bound
+		mount --bind /opt/there /own/bound; mount -o remount,bind,ro /own/bound; umount /srv
+		cd /own; exec 3<>/own/file'
+	local vm before
+	before=$(mounts one)
+	travels
+	for vm in two three; do
+		equal "$(mounts "$vm")" "$before"
+		equal "$(fvm exec "$vm" sh -c 'ls /own; cat /srv/file')" all
+		equal "$(fvm exec "$vm" sh -c 'cat "/proc/$(cat /tmp/apart)/cwd/file" "/proc/$(cat /tmp/apart)/fd/3"')" \
+			"inside
+inside"
+	done
 }
 
 @test "a host name of a program's own goes on with it" {

@@ -60,7 +60,7 @@ static void take(struct vin_namespaces *n, const struct fvm_buf *payload)
 	static const struct vin_users none = { 0 };
 	struct vin_payload p = { (unsigned char *)payload->data,
 				 (unsigned char *)payload->data + payload->len, false };
-	if (vin_namespaces_take(n, getpid(), &none, &p, &err) < 0)
+	if (vin_namespaces_take(n, getpid(), &none, NULL, &p, &err) < 0)
 		fail_msg("%s: %s", err.text, strerror(err.code));
 }
 
@@ -75,7 +75,7 @@ static void one_is_made_again_and_goes_with_its_holder(void **state)
 	assert_int_equal(vin_spaces_check((pid_t[]){ ours, pid }, 2, ours, &told, &err), 0);
 	assert_int_equal(told.count, 1);
 	assert_int_equal(told.member_count, 1);
-	assert_int_equal(vin_namespaces_check(&told, &err), 0);
+	assert_int_equal(vin_namespaces_check(&told, ours, &err), 0);
 	told.members[0].number = 7;
 	vin_namespaces_put(&list, &told);
 	kill(pid, SIGKILL);

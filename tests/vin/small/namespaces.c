@@ -2,10 +2,13 @@
 #include <mqueue.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <linux/magic.h>
+#include <sys/mount.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
 
@@ -89,6 +92,33 @@ static void children_check(void)
 	CHECK(sethostname("second", 6) == 0);
 	CHECK(tells(stayed, "second") && tells(left, "left"));
 	CHECK(sethostname("first", 5) == 0 && tells(stayed, "first"));
+}
+
+/* A child that tells for each name whether it leads to something. Return: our end of the line */
+static int start_looker(void)
+{
+	int line[2];
+	char name[32];
+	struct stat st;
+	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line) == 0);
+	const pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid > 0) {
+		CHECK(close(line[1]) == 0);
+		return line[0];
+	}
+	CHECK(close(line[0]) == 0);
+	while (read(line[1], name, sizeof(name)) > 0 &&
+	       write(line[1], stat(name, &st) == 0 ? "y" : "n", 1) == 1)
+		;
+	_exit(0);
+}
+
+static bool sees(int line, const char *name)
+{
+	char answer = 0;
+	CHECK(write(line, name, strlen(name) + 1) > 0 && read(line, &answer, 1) == 1);
+	return answer == 'y';
 }
 
 /* ---- ipc_namespaces(7) ---- */
@@ -226,6 +256,66 @@ static void net_check(void)
 	CHECK(close(bound(SOCK_DGRAM, 4713)) == 0);
 }
 
+/* ---- mount_namespaces(7) ---- */
+
+static int inside, before;
+static const char *shown;
+
+static void hide(const char *what)
+{
+	CHECK(unshare(CLONE_NEWNS) == 0);
+	CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	CHECK(mkdir("tmp", 0755) == 0 && mount("own", "tmp", "tmpfs", 0, what) == 0);
+}
+
+/* What is opened, mapped and worked in is seen by nobody else. */
+static void mounts_make(void)
+{
+	before = small_file("before", "world", O_RDWR);
+	hide("size=1m");
+	CHECK(mkdir("tmp/sub", 0700) == 0 && chdir("tmp/sub") == 0);
+	inside = small_file("file", "inside", O_RDWR);
+	shown = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, inside, 0);
+	CHECK(shown != MAP_FAILED);
+	CHECK(mkdir("bound", 0755) == 0 && mount("../..", "bound", NULL, MS_BIND, NULL) == 0);
+	CHECK(mount(NULL, "bound", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) == 0);
+}
+
+static void mounts_check(void)
+{
+	struct statfs fs;
+	struct stat st, now;
+	char text[8] = "";
+	CHECK(fstatfs(inside, &fs) == 0 && fs.f_type == TMPFS_MAGIC && fs.f_blocks == 256);
+	CHECK(pread(inside, text, 6, 0) == 6 && strcmp(text, "inside") == 0);
+	CHECK(memcmp(shown, "inside", 6) == 0 && pwrite(inside, "I", 1, 0) == 1);
+	CHECK(shown[0] == 'I' && pwrite(inside, "i", 1, 0) == 1);
+	CHECK(fstat(inside, &st) == 0 && stat("file", &now) == 0 && st.st_ino == now.st_ino);
+	CHECK(fstat(before, &st) == 0 && stat("../../before", &now) == 0);
+	CHECK(st.st_ino == now.st_ino && st.st_dev == now.st_dev);
+	CHECK(stat("bound/before", &now) == 0 && st.st_ino == now.st_ino);
+	CHECK(open("bound/more", O_WRONLY | O_CREAT, 0600) < 0 && errno == EROFS);
+}
+
+/* Nobody in the world's sees it; a child does. */
+static void unseen_make(void)
+{
+	struct stat st;
+	CHECK(mkdir("outer", 0755) == 0);
+	stayed = start_looker();
+	hide("mode=700");
+	left = start_looker();
+	CHECK(close(small_file("tmp/mark", "m", O_RDWR)) == 0 && stat("tmp/mark", &st) == 0);
+}
+
+static void unseen_check(void)
+{
+	CHECK(!sees(stayed, "tmp/mark") && sees(left, "tmp/mark"));
+	CHECK(mount("late", "outer", "tmpfs", 0, NULL) == 0);
+	CHECK(close(small_file("outer/late", "l", O_RDWR)) == 0);
+	CHECK(!sees(stayed, "outer/late") && sees(left, "outer/late") && umount("outer") == 0);
+}
+
 /* ---- user_namespaces(7): who has no rights has some below ---- */
 
 static void put(const char *path, const char *text)
@@ -275,6 +365,9 @@ const struct small_case namespace_cases[] = {
 	{ "ipc_namespaces(7): semaphores and messages of its own", ipc_make, ipc_check,
 	  SMALL_ROOT },
 	{ "ipc_namespaces(7): one that a user namespace below owns", ipc_below_make, ipc_check },
+	{ "mount_namespaces(7): files, maps and directories of its own mounts", mounts_make,
+	  mounts_check, SMALL_ROOT },
+	{ "mount_namespaces(7): who sees them", unseen_make, unseen_check, SMALL_ROOT },
 	{ "network_namespaces(7): sockets of its own", net_make, net_check, SMALL_ROOT },
 	{ "network_namespaces(7): another one with the same addresses", net_make, net_check,
 	  SMALL_ROOT },
