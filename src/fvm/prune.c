@@ -19,7 +19,6 @@
 
 #define HIDE_AGE_S (7 * 86400)
 #define REF_AGE_S  3600
-#define UNFINISHED "unfinished" /* in a VM's run-time directory */
 
 /* Call @fn for each entry of @path below @dir that does not begin with a dot. */
 static void each_entry(int dir, const char *path, void (*fn)(int dir, const char *name, void *arg),
@@ -54,21 +53,23 @@ int fvm_vm_unfinished(const struct fvm_vm *vm, bool is, struct fvm_error *err)
 	int r = run < 0 ? run : 0;
 	if (r == 0 && is) {
 		scoped_fd fd =
-			openat(run, UNFINISHED,
+			openat(run, FVM_UNFINISHED,
 			       O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 		r = fd < 0 ? -errno : FVM_FAULT("unfinished.mark");
 	} else if (r == 0) {
 		r = FVM_FAULT("unfinished.clear");
-		if (r == 0 && unlinkat(run, UNFINISHED, 0) < 0)
+		if (r == 0 && unlinkat(run, FVM_UNFINISHED, 0) < 0)
 			r = -errno;
 	}
-	return r < 0 ? fvm_error_set(err, -r, "mark VM '%s'", vm->config.name) : 0;
+	return r < 0 ? fvm_error_set(err, -r, "%s VM '%s'", is ? "mark" : "take the mark off",
+				     vm->config.name)
+		     : 0;
 }
 
 static bool is_unfinished(int dir, const char *name)
 {
 	char mark[FVM_NAME_MAX + 16];
-	snprintf(mark, sizeof(mark), "%.*s/" UNFINISHED, FVM_NAME_MAX, name);
+	snprintf(mark, sizeof(mark), "%.*s/" FVM_UNFINISHED, FVM_NAME_MAX, name);
 	return faccessat(dir, mark, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 

@@ -31,7 +31,8 @@ int fvm_store_prune(const struct fvm_store *store, const struct fvm_prune_how *h
 		    struct fvm_pruned *ret, struct fvm_error *err);
 
 /** fvm_vm_unfinished() - @is: mark the VM, open FVM_LOCK, as one whose programs are yet to come, till
- *  that is taken back. Return: 0 or negative errno */
+ *  that is taken back: also over starts that fail and are tried again. Return: 0 or negative errno */
+#define FVM_UNFINISHED "unfinished" /* in a VM's run-time directory */
 int fvm_vm_unfinished(const struct fvm_vm *vm, bool is, struct fvm_error *err);
 
 /** fvm_store_tidy_ended() - tidy the VMs that ended by themselves, and delete those of "run --rm".

@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -16,6 +17,7 @@
 #include "fvm/internal.h"
 #include "fvm/lock.h"
 #include "fvm/net.h"
+#include "fvm/prune.h"
 #include "fvm/slot.h"
 #include "fvm/state.h"
 #include "fvm/sys.h"
@@ -228,12 +230,28 @@ static void tidy_from(const struct fvm_store *store, int dir, const char *vm_id)
 		fvm_net_detach_slot(r.slot, vm_id);
 }
 
+/* All in @dir but @name. */
+static void remove_others(int dir, const char *name)
+{
+	scoped_dir d = fvm_dir_open(dir, ".");
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    strcmp(e->d_name, name) != 0)
+			(void)fvm_remove_tree(dir, e->d_name);
+	}
+}
+
 void fvm_tidy_stopped(const struct fvm_vm *vm)
 {
 	scoped_fd dir = fvm_vm_run_dir(vm, false);
 	if (dir < 0 || fvm_lock_alive(vm->dir))
 		return;
 	tidy_from(vm->store, dir, vm->config.id);
+	if (faccessat(dir, FVM_UNFINISHED, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		/* a start may be tried again: whoever is killed then is to be found */
+		remove_others(dir, FVM_UNFINISHED);
+		return;
+	}
 	char path[FVM_NAME_MAX + 8];
 	snprintf(path, sizeof(path), "vms/%s", vm->config.name);
 	(void)fvm_remove_tree(vm->store->run, path);

@@ -8,6 +8,7 @@
 #include "fvm/checkpoint_priv.h"
 #include "fvm/programs.h"
 #include "fvm/snapshot.h"
+#include "fvm/state.h"
 #include "fvm/store.h"
 #include "tests/box.h"
 
@@ -57,6 +58,26 @@ static void vm_is_made_whole_and_deleted_whole(void **state)
 	assert_int_equal(fvm_vm_remove(&vm, false, &err), 0);
 	assert_int_equal(entries(&store, "vms"), 0);
 	assert_int_equal(entries(&store, "trash"), 0);
+}
+
+/* A start that fails and is tried again tidies in between. */
+static void mark_of_an_unfinished_vm_stays_until_it_is_taken_back(void **state)
+{
+	scoped_store store;
+	scoped_vm vm;
+	struct fvm_error err = { 0 };
+	open_store(*state, &store);
+	make(&store, "web", &vm);
+	assert_int_equal(fvm_vm_unfinished(&vm, true, &err), 0);
+	scoped_fd run = fvm_vm_run_dir(&vm, true);
+	assert_true(run >= 0);
+	assert_int_equal(fvm_write_file_atomic(run, "paused", "", 0, false), 0);
+	fvm_tidy_stopped(&vm);
+	assert_true(faccessat(run, "paused", F_OK, 0) < 0);
+	assert_int_equal(fvm_vm_unfinished(&vm, false, &err), 0);
+	fvm_tidy_stopped(&vm);
+	assert_int_equal(fvm_vm_run_dir(&vm, false), -ENOENT);
+	assert_int_equal(fvm_vm_remove(&vm, false, &err), 0);
 }
 
 static void second_command_is_told_who_holds_it(void **state)
@@ -279,6 +300,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IN_BOX(vm_is_made_whole_and_deleted_whole),
+		IN_BOX(mark_of_an_unfinished_vm_stays_until_it_is_taken_back),
 		IN_BOX(second_command_is_told_who_holds_it),
 		IN_BOX(misspelt_name_gets_a_hint),
 		IN_BOX(running_vm_is_not_deleted),
