@@ -223,6 +223,15 @@ const void *vin_arch_stub(bool narrow, size_t *ret_call, size_t *ret_home);
 int vin_arch_frame(pid_t tid, const struct vin_regs *regs, uint64_t mask, uint64_t at,
 		   uint64_t stub, void *ret, size_t *ret_len);
 
+/**
+ * vin_arch_fit() - what another machine's processor keeps, in the form that this one's kernel takes
+ * @own: what the kernel told of a thread of this machine; overwritten with the result
+ * @ret_what: name of what is in use and unknown here
+ * Rights of protection keys stay what they are here. Return: 0, -EOPNOTSUPP (@ret_what is set), or
+ * -EBADMSG (it is less than it says)
+ */
+int vin_arch_fit(const void *state, size_t len, void *own, size_t own_len, const char **ret_what);
+
 /** vin_arch_framed() - @regs, which are on the stub, get back by the frame at @at */
 void vin_arch_framed(struct vin_regs *regs, uint64_t at, uint64_t keep);
 

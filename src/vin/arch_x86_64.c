@@ -643,6 +643,57 @@ static int read_state(pid_t tid, unsigned char *state, size_t *ret_len)
 	return 0;
 }
 
+static const char *name_of(uint32_t component)
+{
+	static const char *const names[] = {
+		[2] = "AVX",	 [3] = "MPX",	  [4] = "MPX",	[5] = "AVX-512",
+		[6] = "AVX-512", [7] = "AVX-512", [17] = "AMX", [18] = "AMX",
+	};
+	const char *name = component < sizeof(names) / sizeof(*names) ? names[component] : NULL;
+	return name ? name : "something that has no name here";
+}
+
+/* Where a component lies is the same on processors that are related; AVX always does. What they
+ * have is of one layout when all together is as long as it would be here. */
+static int fit_one(uint32_t i, const unsigned char *state, size_t len, unsigned char *own,
+		   size_t own_len)
+{
+	uint64_t theirs, ours;
+	uint32_t size, at, c, d;
+	memcpy(&theirs, state + MARKS_AT, sizeof(theirs));
+	memcpy(&ours, own + MARKS_AT, sizeof(ours));
+	if (!(ours >> i & 1) || !__get_cpuid_count(0xd, i, &size, &at, &c, &d) ||
+	    (i > 2 && state_size(theirs) != len))
+		return -EOPNOTSUPP;
+	if (at < LEGACY_SIZE || (size_t)at + size > len || (size_t)at + size > own_len)
+		return -EBADMSG;
+	memcpy(own + at, state + at, size);
+	return 0;
+}
+
+int vin_arch_fit(const void *state, size_t len, void *own, size_t own_len, const char **ret_what)
+{
+	const unsigned char *from = state;
+	unsigned char *to = own;
+	uint64_t in_use, in_use_here;
+	if (len < LEGACY_SIZE || own_len < LEGACY_SIZE)
+		return -EBADMSG;
+	memcpy(&in_use, from + HEADER_AT, sizeof(in_use));
+	memcpy(&in_use_here, to + HEADER_AT, sizeof(in_use_here));
+	in_use &= ~PKRU;
+	for (uint32_t i = 2; i < 64; i++) {
+		int r = in_use >> i & 1 ? fit_one(i, from, len, to, own_len) : 0;
+		if (r == -EOPNOTSUPP)
+			*ret_what = name_of(i);
+		if (r < 0)
+			return r;
+	}
+	memcpy(to, from, MARKS_AT);
+	in_use |= in_use_here & PKRU;
+	memcpy(to + HEADER_AT, &in_use, sizeof(in_use));
+	return 0;
+}
+
 int vin_arch_frame(pid_t tid, const struct vin_regs *regs, uint64_t mask, uint64_t at,
 		   uint64_t stub, void *ret, size_t *ret_len)
 {

@@ -282,6 +282,25 @@ static int sleep_for(const struct vin_post *post, struct vin_thread *t,
 	return r < 0 ? r : vin_arch_get(t->tid, &regs) < 0 ? -EIO : vin_arch_kept(&regs);
 }
 
+/* Of another processor: the kernel takes only as many bytes as it has itself. */
+static int set_foreign(const struct vin_thread *t, const struct vin_thread_state *s,
+		       struct fvm_error *err)
+{
+	unsigned char own[EXTENDED_MAX];
+	struct iovec iov = { own, sizeof(own) };
+	const char *what = NULL;
+	int r = ptrace(PTRACE_GETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0 ? -errno : 0;
+	if (r == 0)
+		r = vin_arch_fit(s->extended, s->extended_len, own, iov.iov_len, &what);
+	if (what)
+		return fvm_error_say(err, EOPNOTSUPP,
+				     "thread %d uses what this processor has not: %s", s->tid,
+				     what);
+	if (r == 0 && ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
+		r = -errno;
+	return r < 0 ? fvm_error_set(err, -r, "set the registers of thread %d", s->tid) : 0;
+}
+
 int vin_thread_ready(struct vin_post *post, struct vin_thread *t, const struct vin_thread_state *s,
 		     struct fvm_error *err)
 {
@@ -292,10 +311,13 @@ int vin_thread_ready(struct vin_post *post, struct vin_thread *t, const struct v
 		return r;
 	if (s->rest_ns && vin_arch_rest_at(&s->regs, &width))
 		r = sleep_for(post, t, s);
-	if (r >= 0 && ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0)
-		r = -errno;
 	if (r < 0)
 		return fvm_error_set(err, -r, "set the registers of thread %d", s->tid);
+	int set = ptrace(PTRACE_SETREGSET, t->tid, VIN_ARCH_EXTENDED, &iov) < 0
+			  ? set_foreign(t, s, err)
+			  : 0;
+	if (set < 0)
+		return set;
 	t->regs = s->regs;
 	t->mask = s->mask;
 	/* without a rest of time, that kernel would not know where to go on */

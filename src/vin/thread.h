@@ -15,6 +15,8 @@
  *   keeps what is left of it apart from the registers. A sleep that told its program how much was
  *   left goes on for that time: the thread is made to sleep for it, and interrupted; all others are
  *   made anew from their start. Points in time (deadlines) are what they were.
+ *   What the processor keeps besides (floating point, vectors) is taken by the kernel as its own
+ *   machine has it. That of another one is fitted first; what is in use and unknown here is named.
  * Limits: relative times of poll(2), futex(2), select(2) and the like begin anew.
  * Sources: ptrace(2), rseq(2), get_robust_list(2), set_tid_address(2), sigaltstack(2),
  * restart_syscall(2).
