@@ -204,7 +204,7 @@ unlike() { [ "$(keepers | grep -cvxF "$1")" = 2 ]; }
 	fvm -q exec w touch /opt/go
 	wait_until 120 restored 2
 	fvm -q stop w
-	wait_until 30 keepers_are 0
+	wait_until 60 keepers_are 0
 	equal "$(fvm snapshot --ls w)" ""
 }
 counts_beyond() { [ "$(fvm exec w cat /opt/n)" -gt "$1" ]; }
@@ -216,21 +216,25 @@ counts_beyond() { [ "$(fvm exec w cat /opt/n)" -gt "$1" ]; }
 	wait_until 120 restored 1
 	equal "$(record event)" stopped
 	wait_until 60 logs "its programs go on"
-	fails fvm -q exec w grep -q "State:.T" "/proc/$(main_pid)/status"
+	# what hung for longer than its watchdog could count may be in a snapshot: then it goes further back
+	wait_until 120 main_runs
 }
+main_runs() { fvm -q exec w grep -q "State:.[RS]" "/proc/$(main_pid)/status"; }
 
 @test "who crashes again and again is restored five times, and then ends" {
 	watched -d --watchdog 1:restore:2 -- sh -c "$CRASHES"
 	wait_until 60 snapshots 1
-	for i in 1 2 3 4 5; do
+	n=0
+	while [ "$n" -lt 5 ]; do
 		wait_until 60 fvm -q exec w touch /opt/go
-		wait_until 120 restored "$i"
+		wait_until 120 restored $((n + 1))
+		n=$(record restores)
 	done
 	wait_until 60 fvm -q exec w touch /opt/go
 	wait_until 120 stopped w
 	logs "it was restored 5 times within 600 s, and is not once more"
 	equal "$(cat "$FVM_HOME/vms/w/status")" "signal 11"
-	wait_until 30 keepers_are 0
+	wait_until 60 keepers_are 0
 }
 
 @test "only a snapshot that somebody took himself is gone back to when none is to be taken" {
@@ -251,14 +255,14 @@ counts_beyond() { [ "$(fvm exec w cat /opt/n)" -gt "$1" ]; }
 	wait_until 60 snapshots 1
 	# first who is the other's parent, then who became that
 	for _ in 1 2 3; do
-		wait_until 30 keepers_are 2
+		wait_until 60 keepers_are 2
 		one=$(keepers | head -n 1)
 		kill -KILL "$one"
-		wait_until 30 unlike "$one"
+		wait_until 60 unlike "$one"
 	done
 	fvm -q exec w touch /opt/go
 	wait_until 120 restored 1
-	wait_until 30 keepers_are 2
+	wait_until 60 keepers_are 2
 	mapfile -t both < <(keepers)
 	kill -STOP "${both[@]}"
 	kill -KILL "${both[@]}"
