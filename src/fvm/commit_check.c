@@ -2,8 +2,11 @@
  * Whether a change may be committed: what never is, what this user may not, what would run with
  * more rights than its caller's, and what the VM could not see.
  */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +58,89 @@ static const char *rights_missing(const struct fvm_change *ch, int parent)
 	if (ch->was && S_ISDIR(ch->was->st_mode) &&
 	    faccessat(parent, ch->name, W_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0)
 		return "you may not move that directory away";
+	return NULL;
+}
+
+#define ACL_BYTES 65536 /* XATTR_SIZE_MAX */
+
+static ssize_t acl_read(int dir, const char *name, const char *which, char ret[ACL_BYTES])
+{
+	scoped_free char *link = NULL;
+	if (dir >= 0 && asprintf(&link, "/proc/self/fd/%d/%s", dir, name) >= 0)
+		return lgetxattr(link, which, ret, ACL_BYTES);
+	link = NULL;
+	return -1;
+}
+
+/* The next entry that names a user or group, from *@at on. */
+static bool acl_next(const char *acl, ssize_t len, size_t *at, struct posix_acl_xattr_entry *ret)
+{
+	if (*at == 0)
+		*at = sizeof(struct posix_acl_xattr_header);
+	while (len > 0 && *at + sizeof(*ret) <= (size_t)len) {
+		memcpy(ret, acl + *at, sizeof(*ret));
+		*at += sizeof(*ret);
+		if (le16toh(ret->e_tag) == ACL_USER || le16toh(ret->e_tag) == ACL_GROUP)
+			return true;
+	}
+	return false;
+}
+
+/* Whether it names somebody who has no id here. */
+static bool acl_is_unknown(const char *acl, ssize_t len)
+{
+	struct posix_acl_xattr_entry e;
+	for (size_t at = 0; acl_next(acl, len, &at, &e);) {
+		if (le32toh(e.e_id) == (uint32_t)-1)
+			return true;
+	}
+	return false;
+}
+
+static bool acl_has(const char *acl, ssize_t len, const struct posix_acl_xattr_entry *wanted)
+{
+	struct posix_acl_xattr_entry e;
+	for (size_t at = 0; acl_next(acl, len, &at, &e);) {
+		if (e.e_tag == wanted->e_tag && e.e_id == wanted->e_id)
+			return true;
+	}
+	return false;
+}
+
+/* Whether @now names somebody else than @was does, and than the VM's owner. */
+static bool acl_gains(const struct commit_check *k, const char *now, ssize_t n, const char *was,
+		      ssize_t w)
+{
+	struct posix_acl_xattr_entry e;
+	for (size_t at = 0; acl_next(now, n, &at, &e);) {
+		const uint32_t own = le16toh(e.e_tag) == ACL_USER ? k->owner : k->group;
+		if (le32toh(e.e_id) != own && !acl_has(was, w, &e))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Access lists of a VM without privileges name ids as the layer's file system has them: those of
+ * others in the VM are the user's subordinate ones. And where he has such, a commit runs among
+ * them, and can neither write nor bring back a list that names anybody else of the host.
+ */
+static const char *acl_refused(const struct commit_check *k, const struct fvm_change *ch)
+{
+	static const char *const all[] = { "system.posix_acl_access", "system.posix_acl_default" };
+	char now[ACL_BYTES], was[ACL_BYTES];
+	if (!k->vm->config.rootless || !ch->now || S_ISLNK(ch->now->st_mode))
+		return NULL;
+	for (size_t i = 0; i < FVM_COUNT(all); i++) {
+		ssize_t n = acl_read(ch->layer_dir, ch->name, all[i], now);
+		ssize_t w = acl_read(ch->base_dir, ch->name, all[i], was);
+		if (acl_is_unknown(now, n) || (S_ISDIR(ch->now->st_mode) && acl_is_unknown(was, w)))
+			return "its access list names somebody your VMs have no id for: only root "
+			       "can commit it";
+		if (acl_gains(k, now, n, was, w))
+			return "its access list names ids that only the VM has: take them out by "
+			       "setfacl";
+	}
 	return NULL;
 }
 
@@ -131,6 +217,8 @@ const char *commit_check(const struct commit_check *k, const struct fvm_change *
 		return why;
 	*ret_kind = FVM_PROBLEM_RIGHTS;
 	why = rights_missing(ch, parent);
+	if (!why)
+		why = acl_refused(k, ch);
 	if (why)
 		return why;
 	*ret_kind = FVM_PROBLEM_SETID;
@@ -195,6 +283,8 @@ int commit_check_init(struct commit_check *k, int host, const struct fvm_vm *vm,
 	*k = (struct commit_check){
 		.vm = vm, .hide = hide, .host = host, .allow_setid = allow_setid
 	};
-	k->owner = fstat(vm->dir, &store) == 0 ? store.st_uid : geteuid();
+	bool known = fstat(vm->dir, &store) == 0;
+	k->owner = known ? store.st_uid : geteuid();
+	k->group = known ? store.st_gid : getegid();
 	return read_mounts(host, &k->mounts);
 }

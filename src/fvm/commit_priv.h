@@ -197,6 +197,7 @@ struct commit_check { /* what a change is judged by */
 	int host;
 	bool allow_setid;
 	uid_t owner;		/* of the store */
+	gid_t group;
 	struct fvm_strv mounts; /* the host's mount points; freed by the caller */
 };
 

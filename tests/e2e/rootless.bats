@@ -528,3 +528,31 @@ except PermissionError:
 		dpkg --audit; [ ! -e /usr/bin/hello ]; [ ! -e /etc/nginx ]'
 	[ ! -e /usr/bin/hello ]
 }
+
+@test "access lists that name others: a commit is refused before anything is done, root's knows the host's" {
+	local home
+	needs_command setfacl getfacl
+	needs_user acl
+	home=/home/fvmt-acl
+	as_user acl sh -c 'mkdir d && echo one >f && echo one >g && setfacl -m u:54321:rx d && setfacl -m u:54321:r f'
+	as_user acl fvm -q run --net none --name v sh -c 'chmod o-rx ~/d; echo two >~/f; echo two >~/g
+		echo two >~/n; setfacl -m u:7:r ~/n'
+	expect 125 as_user acl fvm commit v
+	says "$home/d: its access list names somebody"
+	says "$home/f: its access list names somebody"
+	says "$home/n: its access list names ids that only the VM has"
+	expect 0 as_user acl fvm ls
+	fails grep -q warning <<<"$output"
+	equal "$(cat $home/f $home/g)" "$(printf 'one\none')"
+	expect 0 as_user acl fvm -q commit v $home/g
+	FVM_HOME=$home/.local/share/fvm expect 125 fvm commit v $home/n
+	FVM_HOME=$home/.local/share/fvm expect 0 fvm -q commit v $home/d $home/f
+	equal "$(cat $home/f; getfacl -cpn $home/f | grep :54321)" "$(printf 'two\nuser:54321:r--')"
+	getfacl -cpn $home/d | grep -q user:54321:r-x
+	equal "$(stat -c %U $home/f)" fvmt-acl
+	expect 0 env FVM_HOME=$home/.local/share/fvm fvm -q undo
+	equal "$(cat $home/f; getfacl -cpn $home/f | grep :54321)" "$(printf 'one\nuser:54321:r--')"
+	as_user acl fvm -q undo --drop all
+	FVM_HOME=$home/.local/share/fvm fvm -q undo --drop all
+	as_user acl fvm -q rm v
+}
