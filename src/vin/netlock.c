@@ -198,8 +198,10 @@ int vin_netlock_cut(struct vin_files *f, struct fvm_error *err)
 		return fvm_error_set(err, -r, "cut the network");
 	}
 	f->netlock = l;
-	if (l->count > 0)
+	if (l->count > 0) {
+		vin_netlock_hear(f);
 		vin_netlock_drain();
+	}
 	for (size_t i = 0; r == 0 && i < l->count; i++)
 		r = vin_filter_deaf(l->list[i].fd);
 	if (r < 0)

@@ -7,7 +7,8 @@
  *                          on each TCP socket lets nothing in. Nobody is told, who sends sends
  *                          again; what both ends of a loopback know fits together from then on.
  *                          An end that its program has closed nobody has: what it has still to say
- *                          must be heard before, or there is nobody in the new world to say it.
+ *                          must be heard before, or there is nobody in the new world to say it. Who
+ *                          has no room for it, as he reads slowly, is given some.
  *   vin_netlock_resume()   the filters that they had, and programs may go on
  *   vin_netlock_silence()  before programs are killed: no socket of theirs says FIN or RST when it
  *                          is closed. They stay, deaf, as long as the files are held: a packet that
@@ -41,6 +42,10 @@ int vin_netlock_cut(struct vin_files *f, struct fvm_error *err);
 /** vin_netlock_peers() - whether an end of a connection that nobody has owes something to another
  *  that @f has; the network is cut. Return: 0, -EAGAIN, or another negative errno */
 int vin_netlock_peers(struct vin_files *f, struct fvm_error *err);
+
+/** vin_netlock_hear() - have connections of @f hear what ends that nobody has any more have to say, also
+ *  of programs that read slowly; before the network is cut. What does not come soon is met later */
+void vin_netlock_hear(struct vin_files *f);
 
 /** vin_netlock_drain() - wait until what was sent by way of loopback, in any namespace, has arrived;
  *  as far as we may run where it waits */

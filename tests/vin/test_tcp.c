@@ -477,7 +477,7 @@ static void make_owing(void)
 {
 	char much[4096] = "";
 	make_pair();
-	CHECK(fcntl(5, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+	CHECK(set(4, SOL_SOCKET, SO_RCVBUF, 30000) && fcntl(5, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
 	while (send(5, much, sizeof(much), MSG_NOSIGNAL) > 0)
 		board->rounds++;
 	CHECK(close(5) == 0 && state_of(4) == TCP_ESTABLISHED);
@@ -490,6 +490,29 @@ static void check_owing(void)
 	for (ssize_t n; (n = recv(4, much, sizeof(much), 0)) != 0; total += (size_t)n)
 		CHECK(n > 0);
 	CHECK(total > board->rounds * 2000);
+	CHECK(got(4, SOL_SOCKET, SO_RCVBUF) == 60000);
+}
+
+static void who_reads_slowly_hears_the_last_words(void **state)
+{
+	(void)state;
+	in_all_ways(make_owing, check_owing);
+}
+
+static void deafen(int fd, bool on);
+
+/* 4 hears nothing, and 5 can't end. */
+static void make_deaf(void)
+{
+	make_pair();
+	deafen(4, true);
+	CHECK(send(5, "x", 1, 0) == 1 && close(5) == 0 && state_of(4) == TCP_ESTABLISHED);
+}
+
+static void check_deaf(void)
+{
+	deafen(4, false);
+	CHECK(reads_x_and_end(4));
 }
 
 static void what_nobody_has_is_waited_for(void **state)
@@ -497,9 +520,9 @@ static void what_nobody_has_is_waited_for(void **state)
 	int status;
 	(void)state;
 	loop_ip = "127.0.0.1";
-	there_check = check_owing;
+	there_check = check_deaf;
 	assert_int_equal(link_setup(NULL), 0);
-	pid_t pid = old_victim(make_owing);
+	pid_t pid = old_victim(make_deaf);
 	scoped_files files = { .root = -1, .stopped = true };
 	OK(vin_files_look(&pid, 1, &files, &err));
 	err = (struct fvm_error){ 0 };
@@ -891,6 +914,7 @@ static int run(void)
 		NET(both_ends_go_together),
 		NET(one_way_is_closed),
 		NET(whose_peer_has_closed_hears_no_more_of_it),
+		NET(who_reads_slowly_hears_the_last_words),
 		NET(what_nobody_has_is_waited_for),
 		NET(a_fin_that_is_not_heard_is_said_again),
 		NET(the_last_ack_is_waited_for),
