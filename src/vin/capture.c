@@ -285,9 +285,10 @@ static int look_at_spaces(struct vin_capture *c, struct fvm_error *err)
 	if (r == 0 && c->options.within)
 		r = vin_mounts_check(c->options.within, err);
 	c->mounted = r > 0;
-	return r >= 0 && count ? vin_spaces_settings_check(c->options.within ?: pids[0],
-							   c->options.spaces, false, err)
-			       : r;
+	if (r < 0 || count == 0)
+		return r < 0 ? r : 0;
+	return vin_spaces_settings_check(c->options.within ?: pids[0], c->options.spaces, false,
+					 err);
 }
 
 static int look_at_ipc(struct vin_capture *c, struct fvm_error *err)
