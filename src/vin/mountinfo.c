@@ -143,43 +143,97 @@ static int parse_line(char *line, struct vin_mount *m, int *ret_parent)
 	return m->root && m->point && m->type && m->source && m->options ? 0 : -ENOMEM;
 }
 
-static size_t find_id(const struct vin_mount_table *t, int id)
+/* One as it was told, on its way to its place. */
+struct seat {
+	int id;
+	size_t at, parent; /* in the table as it was told; itself: the root */
+	size_t round;
+	bool known;
+};
+
+static int by_id(const void *a, const void *b)
 {
-	for (size_t i = 0; i < t->count; i++) {
-		if (t->list[i].id == id)
-			return i;
-	}
-	return VIN_MOUNT_NONE;
+	const struct seat *x = a, *y = b;
+	return x->id != y->id ? (x->id > y->id) - (x->id < y->id)
+			      : (x->at > y->at) - (x->at < y->at);
 }
 
-static void place(struct vin_mount_table *all, size_t i, int parent, struct vin_mount_table *to)
+static int by_round(const void *a, const void *b)
 {
-	struct vin_mount *m = &to->list[to->count];
-	*m = all->list[i];
-	m->parent = find_id(to, parent);
-	to->count++;
-	all->list[i] = (struct vin_mount){ .id = m->id, .fd = -1 };
+	const struct seat *x = a, *y = b;
+	return x->round != y->round ? (x->round > y->round) - (x->round < y->round)
+				    : (x->at > y->at) - (x->at < y->at);
+}
+
+/* Programs may have moved each of a hundred thousand onto the next: so nobody is searched in line.
+ */
+static int find_parents(const struct vin_mount_table *all, const int *parents, struct seat *seats)
+{
+	scoped_free struct seat *sorted = calloc(all->count + 1, sizeof(*sorted));
+	if (!sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < all->count; i++)
+		seats[i] = sorted[i] = (struct seat){ .id = all->list[i].id, .at = i, .parent = i };
+	qsort(sorted, all->count, sizeof(*sorted), by_id);
+	for (size_t i = 0; i < all->count; i++) {
+		const struct seat key = { .id = parents[i] };
+		size_t low = 0, high = all->count;
+		while (low < high) {
+			const size_t middle = low + (high - low) / 2;
+			if (by_id(&sorted[middle], &key) < 0)
+				low = middle + 1;
+			else
+				high = middle;
+		}
+		if (low < all->count && sorted[low].id == parents[i])
+			seats[i].parent = sorted[low].at;
+	}
+	return 0;
+}
+
+/* One that was told before its parent comes a round later than that. */
+static int find_round(struct seat *seats, size_t count, size_t i, size_t *chain)
+{
+	size_t n = 0;
+	for (; !seats[i].known && seats[i].parent != i; i = seats[i].parent) {
+		if (n == count)
+			return -EBADMSG; /* they are on each other */
+		chain[n++] = i;
+	}
+	seats[i].known = true;
+	for (; n > 0; i = chain[n]) {
+		struct seat *s = &seats[chain[--n]];
+		s->round = seats[i].round + (i > s->at);
+		s->known = true;
+	}
+	return 0;
 }
 
 /* As they were made, but each behind its parent: one may have been moved onto a later one. */
 static int order(struct vin_mount_table *all, const int *parents, struct vin_mount_table *ret)
 {
-	scoped_free bool *placed = calloc(all->count + 1, sizeof(*placed));
-	size_t before;
+	scoped_free struct seat *seats = calloc(all->count + 1, sizeof(*seats));
+	scoped_free size_t *places = calloc(all->count + 1, sizeof(*places));
 	ret->list = calloc(all->count + 1, sizeof(*ret->list));
-	if (!placed || !ret->list)
+	if (!seats || !places || !ret->list)
 		return -ENOMEM;
-	do {
-		before = ret->count;
-		for (size_t i = 0; i < all->count; i++) {
-			const size_t up = placed[i] ? i : find_id(all, parents[i]);
-			if (placed[i] || (up != VIN_MOUNT_NONE && up != i && !placed[up]))
-				continue;
-			place(all, i, parents[i], ret);
-			placed[i] = true;
-		}
-	} while (ret->count != before);
-	return ret->count == all->count ? 0 : -EBADMSG;
+	int r = find_parents(all, parents, seats);
+	for (size_t i = 0; r == 0 && i < all->count; i++)
+		r = find_round(seats, all->count, i, places);
+	if (r < 0)
+		return r;
+	if (all->count)
+		qsort(seats, all->count, sizeof(*seats), by_round);
+	for (size_t i = 0; i < all->count; i++) {
+		struct vin_mount *from = &all->list[seats[i].at];
+		places[seats[i].at] = i;
+		ret->list[i] = *from;
+		ret->list[i].parent =
+			seats[i].parent == seats[i].at ? VIN_MOUNT_NONE : places[seats[i].parent];
+		*from = (struct vin_mount){ .fd = -1 };
+	}
+	ret->count = all->count;
+	return 0;
 }
 
 int vin_mount_table_parse(char *text, struct vin_mount_table *ret)

@@ -57,6 +57,24 @@ static void each_mount_is_behind_the_one_it_is_on(void **state)
 	assert_string_equal(t.list[2].source, "a b");
 }
 
+/* Each was moved onto the one that was made after it. */
+static void a_long_chain_the_wrong_way_round_is_put_in_order(void **state)
+{
+	(void)state;
+	const int count = 20000;
+	scoped_buf all = { 0 };
+	for (int i = 1; i <= count; i++)
+		fvm_buf_printf(&all, "%d %d 0:%d / / rw - tmpfs x rw\n", i, i < count ? i + 1 : 0,
+			       i);
+	fvm_buf_add(&all, "", 1);
+	scoped_mounts t = parse(all.data);
+	assert_int_equal(t.count, count);
+	for (size_t i = 0; i < t.count; i++) {
+		assert_int_equal(t.list[i].id, count - (int)i);
+		assert_true(t.list[i].parent == (i ? i - 1 : VIN_MOUNT_NONE));
+	}
+}
+
 static void flags_and_groups_are_told(void **state)
 {
 	(void)state;
@@ -354,6 +372,7 @@ int main(void)
 		cmocka_unit_test(options_come_one_by_one),
 		cmocka_unit_test(a_table_is_read_as_it_was_written),
 		cmocka_unit_test(tables_that_can_not_be_are_refused),
+		cmocka_unit_test(a_long_chain_the_wrong_way_round_is_put_in_order),
 		cmocka_unit_test_setup_teardown(all_sorts_of_files_come_back, make_trees,
 						remove_trees),
 		cmocka_unit_test_setup_teardown(what_is_long_comes_in_pieces, make_trees,
