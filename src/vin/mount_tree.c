@@ -217,7 +217,10 @@ static int write_dir(struct writing *w, int fd, const char *path, int depth)
 	for (struct dirent *e; r == 0 && (e = fvm_dir_next(d));) {
 		scoped_buf below = { 0 };
 		fvm_buf_printf(&below, "%s%s%s", path, *path ? "/" : "", e->d_name);
-		r = below.failed ? -ENOMEM : write_entry(w, fd, e->d_name, below.data, depth);
+		/* by so long a name nobody could make it again */
+		r = below.failed	    ? -ENOMEM
+		    : below.len >= PATH_MAX ? -ENAMETOOLONG
+					    : write_entry(w, fd, e->d_name, below.data, depth);
 	}
 	return r;
 }

@@ -343,6 +343,30 @@ static void put_node(struct fvm_buf *b, const char *path, mode_t type, const cha
 	vin_put_string(b, target);
 }
 
+static int ignore(void *arg, const struct fvm_buf *payload)
+{
+	(void)arg, (void)payload;
+	return 0;
+}
+
+/* At its source it is reached step by step. */
+static void a_path_that_nobody_could_make_is_refused_in_time(void **state)
+{
+	struct trees *t = *state;
+	char name[201];
+	memset(name, 'd', 200);
+	name[200] = '\0';
+	scoped_fd at = openat(t->from, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 25; i++) {
+		assert_int_equal(mkdirat(at, name, 0700), 0);
+		int next = openat(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		close(at);
+		at = next;
+	}
+	assert_int_equal(vin_mount_tree_write(t->from, 5, ignore, NULL, &err), -ENAMETOOLONG);
+}
+
 static void nothing_is_made_outside(void **state)
 {
 	static const char *const paths[] = {
@@ -378,6 +402,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_long_comes_in_pieces, make_trees,
 						remove_trees),
 		cmocka_unit_test_setup_teardown(attributes_come_back, make_trees, remove_trees),
+		cmocka_unit_test_setup_teardown(a_path_that_nobody_could_make_is_refused_in_time,
+						make_trees, remove_trees),
 		cmocka_unit_test_setup_teardown(nothing_is_made_outside, make_trees, remove_trees),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
