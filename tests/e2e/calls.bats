@@ -68,7 +68,10 @@ shows_calls() {
 	# counted, into a file
 	fvm trace --calls -c -o "$E2E/counts" one 3>&- &
 	TRACER=$!
-	sleep 1
+	is_tracing() { grep -qsx "TracerPid:[[:space:]]*$TRACER" /proc/[0-9]*/status; }
+	wait_until 30 is_tracing
+	wait_until 30 counts_on one 0
+	wait_until 30 counts_on one $((COUNT + 2))
 	stop_trace
 	has_told "$E2E/counts" ' openat$'
 	goes_on one

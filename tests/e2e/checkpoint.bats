@@ -99,7 +99,8 @@ counting() { fvm --json ps "$1" | jq -r '.[] | select(.command | startswith("sh 
 	wait_until 30 shows /dev/pts/0
 	wait_until 30 shows '24 80'
 	screen send-keys 'sleep 77' Enter
-	sleep 0.3
+	runs() { fvm ps two | grep -q 'sleep 77'; }
+	wait_until 30 runs
 	screen send-keys C-z
 	wait_until 30 shows 'Stopped'
 }

@@ -101,8 +101,8 @@ print("full", flush=True); import time; time.sleep(30)'
 	if as_user mal true; then
 		as_user mal fvm run --rm --net none -- sh -c "'$E2E/inside' 9 & sleep 0.2; kill -SEGV \$!; wait" || :
 	fi
-	"$E2E/outside" 9 3>&- &
-	sleep 0.2
+	"$E2E/outside" 99 3>&- &
+	wait_until 30 grep -qx outside /proc/$!/comm
 	kill -SEGV $!
 	wait $! || :
 	wait_until 30 grep -qs outside "$E2E/dumps" || :

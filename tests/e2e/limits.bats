@@ -198,7 +198,7 @@ quota_works() {
 
 # pause_works KIND: a counter inside stands still, and goes on
 pause_works() {
-	local kind=$1 a b c
+	local kind=$1 a b
 	with_cgroups "$kind" true || skip "needs cgroups mounted in another way"
 	with_cgroups "$kind" fvm run -d --name counter --net none -- \
 		bash -c 'while :; do printf x >>/dev/shm/i; sleep 0.001; done'
@@ -209,8 +209,8 @@ pause_works() {
 	a=$(stat -c %s "$shm"); sleep 0.5; b=$(stat -c %s "$shm")
 	equal "$a" "$b"
 	with_cgroups "$kind" fvm resume counter
-	sleep 0.5; c=$(stat -c %s "$shm")
-	[ "$c" -gt "$b" ]
+	grows() { [ "$(stat -c %s "$shm")" -gt "$b" ]; }
+	wait_until 30 grows
 	with_cgroups "$kind" fvm pause counter
 	expect 0 with_cgroups "$kind" timeout 10 fvm kill counter
 }
@@ -224,10 +224,11 @@ pause_works() {
 	needs_root
 	with_cgroups none true || skip "needs cgroups mounted in another way"
 	with_cgroups none fvm run -d --name bare --net none -- sh -c 'yes >/dev/null'
-	sleep 0.5
-	[ "$(number_of bare pids)" -ge 2 ]
+	has_pids() { [ "$(number_of bare pids)" -ge 2 ]; }
+	wait_until 30 has_pids
 	[ "$(number_of bare memory_bytes)" -gt 100000 ]
-	[ "$(number_of bare cpu_ns)" -gt 10000000 ]
+	has_run() { [ "$(number_of bare cpu_ns)" -gt 10000000 ]; }
+	wait_until 30 has_run
 	[ "$(number_of bare memory_limit_bytes)" = null ]
 }
 

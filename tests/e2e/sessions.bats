@@ -28,6 +28,7 @@ screen_start() {
 keys() { screen send-keys "$@"; }
 shown() { screen capture-pane -p; }
 shows() { shown | grep -qF -- "$1"; }
+runs() { fvm ps vm | grep -qF -- "$1"; }
 wait_shown() {
 	wait_until 30 shows "$1" && return 0
 	printf 'the screen does not show "%s":\n' "$1" >&2
@@ -101,10 +102,12 @@ wait_shown() {
 
 @test "a session outlives its killed client" {
 	start vm
-	fvm exec vm sh -c 'sleep 0.5; touch /root/survived; sleep 111' &
+	fvm exec vm sh -c 'until [ -e /root/go ]; do sleep 0.1; done; touch /root/survived; sleep 111' &
 	local pid=$!
-	sleep 0.2
+	wait_until 30 runs 'until ['
 	kill -KILL $pid
+	wait $pid || :
+	fvm exec vm touch /root/go
 	wait_until 30 fvm exec vm test -e /root/survived
 }
 
@@ -219,7 +222,7 @@ wait_shown() {
 	keys 'clear; stty size' Enter
 	wait_shown '30 100'
 	keys 'clear; sleep 333' Enter
-	sleep 0.3
+	wait_until 30 runs 'sleep 333'
 	keys C-z
 	wait_shown 'Stopped'
 	keys 'clear; bg; fg' Enter
