@@ -36,7 +36,7 @@ static int take_kept(const struct vin_early *e, struct vin_payload *p)
 	return r;
 }
 
-static int take(struct vin_early *e, bool late, struct vin_in *in)
+static int take(struct vin_early *e, struct vin_blocks *blocks, bool late, struct vin_in *in)
 {
 	enum vin_tag tag;
 	uint64_t len;
@@ -45,7 +45,7 @@ static int take(struct vin_early *e, bool late, struct vin_in *in)
 	if (r < 0 || tag == VIN_TAG_END)
 		return -1;
 	if (tag == VIN_TAG_EARLY)
-		return vin_early_take(e, late, in, NULL);
+		return vin_early_take(e, blocks, late, in, NULL);
 	r = vin_in_payload(in, &p, NULL);
 	return r < 0 || tag != VIN_TAG_KEPT ? r : take_kept(e, &p);
 }
@@ -54,12 +54,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	scoped_fd fd = -1;
 	struct vin_in *in = open_mended(data, size, &fd);
-	struct vin_early e = { .aside = -1 };
+	struct vin_early e = { 0 };
+	struct vin_blocks blocks = VIN_NO_BLOCKS;
 	if (!in)
 		return 0;
-	while (take(&e, size % 2, in) == 0)
+	while (take(&e, &blocks, size % 2, in) == 0)
 		;
 	vin_early_free(&e);
+	vin_blocks_free(&blocks);
 	vin_in_close(in);
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -127,16 +128,35 @@ static int flush(struct vin_out *out)
 	return len ? fvm_write_all(out->fd, out->waiting, len) : 0;
 }
 
+/* With what waits before it, at once if the kernel takes so much. */
+static int write_both(struct vin_out *out, const void *data, size_t len)
+{
+	const struct iovec both[2] = { { out->waiting, out->held },
+				       { (void *)(uintptr_t)data, len } };
+	ssize_t n = writev(out->fd, both, 2);
+	if (n < 0)
+		n = errno == EINTR || errno == EAGAIN ? 0 : -errno;
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < out->held) {
+		int r = fvm_write_all(out->fd, out->waiting + n, out->held - (size_t)n);
+		if (r < 0)
+			return r;
+		n = (ssize_t)out->held;
+	}
+	const size_t done = (size_t)n - out->held;
+	out->held = 0;
+	return fvm_write_all(out->fd, (const char *)data + done, len - done);
+}
+
 /* Records are many and small: they are written together. Pages are large, and not copied. */
 static int pass_on(struct vin_out *out, const void *data, size_t len)
 {
 	if (len == 0)
 		return 0;
+	if (len > GATHERED / 2)
+		return write_both(out, data, len);
 	int r = len > GATHERED - out->held ? flush(out) : 0;
-	if (r == 0 && len > GATHERED / 2) {
-		r = flush(out);
-		return r < 0 ? r : fvm_write_all(out->fd, data, len);
-	}
 	if (r < 0)
 		return r;
 	memcpy(out->waiting + out->held, data, len);
@@ -277,6 +297,16 @@ int vin_in_finish(struct vin_in *in, struct fvm_error *err)
 		return 0;
 	in->now.number = at;
 	return damaged(in, "has another sum", err);
+}
+
+uint64_t vin_in_number(const struct vin_in *in)
+{
+	return in->now.number;
+}
+
+uint64_t vin_in_left(const struct vin_in *in)
+{
+	return in->now.left;
 }
 
 int vin_in_file(const struct vin_in *in)

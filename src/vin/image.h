@@ -15,7 +15,8 @@
  *   Numbers are little-endian. Payloads are put together from numbers, strings and blobs by
  *   vin_put_*() and taken apart by vin_get_*() in the same order. A getter that finds too little
  *   sets failed and returns zeros, so that a parser asks once, at its end (vin_get_done()).
- *   Pages are not gathered: vin_out_begin() announces a payload, whose pieces then follow. Small
+ *   Pages are in records of their own, by pieces of some hundred KiB (vin/blocks). Such a record is not
+ *   gathered: vin_out_begin() announces a payload, whose pieces then follow. Small
  *   pieces and records are written some at a time, the last of them by vin_out_end().
  *
  *   Sums find what a disk or a line did, not what somebody did on purpose: who reads a stream
@@ -31,7 +32,7 @@
 
 #include "common/common.h"
 
-#define VIN_FORMAT     2 /* of 1 those without EARLY and KEPT are read, too */
+#define VIN_FORMAT     3 /* 1, without EARLY and KEPT, and 2, without BLOCK, are read, too */
 #define VIN_RECORD_MAX (16U << 20)
 
 /* Values are never used again for something else. */
@@ -42,7 +43,8 @@ enum vin_tag {
 	VIN_TAG_PROCESS = 4, /* one process: identity, signals, limits */
 	VIN_TAG_THREAD = 5,
 	VIN_TAG_MAPS = 6, /* areas of memory of one process */
-	VIN_TAG_PAGES = 7,
+	VIN_TAG_PAGES = 7, /* which they are; BLOCK records with their bytes follow */
+	VIN_TAG_BLOCK = 29, /* vin/blocks */
 	VIN_TAG_LATE = 26, /* areas whose pages are not in the stream: vin/lazy */
 	VIN_TAG_FILE = 8, /* one open file description */
 	VIN_TAG_FDS = 9,  /* descriptors of one process */
@@ -110,6 +112,12 @@ struct vin_in;
 int vin_in_open(int fd, struct vin_in **ret, struct fvm_error *err);
 
 void vin_in_close(struct vin_in *in);
+
+/** vin_in_number() - how many records came before the one that vin_in_next() would read now */
+uint64_t vin_in_number(const struct vin_in *in);
+
+/** vin_in_left() - bytes of the present record's payload that were not read yet */
+uint64_t vin_in_left(const struct vin_in *in);
 
 /** vin_in_file() - the descriptor, if it is one of a file. Return: or -ESPIPE */
 int vin_in_file(const struct vin_in *in);

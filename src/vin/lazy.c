@@ -20,13 +20,13 @@
 /* What is known of one process, until it is filled. */
 struct waiting {
 	pid_t number;
-	struct vin_pieces pieces; /* of the file */
+	struct vin_pieces pieces; /* of the image */
 	struct vin_pieces areas;  /* of a process, */
 	pid_t source;		  /* this one */
 };
 
 struct vin_lazy {
-	int file;
+	struct vin_blocks *blocks;
 	int device; /* where userfaultfds come from, or -1 */
 	struct waiting *waiting;
 	size_t waiting_count;
@@ -65,11 +65,11 @@ int vin_lazy_can(struct fvm_error *err)
 	return fvm_error_say(err, EOPNOTSUPP, "memory can't come late: %s", why);
 }
 
-struct vin_lazy *vin_lazy_new(int file)
+struct vin_lazy *vin_lazy_new(struct vin_blocks *blocks)
 {
 	struct vin_lazy *l = calloc(1, sizeof(*l));
 	if (l) {
-		l->file = file;
+		l->blocks = blocks;
 		l->device = open_device();
 	}
 	return l;
@@ -88,10 +88,8 @@ void vin_lazy_space_free(struct vin_lazy_space *s)
 static void forget_space(struct vin_lazy_space *s)
 {
 	vin_lazy_space_free(s);
-	if (s->pagemap < 0)
-		return; /* the file is the caller's */
-	close(s->from);
-	close(s->pagemap);
+	fvm_fd_closep(&s->from);
+	fvm_fd_closep(&s->pagemap);
 }
 
 static void forget(struct waiting *w)
@@ -140,7 +138,7 @@ int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, str
 {
 	scoped_runs runs = { 0 };
 	uint64_t at;
-	int r = vin_mem_leave_pages(m, in, &runs, &at, err);
+	int r = vin_mem_leave_pages(m, in, l->blocks, &runs, &at, err);
 	if (r < 0)
 		return r;
 	struct waiting *w = waiting_of(l, number);
@@ -198,13 +196,14 @@ static bool is_late(const struct vin_area *a, const struct vin_pieces *p)
 }
 
 /* What may not be written to only the file of memory lets in. */
-static int copy_piece(int from, int mem, const struct vin_piece *p, char *block)
+static int copy_piece(struct vin_blocks *from, int mem, const struct vin_piece *p, char *block)
 {
 	const uint64_t len = p->end - p->start;
 	for (uint64_t done = 0; done < len;) {
 		const size_t part = len - done < BLOCK ? (size_t)(len - done) : BLOCK;
-		if (pread(from, block, part, (off_t)(p->at + done)) != (ssize_t)part)
-			return errno ? -errno : -EIO;
+		int r = vin_blocks_read(from, p->at + done, block, part);
+		if (r < 0)
+			return r;
 		if (pwrite(mem, block, part, (off_t)(p->start + done)) != (ssize_t)part)
 			return errno ? -errno : -EIO;
 		done += part;
@@ -222,9 +221,11 @@ static int fill_now(const struct vin_lazy *l, pid_t pid, const struct vin_pieces
 	int r = mem < 0 ? -errno : block ? 0 : -ENOMEM;
 	for (size_t i = 0; r == 0 && i < now->count; i++) {
 		errno = 0;
-		r = copy_piece(l->file, mem, &now->list[i], block);
+		r = copy_piece(l->blocks, mem, &now->list[i], block);
 	}
-	return r < 0 ? fvm_error_set(err, -r, "write the memory of process %d", pid) : 0;
+	return r == -EBADMSG ? fvm_error_say(err, EBADMSG, "the image is damaged: bytes of pages")
+	       : r < 0	     ? fvm_error_set(err, -r, "write the memory of process %d", pid)
+			     : 0;
 }
 
 /* ---- userfaultfds ---- */
@@ -308,6 +309,7 @@ static int open_source(const struct waiting *w, struct vin_lazy_space *s)
 	scoped_fd pagemap = mem < 0 ? -errno : vin_pages_open(w->source);
 	if (pagemap < 0)
 		return pagemap;
+	s->blocks = NULL;
 	s->from = fvm_fd_take(&mem);
 	s->pagemap = fvm_fd_take(&pagemap);
 	return 0;
@@ -339,7 +341,7 @@ static int keep_space(struct vin_lazy *l, struct vin_lazy_space *s)
 static int set_late(struct vin_lazy *l, const struct vin_nest *nest, struct waiting *rest,
 		    struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err)
 {
-	struct vin_lazy_space s = { .from = l->file, .pagemap = -1 };
+	struct vin_lazy_space s = { .blocks = l->blocks, .from = -1, .pagemap = -1 };
 	s.uffd = take_uffd(l, nest, b, err);
 	if (s.uffd < 0)
 		return s.uffd;

@@ -37,8 +37,11 @@
  *   The memory counts for the programs' cgroup. When all has come the userfaultfds are closed, and
  *   nothing is left of it. Until then nobody can capture the programs (vin/mem refuses): who wants
  *   to waits for the end of vin_lazy_options.held.
- * Limits: sums of PAGES records whose bytes are late are not looked at: who asks for it has looked
- * at the whole file. Unseen by the kernel's events, for as long as pages are late: MADV_WIPEONFORK,
+ *
+ *   Bytes of the file are given to nobody unless the sum of their block is right (vin/blocks). If it
+ *   is not, or they can't be read, the helper ends, and PID 1 of the programs with it.
+ * Limits: blocks of formats 1 and 2 have no sums: who asks for it has looked at the whole file.
+ * Unseen by the kernel's events, for as long as pages are late: MADV_WIPEONFORK,
  * and MADV_GUARD_INSTALL with the guard taken away again; both are of pages that were never touched
  * since. Who ends helper and second at the same instant makes zeros. userfaultfd of a program's own
  * on such an area fails with EBUSY until its pages are there.
@@ -48,6 +51,7 @@
 #define VIN_LAZY_H
 
 #include "vin/blank.h"
+#include "vin/blocks.h"
 #include "vin/image.h"
 #include "vin/mem.h"
 #include "vin/pieces.h"
@@ -68,9 +72,9 @@ int vin_lazy_can(struct fvm_error *err);
 
 struct vin_lazy;
 
-/** vin_lazy_new() - @file: where PAGES records are, -1 if they are read as they come; stays the
- *  caller's. Return: or NULL */
-struct vin_lazy *vin_lazy_new(int file);
+/** vin_lazy_new() - @blocks: where the bytes of PAGES records are; the caller's, for longer than this
+ *  Return: or NULL */
+struct vin_lazy *vin_lazy_new(struct vin_blocks *blocks);
 
 /** vin_lazy_expect() - a LATE record of process @number, behind the number
  *  Return: 0, -EBADMSG (no such areas, or none that may be late), -EOPNOTSUPP (no source), .. */
@@ -86,7 +90,7 @@ void vin_lazy_free(struct vin_lazy *l);
 int vin_lazy_take(struct vin_lazy *l, pid_t number, const struct vin_mem *m, struct vin_in *in,
 		  struct fvm_error *err);
 
-/** vin_lazy_keep() - the same of pages that came early (vin/early); @pieces are of the same file */
+/** vin_lazy_keep() - the same of pages that came early (vin/early); @pieces are of the same blocks */
 int vin_lazy_keep(struct vin_lazy *l, pid_t number, const struct vin_pieces *pieces,
 		  struct fvm_error *err);
 

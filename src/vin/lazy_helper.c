@@ -120,6 +120,8 @@ static int prepare(struct helper *h, const struct vin_lazy_options *o, int ready
 		kept[n++] = o->after;
 	for (size_t i = 0; i < h->serving.count; i++) {
 		kept[n++] = h->serving.spaces[i].uffd;
+		if (h->serving.spaces[i].blocks)
+			kept[n++] = h->serving.spaces[i].blocks->file;
 		if (h->serving.spaces[i].from >= 0)
 			kept[n++] = h->serving.spaces[i].from;
 		if (h->serving.spaces[i].pagemap >= 0)

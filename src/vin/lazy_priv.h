@@ -21,7 +21,8 @@
 /* The memory of one process. */
 struct vin_lazy_space {
 	int uffd;
-	int from; /* file of the bytes, or memory of the process that had them */
+	struct vin_blocks *blocks; /* where the bytes are; or NULL, */
+	int from; /* and they are in this memory of the process that had them */
 	struct vin_pieces pieces;
 	int pagemap; /* of that process, or -1 */
 	struct vin_pieces unsure; /* which of its pages there are nobody has looked for yet */

@@ -38,23 +38,46 @@ static void wake(const struct vin_lazy_space *s, uint64_t at, uint64_t len)
 	(void)ioctl(s->uffd, UFFDIO_WAKE, &range);
 }
 
-/* Return: bytes that were dealt with, or negative errno if there were none */
-static long copy_once(const struct vin_lazy_space *s, uint64_t to, const char *from, uint64_t len)
+/* @from: NULL for zeros. Return: 0 or negative errno; @ret_done: bytes that it came to in any case
+ */
+static int fill(const struct vin_lazy_space *s, uint64_t to, const char *from, uint64_t len,
+		long *ret_done)
 {
 	struct uffdio_copy c = { .dst = to, .src = (uintptr_t)from, .len = len };
-	if (ioctl(s->uffd, UFFDIO_COPY, &c) == 0)
+	struct uffdio_zeropage z = { .range = { to, len } };
+	int r = fvm_nerr(from ? ioctl(s->uffd, UFFDIO_COPY, &c)
+			      : ioctl(s->uffd, UFFDIO_ZEROPAGE, &z));
+	*ret_done = (long)(from ? c.copy : z.zeropage);
+	return r;
+}
+
+/* Return: bytes that were dealt with, or negative errno if there were none */
+static long fill_once(const struct vin_lazy_space *s, uint64_t to, const char *from, uint64_t len)
+{
+	long done;
+	int r = fill(s, to, from, len, &done);
+	if (r == 0)
 		return (long)len;
-	const int e = errno;
-	if (c.copy > 0)
-		return (long)c.copy;
+	if (done > 0)
+		return done;
 	/* over the border of two areas, or where none is any more */
-	if (e == ENOENT && len > PAGE)
-		return copy_once(s, to, from, PAGE);
-	if (e != EEXIST && e != ENOENT)
-		return -e;
+	if (r == -ENOENT && len > PAGE)
+		return fill_once(s, to, from, PAGE);
+	if (r != -EEXIST && r != -ENOENT)
+		return r;
 	/* it is there already; or nowhere, which who waits is to find out */
 	wake(s, to, PAGE);
 	return (long)PAGE;
+}
+
+/* Return: bytes from @from on, all of pages of zeros or none of them */
+static uint64_t alike(const char *from, uint64_t len, bool *ret_zeros)
+{
+	uint64_t word, done = PAGE;
+	*ret_zeros = vin_page_same(from, &word) && word == 0;
+	while (done < len && (vin_page_same(from + done, &word) && word == 0) == *ret_zeros)
+		done += PAGE;
+	return done;
 }
 
 /* Return: bytes that were dealt with, fewer if the kernel has something to tell first or there is
@@ -63,7 +86,9 @@ static long copy(const struct vin_lazy_space *s, uint64_t to, const char *from, 
 {
 	uint64_t done = 0;
 	while (done < len) {
-		long n = copy_once(s, to + done, from + done, len - done);
+		bool zeros;
+		const uint64_t part = alike(from + done, len - done, &zeros);
+		long n = fill_once(s, to + done, zeros ? NULL : from + done, part);
 		if (n == -EAGAIN || n == -ENOMEM)
 			break;
 		if (n < 0)
@@ -75,6 +100,8 @@ static long copy(const struct vin_lazy_space *s, uint64_t to, const char *from, 
 
 static int read_piece(struct serving *v, const struct vin_lazy_space *s, uint64_t at, uint64_t len)
 {
+	if (s->blocks)
+		return vin_blocks_read(s->blocks, at, v->block, len);
 	ssize_t n = pread(s->from, v->block, len, (off_t)at);
 	return n < 0 ? -errno : (uint64_t)n == len ? 0 : -EIO;
 }
@@ -84,15 +111,8 @@ static int read_piece(struct serving *v, const struct vin_lazy_space *s, uint64_
 /* Return: bytes dealt with, as copy() */
 static long give_zeros(const struct vin_lazy_space *s, uint64_t page)
 {
-	struct uffdio_zeropage z = { .range = { page, PAGE } };
-	if (ioctl(s->uffd, UFFDIO_ZEROPAGE, &z) == 0)
-		return (long)PAGE;
-	if (errno == EAGAIN || errno == ENOMEM)
-		return 0;
-	if (errno != EEXIST && errno != ENOENT)
-		return -errno;
-	wake(s, page, PAGE);
-	return (long)PAGE;
+	long n = fill_once(s, page, NULL, PAGE);
+	return n == -EAGAIN || n == -ENOMEM ? 0 : n;
 }
 
 static long give_page(struct serving *v, const struct vin_lazy_space *s, uint64_t page)
@@ -189,6 +209,7 @@ static int add_child(struct serving *v, size_t parent, int uffd)
 	if (!more)
 		return -ENOMEM;
 	v->to->spaces = more;
+	child.blocks = more[parent].blocks;
 	child.from = more[parent].from;
 	child.pagemap = more[parent].pagemap;
 	int r = vin_pieces_copy(&more[parent].pieces, &child.pieces);

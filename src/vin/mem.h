@@ -19,9 +19,9 @@
  *     ring     of asynchronous I/O: made by io_setup(2), and moved (vin/aio)
  *
  *   Pages never collect anywhere: they go through one buffer that stays in the processor's cache. A
- *   PAGES record has the list of runs in front, so that nobody needs to seek. What an area had is
- *   given back in this order: mapping, pages, then what would be in the way of either: the
- *   protection, madvise(2), traps, locks.
+ *   PAGES record lists the runs, and their bytes follow (vin/blocks), so that nobody needs to seek.
+ *   What an area had is given back in this order: mapping, pages, then what would be in the way of
+ *   either: the protection, madvise(2), traps, locks.
  *
  *   What can't be captured is said by vin_mem_look(), which stops nobody, with its address and the
  *   reason. Who reads a record trusts nothing in it: addresses are those of user programs, in order,
@@ -189,18 +189,20 @@ int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in,
 		       struct fvm_error *err);
 
 /** vin_mem_leave_pages() - the runs of the present PAGES record, behind the number; their bytes stay
- *  in the file, from @ret_at on. Return: also as vin_in_leave() */
-int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_runs *ret,
-			uint64_t *ret_at, struct fvm_error *err);
+ *  in the file, and are those of @blocks from @ret_at on. Return: also as vin_blocks_take() */
+struct vin_blocks;
+int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_blocks *blocks,
+			struct vin_runs *ret, uint64_t *ret_at, struct fvm_error *err);
 
 /** vin_mem_get_kept() - what a KEPT record's payload, behind the number, names. Return: 0, -EBADMSG or
  *  -ENOMEM */
 int vin_mem_get_kept(struct vin_payload *p, const struct vin_mem *m, struct vin_runs *ret);
 
-/** vin_mem_fetch_pages() - pages that came early: @pieces of file @from (vin/pieces) */
+/** vin_mem_fetch_pages() - pages that came early: @pieces of @from (vin/pieces) */
 struct vin_pieces;
-int vin_mem_fetch_pages(pid_t pid, const struct vin_runs *runs, int from,
-			const struct vin_pieces *pieces, struct fvm_error *err);
+int vin_mem_fetch_pages(pid_t pid, const struct vin_mem *m, const struct vin_runs *runs,
+			struct vin_blocks *from, const struct vin_pieces *pieces,
+			struct fvm_error *err);
 
 /** vin_mem_finish() - protections, advice, traps, locks, seals: when the pages are there */
 int vin_mem_finish(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
@@ -231,7 +233,9 @@ int vin_rings_get(struct vin_payload *from, struct vin_mem *m);
 int vin_rings_make(struct vin_blank *b, const struct vin_mem *m, struct fvm_error *err);
 void vin_rings_free(struct vin_mem *m);
 
-/** vin_stream_out() - a PAGES record: @number, the runs, and their bytes
+typedef bool vin_allowed_fn(const void *arg, uint64_t start, uint64_t end);
+
+/** vin_stream_out() - a PAGES record: @number and the runs; and their bytes in BLOCK records
  *  @pid: whose memory; 0: @fd is a file, and runs are offsets from @base. @fd: a /proc/PID/mem, or
  *  that file
  *  @gone: the program runs, and the record is an EARLY one: pages that could not be read are listed
@@ -242,13 +246,15 @@ struct vin_bytes {
 	uint64_t base;
 	struct vin_runs *gone;
 	int pidfd; /* with @gone: of @pid, which may be another's before all is read */
+	/* to write to: whether zeros are there already, as nobody wrote to it; NULL: nobody knows */
+	vin_allowed_fn *zeros;
+	const void *zeros_arg;
 };
 int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_runs *runs,
 		   struct vin_out *out, struct fvm_error *err);
 
 /** vin_stream_in() - the reverse, behind the number, to its end
  *  @allowed: whether a run may be written to; it is of whole pages and above the one before */
-typedef bool vin_allowed_fn(const void *arg, uint64_t start, uint64_t end);
 int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void *arg, struct vin_in *in,
 		  struct fvm_error *err);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vin/blocks.h"
 #include "vin/mem.h"
 #include "vin/pieces.h"
 
@@ -121,13 +122,25 @@ static void get_area(struct vin_payload *p, const struct vin_mem *m, uint64_t ho
 	*ret = a;
 }
 
+/* The first area that ends above @address. */
+static size_t first_above(const struct vin_mem *m, uint64_t address)
+{
+	size_t low = 0, high = m->area_count;
+	while (low < high) {
+		const size_t middle = low + (high - low) / 2;
+		if (m->areas[middle].end > address)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
 /* Whether areas lie everywhere between two addresses, and @own: hold pages of the process's own. */
 static bool covered(const struct vin_mem *m, uint64_t start, uint64_t end, bool own)
 {
-	for (size_t i = 0; i < m->area_count && start < end; i++) {
+	for (size_t i = first_above(m, start); i < m->area_count && start < end; i++) {
 		const struct vin_area *a = &m->areas[i];
-		if (a->end <= start)
-			continue;
 		if (a->start > start || a->kind == VIN_AREA_KERNEL || (own && a->shared))
 			return false;
 		start = a->end;
@@ -273,25 +286,29 @@ static bool own_pages_go_there(const void *arg, uint64_t start, uint64_t end)
 	return covered(arg, start, end, true);
 }
 
+/* Nobody has written to it since it was mapped. */
+static bool is_new(const void *arg, uint64_t start, uint64_t end)
+{
+	const struct vin_mem *m = arg;
+	const size_t i = first_above(m, start);
+	return i < m->area_count && m->areas[i].kind == VIN_AREA_ANON &&
+	       m->areas[i].start <= start && m->areas[i].end >= end;
+}
+
 int vin_mem_read_pages(pid_t pid, const struct vin_mem *m, struct vin_in *in, struct fvm_error *err)
 {
 	scoped_fd mem = open_mem(pid, O_WRONLY);
 	if (mem < 0)
 		return fvm_error_set(err, -mem, "open the memory of process %d", pid);
-	const struct vin_bytes s = { .pid = pid, .fd = mem };
+	const struct vin_bytes s = { .pid = pid, .fd = mem, .zeros = is_new, .zeros_arg = m };
 	return vin_stream_in(&s, own_pages_go_there, m, in, err);
 }
 
-int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_runs *ret,
-			uint64_t *ret_at, struct fvm_error *err)
+int vin_mem_leave_pages(const struct vin_mem *m, struct vin_in *in, struct vin_blocks *blocks,
+			struct vin_runs *ret, uint64_t *ret_at, struct fvm_error *err)
 {
-	uint64_t len;
 	int r = vin_stream_table(in, own_pages_go_there, m, ret, err);
-	if (r == 0)
-		r = vin_in_leave(in, ret_at, &len, err);
-	if (r == 0 && len != vin_runs_bytes(ret))
-		r = fvm_error_say(err, EBADMSG, "the image is damaged: other pages than it lists");
-	return r;
+	return r < 0 ? r : vin_blocks_take(blocks, in, vin_runs_bytes(ret), true, ret_at, err);
 }
 
 int vin_mem_get_kept(struct vin_payload *p, const struct vin_mem *m, struct vin_runs *ret)
@@ -313,7 +330,7 @@ int vin_mem_get_kept(struct vin_payload *p, const struct vin_mem *m, struct vin_
 }
 
 struct fetching {
-	int from;
+	struct vin_blocks *from;
 	const struct vin_pieces *pieces;
 	size_t at; /* the piece that was read last */
 };
@@ -329,9 +346,9 @@ static int fetch(void *arg, uint64_t from, void *to, size_t len)
 		if (f->at == f->pieces->count || p->start > from)
 			return -EBADMSG;
 		const size_t part = p->end - from < len ? (size_t)(p->end - from) : len;
-		ssize_t n = pread(f->from, to, part, (off_t)(p->at + (from - p->start)));
-		if (n != (ssize_t)part)
-			return n < 0 ? -errno : -EIO;
+		int r = vin_blocks_read(f->from, p->at + (from - p->start), to, part);
+		if (r < 0)
+			return r;
 		to = (char *)to + part;
 		from += part;
 		len -= part;
@@ -339,13 +356,14 @@ static int fetch(void *arg, uint64_t from, void *to, size_t len)
 	return 0;
 }
 
-int vin_mem_fetch_pages(pid_t pid, const struct vin_runs *runs, int from,
-			const struct vin_pieces *pieces, struct fvm_error *err)
+int vin_mem_fetch_pages(pid_t pid, const struct vin_mem *m, const struct vin_runs *runs,
+			struct vin_blocks *from, const struct vin_pieces *pieces,
+			struct fvm_error *err)
 {
 	struct fetching f = { from, pieces, 0 };
 	scoped_fd mem = open_mem(pid, O_WRONLY);
 	if (mem < 0)
 		return fvm_error_set(err, -mem, "open the memory of process %d", pid);
-	const struct vin_bytes to = { .pid = pid, .fd = mem };
+	const struct vin_bytes to = { .pid = pid, .fd = mem, .zeros = is_new, .zeros_arg = m };
 	return vin_stream_fetch(&to, runs, fetch, &f, err);
 }

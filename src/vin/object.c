@@ -377,7 +377,9 @@ static int fill_huge(const struct vin_object *o, struct vin_in *in, struct fvm_e
 			   : NULL;
 	if (mem < 0 || at == MAP_FAILED)
 		return fvm_error_set(err, errno, "map huge pages");
-	const struct vin_bytes s = { .fd = mem, .base = (uint64_t)at };
+	const struct vin_bytes s = {
+		.fd = mem, .base = (uint64_t)at, .zeros = within, .zeros_arg = o
+	};
 	int r = vin_stream_in(&s, within, o, in, err);
 	if (at)
 		munmap(at, o->size);
@@ -389,7 +391,9 @@ int vin_object_fill(struct vin_objects *objects, struct vin_in *in, struct fvm_e
 	struct vin_object *o = &objects->list[objects->count - 1];
 	if (o->huge_kb)
 		return fill_huge(o, in, err);
-	const struct vin_bytes s = { .fd = o->fd, .base = o->base };
+	const struct vin_bytes s = {
+		.fd = o->fd, .base = o->base, .zeros = within, .zeros_arg = o
+	};
 	int r = vin_stream_in(&s, within, o, in, err);
 	/* the last page may be larger than what the file has of it */
 	if (r == 0 && o->size % PAGE && o->kind != VIN_OBJECT_SEGMENT &&

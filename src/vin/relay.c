@@ -25,7 +25,7 @@ struct relay {
 
 static int in_turns(const struct vin_relay_ends *ends)
 {
-	scoped_free void *block = malloc(VIN_RELAY_BLOCK);
+	scoped_free void *block = malloc(VIN_RELAY_ROOM);
 	int r = block ? 0 : -ENOMEM;
 	while (r == 0) {
 		long n = ends->fill(ends->fill_arg, block);
@@ -58,7 +58,7 @@ static unsigned char *await(struct relay *y, bool to_fill)
 	const size_t at = (to_fill ? y->filled : y->drained) % BLOCKS;
 	const bool none = y->code != 0 || (!to_fill && y->filled == y->drained);
 	pthread_mutex_unlock(&y->lock);
-	return none ? NULL : y->blocks + at * VIN_RELAY_BLOCK;
+	return none ? NULL : y->blocks + at * VIN_RELAY_ROOM;
 }
 
 static void pass(struct relay *y, size_t *count)
@@ -118,7 +118,7 @@ static int start(struct relay *y, pthread_t *ret)
 static int at_once(const struct vin_relay_ends *ends)
 {
 	pthread_t worker;
-	scoped_free unsigned char *blocks = malloc(BLOCKS * VIN_RELAY_BLOCK);
+	scoped_free unsigned char *blocks = malloc(BLOCKS * VIN_RELAY_ROOM);
 	struct relay y = { .ends = ends,
 			   .lock = PTHREAD_MUTEX_INITIALIZER,
 			   .changed = PTHREAD_COND_INITIALIZER,

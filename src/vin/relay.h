@@ -15,6 +15,7 @@
 #include <stddef.h>
 
 #define VIN_RELAY_BLOCK (256UL * 1024)
+#define VIN_RELAY_ROOM	(VIN_RELAY_BLOCK + 4096) /* of each, with what is said of it */
 
 struct vin_relay_ends {
 	/* Return: bytes in @block, 0 at the end, or negative errno */

@@ -317,7 +317,7 @@ static int take_pages(struct vin_replay *r, struct vin_in *in, struct fvm_error 
 static int take_early(struct vin_replay *r, struct vin_in *in, struct fvm_error *err)
 {
 	return r->actors ? bad("early pages behind the tree", err)
-			 : vin_early_take(&r->early, r->lazy != NULL, in, err);
+			 : vin_early_take(&r->early, &r->blocks, r->lazy != NULL, in, err);
 }
 
 static int take_kept(struct vin_replay *r, struct vin_payload *p, struct fvm_error *err)
@@ -335,8 +335,8 @@ static int take_kept(struct vin_replay *r, struct vin_payload *p, struct fvm_err
 	e = vin_early_find(&r->early, number, &kept, &pieces, err);
 	if (e == 0)
 		e = r->lazy ? vin_lazy_keep(r->lazy, a->member->number, &pieces, err)
-			    : vin_mem_fetch_pages(a->blank.post.pid, &kept, r->early.fd, &pieces,
-						  err);
+			    : vin_mem_fetch_pages(a->blank.post.pid, &a->mem, &kept, &r->blocks,
+						  &pieces, err);
 	vin_pieces_free(&pieces);
 	return e;
 }
@@ -642,11 +642,11 @@ int vin_replay_build(struct vin_in *in, const struct vin_replay_options *options
 		return fvm_error_set(err, ENOMEM, "replay programs");
 	r->options = *options;
 	r->nest.line = -1;
-	r->early.aside = -1;
+	r->blocks = (struct vin_blocks)VIN_NO_BLOCKS;
 	enum vin_tag tag = VIN_TAG_HEAD;
 	int e = 0;
 	if (options->lazy) {
-		r->lazy = vin_lazy_new(vin_in_file(in));
+		r->lazy = vin_lazy_new(&r->blocks);
 		e = r->lazy ? 0 : fvm_error_set(err, ENOMEM, "replay programs");
 	}
 	while (e == 0 && tag != VIN_TAG_END) {
@@ -783,6 +783,7 @@ void vin_replay_close(struct vin_replay *r)
 	vin_reopen_close(r->files);
 	vin_objects_free(&r->objects);
 	vin_early_free(&r->early);
+	vin_blocks_free(&r->blocks);
 	vin_family_free(&r->family);
 	vin_users_free(&r->users);
 	vin_namespaces_free(&r->own);

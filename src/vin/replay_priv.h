@@ -47,6 +47,7 @@ struct vin_replay {
 	struct vin_ipc_new ipc;
 	struct vin_objects objects;
 	struct vin_mounts_new mounts;
+	struct vin_blocks blocks;
 	struct vin_early early;
 	struct vin_moved moved;
 	struct vin_reopen *files; /* NULL: a bare image */

@@ -1,4 +1,5 @@
-/* PAGES records: runs of memory and their bytes, out of a process or a file and into one. */
+/* PAGES records and their BLOCKs: runs of memory and their bytes, out of a process or a file and
+ * into one. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +7,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "vin/blocks.h"
 #include "vin/mem.h"
 #include "vin/relay.h"
 
@@ -26,6 +28,7 @@ struct end {
 	struct walk walk;
 	struct vin_out *out;
 	struct vin_in *in;
+	bool whole;	     /* of formats 1 and 2: all bytes in one record */
 	vin_fetch_fn *fetch; /* in place of it; may be NULL */
 	void *fetch_arg;
 	struct fvm_error *err;
@@ -89,9 +92,8 @@ static bool was_its_own(const struct vin_bytes *s)
 }
 
 /* Pages that the program itself may not read (PROT_NONE, with contents) only the file shows. */
-static long read_block(void *arg, void *block)
+static long read_memory(struct walk *w, void *block)
 {
-	struct walk *w = arg;
 	struct iovec parts[PARTS];
 	size_t len, at = 0;
 	const size_t count = next_parts(w, parts, &len);
@@ -110,10 +112,20 @@ static long read_block(void *arg, void *block)
 	return (long)len;
 }
 
+/* Looked at where it was just copied to, by who does not write. */
+static long read_block(void *arg, void *block)
+{
+	long n = read_memory(arg, (char *)block + sizeof(struct vin_block_head));
+	return n > 0 ? (long)vin_block_pack(block, (size_t)n) : n;
+}
+
 static int write_piece(void *arg, const void *block, size_t len)
 {
 	const struct end *e = arg;
-	return vin_out_piece(e->out, block, len, e->err);
+	int r = vin_out_begin(e->out, VIN_TAG_BLOCK, len, e->err);
+	if (r == 0)
+		r = vin_out_piece(e->out, block, len, e->err);
+	return r < 0 ? r : vin_out_finish(e->out, e->err);
 }
 
 static int failed(int r, const char *what, const struct walk *w, struct fvm_error *err)
@@ -137,16 +149,18 @@ int vin_stream_out(const struct vin_bytes *s, uint64_t number, const struct vin_
 					     .drain_arg = &to,
 					     .fill_apart = true };
 	const enum vin_tag tag = s->gone ? VIN_TAG_EARLY : VIN_TAG_PAGES;
-	int r = vin_out_begin(out, tag, sizeof(head) + table + bytes, err);
+	int r = vin_out_begin(out, tag, sizeof(head) + table, err);
 	if (r == 0)
 		r = vin_out_piece(out, head, sizeof(head), err);
 	if (r == 0)
 		r = vin_out_piece(out, runs->runs, table, err);
+	if (r == 0)
+		r = vin_out_finish(out, err);
 	if (r < 0)
 		return r;
 	r = vin_relay(&ends, bytes);
 	if (r == 0)
-		return vin_out_finish(out, err);
+		return 0;
 	r = failed(r, "read", &from, &mine);
 	if (err)
 		*err = mine;
@@ -161,7 +175,10 @@ static long read_piece(void *arg, void *block)
 	struct iovec parts[PARTS];
 	size_t len, at = 0;
 	const size_t count = next_parts(&e->walk, parts, &len);
-	int r = len && !e->fetch ? vin_in_piece(e->in, block, len, e->err) : 0;
+	int r = 0;
+	if (len && !e->fetch)
+		r = e->whole ? vin_in_piece(e->in, block, len, e->err)
+			     : vin_block_read(e->in, block, len, e->err);
 	for (size_t i = 0; r == 0 && e->fetch && i < count; i++) {
 		r = e->fetch(e->fetch_arg, (uint64_t)parts[i].iov_base, (char *)block + at,
 			     parts[i].iov_len);
@@ -177,23 +194,63 @@ static int write_part(struct walk *w, const struct iovec *part, const char *from
 	return n < 0 ? -errno : (size_t)n == part->iov_len ? 0 : -EIO;
 }
 
+/* Parts of memory, and where the bytes for them are. */
+struct pairs {
+	struct iovec there[PARTS], here[PARTS];
+	size_t count, len;
+};
+
+static void add_pair(struct pairs *p, char *there, char *here, size_t len)
+{
+	const size_t last = p->count - 1;
+	if (p->count && (char *)p->there[last].iov_base + p->there[last].iov_len == there &&
+	    (char *)p->here[last].iov_base + p->here[last].iov_len == here) {
+		p->there[last].iov_len += len;
+		p->here[last].iov_len += len;
+	} else {
+		p->there[p->count] = (struct iovec){ there, len };
+		p->here[p->count++] = (struct iovec){ here, len };
+	}
+	p->len += len;
+}
+
+/* Zeros that are there anyway cost no memory if nobody writes them. */
+static void leave_out_zeros(const struct vin_bytes *s, const struct iovec *part, char *here,
+			    struct pairs *ret)
+{
+	for (size_t at = 0; at < part->iov_len; at += PAGE) {
+		char *there = (char *)part->iov_base + at;
+		uint64_t word;
+		if (!vin_page_same(here + at, &word) || word != 0 ||
+		    !s->zeros(s->zeros_arg, (uint64_t)there, (uint64_t)there + PAGE))
+			add_pair(ret, there, here + at, PAGE);
+	}
+}
+
 /* What may not be written to only the file lets in. */
 static int write_block(void *arg, const void *block, size_t len)
 {
 	struct walk *w = arg;
-	struct iovec parts[PARTS], here = { (void *)(uintptr_t)block, len };
-	size_t same, at = 0;
+	struct pairs p = { 0 };
+	struct iovec parts[PARTS];
+	size_t same;
+	char *here = (char *)(uintptr_t)block;
 	const size_t count = next_parts(w, parts, &same);
 	if (same != len)
 		return -EINVAL;
-	if (w->bytes->pid > 0 &&
-	    process_vm_writev(w->bytes->pid, &here, 1, parts, count, 0) == (ssize_t)len)
+	for (size_t i = 0; i < count; here += parts[i++].iov_len) {
+		if (w->bytes->zeros)
+			leave_out_zeros(w->bytes, &parts[i], here, &p);
+		else
+			add_pair(&p, parts[i].iov_base, here, parts[i].iov_len);
+	}
+	if (w->bytes->pid > 0 && process_vm_writev(w->bytes->pid, p.here, p.count, p.there, p.count,
+						   0) == (ssize_t)p.len)
 		return 0;
-	for (size_t i = 0; i < count; i++) {
-		int r = write_part(w, &parts[i], (const char *)block + at);
+	for (size_t i = 0; i < p.count; i++) {
+		int r = write_part(w, &p.there[i], p.here[i].iov_base);
 		if (r < 0)
 			return r;
-		at += parts[i].iov_len;
 	}
 	return 0;
 }
@@ -251,9 +308,12 @@ int vin_stream_in(const struct vin_bytes *s, vin_allowed_fn *allowed, const void
 	scoped_runs runs = { 0 };
 	struct end from = { .in = in };
 	int r = vin_stream_table(in, allowed, arg, &runs, err);
+	from.whole = vin_in_left(in) > 0;
+	if (r == 0 && !from.whole)
+		r = vin_in_finish(in, err);
 	if (r == 0)
 		r = pour(s, &runs, &from, err);
-	return r < 0 ? r : vin_in_finish(in, err);
+	return r == 0 && from.whole ? vin_in_finish(in, err) : r;
 }
 
 int vin_stream_fetch(const struct vin_bytes *s, const struct vin_runs *runs, vin_fetch_fn *fetch,

@@ -82,6 +82,8 @@ static FILE *make_image(void)
 	return image;
 }
 
+static struct vin_blocks blocks;
+
 static void take_all(struct vin_early *e, bool late, struct vin_in *in)
 {
 	enum vin_tag tag;
@@ -91,7 +93,7 @@ static void take_all(struct vin_early *e, bool late, struct vin_in *in)
 		if (tag == VIN_TAG_END)
 			return;
 		assert_int_equal(tag, VIN_TAG_EARLY);
-		OK(vin_early_take(e, late, in, &err));
+		OK(vin_early_take(e, &blocks, late, in, &err));
 	}
 }
 
@@ -110,8 +112,7 @@ static void look(const struct vin_early *e, int who)
 		const struct vin_piece *p = &found.list[i];
 		assert_true(p->start >= at);
 		for (at = p->start; at < p->end; at += PAGE) {
-			const off_t from = (off_t)(p->at + (at - p->start));
-			assert_int_equal(pread(e->fd, page, PAGE, from), PAGE);
+			OK(vin_blocks_read(&blocks, p->at + (at - p->start), page, PAGE));
 			assert_int_equal(page[0], model[who][(at - BASE) / PAGE]);
 			assert_int_equal(page[PAGE / 8 - 1], (at - BASE) / PAGE);
 		}
@@ -121,13 +122,15 @@ static void look(const struct vin_early *e, int who)
 
 static void look_at_both(int fd, bool late)
 {
-	struct vin_early e = { .aside = -1 };
+	struct vin_early e = { 0 };
 	struct vin_in *in;
+	blocks = (struct vin_blocks)VIN_NO_BLOCKS;
 	OK(vin_in_open(fd, &in, &err));
 	take_all(&e, late, in);
 	look(&e, 0);
 	look(&e, 1);
 	vin_early_free(&e);
+	vin_blocks_free(&blocks);
 	vin_in_close(in);
 }
 
@@ -171,10 +174,11 @@ static void pages_that_never_came_are_refused(void **state)
 	(void)state;
 	seed = 42;
 	scoped_runs kept = { 0 };
-	struct vin_early e = { .aside = -1 };
+	struct vin_early e = { 0 };
 	struct vin_in *in;
 	struct vin_pieces found = { 0 };
 	FILE *image = make_image();
+	blocks = (struct vin_blocks)VIN_NO_BLOCKS;
 	OK(vin_in_open(fileno(image), &in, &err));
 	take_all(&e, false, in);
 	add_page(&kept, PAGES);
@@ -184,6 +188,7 @@ static void pages_that_never_came_are_refused(void **state)
 	assert_int_equal(vin_early_find(&e, NUMBER + 2, &kept, &found, NULL), -EBADMSG);
 	vin_pieces_free(&found);
 	vin_early_free(&e);
+	vin_blocks_free(&blocks);
 	vin_in_close(in);
 	fclose(image);
 }
@@ -224,7 +229,7 @@ static void end_holder(pid_t pid)
 static char early_byte(struct vin_bytes of, uint64_t at)
 {
 	scoped_runs runs = { 0 }, gone = { 0 };
-	struct vin_early e = { .aside = -1 };
+	struct vin_early e = { 0 };
 	struct vin_pieces found = { 0 };
 	struct vin_out *out;
 	struct vin_in *in;
@@ -240,14 +245,16 @@ static char early_byte(struct vin_bytes of, uint64_t at)
 	OK(vin_out_end(out, &err));
 	vin_out_close(out);
 	rewind(image);
+	blocks = (struct vin_blocks)VIN_NO_BLOCKS;
 	OK(vin_in_open(fileno(image), &in, &err));
 	OK(vin_in_next(in, &tag, &len, &err));
-	OK(vin_early_take(&e, false, in, &err));
+	OK(vin_early_take(&e, &blocks, false, in, &err));
 	OK(vin_early_find(&e, NUMBER, &runs, &found, &err));
-	assert_int_equal(pread(e.fd, &byte, 1, (off_t)found.list[0].at), 1);
+	OK(vin_blocks_read(&blocks, found.list[0].at, &byte, 1));
 	assert_int_equal(vin_runs_bytes(&gone), byte ? 0 : PAGE);
 	vin_pieces_free(&found);
 	vin_early_free(&e);
+	vin_blocks_free(&blocks);
 	vin_in_close(in);
 	fclose(image);
 	return byte;

@@ -180,7 +180,7 @@ static void another_format_or_processor_is_told_so(void **state)
 	assert_int_equal(vin_in_open(ours, &in, NULL), 0);
 	vin_in_close(in);
 	assert_int_equal(vin_in_open(newer, &in, &err), -EPROTONOSUPPORT);
-	assert_non_null(strstr(err.text, "format 3"));
+	assert_non_null(strstr(err.text, "format 4"));
 	assert_int_equal(vin_in_open(other, &in, NULL), -EPROTONOSUPPORT);
 }
 

@@ -215,11 +215,11 @@ static FILE *early_capture(bool resume)
 	return image;
 }
 
-/* Bytes of records, by their tags; of KEPT those that it names. */
+/* Bytes of records, by their tags; of KEPT those that it names, of BLOCK to who it follows. */
 static void weigh(FILE *image, uint64_t ret[VIN_TAG_KEPT + 1])
 {
 	struct vin_in *in;
-	enum vin_tag tag = 0;
+	enum vin_tag tag = 0, of = 0;
 	uint64_t len;
 	static char block[PAGE];
 	memset(ret, 0, (VIN_TAG_KEPT + 1) * sizeof(*ret));
@@ -227,7 +227,8 @@ static void weigh(FILE *image, uint64_t ret[VIN_TAG_KEPT + 1])
 	OK(vin_in_open(fileno(image), &in, &err));
 	while (tag != VIN_TAG_END) {
 		OK(vin_in_next(in, &tag, &len, &err));
-		ret[tag] += len;
+		of = tag == VIN_TAG_BLOCK ? of : tag;
+		ret[of] += len;
 		if (tag == VIN_TAG_KEPT) {
 			struct vin_payload p;
 			OK(vin_in_payload(in, &p, &err));
