@@ -3,8 +3,8 @@
  * the image; the first of its twins makes it anew, and all are opened through what that one holds.
  *
  * Limit: of O_TMPFILE the kernel keeps the flag, of O_EXCL beside it none that it tells. Only a
- * linkat(2) that succeeds would show whether a name is forbidden, and it can't be undone: nobody can
- * get one any more. So a file comes back as one that can get a name.
+ * linkat(2) that succeeds would show whether a name is forbidden, and it can't be undone: nobody
+ * can get one any more. So a file comes back as one that can get a name.
  */
 #include <errno.h>
 #include <fcntl.h>
