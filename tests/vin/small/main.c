@@ -14,6 +14,7 @@ static const struct {
 	{ "signals", signal_cases },	  { "sockets", socket_cases },
 	{ "narrow", narrow_cases },	  { "ipc", ipc_cases },
 	{ "processor", processor_cases }, { "namespaces", namespace_cases },
+	{ "tunnels", tunnel_cases },
 };
 
 static struct small_board *board;

@@ -54,7 +54,7 @@ struct small_case {
 extern const struct small_case memory_cases[], file_cases[], socket_cases[], inet_cases[],
 	event_cases[], signal_cases[], timer_cases[], process_cases[], identity_cases[],
 	ipc_cases[], terminal_cases[], call_cases[], narrow_cases[],
-	processor_cases[], namespace_cases[];
+	processor_cases[], namespace_cases[], tunnel_cases[];
 
 /** small_wrong() - tell where a check failed, and end */
 _Noreturn void small_wrong(const char *file, int line, const char *text);

@@ -934,6 +934,15 @@ static void interfaces_check(void)
 	CHECK(ioctl(fd, SIOCGIFADDR, &i) == 0 && if_nametoindex("lo") == 1);
 }
 
+/* In a world of their own: who listens to what becomes of devices would hear of these. */
+const struct small_case tunnel_cases[] = {
+	{ "tuntap.rst: a tunnel, which goes with its end", tun_make, tun_check, SMALL_ROOT },
+	{ "tuntap.rst: a tunnel that stays, with two queues, one of them detached", tun_queues_make,
+	  tun_queues_check, SMALL_ROOT },
+	{ "tuntap.rst: a line with an address of its own", tap_make, tap_check, SMALL_ROOT },
+	{ NULL },
+};
+
 const struct small_case socket_cases[] = {
 	{ "unix(7): SOCK_STREAM: bytes queued both ways", stream_make, stream_check },
 	{ "unix(7): SOCK_DGRAM: messages keep their bounds, an empty one too", dgram_make,
@@ -968,10 +977,6 @@ const struct small_case socket_cases[] = {
 	  multicast_check },
 	{ "ipv6(7): a datagram socket on ::1, its options", udp6_make, udp6_check },
 	{ "tcp(7): an established connection, both its ends", tcp_make, tcp_check },
-	{ "tuntap.rst: a tunnel, which goes with its end", tun_make, tun_check, SMALL_ROOT },
-	{ "tuntap.rst: a tunnel that stays, with two queues, one of them detached", tun_queues_make,
-	  tun_queues_check, SMALL_ROOT },
-	{ "tuntap.rst: a line with an address of its own", tap_make, tap_check, SMALL_ROOT },
 	{ "tcp(7): much data queued both ways", tcp_queue_make, tcp_queue_check },
 	{ "tcp(7): urgent data that is not read, and what is before and behind it", tcp_urgent_make,
 	  tcp_urgent_check },
