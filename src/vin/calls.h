@@ -14,9 +14,9 @@
  *   or by SIGKILL. One thing would be lost that way: a signal that was taken from its thread to be
  *   shown to us. So a stop for a signal is only looked at (WNOWAIT), and let go on with it.
  *
- *   Only who is killed within the moment in which all are asked to stop for the first time may leave a
- *   call ended with EINTR: one of those that any stop and continue ends so (epoll_wait(2) and its like,
- *   signal(7)).
+ *   A call that any stop and continue ends with EINTR (epoll_wait(2) and its like, signal(7)) may
+ *   end so once: when we end while it stands at its beginning, as the kernel then has it look for
+ *   signals, and when we are killed while all are asked to stop for the first time.
  *
  *   All stops that there are are collected before one is dealt with: who makes calls faster than we
  *   look would keep all others waiting.
