@@ -23,6 +23,8 @@
  * that waits is not to be made; one that does so in spite of that ends with -ETIMEDOUT. Where a
  * program has no room for a frame, a controller that dies within one of the first or last calls
  * harms it. A sleep or poll with a time ends with EINTR when its controller dies during calls.
+ * When he dies, a thread may be back in the program some microseconds before another one has put
+ * SIGTRAP's action back: one that then goes into a breakpoint of the program's own ends it.
  * Sources: ptrace(2), rt_sigaction(2), vdso(7).
  */
 #ifndef VIN_RCALL_H

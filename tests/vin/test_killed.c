@@ -135,17 +135,19 @@ static void be_narrow(void)
 		(void)fexecve(fd, args, env);
 }
 
-/* Its handler of the breakpoint's signal, a segment, and registers. */
+/* A segment and registers; at the end its handler of the breakpoint's signal. */
 static void ask_narrow(void)
 {
 	int found = 0;
 	close(question[0]);
 	close(answer[1]);
 	const bool there = read(answer[0], &found, sizeof(found)) == sizeof(found);
-	while (!board->end) {
+	bool over = false;
+	while (!over) {
+		over = board->end;
 		if (there) {
 			found = 0;
-			(void)!write(question[1], "?", 1);
+			(void)!write(question[1], over ? "!" : "?", 1);
 			(void)!read(answer[0], &found, sizeof(found));
 		}
 		count(NARROW, !there || found == 1);
@@ -389,6 +391,8 @@ static void end_family(int (*capture)(void *arg), pid_t pid)
 {
 	assert_false(ends_at(0, capture, &pid));
 	victim_end(pid);
+	for (int i = 0; i < PLACES; i++)
+		assert_int_equal(table->wrong[i], 0);
 	munmap(table, sizeof(*table));
 }
 

@@ -649,9 +649,12 @@ static int several_make(void)
 	return 1;
 }
 
+static char asked;
+
+/* The breakpoint only when told that no controller has just died: see vin/rcall.h. */
 static int several_check(void)
 {
-	int r = trap_check();
+	int r = asked == '!' ? trap_check() : 1;
 	if (r == 1)
 		r = segment_check();
 	return r == 1 ? registers_check() : r;
@@ -684,7 +687,6 @@ static void tell(int what)
 __attribute__((used, noreturn)) static void begin(long *stack)
 {
 	const char name = stack[0] > 1 ? *(const char *)stack[2] : 0;
-	char c;
 	unsigned int i = 0;
 	long *at = stack + 1 + stack[0] + 1;
 	while (*at++)
@@ -697,7 +699,7 @@ __attribute__((used, noreturn)) static void begin(long *stack)
 		i++;
 	if (i < sizeof(cases) / sizeof(*cases)) {
 		tell(cases[i].make());
-		while (CALL(READ, 0, &c, 1) == 1)
+		while (CALL(READ, 0, &asked, 1) == 1)
 			tell(cases[i].check());
 	}
 	for (;;)
